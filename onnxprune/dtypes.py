@@ -1,0 +1,40 @@
+"""ONNX element types as numpy sees them: one table."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+from onnx import TensorProto, helper
+
+Array = np.ndarray
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
+QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8})
+# Types whose elements are whole bytes; packed 4-bit and string tensors have no view as an array.
+_VIEWS = FLOATS | QUANTISED | {
+    TensorProto.INT16,
+    TensorProto.UINT16,
+    TensorProto.INT32,
+    TensorProto.UINT32,
+    TensorProto.INT64,
+    TensorProto.UINT64,
+    TensorProto.BOOL,
+}
+
+
+def numpy_dtype(element: int) -> np.dtype | None:
+    """The numpy type whose bytes are the tensor's, or None where there is none."""
+    if element == TensorProto.BFLOAT16:
+        return np.dtype(ml_dtypes.bfloat16)
+    return helper.tensor_dtype_to_np_dtype(element) if element in _VIEWS else None
+
+
+def name_of(element: int) -> str:
+    """The field's name of an element type: float32, bfloat16, int8 ..."""
+    dtype = numpy_dtype(element)
+    return str(dtype) if dtype is not None else TensorProto.DataType.Name(element).lower()
+
+
+def bits_of(array: Array) -> Array:
+    """The same memory as unsigned integers: what "bit for bit" compares."""
+    return array.view(np.dtype(f"u{array.dtype.itemsize}"))

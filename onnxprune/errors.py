@@ -1,0 +1,54 @@
+"""Every error that onnxprune raises on purpose.
+
+OnnxPruneError            exit code 1: the input or the request is bad
+├── ModelError            the model cannot be read, is damaged, or names data outside its folder
+├── WeightError           a weight's values cannot be used (NaN, Inf) or a weight is unknown
+├── OptionError           an option's value is out of range, or options contradict each other
+├── DataError             --data does not fit the model's inputs
+├── OutputError           the output cannot be written
+├── PassError             a pass is unknown, clashes with another provider's, or failed
+├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
+└── ToleranceMissed       exit code 3: a check ran, and the result missed it
+"""
+
+from __future__ import annotations
+
+
+class OnnxPruneError(Exception):
+    """The root of the tree; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class ModelError(OnnxPruneError):
+    """The model cannot be read, is damaged, or names data outside its folder."""
+
+
+class WeightError(OnnxPruneError):
+    """A weight's values cannot be used, or a weight is unknown."""
+
+
+class OptionError(OnnxPruneError):
+    """An option's value is out of range, or options contradict each other."""
+
+
+class DataError(OnnxPruneError):
+    """The data does not fit the model's inputs."""
+
+
+class OutputError(OnnxPruneError):
+    """The output cannot be written."""
+
+
+class PassError(OnnxPruneError):
+    """A pass is unknown, clashes with another provider's, or failed."""
+
+
+class RuntimeFailure(OnnxPruneError):
+    """ONNX Runtime refuses to load or to run a model."""
+
+
+class ToleranceMissed(OnnxPruneError):
+    """A check ran, and the result missed it."""
+
+    exit_code = 3

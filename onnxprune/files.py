@@ -1,0 +1,46 @@
+"""Write files so that a killed run, a full disk or a refused permission leaves the old file or none."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from onnxprune.errors import OutputError
+
+
+@contextlib.contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """A path in a folder beside `target`; what was written into that folder replaces `target` at the end.
+
+    Companions (external data) move first, the target last and in one rename, so that whoever reads
+    it sees either the old file or the whole new one. When the body raises, nothing is left behind.
+
+    Raises:
+        OutputError: the target cannot be written.
+    """
+    try:
+        if target.exists() and not target.is_file():
+            raise OutputError(f"cannot write {target}: it is not a regular file")
+        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        try:
+            yield folder / target.name
+            for companion in sorted(folder.iterdir()):
+                if companion.name != target.name:
+                    os.replace(companion, target.parent / companion.name)
+            os.replace(folder / target.name, target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write `chunks` and flush them to the disk: a rename must never outrun its data."""
+    with path.open("wb") as file:
+        file.writelines(chunks)
+        file.flush()
+        os.fsync(file.fileno())

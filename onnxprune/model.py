@@ -1,0 +1,250 @@
+"""Model: the graph as a `ModelProto`, its weights as views of the mapped files. The only place that reads or writes .onnx."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from onnxprune import wire
+from onnxprune.dtypes import Array, numpy_dtype
+from onnxprune.errors import ModelError, OutputError
+from onnxprune.files import staged, write
+from onnxprune.scopes import tensors_of
+
+PROTOBUF_LIMIT = 2**31 - 1
+_VALUE_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "raw_data", "double_data", "uint64_data")
+
+
+class Model:
+    """A model whose large tensors stay where they are until somebody asks for them.
+
+    Attributes:
+        proto: the graph; a large tensor in it is a reference, read with `array`.
+        path: the file it came from, or None.
+        external: whether large tensors live in a file of their own.
+    """
+
+    def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
+        self.proto = proto
+        self.path = path
+        self.external = False
+        self._payloads: dict[str, wire.Chunk] = {}
+        self._number = count()
+        self._maps: dict[Path, mmap.mmap] = {}
+
+    # reading ------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Model:
+        """Open an ONNX file.
+
+        Raises:
+            ModelError: no such file, not an ONNX model, damaged, or external data is missing, short
+                or outside the model's folder.
+        """
+        file = Path(path)
+        model = cls(ModelProto(), file)
+        try:
+            data = model._map(file)
+            model.proto.ParseFromString(b"".join(wire.take_out(data, model._keep)))
+        except (DecodeError, ValueError, IndexError) as error:
+            raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
+        if not model.proto.HasField("graph") or not model.proto.opset_import:
+            raise ModelError(f"{file} is not an ONNX model: it holds no graph or names no opset")
+        for tensor in tensors_of(model.proto):
+            if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
+                model._attach(tensor)
+        return model
+
+    def _map(self, file: Path) -> memoryview:
+        if file not in self._maps:
+            try:
+                with file.open("rb") as handle:
+                    if os.fstat(handle.fileno()).st_size == 0:
+                        raise ModelError(f"{file} is empty")
+                    self._maps[file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+            except OSError as error:
+                raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
+        return memoryview(self._maps[file])
+
+    def _keep(self, data: wire.Chunk) -> str:
+        token = f"{wire.TOKEN}{next(self._number)}"
+        self._payloads[token] = data
+        return token
+
+    def _attach(self, tensor: TensorProto) -> None:
+        """Let an external tensor refer to its mapped bytes."""
+        assert self.path is not None
+        where = {e.key: e.value for e in tensor.external_data}
+        location = PurePosixPath(where.get("location", "").replace("\\", "/"))
+        folder, file = self.path.parent, self.path.parent / location
+        roots = {folder.resolve(), self.path.resolve().parent}  # a cache may link model and data to one store
+        if location.is_absolute() or ".." in location.parts or not any(file.resolve().is_relative_to(r) for r in roots):
+            raise ModelError(f"{self.path}: tensor '{tensor.name}' names data outside the model's folder: {location}")
+        if not file.is_file():
+            raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is missing: {file}")
+        try:
+            offset = int(where.get("offset", 0))
+            length = int(where["length"]) if "length" in where else None
+        except ValueError as error:
+            raise ModelError(f"{self.path}: tensor '{tensor.name}' has a damaged external reference") from error
+        expected = _nbytes_expected(tensor)
+        if length is None:
+            length = expected if expected is not None else file.stat().st_size - offset
+        if expected is not None and length != expected:
+            raise ModelError(f"{self.path}: tensor '{tensor.name}' needs {expected:,} bytes, its reference names {length:,}")
+        if offset < 0 or length < 0 or offset + length > file.stat().st_size:
+            raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is cut short in {file}")
+        self.external = True
+        self._set_payload(tensor, self._map(file)[offset : offset + length] if length else b"")
+
+    def array(self, tensor: TensorProto) -> Array:
+        """The tensor's values, read-only and not copied where they are stored as raw bytes.
+
+        Raises:
+            ModelError: the bytes do not fit the shape.
+        """
+        dtype = numpy_dtype(tensor.data_type)
+        raw: wire.Chunk | None = self._payloads.get(_location(tensor))
+        if raw is None and tensor.HasField("raw_data"):
+            raw = tensor.raw_data
+        if raw is not None and dtype is not None:
+            expected = _nbytes_expected(tensor)
+            if len(raw) != expected:
+                raise ModelError(f"tensor '{tensor.name}' holds {len(raw):,} bytes, its shape needs {expected:,}")
+            return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
+        try:
+            return numpy_helper.to_array(tensor)
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"tensor '{tensor.name}' cannot be read: {error}") from error
+
+    def replace(self, tensor: TensorProto, array: Array) -> None:
+        """Give the tensor new values; shape and type follow the array."""
+        held = np.ascontiguousarray(array)
+        del tensor.dims[:]
+        tensor.dims.extend(array.shape)
+        self._set_payload(tensor, memoryview(held.reshape(-1).view(np.uint8)) if held.size else b"")
+
+    def tensor(self, name: str, array: Array, element: int) -> TensorProto:
+        """A new tensor of element type `element` that holds the array."""
+        made = TensorProto(name=name, data_type=element)
+        self.replace(made, array)
+        return made
+
+    def _set_payload(self, tensor: TensorProto, data: wire.Chunk) -> None:
+        self._payloads.pop(_location(tensor), None)
+        for name in (*_VALUE_FIELDS, "external_data", "data_location"):
+            tensor.ClearField(name)
+        if len(data) > wire.INLINE:
+            tensor.MergeFromString(wire.reference(self._keep(data)))
+        else:
+            tensor.raw_data = bytes(data)
+
+    def drop(self, tensor: TensorProto) -> None:
+        """Forget the values of a tensor that leaves the graph."""
+        self._payloads.pop(_location(tensor), None)
+
+    def nbytes(self, tensor: TensorProto) -> int:
+        """Bytes that the tensor takes in the file, its name and shape included."""
+        held = self._payloads.get(_location(tensor))
+        return tensor.ByteSize() + (len(held) if held is not None else 0)
+
+    def forget_pages(self) -> None:
+        """Let the system reclaim the pages of mapped files that were read: they can be read again."""
+        for mapped in self._maps.values():
+            if hasattr(mmap, "MADV_DONTNEED"):
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    # writing ------------------------------------------------------------------------------------
+
+    def write(self, path: Path) -> None:
+        """Write to `path` as it is; see `save` for the atomic form.
+
+        External data goes to a companion whose name holds its digest, so that the rename of the
+        model switches both at once and an older model never meets newer data.
+        """
+        try:
+            data = self.proto.SerializeToString(deterministic=True)
+        except EncodeError as error:
+            raise OutputError(f"cannot write {path}: the graph itself is larger than protobuf's 2 GB") from error
+        held = sum(map(len, self._payloads.values()))
+        if self.external or len(data) + held > PROTOBUF_LIMIT - 2**20:
+            data = self._externalised(path)
+            write(path, [data])
+        else:
+            write(path, wire.put_back(memoryview(data), self._payloads.__getitem__))
+
+    def _externalised(self, path: Path) -> bytes:
+        copy = ModelProto()
+        copy.CopyFrom(self.proto)
+        layout = list(self._layout(copy))
+        digest = hashlib.sha256()
+        for _, _, padding, payload in layout:
+            digest.update(padding)
+            digest.update(payload)
+        companion = path.with_name(f"{path.stem}.{digest.hexdigest()[:8]}.data")
+        for tensor, offset, _, payload in layout:
+            del tensor.external_data[:]
+            for key, value in (("location", companion.name), ("offset", offset), ("length", len(payload))):
+                tensor.external_data.add(key=key, value=str(value))
+        write(companion, (part for _, _, padding, payload in layout for part in (padding, payload)))
+        return copy.SerializeToString(deterministic=True)
+
+    def _layout(self, proto: ModelProto) -> Iterator[tuple[TensorProto, int, bytes, wire.Chunk]]:
+        """(tensor, offset, padding before it, bytes) of the external file; large ones on page boundaries."""
+        at = 0
+        for tensor in tensors_of(proto):
+            payload = self._payloads.get(_location(tensor))
+            if payload is None:
+                continue
+            padding = -at % (4096 if len(payload) >= 65536 else 64)
+            yield tensor, at + padding, bytes(padding), payload
+            at += padding + len(payload)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model atomically: a reader sees the old file or the whole new one.
+
+        Raises:
+            OutputError: the target cannot be written; nothing is left behind.
+        """
+        with staged(Path(path)) as place:
+            self.write(place)
+
+    # facts --------------------------------------------------------------------------------------
+
+    @property
+    def opset(self) -> int:
+        """The version of the default domain; 1 where the model names none."""
+        return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+
+    @opset.setter
+    def opset(self, version: int) -> None:
+        for entry in self.proto.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = version
+
+    def companions(self) -> list[Path]:
+        """The external data files that the model was loaded with."""
+        return [file for file in self._maps if file != self.path]
+
+
+def _location(tensor: TensorProto) -> str:
+    return next((e.value for e in tensor.external_data if e.key == "location"), "")
+
+
+def _nbytes_expected(tensor: TensorProto) -> int | None:
+    dtype = numpy_dtype(tensor.data_type)
+    if dtype is None or any(d < 0 for d in tensor.dims):
+        return None
+    size = dtype.itemsize
+    for dim in tensor.dims:
+        size *= dim
+    return size

@@ -1,0 +1,132 @@
+"""The graphs inside a model: the main one, the bodies of If/Loop/Scan, and model-local functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+
+
+@dataclass(eq=False)
+class Scope:
+    """One graph or function body, and what encloses it.
+
+    `path` is empty for the main graph and otherwise ends in "/", so that `path + name` names a
+    value without ambiguity in the whole model.
+    """
+
+    body: GraphProto | FunctionProto
+    path: str = ""
+    parent: Scope | None = None
+    children: dict[int, list[Scope]] = field(default_factory=dict)  # index of a node -> its bodies
+
+    @cached_property
+    def readers(self) -> dict[str, list[tuple[NodeProto, int]]]:
+        """Value name -> the nodes of this body that read it, with the input's position."""
+        found: dict[str, list[tuple[NodeProto, int]]] = {}
+        for node in self.body.node:
+            for position, name in enumerate(node.input):
+                if name:
+                    found.setdefault(name, []).append((node, position))
+        return found
+
+    @cached_property
+    def producers(self) -> dict[str, NodeProto]:
+        """Value name -> the node of this body that writes it."""
+        return {name: node for node in self.body.node for name in node.output if name}
+
+    @cached_property
+    def initializers(self) -> dict[str, TensorProto]:
+        """Name -> dense initializer of this body; functions have none."""
+        return {t.name: t for t in self.body.initializer} if isinstance(self.body, GraphProto) else {}
+
+    @cached_property
+    def sparse_initializers(self) -> dict[str, SparseTensorProto]:
+        """Name -> sparse initializer of this body."""
+        body = self.body
+        return {s.values.name: s for s in body.sparse_initializer} if isinstance(body, GraphProto) else {}
+
+    @cached_property
+    def inputs(self) -> frozenset[str]:
+        """Names that this body receives."""
+        body = self.body
+        return frozenset(body.input if isinstance(body, FunctionProto) else (v.name for v in body.input))
+
+    @cached_property
+    def outputs(self) -> frozenset[str]:
+        """Names that this body hands out."""
+        body = self.body
+        return frozenset(body.output if isinstance(body, FunctionProto) else (v.name for v in body.output))
+
+    def defines(self, name: str) -> bool:
+        """Whether the name is bound in this very body."""
+        return any(name in table for table in (self.producers, self.initializers, self.sparse_initializers, self.inputs))
+
+    def owner(self, name: str) -> Scope | None:
+        """The innermost scope, from here outwards, that binds the name."""
+        scope: Scope | None = self
+        while scope is not None and not scope.defines(name):
+            scope = scope.parent
+        return scope
+
+    def inner(self) -> Iterator[Scope]:
+        """This scope and every body below it."""
+        yield self
+        for bodies in self.children.values():
+            for body in bodies:
+                yield from body.inner()
+
+    def constant(self, name: str) -> TensorProto | None:
+        """The tensor that `name` stands for, looked up outwards, when it is a constant."""
+        scope = self.owner(name)
+        if scope is None:
+            return None
+        node = scope.producers.get(name)
+        if node is not None:
+            return constant_value(node)
+        return scope.initializers.get(name)
+
+
+def constant_value(node: NodeProto) -> TensorProto | None:
+    """The dense tensor that a `Constant` node holds."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    return next((a.t for a in node.attribute if a.name == "value" and a.type == AttributeProto.TENSOR), None)
+
+
+def _build(scope: Scope) -> Scope:
+    for index, node in enumerate(scope.body.node):
+        for attribute in node.attribute:
+            graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
+            for number, graph in enumerate(graphs):
+                tail = f"[{number}]" if attribute.graphs else ""
+                path = f"{scope.path}{node.name or f'{node.op_type}_{index}'}.{attribute.name}{tail}/"
+                scope.children.setdefault(index, []).append(_build(Scope(graph, path, scope)))
+    return scope
+
+
+def scopes_of(proto: ModelProto) -> list[Scope]:
+    """The top scopes, main graph first, then each function; their bodies hang below them."""
+    functions = [Scope(f, f"{f.domain}::{f.name}/") for f in proto.functions]
+    return [_build(scope) for scope in (Scope(proto.graph), *functions)]
+
+
+def tensors_of(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor in the model, wherever it lies."""
+    graphs = [g for t in proto.training_info for g in (t.initialization, t.algorithm)]
+    tops = [*scopes_of(proto), *(_build(Scope(g)) for g in graphs)]
+    for scope in (inner for top in tops for inner in top.inner()):
+        if isinstance(scope.body, GraphProto):
+            yield from scope.body.initializer
+            for sparse in scope.body.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        for node in scope.body.node:
+            for attribute in node.attribute:
+                if attribute.HasField("t"):
+                    yield attribute.t
+                yield from attribute.tensors
+                sparse_values = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+                for sparse in [*sparse_values, *attribute.sparse_tensors]:
+                    yield from (sparse.values, sparse.indices)

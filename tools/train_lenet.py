@@ -1,0 +1,107 @@
+"""Train the two LeNets of Han et al. 2015 on MNIST with torch and export them to ONNX.
+
+python tools/train_lenet.py lenet-300-100 -o models/lenet-300-100.onnx
+
+LeNet-300-100 has two hidden layers (266,610 parameters); LeNet-5 is the Caffe variant, without a
+nonlinearity behind the convolutions (431,080 parameters). The last 5,000 training images are held
+out: they choose the epoch, and the test images only measure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import mnist
+import torch
+from torch import nn
+
+HELD_OUT = 5_000
+
+
+def lenet_300_100() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+    )
+
+
+def lenet_5() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(800, 500),
+        nn.ReLU(),
+        nn.Linear(500, 10),
+    )
+
+
+NETS = {"lenet-300-100": lenet_300_100, "lenet-5": lenet_5}
+
+
+def error_rate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of wrong answers, in percent."""
+    net.eval()
+    with torch.no_grad():
+        wrong = sum(
+            int((net(x).argmax(1) != y).sum())
+            for x, y in zip(images.split(1000), labels.split(1000), strict=True)
+        )
+    return 100 * wrong / len(labels)
+
+
+def train(net: nn.Module, epochs: int, rate: float) -> float:
+    """SGD with momentum, L2 and a cosine rate; leaves the epoch that the held-out images like best."""
+    images, labels = (torch.from_numpy(a) for a in mnist.load("train"))
+    fit, held = slice(None, -HELD_OUT), slice(-HELD_OUT, None)
+    count = len(labels) - HELD_OUT
+    optimizer = torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    best, kept = math.inf, net.state_dict()
+    for epoch in range(epochs):
+        net.train()
+        for group in optimizer.param_groups:
+            group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * epoch / epochs))
+        for batch in torch.randperm(count).split(64):
+            loss = nn.functional.cross_entropy(net(images[fit][batch]), labels[fit][batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        error = error_rate(net, images[held], labels[held])
+        print(f"epoch {epoch + 1:3d}  loss {loss.item():.4f}  held-out error {error:.2f} %", flush=True)
+        if error <= best:
+            best, kept = error, {k: v.clone() for k, v in net.state_dict().items()}
+    net.load_state_dict(kept)
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("net", choices=NETS)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(1)
+    net = NETS[options.net]()
+    held = train(net, options.epochs, options.rate)
+    test = error_rate(net, *(torch.from_numpy(a) for a in mnist.load("t10k")))
+    print(f"{options.net}: held-out error {held:.2f} %, test error {test:.2f} %")
+    torch.onnx.export(
+        net.eval(),
+        (torch.zeros(1, 1, 28, 28),),
+        str(options.out),
+        input_names=["image"],
+        output_names=["scores"],
+        dynamic_axes={"image": {0: "batch"}, "scores": {0: "batch"}},
+        opset_version=17,
+        dynamo=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""onnxprune: prune ONNX models, and store what is left in files that any ONNX Runtime decodes by itself."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from onnxprune.errors import OnnxPruneError
+
+if TYPE_CHECKING:
+    from onnxprune.api import Result, compress, decode, encode, inspect, load, passes, prune, save, transform, verify
+    from onnxprune.model import Model
+
+# Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
+_HOMES = dict.fromkeys(
+    ("Result", "compress", "decode", "encode", "inspect", "load", "passes", "prune", "save", "transform", "verify"),
+    "onnxprune.api",
+) | {"Model": "onnxprune.model"}
+
+__all__ = [
+    "Model", "OnnxPruneError", "Result", "compress", "decode", "encode", "inspect", "load", "passes", "prune", "save",
+    "transform", "verify",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxprune' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,126 @@
+"""How far the outputs of two models lie apart, gathered batch by batch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxprune.dtypes import Array
+from onnxprune.errors import OptionError
+
+METRICS = ("agreement", "sqnr", "cosine")
+
+
+@dataclass
+class OutputDeviation:
+    """One output over all samples.
+
+    Attributes:
+        max_abs: largest absolute difference; infinite where shapes or finiteness differ.
+        sqnr_db: 10 log10(signal power / error power), infinite where the outputs are equal.
+        cosine: between all values of the two outputs.
+        top1_agreement: share of rows (last axis) with the same largest entry; None without classes.
+    """
+
+    name: str
+    max_abs: float = 0.0
+    rows: int = 0
+    agreed: int = 0
+    _sums: Array = field(default_factory=lambda: np.zeros(4), repr=False)  # a.a, b.b, a.b, (a-b).(a-b)
+
+    def add(self, a: Any, b: Any) -> None:
+        """Take in one batch of the reference `a` and of the result `b`."""
+        a, b = np.asarray(a), np.asarray(b)
+        if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":
+            return
+        if a.shape != b.shape:
+            self.max_abs = math.inf
+            self.rows += 1
+            return
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        same = (x == y) | (np.isnan(x) & np.isnan(y))
+        if not (np.isfinite(x) & np.isfinite(y) | same).all():
+            self.max_abs = math.inf
+        usable = np.isfinite(x) & np.isfinite(y)
+        x, y = np.where(usable, x, 0), np.where(usable, y, 0)
+        difference = (x - y).reshape(-1)
+        if difference.size:
+            self.max_abs = max(self.max_abs, float(np.abs(difference).max()))
+        flat_x, flat_y = x.reshape(-1), y.reshape(-1)
+        self._sums += [flat_x @ flat_x, flat_y @ flat_y, flat_x @ flat_y, difference @ difference]
+        if a.ndim and a.shape[-1] > 1 and a.size and a.dtype.kind == "f":
+            tops = x.argmax(-1) == y.argmax(-1)
+            self.rows += tops.size
+            self.agreed += int(tops.sum())
+
+    @property
+    def sqnr_db(self) -> float:
+        """See the class."""
+        signal, _, _, error = self._sums
+        if error == 0:
+            return -math.inf if math.isinf(self.max_abs) else math.inf
+        return 10 * math.log10(signal / error) if signal else -math.inf
+
+    @property
+    def relative_l2(self) -> float:
+        """||a - b|| / ||a||."""
+        return 10 ** (-self.sqnr_db / 20)
+
+    @property
+    def cosine(self) -> float:
+        """See the class."""
+        aa, bb, ab, error = self._sums
+        if aa == 0 or bb == 0:
+            return 1.0 if error == 0 and math.isfinite(self.max_abs) else 0.0
+        return float(min(1.0, ab / math.sqrt(aa * bb)))
+
+    @property
+    def top1_agreement(self) -> float | None:
+        """See the class."""
+        return self.agreed / self.rows if self.rows else None
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON: infinities, which JSON lacks, are null."""
+        values = {
+            "max_abs": self.max_abs,
+            "relative_l2": self.relative_l2,
+            "sqnr_db": self.sqnr_db,
+            "cosine": self.cosine,
+            "top1_agreement": self.top1_agreement,
+        }
+        return {"name": self.name} | {k: v if v is None or math.isfinite(v) else None for k, v in values.items()}
+
+
+def compare(reference: list[dict[str, Any]], result: list[dict[str, Any]]) -> list[OutputDeviation]:
+    """One deviation per output that both have."""
+    names = [n for n in reference[0] if n in result[0]] if reference and result else []
+    found = [OutputDeviation(name) for name in names]
+    for a, b in zip(reference, result, strict=True):
+        for output in found:
+            output.add(a[output.name], b[output.name])
+    return found
+
+
+def missed(outputs: list[OutputDeviation], metric: str, tolerance: float) -> str:
+    """What missed the tolerance, or an empty string.
+
+    agreement: 1 - top-1 agreement may be at most the tolerance; cosine: 1 - cosine likewise;
+    sqnr: at least so many dB.
+
+    Raises:
+        OptionError: the metric says nothing about this model.
+    """
+    if metric == "agreement" and all(o.top1_agreement is None for o in outputs):
+        raise OptionError("no output has classes to agree on: choose --metric sqnr or cosine")
+    for output in outputs:
+        if metric == "sqnr" and output.sqnr_db < tolerance:
+            return f"output '{output.name}' has an SQNR of {output.sqnr_db:.1f} dB, wanted at least {tolerance:g}"
+        if metric == "cosine" and 1 - output.cosine > tolerance:
+            return f"output '{output.name}' has 1 - cosine = {1 - output.cosine:.3g}, allowed {tolerance:g}"
+        share = output.top1_agreement
+        if metric == "agreement" and share is not None and 1 - share > tolerance:
+            return f"output '{output.name}' disagrees in top-1 on {1 - share:.2%} of rows, allowed {tolerance:.2%}"
+    return ""

@@ -1,0 +1,138 @@
+"""What an encoding is: positions and values packed into small arrays, and standard nodes that unpack them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onnxprune.dtypes import Array, bits_of
+
+Parts = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A tensor as its kept entries.
+
+    Attributes:
+        shape: of the tensor.
+        fill: the scalar that every other entry holds.
+        positions: ascending flat indices of the kept entries, never empty.
+        values: their values.
+    """
+
+    shape: tuple[int, ...]
+    fill: Array
+    positions: Array
+    values: Array
+
+    @classmethod
+    def of(cls, array: Array, fill: Array) -> Sparse:
+        """Entries are compared bit for bit, so that -0.0 and NaN payloads come back as they were."""
+        flat = np.ascontiguousarray(array).reshape(-1)
+        bits = bits_of(flat)
+        zero = bits_of(fill.reshape(1))[0]
+        positions = np.flatnonzero(bits if zero == 0 else bits != zero)
+        if not len(positions):
+            positions = np.zeros(1, np.int64)
+        return cls(array.shape, fill, positions, flat[positions])
+
+    @property
+    def size(self) -> int:
+        """Number of entries, kept or not."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def expand(self) -> Array:
+        """The dense tensor."""
+        out = np.full(self.size, self.fill)
+        out[self.positions] = self.values
+        return out.reshape(self.shape)
+
+
+@dataclass
+class Builder:
+    """Collects the nodes and constants that decode one weight.
+
+    Every name that it makes begins with `prefix`; the last node writes `output` and carries `mark`
+    as its name, which is how `decode` finds the group again.
+    """
+
+    prefix: str
+    output: str
+    mark: str
+    opset: int
+    constants: Parts = field(default_factory=dict)
+    nodes: list[NodeProto] = field(default_factory=list)
+
+    def constant(self, name: str, array: Array | Sequence[int]) -> str:
+        """A stored array."""
+        self.constants[self.prefix + name] = np.asarray(array)
+        return self.prefix + name
+
+    def op(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """A node with one output."""
+        name = f"{self.prefix}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def zeros(self, shape: Sequence[int], fill: Array) -> str:
+        """A dense tensor of `fill`."""
+        value = numpy_helper.from_array(fill.reshape(1)) if bits_of(fill.reshape(1))[0] else None
+        if value is None and fill.dtype != np.float32:
+            value = numpy_helper.from_array(fill.reshape(1))
+        extra = {} if value is None else {"value": value}
+        return self.op("ConstantOfShape", [self.constant("size", np.array(shape, np.int64))], **extra)
+
+    def scatter(self, into: str, indices: str, values: str, axis: int) -> str:
+        """Write values at indices along an axis."""
+        kind = "ScatterElements" if self.opset >= SCATTER_ELEMENTS else "Scatter"
+        return self.op(kind, [into, indices, values], **({"axis": axis} if axis else {}))
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        """The same entries in another shape."""
+        return self.op("Reshape", [value, self.constant("shape", np.array(shape, np.int64))])
+
+    def finish(self) -> None:
+        """Let the last node write the weight."""
+        self.nodes[-1].output[0] = self.output
+        self.nodes[-1].name = self.mark
+
+
+SCATTER_ELEMENTS = 11  # the opset that renamed Scatter
+
+
+class Encoding(ABC):
+    """One way to store the positions of a sparse tensor.
+
+    `pack` and `unpack` are numpy and inverse to each other; `emit` writes the nodes that do what
+    `unpack` does inside ONNX Runtime, from the same parts.
+    """
+
+    name: ClassVar[str]
+    opset: ClassVar[int]  # the lowest opset whose operators it needs
+
+    @abstractmethod
+    def payload(self, sparse: Sparse, itemsize: int) -> int:
+        """Bytes of the packed arrays with values of `itemsize` bytes, without packing."""
+
+    @abstractmethod
+    def pack(self, sparse: Sparse) -> tuple[Parts, Array]:
+        """Position arrays by name, and the values in the order and shape that they need."""
+
+    @abstractmethod
+    def unpack(self, parts: Mapping[str, Array], values: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """(flat positions, values) to write over a tensor of the fill value."""
+
+    @abstractmethod
+    def emit(self, build: Builder, parts: Parts, values: str, shape: tuple[int, ...], fill: Array) -> None:
+        """The nodes that decode `parts` and the value named `values`."""
+
+
+def index_type(size: int) -> tuple[int, type]:
+    """The element type for indices below `size`, for ONNX and for numpy."""
+    return (TensorProto.INT32, np.int32) if size < 2**31 else (TensorProto.INT64, np.int64)

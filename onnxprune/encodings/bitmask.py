@@ -1,0 +1,56 @@
+"""bitmask: one bit per entry, most significant first: unpacked bits -> NonZero -> scatter.
+
+The cheapest positions between about 45 and 85 % sparsity, and the only self-decoding form whose
+operators all exist at opset 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.dtypes import Array
+from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse
+
+_BIT_SHIFT = 11
+
+
+class Bitmask(Encoding):
+    """A packed bit per entry, and the kept values."""
+
+    name = "bitmask"
+    opset = 9
+
+    def payload(self, sparse: Sparse, itemsize: int) -> int:
+        """See `Encoding.payload`."""
+        return -(-sparse.size // 8) + len(sparse.positions) * itemsize
+
+    def pack(self, sparse: Sparse) -> tuple[Parts, Array]:
+        """See `Encoding.pack`."""
+        kept = np.zeros(sparse.size, bool)
+        kept[sparse.positions] = True
+        return {"bits": np.packbits(kept).reshape(-1, 1)}, sparse.values
+
+    def unpack(self, parts: Mapping[str, Array], values: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """See `Encoding.unpack`."""
+        return np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1))), values
+
+    def emit(self, build: Builder, parts: Parts, values: str, shape: tuple[int, ...], fill: Array) -> None:
+        """See `Encoding.emit`."""
+        packed = build.constant("bits", parts["bits"])
+        if build.opset >= _BIT_SHIFT:
+            left = build.op("BitShift", [packed, build.constant("left", np.arange(8, dtype=np.uint8))], direction="LEFT")
+            bits = build.op("BitShift", [left, build.constant("right", np.uint8(7))], direction="RIGHT")
+        else:
+            whole = build.op("Cast", [packed], to=TensorProto.INT32)
+            shifted = build.op("Div", [whole, build.constant("divisors", 2 ** np.arange(7, -1, -1, dtype=np.int32))])
+            two = build.constant("two", np.int32(2))
+            even = build.op("Mul", [build.op("Div", [shifted, two]), two])
+            bits = build.op("Sub", [shifted, even])
+        flat = build.constant("flat", [-1])
+        found = build.op("NonZero", [build.op("Reshape", [bits, flat])])
+        indices = build.op("Reshape", [found, flat])
+        size = int(np.prod(shape, dtype=np.int64))
+        build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)

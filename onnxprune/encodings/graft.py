@@ -1,0 +1,268 @@
+"""Put an encoded weight into the graph in place of its tensor, and take it out again.
+
+The group of one weight is found by names alone, so that any tool that keeps names keeps it
+decodable: constants and inner values begin with an id (`~7.`), and the node that writes the weight
+is called `onnxprune:<encoding>:<values>:<element type>:<id>`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
+
+from onnxprune.dtypes import Array, bits_of
+from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
+from onnxprune.encodings.base import Builder
+from onnxprune.errors import ModelError
+from onnxprune.model import Model
+from onnxprune.scopes import Scope, constant_value, scopes_of
+from onnxprune.weights import Weight
+
+MARK = "onnxprune"
+_TAG = 4  # bytes that a repeated field adds around each of its entries, at the least
+
+
+@dataclass
+class Graft:
+    """An encoded weight that is not yet in the graph."""
+
+    encoding: str
+    build: Builder
+    tensors: list[TensorProto]
+    nbytes: int
+
+    def discard(self, model: Model) -> None:
+        """Give its arrays back."""
+        for tensor in self.tensors:
+            model.drop(tensor)
+
+
+def fresh_ids(model: Model) -> Iterator[str]:
+    """Ids whose names nothing in the model uses."""
+    used = set()
+    for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
+        used |= {n.split(".")[0] for node in scope.body.node for n in (*node.input, *node.output) if n.startswith("~")}
+        used |= {n.split(".")[0] for n in (*scope.initializers, *scope.inputs) if n.startswith("~")}
+    number = 0
+    while True:
+        if f"~{number}" not in used:
+            yield f"~{number}"
+        number += 1
+
+
+def opset_of(model: Model, scope: Scope) -> int:
+    """The default domain's version in a body: a function may import its own."""
+    while scope.parent is not None:
+        scope = scope.parent
+    if isinstance(scope.body, FunctionProto):
+        versions = {o.domain: o.version for o in scope.body.opset_import}
+        return versions.get("", model.opset)
+    return model.opset
+
+
+def prepare(
+    model: Model, weight: Weight, sparse: Sparse, encoding: Encoding, values: Values, name: str
+) -> Graft | None:
+    """Pack the weight; None where the value form cannot hold it."""
+    parts, kept = encoding.pack(sparse)
+    stored = values.store(kept)
+    if stored is None:
+        return None
+    mark = f"{MARK}:{encoding.name}:{values.name}:{TensorProto.DataType.Name(weight.element)}:{name}"
+    build = Builder(f"{name}.", weight.value, mark, opset_of(model, weight.scope))
+    encoding.emit(build, parts, values.emit(build, stored, weight.element), sparse.shape, sparse.fill)
+    build.finish()
+    tensors = []
+    for key, array in build.constants.items():
+        element = weight.element if array.dtype == kept.dtype else helper.np_dtype_to_tensor_dtype(array.dtype)
+        tensors.append(model.tensor(key, array, element))
+    graft = Graft(encoding.name, build, tensors, 0)
+    added = [*tensors] if _as_initializers(model, weight) else []
+    sizes = [model.nbytes(t) + _TAG for t in added] + [n.ByteSize() + _TAG for n in build.nodes]
+    if not added:
+        sizes += [model.nbytes(t) + len(t.name) + 24 for t in tensors]  # the Constant node around each
+    graft.nbytes = sum(sizes)
+    return graft
+
+
+def _as_initializers(model: Model, weight: Weight) -> bool:
+    """Constant nodes where the weight was one, in functions, and where IR 3 wants initializers to be inputs."""
+    return weight.store != "constant" and isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4  # noqa: PLR2004
+
+
+def plant(model: Model, weight: Weight, graft: Graft) -> None:
+    """Replace the weight's tensor by its encoded form."""
+    body = weight.scope.body
+    nodes = list(graft.build.nodes)
+    if _as_initializers(model, weight):
+        assert isinstance(body, GraphProto)
+        body.initializer.extend(graft.tensors)
+    else:
+        nodes = [_constant_node(t) for t in graft.tensors] + nodes
+    at = _remove(model, weight)
+    for offset, node in enumerate(nodes):
+        body.node.insert(at + offset, node)
+
+
+def _constant_node(tensor: TensorProto) -> NodeProto:
+    name, tensor.name = tensor.name, ""
+    node = NodeProto(op_type="Constant", output=[name])
+    attribute = node.attribute.add(name="value", type=4)
+    attribute.t.CopyFrom(tensor)
+    return node
+
+
+def _remove(model: Model, weight: Weight) -> int:
+    """Take the weight's tensor out of its body; returns where in the node list its value is needed from."""
+    body = weight.scope.body
+    if isinstance(weight.tensor, SparseTensorProto):
+        model.drop(weight.tensor.values)
+        model.drop(weight.tensor.indices)
+        body.sparse_initializer.remove(weight.tensor)
+        return 0
+    model.drop(weight.tensor)
+    if weight.store == "constant":
+        at = next(i for i, n in enumerate(body.node) if weight.value in n.output)
+        del body.node[at]
+        return at
+    _delete(body.initializer, weight.value)
+    if weight.value in weight.scope.inputs:  # IR 3 lists every initializer as an input
+        _delete(body.input, weight.value)
+    return 0
+
+
+def _delete(entries, name: str) -> None:  # type: ignore[no-untyped-def]
+    del entries[next(i for i, entry in enumerate(entries) if entry.name == name)]
+
+
+def sparse_initializer(model: Model, weight: Weight, sparse: Sparse) -> SparseTensorProto:
+    """The weight as ONNX's own sparse tensor with linear int64 indices, which the checker demands."""
+    made = SparseTensorProto(dims=weight.shape)
+    made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
+    made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", sparse.positions.astype("int64"), TensorProto.INT64))
+    return made
+
+
+def plant_sparse(model: Model, weight: Weight, made: SparseTensorProto) -> None:
+    """Replace the weight's tensor by a sparse initializer."""
+    _remove(model, weight)
+    weight.scope.body.sparse_initializer.append(made)
+
+
+# the way back ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planted:
+    """An encoded weight found in a graph."""
+
+    scope: Scope
+    value: str
+    encoding: str
+    values: str
+    element: int
+    prefix: str
+    constants: dict[str, TensorProto]
+
+    @property
+    def name(self) -> str:
+        """The weight's name, with the path to its body."""
+        return self.scope.path + self.value
+
+    @property
+    def as_constants(self) -> bool:
+        """Whether its parts are Constant nodes."""
+        return next(iter(self.constants)) not in self.scope.initializers
+
+    def nbytes(self, model: Model) -> int:
+        """Bytes that it takes in the file."""
+        nodes = sum(n.ByteSize() + _TAG for n in self.scope.body.node if n.output and _belongs(n, self))
+        payloads = sum(model.nbytes(t) + _TAG for t in self.constants.values())
+        return nodes + payloads
+
+    def array(self, model: Model) -> Array:
+        """The weight's values, without running anything.
+
+        Raises:
+            ModelError: parts are missing or do not fit together.
+        """
+        try:
+            parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
+            form, encoding = VALUES[self.values], GRAPH[self.encoding]
+            shape = self._shape(parts)
+            positions, values = encoding.unpack(parts, form.restore(parts["values"], self.element), shape)
+            dense = self._filled(math.prod(shape), values)
+            dense[positions] = values
+            return dense.reshape(shape)
+        except (KeyError, ValueError, IndexError) as error:
+            raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
+
+    def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
+        if self.encoding == "dense":
+            return parts["values"].shape
+        return tuple(int(d) for d in parts.get("shape", parts["size"]))
+
+    def _filled(self, size: int, values: Array) -> Array:
+        import numpy as np
+
+        dense = np.zeros(size, values.dtype)
+        for node in self.scope.body.node:
+            if node.op_type == "ConstantOfShape" and node.output[0].startswith(self.prefix) and node.attribute:
+                dense[:] = numpy_helper.to_array(node.attribute[0].t)[0]
+        return dense
+
+
+def _belongs(node: NodeProto, planted: Planted) -> bool:
+    return node.output[0].startswith(planted.prefix) or node.output[0] == planted.value
+
+
+def planted_in(model: Model) -> list[Planted]:
+    """Every weight that `encode` wrote, in the order of the file."""
+    found = []
+    for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
+        for node in scope.body.node:
+            label = node.name.split(":")
+            if len(label) != 5 or label[0] != MARK:  # noqa: PLR2004
+                continue
+            _, encoding, values, element, name = label
+            if encoding not in GRAPH or values not in VALUES or element not in TensorProto.DataType.keys():
+                raise ModelError(f"'{node.output[0]}' was encoded as {encoding}/{values}, which this version does not know")
+            prefix = f"{name}."
+            constants = {k: t for k, t in scope.initializers.items() if k.startswith(prefix)}
+            for other in scope.body.node:
+                value = constant_value(other)
+                if value is not None and other.output[0].startswith(prefix):
+                    constants[other.output[0]] = value
+            if not constants:
+                raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
+            code = TensorProto.DataType.Value(element)
+            found.append(Planted(scope, node.output[0], encoding, values, code, prefix, constants))
+    return found
+
+
+def uproot(model: Model, planted: Planted, array: Array) -> None:
+    """Put the dense tensor back where the encoded group stands, under the weight's name."""
+    body = planted.scope.body
+    tensor = model.tensor(planted.value, array, planted.element)
+    at = next(i for i, n in enumerate(body.node) if _belongs(n, planted))
+    kept = [n for n in body.node if not (n.output and _belongs(n, planted))]
+    if planted.as_constants:
+        kept.insert(at, _constant_node(tensor))
+        kept[at].output[0] = planted.value
+    else:
+        body.initializer.append(tensor)
+    del body.node[:]
+    body.node.extend(kept)
+    for name, part in planted.constants.items():
+        model.drop(part)
+        if name in planted.scope.initializers:
+            _delete(body.initializer, name)
+
+
+__all__ = [
+    "Graft", "Planted", "bits_of", "fresh_ids", "opset_of", "plant", "plant_sparse",
+    "planted_in", "prepare", "sparse_initializer", "uproot",
+]  # fmt: skip

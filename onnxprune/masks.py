@@ -1,0 +1,143 @@
+"""Exact selection of the smallest scores. numpy only; nothing here knows ONNX.
+
+A score is a non-negative float32 or float64. Read as an unsigned integer its bits sort like its
+value, so that a threshold found on the bits is exact. True in a mask means "pruned".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+Chunks = Callable[[], Iterable[Array]]
+
+CHUNK = 1 << 17  # elements; a chunk and its temporaries stay in a core's second-level cache
+_COLLECT = 1 << 21  # candidates that are copied and partitioned rather than counted once more
+_SAMPLE = 1 << 15
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Prune every score below `threshold`, and the first `ties` scores that equal it."""
+
+    threshold: float
+    ties: int
+
+    def mask(self, scores: Array) -> Array:
+        """Which of the scores (any shape, the whole scope in index order) are pruned."""
+        mask = scores < self.threshold
+        if self.ties:
+            equal = np.flatnonzero(scores == self.threshold)[: self.ties]
+            mask.reshape(-1)[equal] = True
+        return mask
+
+
+def _bits(scores: Array) -> Array:
+    return scores.reshape(-1).view(np.uint64 if scores.dtype == np.float64 else np.uint32)
+
+
+def smallest(chunks: Chunks, count: int, total: int) -> Cut:
+    """The cut that prunes exactly the `count` smallest of `total` scores, ties by lowest index.
+
+    `chunks` yields all scores, in order and of one dtype, each time it is called: selection walks
+    them two or three times and never holds a copy of them all. A bracket taken from a sample is
+    verified by counting, then narrowed until the candidates are few enough to be partitioned.
+    """
+    if count <= 0:
+        return Cut(0.0, 0)
+    low, high, kind = _bracket(chunks, count, total)
+    while True:
+        below = inside = 0
+        found: list[Array] | None = []
+        for chunk in chunks():
+            bits = _bits(chunk)
+            below += int(np.count_nonzero(bits < low))
+            candidate = (bits >= low) & (bits <= high)
+            inside += int(np.count_nonzero(candidate))
+            if found is not None:
+                found.append(bits[candidate])
+            if inside > _COLLECT and low != high:
+                found = None
+        if low == high and below < count <= below + inside:
+            return Cut(_value(low, kind), count - below)
+        if not below < count <= below + inside:  # the sample misled: begin again with everything
+            low, high = (0, low - 1) if count <= below else (high + 1, int(np.iinfo(kind).max))
+            continue
+        if found is not None:
+            candidates = np.concatenate(found)
+            key = int(np.partition(candidates, count - below - 1)[count - below - 1])
+            return Cut(_value(key, kind), count - below - int(np.count_nonzero(candidates < key)))
+        low, high = _halve(chunks, low, high, count)
+
+
+def _bracket(chunks: Chunks, count: int, total: int) -> tuple[int, int, type]:
+    """Bounds on the bits that hold the wanted score with high probability, and their integer type."""
+    stride = max(1, total // _SAMPLE)
+    sample = np.sort(np.concatenate([_bits(chunk)[stride // 2 :: stride] for chunk in chunks()] or [np.zeros(0, np.uint32)]))
+    kind = sample.dtype.type
+    if not len(sample):
+        return 0, int(np.iinfo(kind).max), kind
+    share = count / total
+    margin = 6 * np.sqrt(share * (1 - share) * len(sample)) + 3
+    at = share * len(sample)
+    low = int(sample[int(at - margin)]) if at - margin >= 0 else 0
+    high = int(sample[int(at + margin)]) if at + margin < len(sample) else int(np.iinfo(kind).max)
+    return low, high, kind
+
+
+def _halve(chunks: Chunks, low: int, high: int, count: int) -> tuple[int, int]:
+    middle = (low + high) // 2
+    upto = sum(int(np.count_nonzero(_bits(chunk) <= middle)) for chunk in chunks())
+    return (low, middle) if upto >= count else (middle + 1, high)
+
+
+def _value(key: int, kind: type) -> float:
+    return float(np.array(key, kind).view(np.float64 if kind is np.uint64 else np.float32))
+
+
+def smallest_per_row(scores: Array, count: int) -> Array:
+    """The mask that prunes the `count` smallest scores of each row of [rows, columns]."""
+    if count <= 0:
+        return np.zeros(scores.shape, bool)
+    threshold = np.partition(scores, count - 1, axis=1)[:, count - 1 : count]
+    below, equal = scores < threshold, scores == threshold
+    wanted = count - below.sum(axis=1, keepdims=True)
+    return below | (equal & (np.cumsum(equal, axis=1) <= wanted))
+
+
+def keep_n_of_m(scores: Array, n: int, m: int) -> Array:
+    """N:M sparsity along the last axis: the mask that keeps the `n` largest of every `m` neighbours.
+
+    A last group that is shorter than `m` keeps its `n` largest too.
+    """
+    columns = scores.shape[-1]
+    padding = -columns % m
+    padded = np.pad(scores, [(0, 0)] * (scores.ndim - 1) + [(0, padding)], constant_values=-1)  # pruned first
+    groups = padded.reshape(-1, m)
+    mask = np.empty(groups.shape, bool)
+    for i in range(m):
+        smaller = np.zeros(len(groups), np.int16)
+        for j in range(m):
+            if j != i:
+                smaller += (groups[:, j] <= groups[:, i]) if j < i else (groups[:, j] < groups[:, i])
+        mask[:, i] = smaller < m - n
+    return mask.reshape(padded.shape)[..., :columns]
+
+
+def block_scores(scores: Array, block: tuple[int, int]) -> Array:
+    """Mean score of each block of the last two axes; blocks at the edges may be smaller."""
+    rows, columns = scores.shape[-2:]
+    starts = np.arange(0, rows, block[0]), np.arange(0, columns, block[1])
+    sums = np.add.reduceat(np.add.reduceat(scores, starts[1], axis=-1), starts[0], axis=-2)
+    heights = np.diff(np.append(starts[0], rows))
+    widths = np.diff(np.append(starts[1], columns))
+    return sums / np.outer(heights, widths).astype(scores.dtype)
+
+
+def spread_blocks(mask: Array, block: tuple[int, int], shape: tuple[int, ...]) -> Array:
+    """A mask over blocks as a mask over the entries of `shape`."""
+    wide = np.repeat(np.repeat(mask, block[0], axis=-2), block[1], axis=-1)
+    return wide[..., : shape[-2], : shape[-1]]

@@ -1,0 +1,118 @@
+"""Pass: the contract. A pass is frozen options plus `run`; a pipeline is a list of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from onnxprune.errors import OnnxPruneError, OptionError, PassError
+from onnxprune.model import Model
+
+METADATA = "onnxprune.passes"
+Progress = Callable[[str, int, int], None]  # (pass, weights done, weights in all)
+
+
+@dataclass
+class Change:
+    """What a pass did.
+
+    Attributes:
+        weights: name -> facts about a weight that it looked at (requested, zeros, encoding ...).
+        skipped: name -> why it left a weight alone.
+        notes: what a user should know, one sentence each.
+        modified: whether the model differs from before.
+    """
+
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    modified: bool = False
+
+
+def silent(name: str, done: int, total: int) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass(ABC):
+    """A transformation of a model. Fields of a subclass are its options; `str()` recreates it.
+
+    Option types are numbers, strings, booleans and tuples of strings, so that a pass can be
+    written on a command line: `magnitude{sparsity=0.9, skip=["head*"]}`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(self, model: Model, progress: Progress = silent) -> Change:
+        """Edit the model in place and say honestly what changed."""
+
+    def __str__(self) -> str:
+        """The spec: the name, and the options that differ from their defaults as a TOML inline table."""
+        given = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default
+        }
+        table = ", ".join(f"{key}={json.dumps(value)}" for key, value in given.items())
+        return f"{self.name}{{{table}}}" if table else self.name
+
+
+def parse(spec: str, table: dict[str, type[Pass]]) -> Pass:
+    """A pass from its spec: `name` or `name{option=value, ...}`.
+
+    Raises:
+        PassError: no pass of that name.
+        OptionError: the options are not a TOML inline table or not the pass's own.
+    """
+    name, brace, rest = spec.strip().partition("{")
+    if name not in table:
+        raise PassError(f"unknown pass '{name}'; there are {', '.join(sorted(table))}")
+    try:
+        options = tomllib.loads("x = {" + rest)["x"] if brace else {}
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"pass '{spec}': the options must look like {{sparsity=0.9, scope=\"global\"}}") from error
+    return create(table[name], options)
+
+
+def create(kind: type[Pass], options: dict[str, Any]) -> Pass:
+    """A pass with the options, checked against its fields."""
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise OptionError(f"pass '{kind.name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
+    tidy = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    try:
+        return kind(**tidy)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"pass '{kind.name}': {error}") from error
+
+
+def run(model: Model, passes: Sequence[Pass], progress: Progress = silent) -> list[Change]:
+    """Run the passes in order; what changed the model is written into its metadata.
+
+    Raises:
+        OnnxPruneError: from a pass, with the passes that had already run.
+    """
+    changes: list[Change] = []
+    for number, item in enumerate(passes):
+        try:
+            changes.append(item.run(model, progress))
+        except OnnxPruneError as error:
+            if number:
+                error.add_note(f"already run: {' '.join(str(p) for p in passes[:number])}")
+            raise
+    applied = [str(p) for p, change in zip(passes, changes, strict=True) if change.modified]
+    if applied:
+        _record(model, applied)
+    return changes
+
+
+def _record(model: Model, applied: Iterable[str]) -> None:
+    entry = next((p for p in model.proto.metadata_props if p.key == METADATA), None)
+    if entry is None:
+        entry = model.proto.metadata_props.add(key=METADATA)
+    entry.value = " ".join([*entry.value.split(" "), *applied] if entry.value else applied)

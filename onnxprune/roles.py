@@ -1,0 +1,143 @@
+"""Which inputs of which operators are weights, and along which axes they act: one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import NodeProto, helper
+
+
+@dataclass(frozen=True)
+class Role:
+    """How an operator reads a weight.
+
+    Axes count from 0 in the operator's view of the tensor; `scale` and `zero` are the positions of
+    the inputs that quantise it.
+    """
+
+    kind: str
+    out_axis: int | None = None
+    in_axes: tuple[int, ...] = ()
+    scale: int | None = None
+    zero: int | None = None
+
+
+Reader = Callable[[NodeProto, int], Role]  # (node, rank of the weight) -> role
+
+
+def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """The node's attribute, or the default."""
+    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def _conv(kind: str = "conv", **quantised: int) -> Reader:
+    return lambda node, rank: Role(kind, 0, tuple(range(1, rank)), **quantised)
+
+
+def _conv_transpose(node: NodeProto, rank: int) -> Role:
+    return Role("conv_transpose", 1, (0, *range(2, rank)))
+
+
+def _right(kind: str, transposed: str = "", **quantised: int) -> Reader:
+    """The right-hand side of a matrix product: [..., in, out], or [..., out, in] where transposed."""
+
+    def role(node: NodeProto, rank: int) -> Role:
+        if rank == 1:
+            return Role(kind, None, (0,), **quantised)
+        swapped = bool(transposed) and bool(attribute(node, transposed, 0))
+        return Role(kind, rank - 2 if swapped else rank - 1, (rank - 1 if swapped else rank - 2,), **quantised)
+
+    return role
+
+
+def _left(kind: str, transposed: str = "", **quantised: int) -> Reader:
+    """The left-hand side: [..., out, in], or [..., in, out] where transposed."""
+
+    def role(node: NodeProto, rank: int) -> Role:
+        if rank == 1:
+            return Role(kind, None, (0,), **quantised)
+        swapped = bool(transposed) and bool(attribute(node, transposed, 0))
+        return Role(kind, rank - 1 if swapped else rank - 2, (rank - 2 if swapped else rank - 1,), **quantised)
+
+    return role
+
+
+def _recurrent(kind: str, **quantised: int) -> Reader:
+    return lambda node, rank: Role(kind, 1, (2,), **quantised)
+
+
+def _recurrent_microsoft(kind: str, **quantised: int) -> Reader:
+    # [directions, in, gates * hidden]: transposed against the standard operator
+    return lambda node, rank: Role(kind, 2, (1,), **quantised)
+
+
+_MS = "com.microsoft"
+LINEAR: dict[tuple[str, str], dict[int, Reader]] = {
+    ("", "Conv"): {1: _conv()},
+    ("", "DeformConv"): {1: _conv()},
+    ("", "ConvTranspose"): {1: _conv_transpose},
+    ("", "Gemm"): {0: _left("gemm", "transA"), 1: _right("gemm", "transB")},
+    ("", "MatMul"): {0: _left("matmul"), 1: _right("matmul")},
+    ("", "LSTM"): {1: _recurrent("lstm"), 2: _recurrent("lstm")},
+    ("", "GRU"): {1: _recurrent("gru"), 2: _recurrent("gru")},
+    ("", "RNN"): {1: _recurrent("rnn"), 2: _recurrent("rnn")},
+    ("", "QLinearConv"): {3: _conv(scale=4, zero=5)},
+    ("", "ConvInteger"): {1: _conv(zero=3)},
+    ("", "QLinearMatMul"): {3: _right("matmul", scale=4, zero=5), 0: _left("matmul", scale=1, zero=2)},
+    ("", "MatMulInteger"): {1: _right("matmul", zero=3), 0: _left("matmul", zero=2)},
+    (_MS, "FusedConv"): {1: _conv()},
+    (_MS, "FusedGemm"): {0: _left("gemm", "transA"), 1: _right("gemm", "transB")},
+    (_MS, "FusedMatMul"): {0: _left("matmul", "transA"), 1: _right("matmul", "transB")},
+    (_MS, "GemmFastGelu"): {1: _right("matmul")},
+    (_MS, "Attention"): {1: _right("attention")},
+    (_MS, "QAttention"): {1: _right("attention", scale=4, zero=7)},
+    (_MS, "QGemm"): {3: _right("gemm", "transB", scale=4, zero=5)},
+    (_MS, "MatMulIntegerToFloat"): {1: _right("matmul", scale=3, zero=5)},
+    (_MS, "DynamicQuantizeMatMul"): {1: _right("matmul", scale=2, zero=3)},
+    (_MS, "DynamicQuantizeLSTM"): {
+        1: _recurrent_microsoft("lstm", scale=8, zero=9),
+        2: _recurrent_microsoft("lstm", scale=10, zero=11),
+    },
+}
+
+# Why the constants that other inputs read are left alone unless they are named.
+BIASES: dict[tuple[str, str], frozenset[int]] = {
+    ("", "Conv"): frozenset({2}),
+    ("", "DeformConv"): frozenset({3}),
+    ("", "ConvTranspose"): frozenset({2}),
+    ("", "Gemm"): frozenset({2}),
+    ("", "LSTM"): frozenset({3}),
+    ("", "GRU"): frozenset({3}),
+    ("", "RNN"): frozenset({3}),
+    ("", "Add"): frozenset({0, 1}),
+    (_MS, "FusedConv"): frozenset({2}),
+    (_MS, "FusedGemm"): frozenset({2}),
+    (_MS, "Attention"): frozenset({2}),
+}
+NORMS = frozenset({
+    "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",
+    "RMSNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "EmbedLayerNormalization",
+})  # fmt: skip
+TABLES = frozenset({"Gather", "GatherND", "GatherElements", "EmbedLayerNormalization"})
+
+
+def domain(node: NodeProto) -> str:
+    """The node's domain, the default one spelled one way."""
+    return "" if node.domain == "ai.onnx" else node.domain
+
+
+def linear_role(node: NodeProto, position: int, rank: int) -> Role | None:
+    """The role of a linear layer's weight, or None."""
+    reader = LINEAR.get((domain(node), node.op_type), {}).get(position)
+    return reader(node, rank) if reader is not None else None
+
+
+def other_role(node: NodeProto, position: int) -> str:
+    """What a constant is, in a word or two, that no linear layer reads as its weight."""
+    if position in BIASES.get((domain(node), node.op_type), ()):
+        return "bias"
+    if node.op_type in TABLES and position in (0, 2, 3):
+        return "embedding"
+    return "norm" if node.op_type in NORMS else f"{node.op_type} operand"

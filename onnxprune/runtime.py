@@ -1,0 +1,91 @@
+"""ONNX Runtime: open a model, run it, and say in one line why it would not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxprune.dtypes import Array
+from onnxprune.errors import RuntimeFailure
+
+Feeds = Mapping[str, Array]
+_TYPES = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16, "tensor(uint16)": np.uint16,
+    "tensor(int32)": np.int32, "tensor(uint32)": np.uint32, "tensor(int64)": np.int64, "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a model: a dimension is a size, a symbol, or None where nothing is known."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: Any  # None where numpy has no such tensor (strings, sequences, bfloat16)
+    type: str
+
+
+def open_session(path: str | os.PathLike[str]) -> ort.InferenceSession:
+    """A CPU session for the file.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime does not load it.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
+    try:
+        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(path)}: {_first_line(error)}") from error
+
+
+def inputs_of(session: ort.InferenceSession) -> list[Input]:
+    """What the session has to be given; a size below 1 counts as unknown."""
+    return [
+        Input(
+            i.name,
+            tuple((d if d > 0 else None) if isinstance(d, int) else d for d in i.shape),
+            _TYPES.get(i.type),
+            i.type,
+        )
+        for i in session.get_inputs()
+    ]
+
+
+def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, Any]:
+    """Outputs by name.
+
+    Raises:
+        RuntimeFailure: the model cannot run on these inputs.
+    """
+    names = [o.name for o in session.get_outputs()]
+    try:
+        return dict(zip(names, session.run(None, dict(feeds)), strict=True))
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise RuntimeFailure(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+
+
+def run_all(path: str | os.PathLike[str], feeds: Iterable[Feeds]) -> list[dict[str, Any]]:
+    """Outputs for each of the feeds, from a session that is closed again."""
+    session = open_session(path)
+    return [run(session, feed) for feed in feeds]
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).split(" : ")[-1] if " : " in str(error) else str(error)
+    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+
+
+def equal(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two lists of outputs are the same bit for bit."""
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(np.asarray(x[k]).tobytes() == np.asarray(y[k]).tobytes() for k in x)
+        for x, y in zip(a, b, strict=True)
+    )

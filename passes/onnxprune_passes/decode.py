@@ -1,0 +1,32 @@
+"""decode: every weight that `encode` wrote, back as a plain initializer, bit for bit and under its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.encodings.graft import planted_in, uproot
+from onnxprune.model import Model
+from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.weights import find
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decode(Pass):
+    """Self-decoding groups and sparse initializers become dense tensors."""
+
+    name = "decode"
+
+    def run(self, model: Model, progress: Progress = silent) -> Change:
+        """See `Pass.run`."""
+        change = Change()
+        planted = planted_in(model)
+        for done, group in enumerate(planted):
+            progress(self.name, done, len(planted))
+            uproot(model, group, group.array(model))
+            change.weights[group.name] = {"decoded_from": group.encoding}
+        for weight in find(model):
+            if weight.store == "sparse":
+                weight.set_array(model, weight.array(model))
+                change.weights[weight.name] = {"decoded_from": "coo"}
+        change.modified = bool(change.weights)
+        return change

@@ -1,0 +1,162 @@
+"""encode: each weight in the smallest of the encodings, decoded by standard operators when the model is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import FunctionProto
+
+from onnxprune.dtypes import FLOATS, QUANTISED
+from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
+from onnxprune.encodings.graft import (
+    Graft,
+    fresh_ids,
+    opset_of,
+    plant,
+    plant_sparse,
+    planted_in,
+    prepare,
+    sparse_initializer,
+)
+from onnxprune.errors import OptionError
+from onnxprune.model import Model
+from onnxprune.opset import raise_to
+from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.weights import SMALL, Weight, find
+
+SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
+_EXACT = VALUES["exact"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encode(Pass):
+    """Per tensor the encoding with the fewest measured bytes wins, dense included.
+
+    Options:
+        encoding: auto, graph (self-decoding forms only), coo, dense, or the name of one form.
+        values: exact, or half (float16, widened when the model is loaded).
+    """
+
+    name = "encode"
+    encoding: str = "auto"
+    values: str = "exact"
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        choices = ("auto", "graph", "coo", *GRAPH)
+        if self.encoding not in choices:
+            raise OptionError(f"encoding '{self.encoding}' is not one of {', '.join(choices)}")
+        if self.values not in VALUES:
+            raise OptionError(f"values '{self.values}' is not one of {', '.join(VALUES)}")
+
+    def run(self, model: Model, progress: Progress = silent) -> Change:
+        """See `Pass.run`."""
+        change = Change()
+        already = {group.name: group for group in planted_in(model)}
+        for name, group in already.items():
+            change.weights[name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
+        self._raise_opset(model, change)
+        ids = fresh_ids(model)
+        weights = find(model)
+        for done, weight in enumerate(weights):
+            progress(self.name, done, len(weights))
+            if weight.name not in {f"{w.scope.path}{w.prefix}" for w in already.values()}:
+                self._encode(model, weight, ids, change)
+        return change
+
+    def _raise_opset(self, model: Model, change: Change) -> None:
+        """Below opset 11 only the bitmask can decode itself: raise the model where that is proven harmless."""
+        needed = GRAPH["flat"].opset
+        if self.encoding in ("coo", "dense", "bitmask") or model.opset >= needed:
+            return
+        if not any(self._worthwhile(model, weight) for weight in find(model)):
+            return
+        before = model.opset
+        refusal = raise_to(model, needed)
+        if refusal:
+            change.notes.append(f"the opset stays at {before}: {refusal}")
+        else:
+            change.modified = True
+            change.notes.append(f"the opset was raised from {before} to {needed}, and the outputs stayed the same")
+
+    def _worthwhile(self, model: Model, weight: Weight) -> bool:
+        """Whether gaps would beat what the present opset allows."""
+        if weight.size < SMALL or weight.overridable or weight.element not in FLOATS | QUANTISED:
+            return False
+        sparse = Sparse.of(weight.array(model), weight.zero_value)
+        size = _EXACT.itemsize(weight.element)
+        return GRAPH["flat"].payload(sparse, size) < min(GRAPH[n].payload(sparse, size) for n in ("bitmask", "dense"))
+
+    def _encode(self, model: Model, weight: Weight, ids, change: Change) -> None:  
+        before = weight.nbytes(model)
+        record = {"encoding": "coo" if weight.store == "sparse" else "dense", "bytes_after": before}
+        change.weights[weight.name] = record
+        if weight.overridable:
+            change.skipped[weight.name] = "stays dense: it is a graph input that a caller may override"
+            return
+        if weight.size < SMALL or weight.element not in FLOATS | QUANTISED or weight.zero_value.ndim:
+            return
+        sparse = Sparse.of(weight.array(model), weight.zero_value)
+        values = self._values(weight)
+        best = self._best(model, weight, sparse, values, next(ids), before)
+        if best is None and values is not _EXACT:
+            change.notes.append(f"'{weight.name}' keeps exact values: half precision cannot hold them or gains nothing")
+            best = self._best(model, weight, sparse, _EXACT, next(ids), before)
+        coo = self._coo_bytes(model, weight, sparse)
+        if coo is not None and coo < (best.nbytes if best else before):
+            if best:
+                best.discard(model)
+            made = sparse_initializer(model, weight, sparse)
+            record.update(encoding="coo", bytes_after=coo)
+            plant_sparse(model, weight, made)
+        elif best:
+            plant(model, weight, best)
+            record.update(encoding=best.encoding, bytes_after=best.nbytes)
+        else:
+            return
+        change.modified = True
+        model.forget_pages()
+
+    def _values(self, weight: Weight) -> Values:
+        form = VALUES[self.values]
+        lossless = weight.kind in ("bias", "norm") or weight.kind.endswith("operand")
+        return form if form.fits(weight.element) and not lossless else _EXACT
+
+    def _forms(self, model: Model, weight: Weight, values: Values) -> list[Encoding]:
+        if self.encoding == "coo":
+            return []
+        named = [GRAPH[self.encoding]] if self.encoding in GRAPH else list(GRAPH.values())
+        opset = opset_of(model, weight.scope)
+        trivial = values is _EXACT  # dense and exact is what stands there already
+        return [form for form in named if form.opset <= opset and not (form.name == "dense" and trivial)]
+
+    def _best(
+        self, model: Model, weight: Weight, sparse: Sparse, values: Values, name: str, limit: int
+    ) -> Graft | None:
+        """The smallest graft below `limit` bytes; forms are packed in the order of their payloads until none can win."""
+        size = values.itemsize(weight.element)
+        best: Graft | None = None
+        payloads = [(form.payload(sparse, size), order, form) for order, form in enumerate(self._forms(model, weight, values))]
+        for payload, _, form in sorted(payloads, key=lambda p: p[:2]):
+            bound = best.nbytes if best else limit
+            if payload >= bound:
+                break
+            graft = prepare(model, weight, sparse, form, values, name)
+            if graft is None:
+                return None
+            if graft.nbytes < bound:
+                if best:
+                    best.discard(model)
+                best = graft
+            else:
+                graft.discard(model)
+        return best
+
+    def _coo_bytes(self, model: Model, weight: Weight, sparse: Sparse) -> int | None:
+        """Bytes as a sparse initializer, where one may stand."""
+        able = (model.opset, model.proto.ir_version) >= SPARSE_INITIALIZER and model.proto.ir_version >= SPARSE_INITIALIZER[1]
+        able &= not weight.scope.path and weight.store != "constant" and weight.zero is None
+        if not able or self.encoding not in ("auto", "coo") or isinstance(weight.scope.body, FunctionProto):
+            return None
+        names = 2 * len(weight.value) + 60
+        return len(sparse.positions) * (8 + sparse.values.dtype.itemsize) + names

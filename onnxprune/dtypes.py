@@ -11,15 +11,19 @@ Array = np.ndarray
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8})
 # Types whose elements are whole bytes; packed 4-bit and string tensors have no view as an array.
-_VIEWS = FLOATS | QUANTISED | {
-    TensorProto.INT16,
-    TensorProto.UINT16,
-    TensorProto.INT32,
-    TensorProto.UINT32,
-    TensorProto.INT64,
-    TensorProto.UINT64,
-    TensorProto.BOOL,
-}
+_VIEWS = (
+    FLOATS
+    | QUANTISED
+    | {
+        TensorProto.INT16,
+        TensorProto.UINT16,
+        TensorProto.INT32,
+        TensorProto.UINT32,
+        TensorProto.INT64,
+        TensorProto.UINT64,
+        TensorProto.BOOL,
+    }
+)
 
 
 def numpy_dtype(element: int) -> np.dtype | None:

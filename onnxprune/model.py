@@ -100,7 +100,9 @@ class Model:
         if length is None:
             length = expected if expected is not None else file.stat().st_size - offset
         if expected is not None and length != expected:
-            raise ModelError(f"{self.path}: tensor '{tensor.name}' needs {expected:,} bytes, its reference names {length:,}")
+            raise ModelError(
+                f"{self.path}: tensor '{tensor.name}' needs {expected:,} bytes, its reference names {length:,}"
+            )
         if offset < 0 or length < 0 or offset + length > file.stat().st_size:
             raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is cut short in {file}")
         self.external = True

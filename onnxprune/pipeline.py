@@ -54,9 +54,7 @@ class Pass(ABC):
 
     def __str__(self) -> str:
         """The spec: the name, and the options that differ from their defaults as a TOML inline table."""
-        given = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default
-        }
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
         table = ", ".join(f"{key}={json.dumps(value)}" for key, value in given.items())
         return f"{self.name}{{{table}}}" if table else self.name
 

@@ -62,7 +62,9 @@ class Scope:
 
     def defines(self, name: str) -> bool:
         """Whether the name is bound in this very body."""
-        return any(name in table for table in (self.producers, self.initializers, self.sparse_initializers, self.inputs))
+        return any(
+            name in table for table in (self.producers, self.initializers, self.sparse_initializers, self.inputs)
+        )
 
     def owner(self, name: str) -> Scope | None:
         """The innermost scope, from here outwards, that binds the name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import onnxruntime as ort
@@ -40,31 +41,34 @@ def synthesise(model: Model, session: ort.InferenceSession, samples: int) -> lis
     limits = {i.name: _limit(model, scope, i.name) for i in inputs if np.issubdtype(i.dtype, np.integer)}
     free = any(not isinstance(d, int) for i in inputs for d in i.shape)
     problem = ""
-    for small in (False, True) if limits else (False,):
-        for size in _SIZES if free else _SIZES[:1]:
-            made = [_feeds(inputs, {} if small else limits, size, seed) for seed in range(samples)]
-            try:
-                run(session, made[0])
-            except RuntimeFailure as error:
-                problem = str(error)
-            else:
-                return made
+    sizes = _SIZES if free else _SIZES[:1]
+    for ranges, last_only, size in product(
+        (limits, {}) if limits else ({},), (False, True) if free else (False,), sizes
+    ):
+        shapes = {i.name: _shape(i, size, last_only) for i in inputs}
+        made = [_feeds(inputs, shapes, ranges, seed) for seed in range(samples)]
+        try:
+            run(session, made[0])
+        except RuntimeFailure as error:
+            problem = str(error)
+        else:
+            return made
     raise CannotSynthesise(problem)
 
 
-def _feeds(inputs: list[Input], limits: dict[str, Array], size: int, seed: int) -> Feeds:
+def _feeds(inputs: list[Input], shapes: dict[str, tuple[int, ...]], limits: dict[str, Array], seed: int) -> Feeds:
     rng = np.random.default_rng(seed)
-    return {item.name: _values(rng, item, _shape(item, size), limits.get(item.name)) for item in inputs}
+    return {item.name: _values(rng, item, shapes[item.name], limits.get(item.name)) for item in inputs}
 
 
-def _shape(item: Input, size: int) -> tuple[int, ...]:
-    """A free first dimension, or one called batch, is 1; other free ones are `size`."""
+def _shape(item: Input, size: int, last_only: bool) -> tuple[int, ...]:
+    """A free first dimension, or one called batch, is 1; other free ones (or only the last) are `size`."""
 
     def dimension(axis: int, given: int | str | None) -> int:
         if isinstance(given, int):
             return given
         batch = "batch" in str(given).lower() or str(given) == "N" or (axis == 0 and len(item.shape) > 1)
-        return 1 if batch else size
+        return 1 if batch or (last_only and axis < len(item.shape) - 1) else size
 
     return tuple(dimension(axis, given) for axis, given in enumerate(item.shape))
 

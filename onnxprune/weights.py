@@ -184,7 +184,7 @@ def find(model: Model) -> list[Weight]:
             for weight in _constants(scope):
                 uses = list(_uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))))))
                 weight.overridable = (
-                    not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4  # noqa: PLR2004
+                    not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4
                 )
                 _describe(weight, uses)
                 found.append(weight)
@@ -236,7 +236,11 @@ def _use(
         yield from _uses(model, functions, body, body.body.input[position], inside)
         return
     standard = domain(node) == ""
-    if position == 0 and (node.op_type in _SAME_AXES or node.op_type == "Transpose") and (standard or "Linear" in node.op_type):
+    if (
+        position == 0
+        and (node.op_type in _SAME_AXES or node.op_type == "Transpose")
+        and (standard or "Linear" in node.op_type)
+    ):
         axes, quant = view.axes, view.quant
         if node.op_type == "Transpose" and axes:
             axes = tuple(axes[p] for p in attribute(node, "perm", range(len(axes))[::-1]))
@@ -311,7 +315,9 @@ def _describe(weight: Weight, uses: list[_Use]) -> None:
     if not uses:
         weight.kind, weight.reason = "unused", "nothing reads it"
     elif others:
-        weight.reason = f"also read as {others[0]}" if linear else f"is a {others[0]}".replace("a embedding", "an embedding")
+        weight.reason = (
+            f"also read as {others[0]}" if linear else f"is a {others[0]}".replace("a embedding", "an embedding")
+        )
     elif weight.size < SMALL:
         weight.reason = f"is small: {weight.size} elements, fewer than {SMALL}"
     if numpy_dtype(weight.element) is None:

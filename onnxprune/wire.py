@@ -14,7 +14,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 from onnx import SparseTensorProto as Sparse
 from onnx import TrainingInfoProto as Training
 
-TOKEN = "onnxprune:payload:"  # noqa: S105 - not a secret
+TOKEN = "onnxprune:payload:"
 INLINE = 1024  # bytes; smaller tensors stay in the graph, where shape inference wants to read them
 
 Chunk = bytes | memoryview

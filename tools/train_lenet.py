@@ -47,8 +47,7 @@ def error_rate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     net.eval()
     with torch.no_grad():
         wrong = sum(
-            int((net(x).argmax(1) != y).sum())
-            for x, y in zip(images.split(1000), labels.split(1000), strict=True)
+            int((net(x).argmax(1) != y).sum()) for x, y in zip(images.split(1000), labels.split(1000), strict=True)
         )
     return 100 * wrong / len(labels)
 

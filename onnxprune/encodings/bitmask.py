@@ -41,7 +41,9 @@ class Bitmask(Encoding):
         """See `Encoding.emit`."""
         packed = build.constant("bits", parts["bits"])
         if build.opset >= _BIT_SHIFT:
-            left = build.op("BitShift", [packed, build.constant("left", np.arange(8, dtype=np.uint8))], direction="LEFT")
+            left = build.op(
+                "BitShift", [packed, build.constant("left", np.arange(8, dtype=np.uint8))], direction="LEFT"
+            )
             bits = build.op("BitShift", [left, build.constant("right", np.uint8(7))], direction="RIGHT")
         else:
             whole = build.op("Cast", [packed], to=TensorProto.INT32)

@@ -90,7 +90,7 @@ def prepare(
 
 def _as_initializers(model: Model, weight: Weight) -> bool:
     """Constant nodes where the weight was one, in functions, and where IR 3 wants initializers to be inputs."""
-    return weight.store != "constant" and isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4  # noqa: PLR2004
+    return weight.store != "constant" and isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4
 
 
 def plant(model: Model, weight: Weight, graft: Graft) -> None:
@@ -225,11 +225,13 @@ def planted_in(model: Model) -> list[Planted]:
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
         for node in scope.body.node:
             label = node.name.split(":")
-            if len(label) != 5 or label[0] != MARK:  # noqa: PLR2004
+            if len(label) != 5 or label[0] != MARK:
                 continue
             _, encoding, values, element, name = label
             if encoding not in GRAPH or values not in VALUES or element not in TensorProto.DataType.keys():
-                raise ModelError(f"'{node.output[0]}' was encoded as {encoding}/{values}, which this version does not know")
+                raise ModelError(
+                    f"'{node.output[0]}' was encoded as {encoding}/{values}, which this version does not know"
+                )
             prefix = f"{name}."
             constants = {k: t for k, t in scope.initializers.items() if k.startswith(prefix)}
             for other in scope.body.node:

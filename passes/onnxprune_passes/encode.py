@@ -87,7 +87,7 @@ class Encode(Pass):
         size = _EXACT.itemsize(weight.element)
         return GRAPH["flat"].payload(sparse, size) < min(GRAPH[n].payload(sparse, size) for n in ("bitmask", "dense"))
 
-    def _encode(self, model: Model, weight: Weight, ids, change: Change) -> None:  
+    def _encode(self, model: Model, weight: Weight, ids, change: Change) -> None:
         before = weight.nbytes(model)
         record = {"encoding": "coo" if weight.store == "sparse" else "dense", "bytes_after": before}
         change.weights[weight.name] = record
@@ -136,7 +136,9 @@ class Encode(Pass):
         """The smallest graft below `limit` bytes; forms are packed in the order of their payloads until none can win."""
         size = values.itemsize(weight.element)
         best: Graft | None = None
-        payloads = [(form.payload(sparse, size), order, form) for order, form in enumerate(self._forms(model, weight, values))]
+        payloads = [
+            (form.payload(sparse, size), order, form) for order, form in enumerate(self._forms(model, weight, values))
+        ]
         for payload, _, form in sorted(payloads, key=lambda p: p[:2]):
             bound = best.nbytes if best else limit
             if payload >= bound:
@@ -154,7 +156,10 @@ class Encode(Pass):
 
     def _coo_bytes(self, model: Model, weight: Weight, sparse: Sparse) -> int | None:
         """Bytes as a sparse initializer, where one may stand."""
-        able = (model.opset, model.proto.ir_version) >= SPARSE_INITIALIZER and model.proto.ir_version >= SPARSE_INITIALIZER[1]
+        able = (
+            model.opset,
+            model.proto.ir_version,
+        ) >= SPARSE_INITIALIZER and model.proto.ir_version >= SPARSE_INITIALIZER[1]
         able &= not weight.scope.path and weight.store != "constant" and weight.zero is None
         if not able or self.encoding not in ("auto", "coo") or isinstance(weight.scope.body, FunctionProto):
             return None

@@ -66,11 +66,15 @@ class Magnitude(Pass):
         if not given and keep is None and not self.set:
             raise OptionError("nothing says how much to prune: give sparsity, quality, threshold or a pattern")
         if keep is not None and (given or self.set or self.scope != "layer"):
-            raise OptionError(f"pattern {self.pattern} fixes the sparsity: leave out sparsity, quality, threshold, set and scope")
+            raise OptionError(
+                f"pattern {self.pattern} fixes the sparsity: leave out sparsity, quality, threshold, set and scope"
+            )
         if self._block is not None and (self.scope != "layer" or self.quality or self.threshold):
             raise OptionError("a block pattern goes with sparsity, layer by layer")
         if self.scope != "layer" and (self.sparsity is None or (self.set and self.scope == "global")):
-            raise OptionError(f"scope {self.scope} goes with sparsity" + (" and without set" if self.scope == "global" else ""))
+            raise OptionError(
+                f"scope {self.scope} goes with sparsity" + (" and without set" if self.scope == "global" else "")
+            )
         for entry in self.set:
             pattern, equals, share = entry.rpartition("=")
             if not equals or not pattern:
@@ -86,7 +90,7 @@ class Magnitude(Pass):
         if match is None:
             return None
         n, m = int(match[1]), int(match[2])
-        if not 0 < n <= m <= 64:  # noqa: PLR2004
+        if not 0 < n <= m <= 64:
             raise OptionError(f"pattern {self.pattern}: N:M keeps N of every M, 0 < N <= M <= 64")
         return n, m
 

@@ -1,0 +1,254 @@
+"""The command line: parse, call the API, print. No logic."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from onnxprune.errors import OnnxPruneError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnxprune.api import Result
+
+_FILE = click.Path(path_type=Path)
+_model = click.argument("model", type=_FILE)
+_out = click.option("-o", "--out", type=_FILE, required=True, help="The file to write.")
+_data = click.option("--data", type=_FILE, help="Inputs to verify on: .npz or folder, arrays named after the inputs.")
+_samples = click.option("--samples", type=int, help="At most so many samples of the data (synthesised: 8).")
+_tolerance = click.option("--tolerance", type=float, help="Write nothing and exit 3 when the metric misses this.")
+_metric = click.option(
+    "--metric", default="agreement", show_default=True, help="agreement, cosine (1 - value) or sqnr (dB, at least)."
+)
+_json_report = click.option("--json", "json_file", type=_FILE, help="Write all facts to this file.")
+_values = click.option("--values", default="exact", show_default=True, help="exact, or half (float16).")
+_encoding = click.option(
+    "--encoding", default="auto", show_default=True, help="auto, graph (self-decoding), coo, dense, or one form's name."
+)
+
+
+def _stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
+_checks = _stack(
+    _data, _samples, _tolerance, _metric,
+    click.option("--no-verify", is_flag=True, help="Do not run original and result in ONNX Runtime."),
+    click.option("--in-place", is_flag=True, help="Allow the output to be the input."),
+    _json_report,
+    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+)  # fmt: skip
+_rules = _stack(
+    click.option("--sparsity", type=float, help="Share of each scope to prune, exactly (0 <= S < 1)."),
+    click.option("--quality", type=float, help="Prune |w| < Q x the layer's standard deviation (Han et al. 2015)."),
+    click.option("--threshold", type=float, help="Prune |w| < T."),
+    click.option("--scope", default="layer", show_default=True, help="What the share is of: layer, global, channel."),
+    click.option("--pattern", default="", help="2:4 keeps 2 of every 4 inputs; 1x4 prunes blocks of 4 inputs."),
+    click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="Sparsity for weights by glob; repeatable."),
+    click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="onnxprune")
+def cli() -> None:
+    """Prune ONNX models, and store what is left so that any ONNX Runtime decodes it by itself.
+
+    Exit codes: 0 done, 1 the input or the request is bad, 2 usage, 3 a check or tolerance was missed.
+    """
+
+
+@cli.command()
+@_model
+@click.option("-o", "--out", type=_FILE, help="The file to write.  [default: MODEL.pruned.onnx beside the model]")
+@_rules
+@_values
+@_encoding
+@_checks
+def compress(model: Path, out: Path | None, set_: tuple[str, ...], **options: Any) -> None:
+    """Prune, encode and verify a model. Without a rule half of each weight is pruned."""
+    from onnxprune import api
+
+    _transform(options, lambda rest: api.compress(model, out, set=set_, **rest))
+
+
+@cli.command()
+@_model
+@_out
+@_rules
+@_checks
+def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None:
+    """Zero the smallest weights; the file stays dense."""
+    from onnxprune import api
+
+    rules = {key: options.pop(key) for key in ("sparsity", "quality", "threshold", "scope", "pattern", "skip")}
+    _transform(options, lambda rest: api.prune(model, out, checks=rest, set=set_, **rules))
+
+
+@cli.command()
+@_model
+@_out
+@_values
+@_encoding
+@_checks
+def encode(model: Path, out: Path, **options: Any) -> None:
+    """Store each weight in its smallest form."""
+    from onnxprune import api
+
+    _transform(options, lambda rest: api.encode(model, out, **rest))
+
+
+@cli.command()
+@_model
+@_out
+@_checks
+def decode(model: Path, out: Path, **options: Any) -> None:
+    """Restore every encoded weight as a dense initializer, bit for bit."""
+    from onnxprune import api
+
+    _transform(options, lambda rest: api.decode(model, out, **rest))
+
+
+@cli.command()
+@_model
+@_out
+@click.option("-p", "--pass", "steps", multiple=True, required=True, metavar="SPEC", help="A pass; repeatable.")
+@_checks
+def run(model: Path, out: Path, steps: tuple[str, ...], **options: Any) -> None:
+    """Run passes in order, such as -p 'magnitude{sparsity=0.9}' -p encode."""
+    from onnxprune import api
+
+    _transform(options, lambda rest: api.transform(model, out, steps, **rest))
+
+
+@cli.command()
+@_model
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(model: Path, as_json: bool) -> None:
+    """Show every weight of a model, and why the others are left alone."""
+    from onnxprune import api, report
+
+    rows = api.inspect(model)
+    if as_json:
+        click.echo(report.to_json(rows), nl=False)
+    else:
+        report.show_inspection(_console(), rows)
+
+
+@cli.command()
+@click.argument("original", type=_FILE)
+@click.argument("result", type=_FILE)
+@_data
+@_samples
+@_tolerance
+@_metric
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(original: Path, result: Path, as_json: bool, **options: Any) -> None:
+    """Run two models on the same inputs and compare their outputs."""
+    from onnxprune import api, report
+
+    deviation = api.verify(original, result, **options)
+    if as_json:
+        click.echo(report.to_json(vars(deviation)), nl=False)
+    else:
+        report.show_deviation(_console(), deviation)
+    if deviation.source == "none":
+        _warn(deviation.reason)
+
+
+@cli.command()
+def passes() -> None:
+    """List the installed passes, built in and third-party, with their options."""
+    import dataclasses
+
+    from onnxprune import api
+
+    for name, (kind, provider) in sorted(api.passes().items()):
+        options = ", ".join(f.name for f in dataclasses.fields(kind))
+        click.echo(f"{name:12s} {provider:10s} {(kind.__doc__ or '').strip().splitlines()[0]}")
+        if options:
+            click.echo(f"{'':23s} options: {options}")
+
+
+def _transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
+    """What every command that writes a model shares: progress, the table, the JSON file, warnings."""
+    from onnxprune import report
+
+    quiet, json_file = options.pop("quiet"), options.pop("json_file")
+    verify = options["verify"] = not options.pop("no_verify")
+    with _progress(quiet) as progress:
+        result = call(options | {"progress": progress})
+    if json_file is not None:
+        report.write_json(json_file, result.facts())
+    if not quiet:
+        report.show_result(_console(), result)
+    if verify and result.deviation.source == "none":
+        _warn(f"the result was not verified: {result.deviation.reason}")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 160
+    return Console(width=wide, highlight=False)
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal, nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total)
+            bar.update(tasks[name], completed=done + 1)
+
+        yield update
+
+
+def _warn(text: str) -> None:
+    click.echo(f"Warning: {text}", err=True)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Run the command line; an expected error is one line and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)  # leave through the same clean-up as Ctrl-C
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Error: interrupted; nothing was written", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except OnnxPruneError as error:
+        text = " ".join(str(error).split())
+        click.echo(f"Error: {text}", err=True)
+        sys.exit(error.exit_code)
+    except MemoryError:
+        click.echo("Error: not enough memory for this model", err=True)
+        sys.exit(1)
+    sys.exit(code or 0)

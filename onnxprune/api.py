@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import zlib
@@ -15,10 +16,9 @@ from typing import Any
 from onnxprune import data as data_files
 from onnxprune import pipeline, registry
 from onnxprune.deviation import METRICS, OutputDeviation, compare, missed
-from onnxprune.encodings.graft import planted_in
+from onnxprune.encodings.graft import loose_weights, planted_in, uproot
 from onnxprune.errors import OptionError, OutputError, ToleranceMissed
-from onnxprune.files import staged
-from onnxprune.model import Model
+from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.runtime import Feeds, inputs_of, open_session, run_all
 from onnxprune.synthesis import CannotSynthesise, synthesise
@@ -117,8 +117,9 @@ def compress(
 ) -> Result:
     """Prune by magnitude, store each weight in its smallest form, verify.
 
-    Without a rule half of each weight is pruned, which Han et al. 2015 found free of loss. The
-    rest of the keywords are those of `transform`; without `out` the file is `MODEL.pruned.onnx`.
+    Without a rule half of each weight is pruned, which Han et al. 2015 found free of loss.
+    Weights that are encoded already are decoded first. Without `out` the file is
+    `MODEL.pruned.onnx`; the rest of the keywords are those of `transform`.
     """
     if sparsity is None and quality is None and threshold is None and ":" not in pattern:
         sparsity = DEFAULT_SPARSITY
@@ -128,12 +129,12 @@ def compress(
     )  # fmt: skip
     encode_pass = make_pass("encode", values=values, encoding=encoding)
     target = Path(model).with_suffix(".pruned.onnx") if out is None else out
-    return transform(model, target, [magnitude, encode_pass], **checks)
+    return transform(model, target, [make_pass("decode"), magnitude, encode_pass], **checks)
 
 
 def prune(model: PathLike, out: PathLike, *, checks: dict[str, Any] | None = None, **options: Any) -> Result:
     """Zero the smallest weights; the file stays dense. Options are those of the magnitude pass."""
-    return transform(model, out, [make_pass("magnitude", **options)], **(checks or {}))
+    return transform(model, out, [make_pass("decode"), make_pass("magnitude", **options)], **(checks or {}))
 
 
 def encode(model: PathLike, out: PathLike, *, values: str = "exact", encoding: str = "auto", **checks: Any) -> Result:
@@ -199,7 +200,7 @@ def transform(
     before = {w.name: w for w in inspect_model(opened)}
     input_facts = _file_facts(source, opened.companions())
     changes = pipeline.run(opened, chain, progress)
-    with staged(target) as place:
+    with replacing(target) as place:
         if any(change.modified for change in changes):
             opened.write(place)
         else:
@@ -232,12 +233,8 @@ def versions() -> dict[str, str]:
 
 def inspect_model(model: Model) -> list[WeightFacts]:
     """Every weight-like constant, encoded ones included."""
-    planted = planted_in(model)
-    hidden = tuple(f"{p.scope.path}{p.prefix}" for p in planted)
     found = []
-    for weight in find(model):
-        if hidden and weight.name.startswith(hidden):
-            continue
+    for weight in loose_weights(model):
         array = weight.array(model)
         encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
         found.append(
@@ -245,7 +242,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
                         weight.zeros(array), None, encoding, size, size)
         )  # fmt: skip
         model.forget_pages()
-    for group in planted:
+    for group in planted_in(model):
         array = group.array(model)
         size = group.nbytes(model)
         found.append(
@@ -256,9 +253,11 @@ def inspect_model(model: Model) -> list[WeightFacts]:
 
 
 def inspect(model: PathLike) -> list[dict[str, Any]]:
-    """Facts about every weight: shape, kind, axes, deviation, zeros, bytes, encoding, consumers, why it is left alone."""
+    """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone."""
     opened = Model.load(model)
     facts = {f.name: f for f in inspect_model(opened)}
+    for group in planted_in(opened):
+        uproot(opened, group, group.array(opened))  # in memory only: decoded, it shows who reads it
     rows = []
     details = {w.name: w for w in find(opened)}
     for name, fact in facts.items():
@@ -266,6 +265,7 @@ def inspect(model: PathLike) -> list[dict[str, Any]]:
         row["bytes"] = row.pop("bytes_before")
         weight = details.get(name)
         if weight is not None:
+            row["kind"] = weight.kind
             row["std"] = _std(weight.array(opened))
             row |= {
                 "out_axis": weight.out_axis, "in_axes": list(weight.in_axes), "consumers": list(weight.consumers),
@@ -304,6 +304,8 @@ def _check_request(
         raise OptionError(f"metric '{metric}' is not one of {', '.join(METRICS)}")
     if tolerance is not None and not verify:
         raise OptionError("a tolerance cannot be checked without verification")
+    if tolerance is not None and math.isnan(tolerance):
+        raise OptionError("the tolerance must be a number, not NaN")
     if samples is not None and samples < 1:
         raise OptionError(f"samples must be at least 1, not {samples}")
     if target is not None and not in_place and target.exists() and source.exists() and target.samefile(source):

@@ -202,7 +202,7 @@ def _console() -> Console:
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() else 160
-    return Console(width=wide, highlight=False)
+    return Console(width=wide, highlight=False, markup=False, emoji=False)  # names may hold [ and :
 
 
 @contextlib.contextmanager

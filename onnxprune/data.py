@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def _read(path: Path) -> dict[str, Array]:
         if bundles:
             return {name: np.concatenate([bundle[name] for bundle in bundles]) for name in bundles[0]}
         return {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"cannot read the data in {path}: {error}") from error
 
 

@@ -33,16 +33,25 @@ class OutputDeviation:
 
     def add(self, a: Any, b: Any) -> None:
         """Take in one batch of the reference `a` and of the result `b`."""
-        a, b = np.asarray(a), np.asarray(b)
-        if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":
+        if isinstance(a, list | dict):
+            self._add_parts(a, b)
             return
+        a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape:
             self.max_abs = math.inf
             self.rows += 1
             return
+        if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":  # labels: equal or not
+            agreed = np.asarray(a == b)
+            self.rows += agreed.size
+            self.agreed += int(agreed.sum())
+            if not agreed.all():
+                self.max_abs = math.inf
+            return
         x, y = a.astype(np.float64), b.astype(np.float64)
         same = (x == y) | (np.isnan(x) & np.isnan(y))
-        if not (np.isfinite(x) & np.isfinite(y) | same).all():
+        comparable = np.isfinite(x) & np.isfinite(y) | same
+        if not comparable.all():
             self.max_abs = math.inf
         usable = np.isfinite(x) & np.isfinite(y)
         x, y = np.where(usable, x, 0), np.where(usable, y, 0)
@@ -52,16 +61,28 @@ class OutputDeviation:
         flat_x, flat_y = x.reshape(-1), y.reshape(-1)
         self._sums += [flat_x @ flat_x, flat_y @ flat_y, flat_x @ flat_y, difference @ difference]
         if a.ndim and a.shape[-1] > 1 and a.size and a.dtype.kind == "f":
-            tops = x.argmax(-1) == y.argmax(-1)
+            tops = (x.argmax(-1) == y.argmax(-1)) & comparable.all(-1)
             self.rows += tops.size
             self.agreed += int(tops.sum())
 
+    def _add_parts(self, a: Any, b: Any) -> None:
+        """A sequence or a map: part by part."""
+        keys = list(a) if isinstance(a, dict) else range(len(a))
+        if type(a) is not type(b) or len(a) != len(b) or (isinstance(b, dict) and b.keys() != a.keys()):
+            self.max_abs = math.inf
+            self.rows += 1
+            return
+        for key in keys:
+            self.add(a[key], b[key])
+
     @property
     def sqnr_db(self) -> float:
-        """See the class."""
+        """See the class; without limit below where shapes or finiteness differ."""
         signal, _, _, error = self._sums
+        if math.isinf(self.max_abs):
+            return -math.inf
         if error == 0:
-            return -math.inf if math.isinf(self.max_abs) else math.inf
+            return math.inf
         return 10 * math.log10(signal / error) if signal else -math.inf
 
     @property
@@ -73,8 +94,10 @@ class OutputDeviation:
     def cosine(self) -> float:
         """See the class."""
         aa, bb, ab, error = self._sums
+        if math.isinf(self.max_abs):
+            return 0.0
         if aa == 0 or bb == 0:
-            return 1.0 if error == 0 and math.isfinite(self.max_abs) else 0.0
+            return 1.0 if error == 0 else 0.0
         return float(min(1.0, ab / math.sqrt(aa * bb)))
 
     @property
@@ -95,8 +118,14 @@ class OutputDeviation:
 
 
 def compare(reference: list[dict[str, Any]], result: list[dict[str, Any]]) -> list[OutputDeviation]:
-    """One deviation per output that both have."""
-    names = [n for n in reference[0] if n in result[0]] if reference and result else []
+    """One deviation per output.
+
+    Raises:
+        OptionError: the outputs do not have the same names.
+    """
+    names = list(reference[0]) if reference else []
+    if reference and set(names) != set(result[0]):
+        raise OptionError(f"the models cannot be compared: outputs {', '.join(names)} and {', '.join(result[0])}")
     found = [OutputDeviation(name) for name in names]
     for a, b in zip(reference, result, strict=True):
         for output in found:

@@ -1,10 +1,13 @@
-"""Model: the graph as a `ModelProto`, its weights as views of the mapped files. The only place that reads or writes .onnx."""
+"""Model: the graph as a `ModelProto`, its weights as views of mapped files. The only place that touches .onnx files."""
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import hashlib
 import mmap
 import os
+import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -55,7 +58,7 @@ class Model:
         try:
             data = model._map(file)
             model.proto.ParseFromString(b"".join(wire.take_out(data, model._keep)))
-        except (DecodeError, ValueError, IndexError) as error:
+        except (DecodeError, ValueError, IndexError, RecursionError) as error:
             raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
         if not model.proto.HasField("graph") or not model.proto.opset_import:
             raise ModelError(f"{file} is not an ONNX model: it holds no graph or names no opset")
@@ -67,6 +70,8 @@ class Model:
     def _map(self, file: Path) -> memoryview:
         if file not in self._maps:
             try:
+                if file.exists() and not file.is_file():  # a pipe would be waited for
+                    raise ModelError(f"cannot read {file}: it is not a regular file")
                 with file.open("rb") as handle:
                     if os.fstat(handle.fileno()).st_size == 0:
                         raise ModelError(f"{file} is empty")
@@ -120,20 +125,29 @@ class Model:
             raw = tensor.raw_data
         if raw is not None and dtype is not None:
             expected = _nbytes_expected(tensor)
+            if expected is None:
+                raise ModelError(f"tensor '{tensor.name}' has a negative dimension: {list(tensor.dims)}")
             if len(raw) != expected:
                 raise ModelError(f"tensor '{tensor.name}' holds {len(raw):,} bytes, its shape needs {expected:,}")
-            return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
         try:
-            return numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
+            if raw is not None and dtype is not None:
+                return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
+            return numpy_helper.to_array(self._whole(tensor, raw))
+        except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"tensor '{tensor.name}' cannot be read: {error}") from error
+
+    def _whole(self, tensor: TensorProto, raw: wire.Chunk | None) -> TensorProto:
+        """The tensor with its bytes in it, for the types that numpy cannot view."""
+        if not tensor.external_data or raw is None:
+            return tensor
+        return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(raw))
 
     def replace(self, tensor: TensorProto, array: Array) -> None:
         """Give the tensor new values; shape and type follow the array."""
         held = np.ascontiguousarray(array)
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
-        self._set_payload(tensor, memoryview(held.reshape(-1).view(np.uint8)) if held.size else b"")
+        self._set_payload(tensor, held.reshape(-1).view(np.uint8).data if held.size else b"")
 
     def tensor(self, name: str, array: Array, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""
@@ -217,7 +231,7 @@ class Model:
         Raises:
             OutputError: the target cannot be written; nothing is left behind.
         """
-        with staged(Path(path)) as place:
+        with replacing(Path(path)) as place:
             self.write(place)
 
     # facts --------------------------------------------------------------------------------------
@@ -236,6 +250,33 @@ class Model:
     def companions(self) -> list[Path]:
         """The external data files that the model was loaded with."""
         return [file for file in self._maps if file != self.path]
+
+
+@contextlib.contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """`files.staged` for a model; external data that only the replaced model used goes with it.
+
+    Raises:
+        OutputError: the target cannot be written; nothing is left behind.
+    """
+    old = _companions_of(target)
+    with staged(target) as place:
+        yield place
+        old -= {companion.name for companion in place.parent.iterdir()}
+    for name in old:
+        target.with_name(name).unlink(missing_ok=True)
+
+
+def _companions_of(target: Path) -> set[str]:
+    """Names of the external data files that a former output at `target` wrote under its own name."""
+    ours = re.compile(re.escape(target.stem) + r"\.[0-9a-f]{8}\.data")
+    if not any(ours.fullmatch(p.name) for p in target.parent.glob(f"{glob.escape(target.stem)}.*.data")):
+        return set()
+    try:
+        names = {file.name for file in Model.load(target).companions()}
+    except ModelError:  # whatever stood there, it is about to be replaced
+        return set()
+    return {name for name in names if ours.fullmatch(name)}
 
 
 def _location(tensor: TensorProto) -> str:

@@ -101,7 +101,7 @@ def constant_value(node: NodeProto) -> TensorProto | None:
 def _build(scope: Scope) -> Scope:
     for index, node in enumerate(scope.body.node):
         for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.type == AttributeProto.GRAPH else list(attribute.graphs)
+            graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             for number, graph in enumerate(graphs):
                 tail = f"[{number}]" if attribute.graphs else ""
                 path = f"{scope.path}{node.name or f'{node.op_type}_{index}'}.{attribute.name}{tail}/"

@@ -183,9 +183,7 @@ def find(model: Model) -> list[Weight]:
         for scope in top.inner():
             for weight in _constants(scope):
                 uses = list(_uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))))))
-                weight.overridable = (
-                    not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4
-                )
+                weight.overridable = not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4
                 _describe(weight, uses)
                 found.append(weight)
     return found

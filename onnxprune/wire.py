@@ -8,13 +8,14 @@ tensor is an external one whose location is a token (`TOKEN` + a number).
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx import SparseTensorProto as Sparse
 from onnx import TrainingInfoProto as Training
 
-TOKEN = "onnxprune:payload:"
+TOKEN = f"onnxprune:{secrets.token_hex(4)}:"  # no file can name the bytes of another tensor
 INLINE = 1024  # bytes; smaller tensors stay in the graph, where shape inference wants to read them
 
 Chunk = bytes | memoryview
@@ -137,7 +138,9 @@ def put_back(data: memoryview, payload: Callable[[str], Chunk], kind: str = "mod
         return [data]
     if kind == "tensor":
         tensor = TensorProto.FromString(bytes(data))
-        location = next(e.value for e in tensor.external_data if e.key == "location")
+        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        if not location.startswith(TOKEN):
+            return [data]
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
         return [tensor.SerializeToString(), *_field(_RAW, [payload(location)])]

@@ -69,7 +69,7 @@ class Builder:
     constants: Parts = field(default_factory=dict)
     nodes: list[NodeProto] = field(default_factory=list)
 
-    def constant(self, name: str, array: Array | Sequence[int]) -> str:
+    def constant(self, name: str, array: Array | np.generic | Sequence[int]) -> str:
         """A stored array."""
         self.constants[self.prefix + name] = np.asarray(array)
         return self.prefix + name

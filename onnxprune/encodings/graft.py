@@ -19,9 +19,10 @@ from onnxprune.encodings.base import Builder
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.scopes import Scope, constant_value, scopes_of
-from onnxprune.weights import Weight
+from onnxprune.weights import Weight, find
 
 MARK = "onnxprune"
+_ELEMENTS = frozenset(TensorProto.DataType.keys())
 _TAG = 4  # bytes that a repeated field adds around each of its entries, at the least
 
 
@@ -228,7 +229,7 @@ def planted_in(model: Model) -> list[Planted]:
             if len(label) != 5 or label[0] != MARK:
                 continue
             _, encoding, values, element, name = label
-            if encoding not in GRAPH or values not in VALUES or element not in TensorProto.DataType.keys():
+            if encoding not in GRAPH or values not in VALUES or element not in _ELEMENTS:
                 raise ModelError(
                     f"'{node.output[0]}' was encoded as {encoding}/{values}, which this version does not know"
                 )
@@ -243,6 +244,12 @@ def planted_in(model: Model) -> list[Planted]:
             code = TensorProto.DataType.Value(element)
             found.append(Planted(scope, node.output[0], encoding, values, code, prefix, constants))
     return found
+
+
+def loose_weights(model: Model) -> list[Weight]:
+    """`weights.find` without the packed parts of encoded weights."""
+    packed = tuple(group.scope.path + group.prefix for group in planted_in(model))
+    return [weight for weight in find(model) if not (packed and weight.name.startswith(packed))]
 
 
 def uproot(model: Model, planted: Planted, array: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnx import FunctionProto
@@ -11,6 +12,7 @@ from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
 from onnxprune.encodings.graft import (
     Graft,
     fresh_ids,
+    loose_weights,
     opset_of,
     plant,
     plant_sparse,
@@ -22,7 +24,7 @@ from onnxprune.errors import OptionError
 from onnxprune.model import Model
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.weights import SMALL, Weight, find
+from onnxprune.weights import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT = VALUES["exact"]
@@ -52,16 +54,14 @@ class Encode(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        already = {group.name: group for group in planted_in(model)}
-        for name, group in already.items():
-            change.weights[name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
+        for group in planted_in(model):
+            change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
         self._raise_opset(model, change)
         ids = fresh_ids(model)
-        weights = find(model)
+        weights = loose_weights(model)
         for done, weight in enumerate(weights):
             progress(self.name, done, len(weights))
-            if weight.name not in {f"{w.scope.path}{w.prefix}" for w in already.values()}:
-                self._encode(model, weight, ids, change)
+            self._encode(model, weight, ids, change)
         return change
 
     def _raise_opset(self, model: Model, change: Change) -> None:
@@ -69,7 +69,7 @@ class Encode(Pass):
         needed = GRAPH["flat"].opset
         if self.encoding in ("coo", "dense", "bitmask") or model.opset >= needed:
             return
-        if not any(self._worthwhile(model, weight) for weight in find(model)):
+        if not any(self._worthwhile(model, weight) for weight in loose_weights(model)):
             return
         before = model.opset
         refusal = raise_to(model, needed)
@@ -87,7 +87,7 @@ class Encode(Pass):
         size = _EXACT.itemsize(weight.element)
         return GRAPH["flat"].payload(sparse, size) < min(GRAPH[n].payload(sparse, size) for n in ("bitmask", "dense"))
 
-    def _encode(self, model: Model, weight: Weight, ids, change: Change) -> None:
+    def _encode(self, model: Model, weight: Weight, ids: Iterator[str], change: Change) -> None:
         before = weight.nbytes(model)
         record = {"encoding": "coo" if weight.store == "sparse" else "dense", "bytes_after": before}
         change.weights[weight.name] = record
@@ -133,7 +133,7 @@ class Encode(Pass):
     def _best(
         self, model: Model, weight: Weight, sparse: Sparse, values: Values, name: str, limit: int
     ) -> Graft | None:
-        """The smallest graft below `limit` bytes; forms are packed in the order of their payloads until none can win."""
+        """The smallest graft below `limit` bytes: forms are packed by rising payload until none can win."""
         size = values.itemsize(weight.element)
         best: Graft | None = None
         payloads = [

@@ -128,7 +128,8 @@ def compress(
         set=tuple(set), skip=tuple(skip),
     )  # fmt: skip
     encode_pass = make_pass("encode", values=values, encoding=encoding)
-    target = Path(model).with_suffix(".pruned.onnx") if out is None else out
+    source = Path(model)
+    target = source.with_name(f"{source.stem}.pruned.onnx") if out is None and source.name else out or source
     return transform(model, target, [make_pass("decode"), magnitude, encode_pass], **checks)
 
 
@@ -197,7 +198,10 @@ def transform(
     table = registry.table()
     chain = [pipeline.parse(step, table) if isinstance(step, str) else step for step in steps]
     opened = Model.load(source)
+    opened.scratch = target.parent
     before = {w.name: w for w in inspect_model(opened)}
+    if target.exists() and any(target.samefile(file) for file in opened.companions()):
+        raise OutputError(f"{target} holds the external data of {source}: choose another output")
     input_facts = _file_facts(source, opened.companions())
     changes = pipeline.run(opened, chain, progress)
     with replacing(target) as place:

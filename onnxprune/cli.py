@@ -251,4 +251,7 @@ def main() -> NoReturn:
     except MemoryError:
         click.echo("Error: not enough memory for this model", err=True)
         sys.exit(1)
+    except OSError as error:  # of the terminal or pipe: files are the API's, which names them
+        click.echo(f"Error: {error.filename or 'cannot print'}: {error.strerror or error}", err=True)
+        sys.exit(1)
     sys.exit(code or 0)

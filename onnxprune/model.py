@@ -8,9 +8,11 @@ import hashlib
 import mmap
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError
@@ -23,6 +25,7 @@ from onnxprune.files import staged, write
 from onnxprune.scopes import tensors_of
 
 PROTOBUF_LIMIT = 2**31 - 1
+RESIDENT = 256 << 20  # bytes of new tensors that stay in memory; what comes on top goes to a scratch file
 _VALUE_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "raw_data", "double_data", "uint64_data")
 
 
@@ -33,13 +36,18 @@ class Model:
         proto: the graph; a large tensor in it is a reference, read with `array`.
         path: the file it came from, or None.
         external: whether large tensors live in a file of their own.
+        scratch: the folder for new tensors that memory should not hold, or None for the system's own.
     """
 
     def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
         self.proto = proto
         self.path = path
         self.external = False
+        self.scratch: Path | None = None
+        self._scratch_file: IO[bytes] | None = None
+        self._scratch_maps: dict[str, mmap.mmap] = {}
         self._payloads: dict[str, wire.Chunk] = {}
+        self._resident: dict[str, int] = {}  # bytes of new tensors that are in memory
         self._number = count()
         self._maps: dict[Path, mmap.mmap] = {}
 
@@ -92,9 +100,13 @@ class Model:
         location = PurePosixPath(where.get("location", "").replace("\\", "/"))
         folder, file = self.path.parent, self.path.parent / location
         roots = {folder.resolve(), self.path.resolve().parent}  # a cache may link model and data to one store
-        if location.is_absolute() or ".." in location.parts or not any(file.resolve().is_relative_to(r) for r in roots):
+        try:
+            real, present = file.resolve(), file.is_file()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, links in a circle
+            raise ModelError(f"{self.path}: tensor '{tensor.name}' has a damaged external reference") from error
+        if location.is_absolute() or ".." in location.parts or not any(real.is_relative_to(r) for r in roots):
             raise ModelError(f"{self.path}: tensor '{tensor.name}' names data outside the model's folder: {location}")
-        if not file.is_file():
+        if not present:
             raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is missing: {file}")
         try:
             offset = int(where.get("offset", 0))
@@ -148,6 +160,28 @@ class Model:
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
         self._set_payload(tensor, held.reshape(-1).view(np.uint8).data if held.size else b"")
+        token = _location(tensor)
+        if token in self._payloads:
+            self._resident[token] = held.nbytes
+            if sum(self._resident.values()) > RESIDENT:
+                self._spill(token)
+
+    def _spill(self, token: str) -> None:
+        """Move a payload to an unnamed file, so that memory does not grow with the model."""
+        try:
+            if self._scratch_file is None:
+                self._scratch_file = tempfile.TemporaryFile(dir=self.scratch)  # noqa: SIM115 - lives as long as the model
+            start = self._scratch_file.seek(0, os.SEEK_END)
+            start += -start % mmap.ALLOCATIONGRANULARITY
+            self._scratch_file.seek(start)
+            length = self._scratch_file.write(self._payloads[token])
+            self._scratch_file.flush()
+        except OSError as error:
+            raise OutputError(f"cannot keep new tensors in a scratch file: {error.strerror or error}") from error
+        mapped = mmap.mmap(self._scratch_file.fileno(), length, access=mmap.ACCESS_READ, offset=start)
+        self._scratch_maps[token] = mapped
+        self._payloads[token] = memoryview(mapped)
+        self._resident.pop(token, None)
 
     def tensor(self, name: str, array: Array, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""
@@ -156,7 +190,7 @@ class Model:
         return made
 
     def _set_payload(self, tensor: TensorProto, data: wire.Chunk) -> None:
-        self._payloads.pop(_location(tensor), None)
+        self.drop(tensor)
         for name in (*_VALUE_FIELDS, "external_data", "data_location"):
             tensor.ClearField(name)
         if len(data) > wire.INLINE:
@@ -166,7 +200,10 @@ class Model:
 
     def drop(self, tensor: TensorProto) -> None:
         """Forget the values of a tensor that leaves the graph."""
-        self._payloads.pop(_location(tensor), None)
+        token = _location(tensor)
+        self._payloads.pop(token, None)
+        self._scratch_maps.pop(token, None)
+        self._resident.pop(token, None)
 
     def nbytes(self, tensor: TensorProto) -> int:
         """Bytes that the tensor takes in the file, its name and shape included."""
@@ -175,7 +212,7 @@ class Model:
 
     def forget_pages(self) -> None:
         """Let the system reclaim the pages of mapped files that were read: they can be read again."""
-        for mapped in self._maps.values():
+        for mapped in (*self._maps.values(), *self._scratch_maps.values()):
             if hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED)
 

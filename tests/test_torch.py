@@ -30,7 +30,12 @@ def networks() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
             return self.head(self.rnn(x)[0])
 
     convolutional = nn.Sequential(
-        nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.ConvTranspose2d(16, 8, 3), nn.Flatten(), nn.Linear(800, 10)
+        nn.Conv2d(3, 16, 3),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 8, 3),
+        nn.Flatten(),
+        nn.Linear(800, 10),
     )
     return {
         "conv": (convolutional, (2, 3, 10, 10)),

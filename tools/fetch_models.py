@@ -163,9 +163,7 @@ def fault(wanted: Member, data: bytes) -> str:
 def missing(entry: Entry, root: Path = FETCHED) -> list[Member]:
     """The files of an entry that are not there with the right checksum."""
     folder = root / entry.name
-    return [
-        f for f in entry.files if not (folder / f.file).is_file() or fault(f, (folder / f.file).read_bytes())
-    ]
+    return [f for f in entry.files if not (folder / f.file).is_file() or fault(f, (folder / f.file).read_bytes())]
 
 
 def fetch(entry: Entry, root: Path = FETCHED) -> int:
@@ -191,6 +189,19 @@ def fetch(entry: Entry, root: Path = FETCHED) -> int:
     return len(wanted)
 
 
+def chosen(entries: list[Entry], names: list[str]) -> list[Entry]:
+    """The entries of these names, or all of them without names.
+
+    Raises:
+        FetchError: a name is not in the manifest.
+    """
+    known = {entry.name for entry in entries}
+    for name in names:
+        if name not in known:
+            raise FetchError(f"no entry '{name}' in {MANIFEST.name}; there are {', '.join(sorted(known))}")
+    return [entry for entry in entries if not names or entry.name in names]
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(description="Bring the models and data of models/manifest.json.")
@@ -199,17 +210,11 @@ def main() -> int:
     options = parser.parse_args()
     faults = 0
     try:
-        entries = read_manifest()
-        known = {entry.name for entry in entries}
-        unknown = [name for name in options.names if name not in known]
-        if unknown:
-            raise FetchError(f"no entry '{unknown[0]}' in {MANIFEST.name}; there are {', '.join(sorted(known))}")
+        entries = chosen(read_manifest(), options.names)
     except FetchError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     for entry in entries:
-        if options.names and entry.name not in options.names:
-            continue
         if options.list:
             there = len(entry.files) - len(missing(entry))
             size = sum(f.bytes for f in entry.files) / 1e6

@@ -211,9 +211,10 @@ def transform(
             _copy(opened, source, place)
         written = [p for p in sorted(place.parent.iterdir()) if p != place]
         deviation = _verified(source, place, data, samples, tolerance, metric) if verify else Deviation("none")
-        output_facts = _file_facts(place, written)
-    output_facts = dataclasses.replace(output_facts, path=str(target))
-    weights, parameters = _weight_facts(before, opened, changes)
+        output_facts = dataclasses.replace(_file_facts(place, written), path=str(target))
+        weights, parameters = _weight_facts(
+            before, opened, changes
+        )  # reads every weight: what is damaged is not written
     return Result(
         input=input_facts,
         output=output_facts,

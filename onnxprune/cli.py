@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -188,6 +189,9 @@ def _transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]
 
     quiet, json_file = options.pop("quiet"), options.pop("json_file")
     verify = options["verify"] = not options.pop("no_verify")
+    if json_file is not None:
+        given = click.get_current_context().params
+        report.check_place(json_file, given["model"], given["out"])
     with _progress(quiet) as progress:
         result = call(options | {"progress": progress})
     if json_file is not None:
@@ -236,8 +240,12 @@ def _terminated(number: int, frame: object) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; an expected error is one line and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)  # leave through the same clean-up as Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Abort:
         click.echo("Error: interrupted; nothing was written", err=True)
         sys.exit(130)
@@ -253,5 +261,9 @@ def main() -> NoReturn:
         sys.exit(1)
     except OSError as error:  # of the terminal or pipe: files are the API's, which names them
         click.echo(f"Error: {error.filename or 'cannot print'}: {error.strerror or error}", err=True)
+        sys.exit(1)
+    except Exception as error:  # the one place: a user sees a line, never a traceback
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        click.echo(f"Error: a defect in onnxprune, please report it: {text}", err=True)
         sys.exit(1)
     sys.exit(code or 0)

@@ -50,7 +50,8 @@ def _read(path: Path) -> dict[str, Array]:
     """Arrays by name; a folder holds NAME.npy files, or .npz files whose samples follow each other."""
     try:
         if not path.is_dir():
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as handle:
+                file = np.load(handle, allow_pickle=False)
                 if isinstance(file, np.ndarray):
                     raise DataError(f"{path} is a single array: give an .npz file, or a folder of NAME.npy files")
                 return {name: file[name] for name in file.files}

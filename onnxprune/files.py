@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -25,8 +25,9 @@ def staged(target: Path) -> Iterator[Path]:
     try:
         if target.exists() and not target.is_file():
             raise OutputError(f"cannot write {target}: it is not a regular file")
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-        try:
+        folder = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+        try:  # before the folder is there: a signal may come as soon as it is
+            folder.mkdir(0o700)
             yield folder / target.name
             for companion in sorted(folder.iterdir()):
                 if companion.name != target.name:

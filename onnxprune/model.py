@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxprune import wire
@@ -70,7 +70,11 @@ class Model:
             raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
         if not model.proto.HasField("graph") or not model.proto.opset_import:
             raise ModelError(f"{file} is not an ONNX model: it holds no graph or names no opset")
+        if not _readable(model.proto):
+            raise ModelError(f"{file} is damaged: a name in it is not UTF-8 text")
         for tensor in tensors_of(model.proto):
+            if tensor.data_type not in TensorProto.DataType.values():
+                raise ModelError(f"{file}: tensor '{tensor.name}' has the unknown element type {tensor.data_type}")
             if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
                 model._attach(tensor)
         return model
@@ -314,6 +318,19 @@ def _companions_of(target: Path) -> set[str]:
     except ModelError:  # whatever stood there, it is about to be replaced
         return set()
     return {name for name in names if ours.fullmatch(name)}
+
+
+def _readable(message: Message) -> bool:
+    """Whether every name is text: protobuf hands out as bytes what is not."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING and field.name != "doc_string":
+            if isinstance(value, bytes) or (not isinstance(value, str) and any(isinstance(v, bytes) for v in value)):
+                return False
+        elif field.type == field.TYPE_MESSAGE and not all(
+            map(_readable, [value] if isinstance(value, Message) else value)
+        ):
+            return False
+    return True
 
 
 def _location(tensor: TensorProto) -> str:

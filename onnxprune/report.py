@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.api import Deviation, Result
+from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
 
 _ROWS = 40  # weights shown on a terminal; --json has all of them
@@ -31,28 +33,75 @@ def percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
 
-def _table(*columns: tuple[str, str]) -> Table:
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table; on a narrow terminal those of lowest rank go first, rank 0 never."""
+
+    title: str
+    rank: int = 0
+    right: bool = True
+
+
+_NAME = 16  # characters of a name below which the table would rather lose a column
+
+
+def _print_table(console: Console, columns: list[_Column], rows: list[list[str]]) -> None:
+    """A table that fits the terminal: numbers stay whole, names lose their middle."""
+    widths = [max(map(len, (c.title, *(row[i] for row in rows)))) for i, c in enumerate(columns)]
+    shown = list(range(len(columns)))
+    while _room(console, widths, shown) < min(_NAME, widths[0]) and any(columns[i].rank for i in shown):
+        shown.remove(min((i for i in shown if columns[i].rank), key=lambda i: columns[i].rank))
+    room = max(_room(console, widths, shown), 4)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, (title, justify) in enumerate(columns):
-        table.add_column(
-            title, justify=justify, overflow="ellipsis" if index == 0 else "fold", no_wrap=True,  # type: ignore[arg-type]
-        )  # fmt: skip
-    return table
+    for i in shown:
+        table.add_column(columns[i].title, justify="right" if columns[i].right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(_shortened(row[i], room) if i == 0 else row[i]) for i in shown))
+    console.print(table)
+
+
+def _room(console: Console, widths: list[int], shown: list[int]) -> int:
+    """Characters that are left for the first column."""
+    return console.width - sum(widths[i] + 2 for i in shown[1:]) - 1
+
+
+def _shortened(name: str, room: int) -> str:
+    """The name with its middle left out: what tells weights apart stands at the end."""
+    if len(name) <= room:
+        return name
+    head = (room - 1) // 3
+    return f"{name[:head]}…{name[len(name) - (room - 1 - head) :]}"
+
+
+_RESULT = [
+    _Column("weight", right=False), _Column("shape", 2), _Column("zeros"), _Column("asked", 1),
+    _Column("stored as", 4, right=False), _Column("before", 3), _Column("after"),
+]  # fmt: skip
+_INSPECTION = [
+    _Column("weight", right=False), _Column("kind", 5, right=False), _Column("shape"), _Column("type", 3, right=False),
+    _Column("std", 2), _Column("zeros", 6), _Column("bytes"), _Column("stored as", 4, right=False),
+    _Column("left alone", 1, right=False),
+]  # fmt: skip
 
 
 def show_result(console: Console, result: Result) -> None:
     """The table of weights, what was left alone, and the closing lines."""
     if result.weights:
-        table = _table(("weight", "left"), ("shape", "right"), ("zeros", "right"), ("asked", "right"),
-                       ("stored as", "left"), ("before", "right"), ("after", "right"))  # fmt: skip
-        largest = sorted(result.weights, key=lambda w: -w.bytes_before)[:_ROWS]
-        for weight in (w for w in result.weights if w in largest):
-            asked = "" if weight.requested is None else f"{100 * weight.requested:.1f} %"
-            table.add_row(
-                weight.name, "x".join(map(str, weight.shape)), percent(weight.zeros, weight.total), asked,
-                weight.encoding, size(weight.bytes_before), size(weight.bytes_after),
-            )  # fmt: skip
-        console.print(table)
+        largest = {id(w) for w in sorted(result.weights, key=lambda w: -w.bytes_before)[:_ROWS]}
+        rows = [
+            [
+                weight.name,
+                "x".join(map(str, weight.shape)),
+                percent(weight.zeros, weight.total),
+                "" if weight.requested is None else f"{100 * weight.requested:.1f} %",
+                weight.encoding,
+                size(weight.bytes_before),
+                size(weight.bytes_after),
+            ]
+            for weight in result.weights
+            if id(weight) in largest
+        ]
+        _print_table(console, _RESULT, rows)
         if len(result.weights) > _ROWS:
             console.print(f"... and {len(result.weights) - _ROWS} smaller weights (--json lists all)")
         console.print()
@@ -122,18 +171,24 @@ def _deviation_text(output: dict[str, Any]) -> str:
 
 def show_inspection(console: Console, rows: list[dict[str, Any]]) -> None:
     """Every weight with what is known of it."""
-    table = _table(("weight", "left"), ("kind", "left"), ("shape", "right"), ("type", "left"), ("std", "right"),
-                   ("zeros", "right"), ("bytes", "right"), ("stored as", "left"), ("left alone", "left"))  # fmt: skip
-    for row in rows:
-        std = row.get("std")
-        table.add_row(
-            row["name"], row["kind"], "x".join(map(str, row["shape"])), row["dtype"],
-            "" if std is None else f"{std:.3g}", percent(row["zeros"], row["total"]), size(row["bytes"]),
-            row["encoding"], row.get("left_alone") or "",
-        )  # fmt: skip
-    console.print(table)
+    _print_table(console, _INSPECTION, [_inspection_row(row) for row in rows])
     total = sum(r["bytes"] for r in rows)
     _line(console, f"{len(rows)} tensors, {sum(r['total'] for r in rows):,} parameters, {size(total)}")
+
+
+def _inspection_row(row: dict[str, Any]) -> list[str]:
+    std = row.get("std")
+    return [
+        row["name"],
+        row["kind"],
+        "x".join(map(str, row["shape"])),
+        row["dtype"],
+        "" if std is None else f"{std:.3g}",
+        percent(row["zeros"], row["total"]),
+        size(row["bytes"]),
+        row["encoding"],
+        row.get("left_alone") or "",
+    ]
 
 
 def to_json(facts: Any) -> str:
@@ -147,6 +202,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def check_place(path: Path, *models: Path | None) -> None:
+    """Raise OutputError, before anything is done, where the JSON file can or may not be written."""
+    if (path.exists() and not path.is_file()) or not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: it is not a regular file in a folder that exists")
+    if path.resolve() in {model.resolve() for model in models if model is not None}:
+        raise OutputError(f"{path} is a model: choose another file for --json")
 
 
 def write_json(path: Path, facts: Any) -> None:

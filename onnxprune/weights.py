@@ -341,6 +341,8 @@ def _set_quantisation(weight: Weight, uses: list[_Use]) -> None:
         fits = first.axis is not None and values is not None and values.size == weight.shape[first.axis]
         if values is not None and values.size != 1 and not fits:
             weight.fixed = "its scale does not fit its shape"
+    if zero.size and (zero == zero.reshape(-1)[0]).all():  # symmetric: one zero point for all channels
+        weight.zero = zero.reshape(-1)[:1]
 
 
 def _same(a: _Quantisation, b: _Quantisation) -> bool:

@@ -171,13 +171,13 @@ def bf16() -> onnx.ModelProto:
     return matmul(weight, [node("Cast", ["w"], ["v"], to=FLOAT)])
 
 
-def qdq() -> onnx.ModelProto:
+def qdq(zeros: tuple[int, int] = (0, 0)) -> onnx.ModelProto:
     """int8, one scale and zero point per output channel."""
     rng = np.random.default_rng(0)
     weights = {
         "w": rng.integers(-128, 128, (64, 32), np.int8),
         "scale": rng.uniform(0.01, 0.1, 32).astype(np.float32),
-        "zero": rng.integers(-5, 6, 32, np.int8),
+        "zero": rng.integers(*zeros, 32, np.int8, endpoint=True),
     }
     nodes = [node("DequantizeLinear", ["w", "scale", "zero"], ["v"], axis=1), node("MatMul", ["x", "v"], ["y"])]
     return model(nodes, [info("x", ["N", 64])], [info("y", ["N", 32])], weights)
@@ -233,6 +233,7 @@ MODELS = {
     "bf16": (bf16, {"w"}),
     "fp64": (lambda: matmul(normal(64, 32, dtype=np.float64), element=TensorProto.DOUBLE), {"w"}),
     "qdq": (qdq, {"w"}),
+    "asymmetric": (lambda: qdq((-5, 5)), {"w"}),
     "qlinear": (qlinear, {"w"}),
     "behind": (behind, {"w"}),
     "overridable": (overridable, {"v", "w"}),

@@ -262,7 +262,7 @@ def test_a_pattern_leaves_a_weight_alone_whose_readers_disagree():
 
 
 def test_quantised_weights_are_pruned_to_their_zero_point():
-    proto = builders.qdq()
+    proto = builders.qdq((-5, 5))
     before = load(proto)
     array, scale, zero = (values(before, n) for n in ("w", "scale", "zero"))
     score = np.abs(array.astype(np.float32) - zero.astype(np.float32)) * scale

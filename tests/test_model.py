@@ -235,9 +235,16 @@ def test_bytes_that_do_not_fit_the_shape_name_the_tensor(tmp_path, dims, raw):
 def test_an_unknown_element_type_names_the_tensor(tmp_path, element):
     proto = mlp(sizes=(8, 300, 4))
     proto.graph.initializer[0].data_type = element
-    model = Model.load(put(tmp_path / "m.onnx", proto))
-    with pytest.raises(ModelError, match=r"fc0\.weight"):
+    with pytest.raises(ModelError, match=r"fc0\.weight"):  # noqa: PT012 - refused when opened, or when read
+        model = Model.load(put(tmp_path / "m.onnx", proto))
         model.array(model.proto.graph.initializer[0])
+
+
+def test_names_that_are_no_text(tmp_path):
+    data = mlp().SerializeToString().replace(b"fc0.bias", b"fc0.b\xffas")
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ModelError, match="UTF-8"):
+        Model.load(tmp_path / "m.onnx")
 
 
 def test_a_forged_token_reaches_no_bytes(tmp_path):
@@ -364,7 +371,7 @@ def test_a_second_output_does_not_break_the_first(tmp_path):
 
 def test_an_exception_leaves_the_old_file_alone(tmp_path):
     (tmp_path / "o.onnx").write_bytes(b"old")
-    with pytest.raises(ZeroDivisionError), staged(tmp_path / "o.onnx") as place:
+    with pytest.raises(ZeroDivisionError), staged(tmp_path / "o.onnx") as place:  # noqa: PT012
         place.write_bytes(b"new")
         raise ZeroDivisionError
     assert (tmp_path / "o.onnx").read_bytes() == b"old"

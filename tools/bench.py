@@ -3,8 +3,8 @@
 python tools/bench.py [--peers-python PATH] [--model FILE ...] [--json OUT] [--runs N]
 
 Without --model it measures a made fp32 model of 58.6 million weights (three fully connected layers)
-and the models of models/. The table goes to standard output, progress to standard error. The
-median of the runs is shown. onnxprune flushes its output to the disk, the others do not.
+and the models of models/. The table goes to standard output, progress to standard error. It shows the
+median of the runs, for the time with its range. onnxprune flushes its output to the disk, the others do not.
 
 The peak memory of a process is what the system reports when it ends, which is never less than what
 this script itself holds: hence all work is done in processes of its own (--worker).
@@ -85,6 +85,7 @@ class Row:
     tool: str
     problem: str = ""
     seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     bytes: int = 0
     ratio: float = 0.0
@@ -104,8 +105,8 @@ class Row:
 # processes ----------------------------------------------------------------------------------------
 
 
-def measure(command: list[str], stdout: Path | None) -> tuple[float, int, str]:
-    """Wall time, peak resident bytes, and the last line of an error, or ''."""
+def measure(command: list[str], stdout: Path | None) -> tuple[float, float, int, str]:
+    """Wall time, processor time, peak resident bytes, and the last line of an error, or ''."""
     with contextlib.ExitStack() as stack:
         errors = stack.enter_context(tempfile.TemporaryFile())
         out: Any = subprocess.DEVNULL if stdout is None else stack.enter_context(stdout.open("wb"))
@@ -117,7 +118,8 @@ def measure(command: list[str], stdout: Path | None) -> tuple[float, int, str]:
         errors.seek(0)
         said = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
     unit = 1 if sys.platform == "darwin" else 1024
-    return seconds, usage.ru_maxrss * unit, f"failed: {said[-1][:120]}" if process.returncode else ""
+    problem = f"failed: {said[-1][:120]}" if process.returncode else ""
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * unit, problem
 
 
 def work(name: str, *arguments: object) -> Any:
@@ -236,8 +238,9 @@ def bench(model: Path, measured: list[tuple[Tool, bool]], runs: int, folder: Pat
                 continue
             print(f"{model.stem}: {tool.name}, run {turn + 1} of {runs}", file=sys.stderr)
             command = [{"{in}": str(model), "{out}": str(out)}.get(part, part) for part in tool.command]
-            seconds, peak, row.problem = measure(command, out if tool.to_stdout else None)
+            seconds, cpu, peak, row.problem = measure(command, out if tool.to_stdout else None)
             row.seconds.append(seconds)
+            row.cpu.append(cpu)
             row.peaks.append(peak)
     sample = folder / "sample.npz"
     work("feeds", model, sample)
@@ -264,13 +267,14 @@ def bench(model: Path, measured: list[tuple[Tool, bool]], runs: int, folder: Pat
 def table(rows: list[Row]) -> str:
     """The rows as markdown."""
     out = io.StringIO()
-    out.write("| tool | time s | peak MB | file MB | ratio | load s | load peak MB | latency ms |\n")
-    out.write("|---|---:|---:|---:|---:|---:|---:|---:|\n")
+    out.write("| tool | time s | CPU s | peak MB | file MB | ratio | load s | load peak MB | latency ms |\n")
+    out.write("|---|---:|---:|---:|---:|---:|---:|---:|---:|\n")
     for row in rows:
         if row.problem:
-            out.write(f"| {row.tool} | {row.problem} | | | | | | |\n")
+            out.write(f"| {row.tool} | {row.problem} | | | | | | | |\n")
             continue
-        made = f"{row.time:.2f} | {row.peak / 1e6:,.0f}" if row.seconds else "- | -"
+        spread = f"{row.time:.2f} ({min(row.seconds):.2f}-{max(row.seconds):.2f})" if row.seconds else "-"
+        made = f"{spread} | {statistics.median(row.cpu):.2f} | {row.peak / 1e6:,.0f}" if row.cpu else "- | - | -"
         out.write(f"| {row.tool} | {made} | {row.bytes / 1e6:,.2f} | {row.ratio:.2f} | ")
         if row.load:
             out.write(f"{row.load['seconds']:.2f} | {row.load['peak'] / 1e6:,.0f} | {row.load['latency_ms']:.2f} |\n")
@@ -331,7 +335,8 @@ def machine(peers: str, sim: bool) -> str:
         packages.append(subprocess.run([peers, "-c", ask], capture_output=True, text=True, check=True).stdout.strip())
     return (
         f"{cpu}, {os.cpu_count()} cores, {ram:.0f} GiB RAM, Python {platform.python_version()}, "
-        f"{', '.join(packages)}; {datetime.date.today().isoformat()}"
+        f"{', '.join(packages)}; {datetime.date.today().isoformat()}, "
+        f"load average {os.getloadavg()[0]:.1f} at the start"
     )
 
 

@@ -24,7 +24,7 @@ def light(name: str) -> Path:
 def fill(model: ModelProto, seed: int = 0) -> ModelProto:
     """The model with random initializers instead of ConstantOfShape nodes over constant shapes.
 
-    A matrix or a kernel is He-normal over its inputs, so that activations stay in range through a
+    A matrix or a kernel has variance 1 / inputs, so that activations stay in range through a
     deep network; a vector is positive, because it may be a variance. The model is changed in place
     and returned.
     """
@@ -39,7 +39,7 @@ def fill(model: ModelProto, seed: int = 0) -> ModelProto:
         shape = tuple(int(d) for d in numpy_helper.to_array(shapes[node.input[0]]))
         fan_in = int(np.prod(shape[1:]))
         if len(shape) > 1:
-            values = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
+            values = rng.standard_normal(shape, np.float32) * np.float32(np.sqrt(1 / fan_in))
         else:
             values = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         graph.initializer.append(numpy_helper.from_array(values, node.output[0]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.dtypes import Array, bits_of
 
@@ -68,6 +68,7 @@ class Builder:
     opset: int
     constants: Parts = field(default_factory=dict)
     nodes: list[NodeProto] = field(default_factory=list)
+    declared: list[ValueInfoProto] = field(default_factory=list)
 
     def constant(self, name: str, array: Array | np.generic | Sequence[int]) -> str:
         """A stored array."""
@@ -79,6 +80,10 @@ class Builder:
         name = f"{self.prefix}{len(self.nodes)}"
         self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
+
+    def declare(self, value: str, element: int, shape: Sequence[int]) -> None:
+        """State a shape that inference cannot know: ONNX Runtime from 1.27 on folds no node whose size is unknown."""
+        self.declared.append(helper.make_tensor_value_info(value, element, shape))
 
     def zeros(self, shape: Sequence[int], fill: Array) -> str:
         """A dense tensor of `fill`."""
@@ -115,6 +120,7 @@ class Encoding(ABC):
 
     name: ClassVar[str]
     opset: ClassVar[int]  # the lowest opset whose operators it needs
+    declares: ClassVar[bool] = False  # needs `Builder.declare`, which has no effect inside a function
 
     @abstractmethod
     def payload(self, sparse: Sparse, itemsize: int) -> int:

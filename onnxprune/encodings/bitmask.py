@@ -22,6 +22,7 @@ class Bitmask(Encoding):
 
     name = "bitmask"
     opset = 9
+    declares = True
 
     def payload(self, sparse: Sparse, itemsize: int) -> int:
         """See `Encoding.payload`."""
@@ -53,6 +54,7 @@ class Bitmask(Encoding):
             bits = build.op("Sub", [shifted, even])
         flat = build.constant("flat", [-1])
         found = build.op("NonZero", [build.op("Reshape", [bits, flat])])
+        build.declare(found, TensorProto.INT64, [1, int(np.unpackbits(parts["bits"]).sum())])
         indices = build.op("Reshape", [found, flat])
         size = int(np.prod(shape, dtype=np.int64))
         build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)

@@ -56,12 +56,22 @@ def fresh_ids(model: Model) -> Iterator[str]:
 
 def opset_of(model: Model, scope: Scope) -> int:
     """The default domain's version in a body: a function may import its own."""
-    while scope.parent is not None:
-        scope = scope.parent
-    if isinstance(scope.body, FunctionProto):
-        versions = {o.domain: o.version for o in scope.body.opset_import}
+    top = _top(scope)
+    if isinstance(top, FunctionProto):
+        versions = {o.domain: o.version for o in top.opset_import}
         return versions.get("", model.opset)
     return model.opset
+
+
+def in_function(scope: Scope) -> bool:
+    """Whether a body belongs to a model-local function."""
+    return isinstance(_top(scope), FunctionProto)
+
+
+def _top(scope: Scope) -> GraphProto | FunctionProto:
+    while scope.parent is not None:
+        scope = scope.parent
+    return scope.body
 
 
 def prepare(
@@ -82,7 +92,11 @@ def prepare(
         tensors.append(model.tensor(key, array, element))
     graft = Graft(encoding.name, build, tensors, 0)
     added = [*tensors] if _as_initializers(model, weight) else []
-    sizes = [model.nbytes(t) + _TAG for t in added] + [n.ByteSize() + _TAG for n in build.nodes]
+    sizes = (
+        [model.nbytes(t) + _TAG for t in added]
+        + [n.ByteSize() + _TAG for n in build.nodes]
+        + [v.ByteSize() + _TAG for v in build.declared]
+    )
     if not added:
         sizes += [model.nbytes(t) + len(t.name) + 24 for t in tensors]  # the Constant node around each
     graft.nbytes = sum(sizes)
@@ -103,6 +117,8 @@ def plant(model: Model, weight: Weight, graft: Graft) -> None:
         body.initializer.extend(graft.tensors)
     else:
         nodes = [_constant_node(t) for t in graft.tensors] + nodes
+    if isinstance(body, GraphProto):
+        body.value_info.extend(graft.build.declared)
     at = _remove(model, weight)
     for offset, node in enumerate(nodes):
         body.node.insert(at + offset, node)
@@ -182,7 +198,8 @@ class Planted:
         """Bytes that it takes in the file."""
         nodes = sum(n.ByteSize() + _TAG for n in self.scope.body.node if n.output and _belongs(n, self))
         payloads = sum(model.nbytes(t) + _TAG for t in self.constants.values())
-        return nodes + payloads
+        shapes = sum(v.ByteSize() + _TAG for v in self.scope.body.value_info if v.name.startswith(self.prefix))
+        return nodes + payloads + shapes
 
     def array(self, model: Model) -> Array:
         """The weight's values, without running anything.
@@ -257,14 +274,16 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
     body = planted.scope.body
     tensor = model.tensor(planted.value, array, planted.element)
     at = next(i for i, n in enumerate(body.node) if _belongs(n, planted))
-    kept = [n for n in body.node if not (n.output and _belongs(n, planted))]
+    # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
+    for index in reversed([i for i, n in enumerate(body.node) if n.output and _belongs(n, planted)]):
+        del body.node[index]
+    for index in reversed([i for i, v in enumerate(body.value_info) if v.name.startswith(planted.prefix)]):
+        del body.value_info[index]
     if planted.as_constants:
-        kept.insert(at, _constant_node(tensor))
-        kept[at].output[0] = planted.value
+        tensor.name = planted.value
+        body.node.insert(at, _constant_node(tensor))
     else:
         body.initializer.append(tensor)
-    del body.node[:]
-    body.node.extend(kept)
     for name, part in planted.constants.items():
         model.drop(part)
         if name in planted.scope.initializers:
@@ -272,6 +291,6 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
 
 
 __all__ = [
-    "Graft", "Planted", "bits_of", "fresh_ids", "opset_of", "plant", "plant_sparse",
+    "Graft", "Planted", "bits_of", "fresh_ids", "in_function", "opset_of", "plant", "plant_sparse",
     "planted_in", "prepare", "sparse_initializer", "uproot",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
 from onnxprune.encodings.graft import (
     Graft,
     fresh_ids,
+    in_function,
     loose_weights,
     opset_of,
     plant,
@@ -83,6 +84,8 @@ class Encode(Pass):
         """Whether gaps would beat what the present opset allows."""
         if weight.size < SMALL or weight.overridable or weight.element not in FLOATS | QUANTISED:
             return False
+        if weight.zero_value.ndim:
+            return False
         sparse = Sparse.of(weight.array(model), weight.zero_value)
         size = _EXACT.itemsize(weight.element)
         return GRAPH["flat"].payload(sparse, size) < min(GRAPH[n].payload(sparse, size) for n in ("bitmask", "dense"))
@@ -94,7 +97,10 @@ class Encode(Pass):
         if weight.overridable:
             change.skipped[weight.name] = "stays dense: it is a graph input that a caller may override"
             return
-        if weight.size < SMALL or weight.element not in FLOATS | QUANTISED or weight.zero_value.ndim:
+        if weight.zero_value.ndim:
+            change.skipped[weight.name] = "stays dense: its channels have different zero points"
+            return
+        if weight.size < SMALL or weight.element not in FLOATS | QUANTISED:
             return
         sparse = Sparse.of(weight.array(model), weight.zero_value)
         values = self._values(weight)
@@ -128,7 +134,12 @@ class Encode(Pass):
         named = [GRAPH[self.encoding]] if self.encoding in GRAPH else list(GRAPH.values())
         opset = opset_of(model, weight.scope)
         trivial = values is _EXACT  # dense and exact is what stands there already
-        return [form for form in named if form.opset <= opset and not (form.name == "dense" and trivial)]
+        inside = in_function(weight.scope)
+        return [
+            form
+            for form in named
+            if form.opset <= opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
+        ]
 
     def _best(
         self, model: Model, weight: Weight, sparse: Sparse, values: Values, name: str, limit: int

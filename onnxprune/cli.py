@@ -17,7 +17,7 @@ from onnxprune.errors import OnnxPruneError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnxprune.api import Result
+    from onnxprune.result import Result
 
 _FILE = click.Path(path_type=Path)
 _model = click.argument("model", type=_FILE)

@@ -15,8 +15,8 @@ from onnxprune.runtime import Feeds, Input
 BATCH = 32
 
 
-def load(path: Path, inputs: list[Input], samples: int | None = None) -> list[Feeds]:
-    """The data cut into feeds that the model takes.
+def load(path: Path, inputs: list[Input], samples: int | None = None) -> tuple[list[Feeds], int]:
+    """The data cut into feeds that the model takes, and how many samples they hold.
 
     An array of the input's own rank is cut along its first axis, into batches where that axis is
     free and into pieces of its size where it is fixed; an array with one axis more holds whole
@@ -40,10 +40,11 @@ def load(path: Path, inputs: list[Input], samples: int | None = None) -> list[Fe
     whole = {i.name: _check(path, i, arrays[i.name]) for i in inputs}
     step = _step(path, inputs, whole, count)
     usable = count - count % step if any(_fixed(i) for i in inputs if not whole[i.name]) else count
-    return [
+    feeds: list[Feeds] = [
         {i.name: arrays[i.name][at] if whole[i.name] else arrays[i.name][at : min(at + step, count)] for i in inputs}
         for at in range(0, usable, step)
     ]
+    return feeds, usable
 
 
 def _read(path: Path) -> dict[str, Array]:

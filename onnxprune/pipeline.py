@@ -8,7 +8,8 @@ import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
 from onnxprune.model import Model
@@ -83,10 +84,25 @@ def create(kind: type[Pass], options: dict[str, Any]) -> Pass:
     if unknown:
         raise OptionError(f"pass '{kind.name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
     tidy = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    hints = get_type_hints(kind)
+    for key, value in tidy.items():
+        if not _fits(value, hints[key]):
+            raise OptionError(f"pass '{kind.name}': option '{key}' cannot be {value!r}")
     try:
         return kind(**tidy)
     except (TypeError, ValueError) as error:
         raise OptionError(f"pass '{kind.name}': {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an option's type."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, choice) for choice in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 def run(model: Model, passes: Sequence[Pass], progress: Progress = silent) -> list[Change]:

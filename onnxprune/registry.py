@@ -22,10 +22,12 @@ def available() -> dict[str, tuple[type[Pass], str]]:
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
         try:
             table: dict[str, type[Pass]] = point.load()
-            offered = {name: kind for name, kind in table.items() if issubclass(kind, Pass)}
+            strange = [name for name, kind in table.items() if not issubclass(kind, Pass)]
         except Exception as error:
             raise PassError(f"the pass provider '{point.name}' ({point.value}) is broken: {error}") from error
-        for name, kind in offered.items():
+        if strange:
+            raise PassError(f"the pass provider '{point.name}' ({point.value}) is broken: '{strange[0]}' is not a Pass")
+        for name, kind in table.items():
             if name in found:
                 raise PassError(f"two providers offer the pass '{name}': '{found[name][1]}' and '{point.name}'")
             found[name] = (kind, point.name)

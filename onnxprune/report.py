@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnxprune.api import Deviation, Result
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
+from onnxprune.result import Deviation, Result
 
 _ROWS = 40  # weights shown on a terminal; --json has all of them
 

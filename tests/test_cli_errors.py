@@ -214,7 +214,7 @@ def test_bad_options(refused, model, options, code, part):
 
 @pytest.mark.parametrize("spec", ["", "nonsense", "magnitude{", "magnitude{sparsity=}", "magnitude{odd=1}",
                                   "magnitude{sparsity='a'}", "magnitude{sparsity=[1]}", "magnitude{skip=3}",
-                                  "encode{values=3}", "encode{}}", "magnitude{sparsity=true}",
+                                  "encode{values=3}", "magnitude{set=[1]}", "encode{}}", "magnitude{sparsity=true}",
                                   "magnitude{}\nx=1"])  # fmt: skip
 def test_bad_specs(refused, model, tmp_path, spec):
     refused(1, "run", model, "-o", tmp_path / "o.onnx", "-p", spec)

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from onnxprune import pipeline, registry
+from onnxprune.discovery import find
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.weights import find
 from onnxprune_passes import Magnitude
 from tests import builders
 from tests.builders import arrays, info, load, matmul, mlp, model, node, normal, outputs, prune, serialise, tensor

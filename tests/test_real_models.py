@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.weights import Weight, find
+from onnxprune.discovery import find
+from onnxprune.weights import Weight
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS, TOOLS = ROOT / "models", ROOT / "tools"

@@ -46,7 +46,6 @@ def test_a_broken_provider_is_named(providers, value):
         registry.available()
 
 
-@pytest.mark.xfail(reason="registry drops what is no Pass without a word")
 def test_a_provider_of_other_classes_is_named(providers, monkeypatch):
     monkeypatch.setattr("onnxprune_passes.PASSES", {"mine": dict})
     providers(EntryPoint("mine", "onnxprune_passes:PASSES", registry.GROUP))

@@ -51,8 +51,11 @@ def saved(folder, **arrays):
 )
 def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
     array = samples(*given)
-    feeds = data.load(saved(tmp_path, x=array), [item(*shape)], limit)
+    feeds, count = data.load(saved(tmp_path, x=array), [item(*shape)], limit)
     assert [np.shape(feed["x"]) for feed in feeds] == expected
+    assert count == (limit or given[0]) - (limit or given[0]) % (
+        shape[0] if shape[:1] == (4,) and len(given) == 2 else 1
+    )
     flat = np.concatenate([np.ravel(feed["x"]) for feed in feeds])
     np.testing.assert_array_equal(flat, array.reshape(-1)[: flat.size])
 
@@ -60,15 +63,16 @@ def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
 def test_a_folder_of_arrays(tmp_path):
     np.save(tmp_path / "x.npy", samples(5, 3))
     np.save(tmp_path / "z.npy", samples(5, 2))
-    (feed,) = data.load(tmp_path, [item("N", 3), item("N", 2, name="z")])
-    assert (feed["x"].shape, feed["z"].shape) == ((5, 3), (5, 2))
+    (feed,), count = data.load(tmp_path, [item("N", 3), item("N", 2, name="z")])
+    assert (feed["x"].shape, feed["z"].shape, count) == ((5, 3), (5, 2), 5)
 
 
 def test_a_folder_of_bundles(tmp_path):
     for number in range(3):
         np.savez(tmp_path / f"{number}.npz", x=np.full((2, 3), number, np.float32))
-    (feed,) = data.load(tmp_path, [item("N", 3)])
+    (feed,), count = data.load(tmp_path, [item("N", 3)])
     np.testing.assert_array_equal(feed["x"][:, 0], [0, 0, 1, 1, 2, 2])
+    assert count == 6
 
 
 @pytest.mark.parametrize(

@@ -197,7 +197,7 @@ def check(original: str, result: str, folder: str) -> dict[str, Any]:
     import numpy as np
 
     import onnxprune
-    from onnxprune.weights import find
+    from onnxprune.discovery import find
 
     pruned, decoded = (str(Path(folder, name)) for name in ("pruned.onnx", "decoded.onnx"))
     done = onnxprune.prune(original, pruned, sparsity=SPARSITY, checks={"verify": False})

@@ -40,7 +40,8 @@ class Sparse:
         positions = np.flatnonzero(bits if zero == 0 else bits != zero)
         if not len(positions):
             positions = np.zeros(1, np.int64)
-        return cls(array.shape, fill, positions, flat[positions])
+        values = flat[positions]
+        return cls(array.shape, fill, positions.astype(index_type(flat.size)[1], copy=False), values)
 
     @property
     def size(self) -> int:
@@ -125,6 +126,10 @@ class Encoding(ABC):
     @abstractmethod
     def payload(self, sparse: Sparse, itemsize: int) -> int:
         """Bytes of the packed arrays with values of `itemsize` bytes, without packing."""
+
+    def least(self, sparse: Sparse, itemsize: int) -> int:
+        """A bound below `payload` that costs no pass over the positions."""
+        return self.payload(sparse, itemsize)
 
     @abstractmethod
     def pack(self, sparse: Sparse) -> tuple[Parts, Array]:

@@ -17,6 +17,10 @@ class Flat(Encoding):
     name = "flat"
     opset = 11
 
+    def least(self, sparse: Sparse, itemsize: int) -> int:
+        """See `Encoding.least`."""
+        return len(sparse.positions) * (1 + itemsize)
+
     def payload(self, sparse: Sparse, itemsize: int) -> int:
         """See `Encoding.payload`."""
         distances = np.diff(sparse.positions, prepend=0)

@@ -11,15 +11,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
-from onnxprune.dtypes import Array, bits_of
+from onnxprune.discovery import find
+from onnxprune.dtypes import Array, numpy_dtype
 from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
 from onnxprune.encodings.base import Builder
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.scopes import Scope, constant_value, scopes_of
-from onnxprune.weights import Weight, find
+from onnxprune.weights import Weight
 
 MARK = "onnxprune"
 _ELEMENTS = frozenset(TensorProto.DataType.keys())
@@ -155,18 +157,23 @@ def _delete(entries, name: str) -> None:  # type: ignore[no-untyped-def]
     del entries[next(i for i, entry in enumerate(entries) if entry.name == name)]
 
 
-def sparse_initializer(model: Model, weight: Weight, sparse: Sparse) -> SparseTensorProto:
-    """The weight as ONNX's own sparse tensor with linear int64 indices, which the checker demands."""
+def plant_sparse(model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
+    """Replace the weight by ONNX's own sparse tensor if that takes fewer than `limit` bytes.
+
+    The indices are linear and int64, which the checker demands.
+    """
     made = SparseTensorProto(dims=weight.shape)
     made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
     made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", sparse.positions.astype("int64"), TensorProto.INT64))
-    return made
-
-
-def plant_sparse(model: Model, weight: Weight, made: SparseTensorProto) -> None:
-    """Replace the weight's tensor by a sparse initializer."""
+    if model.nbytes(made.values) + model.nbytes(made.indices) + _TAG >= limit:
+        model.drop(made.values)
+        model.drop(made.indices)
+        return False
+    body = weight.scope.body
     _remove(model, weight)
-    weight.scope.body.sparse_initializer.append(made)
+    body.sparse_initializer.append(made)
+    weight.tensor, weight.store = body.sparse_initializer[-1], "sparse"
+    return True
 
 
 # the way back ----------------------------------------------------------------------------------------
@@ -212,10 +219,12 @@ class Planted:
             form, encoding = VALUES[self.values], GRAPH[self.encoding]
             shape = self._shape(parts)
             positions, values = encoding.unpack(parts, form.restore(parts["values"], self.element), shape)
+            if values.dtype != numpy_dtype(self.element):
+                raise ValueError(f"its values are {values.dtype}")  # noqa: TRY301 - one error for every fault
             dense = self._filled(math.prod(shape), values)
             dense[positions] = values
             return dense.reshape(shape)
-        except (KeyError, ValueError, IndexError) as error:
+        except (KeyError, ValueError, IndexError, MemoryError) as error:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
 
     def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
@@ -224,8 +233,6 @@ class Planted:
         return tuple(int(d) for d in parts.get("shape", parts["size"]))
 
     def _filled(self, size: int, values: Array) -> Array:
-        import numpy as np
-
         dense = np.zeros(size, values.dtype)
         for node in self.scope.body.node:
             if node.op_type == "ConstantOfShape" and node.output[0].startswith(self.prefix) and node.attribute:
@@ -264,7 +271,7 @@ def planted_in(model: Model) -> list[Planted]:
 
 
 def loose_weights(model: Model) -> list[Weight]:
-    """`weights.find` without the packed parts of encoded weights."""
+    """`discovery.find` without the packed parts of encoded weights."""
     packed = tuple(group.scope.path + group.prefix for group in planted_in(model))
     return [weight for weight in find(model) if not (packed and weight.name.startswith(packed))]
 
@@ -288,9 +295,3 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
         model.drop(part)
         if name in planted.scope.initializers:
             _delete(body.initializer, name)
-
-
-__all__ = [
-    "Graft", "Planted", "bits_of", "fresh_ids", "in_function", "opset_of", "plant", "plant_sparse",
-    "planted_in", "prepare", "sparse_initializer", "uproot",
-]  # fmt: skip

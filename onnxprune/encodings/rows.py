@@ -36,6 +36,10 @@ class Rows(Encoding):
     name = "rows"
     opset = 11
 
+    def least(self, sparse: Sparse, itemsize: int) -> int:
+        """See `Encoding.least`."""
+        return len(sparse.positions) * (1 + itemsize)
+
     def payload(self, sparse: Sparse, itemsize: int) -> int:
         """See `Encoding.payload`."""
         rows, _ = _grid(sparse.shape)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in, uproot
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.weights import find
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnx import FunctionProto
-
 from onnxprune.dtypes import FLOATS, QUANTISED
 from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
 from onnxprune.encodings.graft import (
@@ -19,7 +17,6 @@ from onnxprune.encodings.graft import (
     plant_sparse,
     planted_in,
     prepare,
-    sparse_initializer,
 )
 from onnxprune.errors import OptionError
 from onnxprune.model import Model
@@ -108,13 +105,10 @@ class Encode(Pass):
         if best is None and values is not _EXACT:
             change.notes.append(f"'{weight.name}' keeps exact values: half precision cannot hold them or gains nothing")
             best = self._best(model, weight, sparse, _EXACT, next(ids), before)
-        coo = self._coo_bytes(model, weight, sparse)
-        if coo is not None and coo < (best.nbytes if best else before):
+        if self._plant_coo(model, weight, sparse, best.nbytes if best else before):
             if best:
                 best.discard(model)
-            made = sparse_initializer(model, weight, sparse)
-            record.update(encoding="coo", bytes_after=coo)
-            plant_sparse(model, weight, made)
+            record.update(encoding="coo", bytes_after=weight.nbytes(model))
         elif best:
             plant(model, weight, best)
             record.update(encoding=best.encoding, bytes_after=best.nbytes)
@@ -144,16 +138,15 @@ class Encode(Pass):
     def _best(
         self, model: Model, weight: Weight, sparse: Sparse, values: Values, name: str, limit: int
     ) -> Graft | None:
-        """The smallest graft below `limit` bytes: forms are packed by rising payload until none can win."""
+        """The smallest graft below `limit` bytes: forms are tried by their lower bounds until none can win."""
         size = values.itemsize(weight.element)
         best: Graft | None = None
-        payloads = [
-            (form.payload(sparse, size), order, form) for order, form in enumerate(self._forms(model, weight, values))
-        ]
-        for payload, _, form in sorted(payloads, key=lambda p: p[:2]):
+        for form in sorted(self._forms(model, weight, values), key=lambda form: form.least(sparse, size)):
             bound = best.nbytes if best else limit
-            if payload >= bound:
+            if form.least(sparse, size) >= bound:
                 break
+            if form.payload(sparse, size) >= bound:
+                continue
             graft = prepare(model, weight, sparse, form, values, name)
             if graft is None:
                 return None
@@ -165,14 +158,12 @@ class Encode(Pass):
                 graft.discard(model)
         return best
 
-    def _coo_bytes(self, model: Model, weight: Weight, sparse: Sparse) -> int | None:
-        """Bytes as a sparse initializer, where one may stand."""
-        able = (
-            model.opset,
-            model.proto.ir_version,
-        ) >= SPARSE_INITIALIZER and model.proto.ir_version >= SPARSE_INITIALIZER[1]
-        able &= not weight.scope.path and weight.store != "constant" and weight.zero is None
-        if not able or self.encoding not in ("auto", "coo") or isinstance(weight.scope.body, FunctionProto):
-            return None
-        names = 2 * len(weight.value) + 60
-        return len(sparse.positions) * (8 + sparse.values.dtype.itemsize) + names
+    def _plant_coo(self, model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
+        """Make the weight a sparse initializer where one may stand and takes fewer than `limit` bytes."""
+        opset, ir_version = SPARSE_INITIALIZER
+        allowed = self.encoding in ("auto", "coo") and model.opset >= opset and model.proto.ir_version >= ir_version
+        if not allowed or weight.scope.path or weight.store == "constant" or weight.zero is not None:
+            return False
+        if len(sparse.positions) * (8 + sparse.values.dtype.itemsize) >= limit:
+            return False
+        return plant_sparse(model, weight, sparse, limit)

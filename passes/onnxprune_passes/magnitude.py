@@ -10,11 +10,12 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from onnxprune import masks
+from onnxprune.discovery import find
 from onnxprune.dtypes import Array
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.weights import Weight, find
+from onnxprune.weights import Weight
 
 SCOPES = ("layer", "global", "channel")
 _WILD = re.compile(r"[*?\[]")

@@ -1,0 +1,151 @@
+"""Result: what happened to a model, field by field what `--json` holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from onnxprune.encodings.graft import loose_weights, planted_in
+from onnxprune.model import Model
+from onnxprune.pipeline import Change
+
+_GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 8 << 20, 512 << 10, 8
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A model on disk, its external data included.
+
+    `gzip_bytes` of more than 8 MB is extrapolated from windows spread over the file.
+    """
+
+    path: str
+    bytes: int
+    gzip_bytes: int
+
+
+@dataclass
+class WeightFacts:
+    """A weight before and after."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    kind: str
+    total: int
+    zeros: int
+    requested: float | None
+    encoding: str
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass
+class Deviation:
+    """How the result's outputs differ from the original's; `source` says on what inputs."""
+
+    source: str  # data, synthetic, or none
+    samples: int = 0
+    reason: str = ""
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Result:
+    """What happened to a model: the JSON of `--json`, field by field."""
+
+    input: FileFacts
+    output: FileFacts
+    ratio: float
+    parameters: dict[str, int]
+    weights: list[WeightFacts]
+    skipped: list[dict[str, str]]
+    removed: list[dict[str, Any]]
+    deviation: Deviation
+    passes: list[str]
+    notes: list[str]
+    versions: dict[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """The versions that the result depends on."""
+    names = ("onnxprune", "onnx", "onnxruntime", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def inspect_model(model: Model) -> list[WeightFacts]:
+    """Every weight-like constant, encoded ones included."""
+    found = []
+    for weight in loose_weights(model):
+        array = weight.array(model)
+        encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
+        found.append(
+            WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,
+                        weight.zeros(array), None, encoding, size, size)
+        )  # fmt: skip
+        model.forget_pages()
+    for group in planted_in(model):
+        array = group.array(model)
+        size = group.nbytes(model)
+        found.append(
+            WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size,
+                        int(array.size - (array != 0).sum()), None, f"{group.encoding}", size, size)
+        )  # fmt: skip
+    return found
+
+
+def weight_facts(
+    before: dict[str, WeightFacts], model: Model, changes: Sequence[Change]
+) -> tuple[list[WeightFacts], dict[str, int]]:
+    """The weights that a pass looked at, and the parameters of the whole model."""
+    touched: dict[str, dict[str, Any]] = {}
+    for change in changes:
+        for name, record in change.weights.items():
+            touched.setdefault(name, {}).update(record)
+    after = {w.name: w for w in inspect_model(model)}
+    weights = []
+    for name, fact in before.items():
+        now = after.get(name, fact)
+        record = touched.get(name, {})
+        if "requested" in record or now.encoding != fact.encoding or now.bytes_after != fact.bytes_before:
+            weights.append(
+                dataclasses.replace(fact, zeros=now.zeros, requested=record.get("requested"),
+                                    encoding=now.encoding, bytes_after=now.bytes_after)
+            )  # fmt: skip
+    total = sum(f.total for f in before.values())
+    left = sum(f.total for f in after.values())
+    return weights, {"before": total, "after": left, "nonzero": left - sum(f.zeros for f in after.values())}
+
+
+def file_facts(path: Path, companions: Iterable[Path]) -> FileFacts:
+    """Sizes of a model on disk together with its external data."""
+    files = [path, *companions]
+    return FileFacts(str(path), sum(f.stat().st_size for f in files), sum(_gzipped(f) for f in files))
+
+
+def _gzipped(path: Path) -> int:
+    """Bytes of the file after gzip, extrapolated from evenly spread windows where it is large."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if size <= _GZIP_EXACT:
+            return len(_gzip(file.read()))
+        packed = 0
+        for number in range(_GZIP_WINDOWS):
+            file.seek((size - _GZIP_WINDOW) * number // (_GZIP_WINDOWS - 1))
+            packed += len(_gzip(file.read(_GZIP_WINDOW)))
+    return round(packed / (_GZIP_WINDOW * _GZIP_WINDOWS) * size)
+
+
+def _gzip(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(data) + packer.flush()

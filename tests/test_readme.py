@@ -1,0 +1,77 @@
+"""What README.md and CONTRIBUTING.md show is run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import onnxprune
+from onnxprune import pipeline
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def block(text: str, language: str, containing: str) -> str:
+    found = [b for b in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL) if containing in b]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("fetched"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shell(command: str) -> str:
+    tool = Path(sys.executable).with_name("onnxprune")
+    command = command.replace(".venv/bin/onnxprune", str(tool)).replace("onnxprune ", f"{tool} ", 1)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_first_command_prints_what_the_readme_shows(folder):
+    command = block(README, "sh", "-o lenet.onnx").split(" && ")[-1].replace(".venv/bin/", "")
+    printed = shell(command)
+    shown = block(README, "", "on disk")
+    assert [line.rstrip() for line in printed.splitlines()] == [line.rstrip() for line in shown.splitlines()]
+
+
+def test_the_commands_of_the_start(folder):
+    shutil.copy("models/lenet-5.onnx", "your.onnx")
+    for line in block(README, "sh", "your.onnx").splitlines():
+        assert shell(line.split("  #")[0])
+    assert Path("your.pruned.onnx").stat().st_size * 7 < Path("your.onnx").stat().st_size
+    assert Path("dense.onnx").is_file()
+
+
+def test_the_python_example(folder, capsys):
+    exec(compile(block(README, "python", "import onnxprune"), "README.md", "exec"), {})
+    ratio, nonzero = capsys.readouterr().out.splitlines()[0].split()
+    assert float(ratio) > 1.8
+    assert int(nonzero) < 431_080 * 0.51
+
+
+def test_the_pass_of_contributing(folder):
+    namespace: dict = {"__name__": "example"}
+    source = block((ROOT / "CONTRIBUTING.md").read_text(), "python", "class Clip")
+    exec(compile(source, "CONTRIBUTING.md", "exec"), namespace)
+    clip = pipeline.create(namespace["Clip"], {"limit": 0.01})
+    model = onnxprune.load("models/lenet-300-100.onnx")
+    (change,) = pipeline.run(model, [clip])
+    assert set(change.weights) == {"1.weight", "3.weight", "5.weight"}
+    assert pipeline.run(model, [clip])[0].modified is False
+
+
+def test_every_command_is_in_the_readme():
+    from onnxprune.cli import cli
+
+    assert all(f"`{name} " in README or f"`{name}`" in README for name in cli.commands)

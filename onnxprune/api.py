@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from onnxprune import data as data_files
 from onnxprune import pipeline, registry
 from onnxprune.deviation import METRICS, compare, missed
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in, uproot
-from onnxprune.errors import OptionError, OutputError, ToleranceMissed
+from onnxprune.errors import ModelError, OptionError, OutputError, ToleranceMissed
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.result import Deviation, Result, file_facts, inspect_model, versions, weight_facts
-from onnxprune.runtime import Feeds, inputs_of, open_session, run_all
+from onnxprune.runtime import inputs_of, open_session, run, run_all
+from onnxprune.scopes import custom_domains
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
@@ -65,9 +69,13 @@ def compress(
         set=tuple(set), skip=tuple(skip),
     )  # fmt: skip
     encode_pass = make_pass("encode", values=values, encoding=encoding)
-    source = Path(model)
-    target = source.with_name(f"{source.stem}.pruned.onnx") if out is None and source.name else out or source
-    return transform(model, target, [make_pass("decode"), magnitude, encode_pass], **checks)
+    return transform(model, out or _beside(Path(model)), [make_pass("decode"), magnitude, encode_pass], **checks)
+
+
+def _beside(source: Path) -> Path:
+    if not source.name:
+        raise ModelError(f"'{source}' is not a file")
+    return source.with_name(f"{source.stem}.pruned.onnx")
 
 
 def prune(model: PathLike, out: PathLike, *, checks: dict[str, Any] | None = None, **options: Any) -> Result:
@@ -87,12 +95,8 @@ def decode(model: PathLike, out: PathLike, **checks: Any) -> Result:
 
 def make_pass(name: str, **options: Any) -> Pass:
     """An installed pass by name; None leaves an option at its default."""
-    return pipeline.create(_kind(name), {k: v for k, v in options.items() if v is not None})
-
-
-def _kind(name: str) -> type[Pass]:
-    table = registry.table()
-    return table[name] if name in table else type(pipeline.parse(name, table))
+    kind = pipeline.named(name, registry.table())
+    return pipeline.create(kind, {k: v for k, v in options.items() if v is not None})
 
 
 def passes() -> dict[str, tuple[type[Pass], str]]:
@@ -149,9 +153,8 @@ def transform(
         written = [p for p in sorted(place.parent.iterdir()) if p != place]
         deviation = _verified(source, place, data, samples, tolerance, metric) if verify else Deviation("none")
         output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
-        weights, parameters = weight_facts(
-            before, opened, changes
-        )  # reads every weight: what is damaged is not written
+        # Reads every weight, before the file is in place: what is damaged is not written.
+        weights, parameters = weight_facts(before, opened, changes)
     return Result(
         input=input_facts,
         output=output_facts,
@@ -192,8 +195,6 @@ def inspect(model: PathLike) -> list[dict[str, Any]]:
 
 
 def _std(array: Any) -> float | None:
-    import numpy as np
-
     value = float(array.astype(np.float32).std(dtype=np.float64)) if array.size else 0.0
     return value if np.isfinite(value) else None
 
@@ -232,32 +233,38 @@ def _copy(model: Model, source: Path, place: Path) -> None:
     if model.companions():
         model.write(place)
     else:
-        place.write_bytes(source.read_bytes())
+        shutil.copyfile(source, place)
 
 
 def _verified(
     source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None, metric: str
 ) -> Deviation:
+    model = Model.load(source)
+    custom = sorted(custom_domains(model.proto))
+    if custom:
+        return _unverified(f"it uses custom operators of {', '.join(custom)}", tolerance)
     session = open_session(source)
-    inputs = inputs_of(session)
-    feeds: list[Feeds]
     if data is not None:
         kind = "data"
-        feeds, count = data_files.load(Path(data), inputs, samples)
+        feeds, count = data_files.load(Path(data), inputs_of(session), samples)
     else:
+        kind, count = "synthetic", samples or SYNTHETIC_SAMPLES
         try:
-            kind = "synthetic"
-            count = samples or SYNTHETIC_SAMPLES
-            feeds = synthesise(Model.load(source), session, count)
+            feeds = synthesise(model, session, count)
         except CannotSynthesise as error:
-            if tolerance is not None:
-                raise ToleranceMissed(f"the tolerance cannot be checked: {error}; give --data") from error
             open_session(result)  # it must load all the same
-            return Deviation("none", reason=f"no inputs could be synthesised ({error}); give --data")
+            return _unverified(f"no inputs could be synthesised ({error}); give --data", tolerance)
+    reference = [run(session, feed) for feed in feeds]
     del session
-    outputs = compare(run_all(source, feeds), run_all(result, feeds))
+    outputs = compare(reference, run_all(result, feeds))
     if tolerance is not None:
         miss = missed(outputs, metric, tolerance)
         if miss:
             raise ToleranceMissed(f"tolerance missed, nothing written: {miss}")
     return Deviation(kind, count, "", [o.facts() for o in outputs])
+
+
+def _unverified(reason: str, tolerance: float | None) -> Deviation:
+    if tolerance is not None:
+        raise ToleranceMissed(f"the tolerance cannot be checked: {reason}")
+    return Deviation("none", reason=reason)

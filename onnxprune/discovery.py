@@ -52,9 +52,10 @@ def find(model: Model) -> list[Weight]:
 
     Whole numbers (shapes, indices) and scalars are not listed.
     """
-    functions = {(f.domain, f.name): s for f, s in zip(model.proto.functions, scopes_of(model.proto)[1:], strict=True)}
+    tops = scopes_of(model.proto)
+    functions = {(f.domain, f.name): s for f, s in zip(model.proto.functions, tops[1:], strict=True)}
     found = []
-    for top in [scopes_of(model.proto)[0], *functions.values()]:
+    for top in tops:
         for scope in top.inner():
             for weight in _constants(scope):
                 uses = list(_uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))))))

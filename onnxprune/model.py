@@ -211,8 +211,11 @@ class Model:
 
     def nbytes(self, tensor: TensorProto) -> int:
         """Bytes that the tensor takes in the file, its name and shape included."""
-        held = self._payloads.get(_location(tensor))
-        return tensor.ByteSize() + (len(held) if held is not None else 0)
+        location = _location(tensor)
+        held = self._payloads.get(location)
+        if held is None:
+            return tensor.ByteSize()
+        return tensor.ByteSize() - len(wire.reference(location)) + len(wire.raw_field(held)[0]) + len(held)
 
     def forget_pages(self) -> None:
         """Let the system reclaim the pages of mapped files that were read: they can be read again."""

@@ -68,13 +68,23 @@ def parse(spec: str, table: dict[str, type[Pass]]) -> Pass:
         OptionError: the options are not a TOML inline table or not the pass's own.
     """
     name, brace, rest = spec.strip().partition("{")
-    if name not in table:
-        raise PassError(f"unknown pass '{name}'; there are {', '.join(sorted(table))}")
+    kind = named(name, table)
     try:
         options = tomllib.loads("x = {" + rest)["x"] if brace else {}
     except tomllib.TOMLDecodeError as error:
         raise OptionError(f"pass '{spec}': the options must look like {{sparsity=0.9, scope=\"global\"}}") from error
-    return create(table[name], options)
+    return create(kind, options)
+
+
+def named(name: str, table: dict[str, type[Pass]]) -> type[Pass]:
+    """The class of a pass.
+
+    Raises:
+        PassError: no pass of that name.
+    """
+    if name not in table:
+        raise PassError(f"unknown pass '{name}'; there are {', '.join(sorted(table))}")
+    return table[name]
 
 
 def create(kind: type[Pass], options: dict[str, Any]) -> Pass:

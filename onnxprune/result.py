@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.model import Model
 from onnxprune.pipeline import Change
@@ -97,9 +99,11 @@ def inspect_model(model: Model) -> list[WeightFacts]:
     for group in planted_in(model):
         array = group.array(model)
         size = group.nbytes(model)
+        zeros = int(np.count_nonzero(array == group.fill))
+        stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.values}"
         found.append(
-            WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size,
-                        int(array.size - (array != 0).sum()), None, f"{group.encoding}", size, size)
+            WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size, zeros, None,
+                        stored, size, size)
         )  # fmt: skip
     return found
 

@@ -91,6 +91,9 @@ class Scope:
         return scope.initializers.get(name)
 
 
+CONSTANT_NODE = 26  # bytes that a `Constant` node takes around its tensor, without the name of its output
+
+
 def constant_value(node: NodeProto) -> TensorProto | None:
     """The dense tensor that a `Constant` node holds."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
@@ -113,6 +116,19 @@ def scopes_of(proto: ModelProto) -> list[Scope]:
     """The top scopes, main graph first, then each function; their bodies hang below them."""
     functions = [Scope(f, f"{f.domain}::{f.name}/") for f in proto.functions]
     return [_build(scope) for scope in (Scope(proto.graph), *functions)]
+
+
+# What an ONNX Runtime build brings by itself.
+_KNOWN_DOMAINS = frozenset(
+    {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"}
+)
+
+
+def custom_domains(proto: ModelProto) -> set[str]:
+    """Domains of operators that neither ONNX Runtime nor a function of the model defines."""
+    functions = {(f.domain, f.name) for f in proto.functions}
+    nodes = (n for top in scopes_of(proto) for scope in top.inner() for n in scope.body.node)
+    return {n.domain for n in nodes if n.domain not in _KNOWN_DOMAINS and (n.domain, n.op_type) not in functions}
 
 
 def tensors_of(proto: ModelProto) -> Iterator[TensorProto]:

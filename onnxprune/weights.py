@@ -13,7 +13,7 @@ from onnxprune import masks
 from onnxprune.dtypes import QUANTISED, Array, name_of, numpy_dtype
 from onnxprune.errors import ModelError, WeightError
 from onnxprune.model import Model
-from onnxprune.scopes import Scope
+from onnxprune.scopes import CONSTANT_NODE, Scope
 
 SMALL = 256  # elements; below this, what a mask saves is less than what it costs
 Store = Literal["initializer", "constant", "sparse"]
@@ -91,7 +91,8 @@ class Weight:
     def nbytes(self, model: Model) -> int:
         """Bytes that it takes in the file."""
         if isinstance(self.tensor, TensorProto):
-            return model.nbytes(self.tensor)
+            around = CONSTANT_NODE + len(self.value) if self.store == "constant" else 0
+            return model.nbytes(self.tensor) + around
         return model.nbytes(self.tensor.values) + model.nbytes(self.tensor.indices)
 
     @property

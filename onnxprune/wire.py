@@ -99,6 +99,11 @@ def _field(number: int, chunks: list[Chunk]) -> list[Chunk]:
     return [varint(number << 3 | _LENGTH_DELIMITED) + varint(sum(map(len, chunks))), *chunks]
 
 
+def raw_field(payload: Chunk) -> list[Chunk]:
+    """The serialised field that holds a tensor's raw bytes, as head and body."""
+    return _field(_RAW, [payload])
+
+
 def reference(location: str) -> bytes:
     """The serialised fields that make a tensor an external one."""
     tensor = TensorProto(data_location=TensorProto.EXTERNAL)
@@ -143,7 +148,7 @@ def put_back(data: memoryview, payload: Callable[[str], Chunk], kind: str = "mod
             return [data]
         tensor.ClearField("external_data")
         tensor.ClearField("data_location")
-        return [tensor.SerializeToString(), *_field(_RAW, [payload(location)])]
+        return [tensor.SerializeToString(), *raw_field(payload(location))]
     children = _CHILDREN[kind]
     out: list[Chunk] = []
     copied = 0

@@ -261,3 +261,17 @@ def test_agreement_needs_classes():
 def test_outputs_with_other_names():
     with pytest.raises(OptionError, match="z"):
         compare([{"y": samples(1)}], [{"z": samples(1)}])
+
+
+def test_custom_operators_go_on_unverified(tmp_path):
+    proto = mlp(sizes=(8, 64, 4))
+    proto.opset_import.add(domain="acme", version=1)
+    proto.graph.node.add(op_type="Sparkle", domain="acme", input=["y"], output=["z"])
+    proto.graph.output[0].name = "z"
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    result = api.compress(tmp_path / "m.onnx", tmp_path / "o.onnx")
+    assert (result.deviation.source, "acme" in result.deviation.reason) == ("none", True)
+    assert result.weights[0].zeros == 256
+    with pytest.raises(ToleranceMissed, match="cannot be checked"):
+        api.compress(tmp_path / "m.onnx", tmp_path / "p.onnx", tolerance=0.1)
+    assert not (tmp_path / "p.onnx").exists()

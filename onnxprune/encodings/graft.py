@@ -20,7 +20,7 @@ from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
 from onnxprune.encodings.base import Builder
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
-from onnxprune.scopes import Scope, constant_value, scopes_of
+from onnxprune.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
 from onnxprune.weights import Weight
 
 MARK = "onnxprune"
@@ -92,17 +92,10 @@ def prepare(
     for key, array in build.constants.items():
         element = weight.element if array.dtype == kept.dtype else helper.np_dtype_to_tensor_dtype(array.dtype)
         tensors.append(model.tensor(key, array, element))
-    graft = Graft(encoding.name, build, tensors, 0)
-    added = [*tensors] if _as_initializers(model, weight) else []
-    sizes = (
-        [model.nbytes(t) + _TAG for t in added]
-        + [n.ByteSize() + _TAG for n in build.nodes]
-        + [v.ByteSize() + _TAG for v in build.declared]
-    )
-    if not added:
-        sizes += [model.nbytes(t) + len(t.name) + 24 for t in tensors]  # the Constant node around each
-    graft.nbytes = sum(sizes)
-    return graft
+    around = _TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
+    sizes = [model.nbytes(t) + around for t in tensors]
+    sizes += [node.ByteSize() + _TAG for node in build.nodes] + [info.ByteSize() + _TAG for info in build.declared]
+    return Graft(encoding.name, build, tensors, sum(sizes))
 
 
 def _as_initializers(model: Model, weight: Weight) -> bool:
@@ -203,8 +196,11 @@ class Planted:
 
     def nbytes(self, model: Model) -> int:
         """Bytes that it takes in the file."""
-        nodes = sum(n.ByteSize() + _TAG for n in self.scope.body.node if n.output and _belongs(n, self))
+        operators = (n for n in self.scope.body.node if n.output and n.op_type != "Constant")
+        nodes = sum(n.ByteSize() + _TAG for n in operators if _belongs(n, self))
         payloads = sum(model.nbytes(t) + _TAG for t in self.constants.values())
+        if self.as_constants:
+            payloads += sum(CONSTANT_NODE + len(name) for name in self.constants)
         shapes = sum(v.ByteSize() + _TAG for v in self.scope.body.value_info if v.name.startswith(self.prefix))
         return nodes + payloads + shapes
 
@@ -221,7 +217,7 @@ class Planted:
             positions, values = encoding.unpack(parts, form.restore(parts["values"], self.element), shape)
             if values.dtype != numpy_dtype(self.element):
                 raise ValueError(f"its values are {values.dtype}")  # noqa: TRY301 - one error for every fault
-            dense = self._filled(math.prod(shape), values)
+            dense = np.full(math.prod(shape), self.fill, values.dtype)
             dense[positions] = values
             return dense.reshape(shape)
         except (KeyError, ValueError, IndexError, MemoryError) as error:
@@ -232,12 +228,13 @@ class Planted:
             return parts["values"].shape
         return tuple(int(d) for d in parts.get("shape", parts["size"]))
 
-    def _filled(self, size: int, values: Array) -> Array:
-        dense = np.zeros(size, values.dtype)
+    @property
+    def fill(self) -> Array:
+        """What the entries hold that are not stored, as an array of one element."""
         for node in self.scope.body.node:
             if node.op_type == "ConstantOfShape" and node.output[0].startswith(self.prefix) and node.attribute:
-                dense[:] = numpy_helper.to_array(node.attribute[0].t)[0]
-        return dense
+                return numpy_helper.to_array(node.attribute[0].t)
+        return np.zeros(1, numpy_dtype(self.element))
 
 
 def _belongs(node: NodeProto, planted: Planted) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx import NodeProto, SparseTensorProto, TensorProto
+from onnx import AttributeProto, NodeProto, SparseTensorProto, TensorProto
 
 from onnxprune.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
 from onnxprune.model import Model
@@ -45,6 +45,7 @@ class _View:
     axes: _Axes  # for each axis of the view the constant's own one, where it is known
     quant: _Quantisation | None = None
     seen: set[int] = field(default_factory=set)
+    attributes: dict[str, AttributeProto] = field(default_factory=dict)  # of the function call that it is in
 
 
 def find(model: Model) -> list[Weight]:
@@ -106,9 +107,12 @@ def _use(
 ) -> Iterator[_Use]:
     body = functions.get((node.domain, node.op_type))
     if body is not None and id(node) not in view.seen:
-        inside = _View(view.axes, view.quant, view.seen | {id(node)})
+        given = {a.name: a for a in _bound(node, view).attribute}
+        defaults = {a.name: a for a in getattr(body.body, "attribute_proto", ())}
+        inside = _View(view.axes, view.quant, view.seen | {id(node)}, defaults | given)
         yield from _uses(model, functions, body, body.body.input[position], inside)
         return
+    node = _bound(node, view)
     standard = domain(node) == ""
     if (
         position == 0
@@ -120,11 +124,11 @@ def _use(
             axes = tuple(axes[p] for p in attribute(node, "perm", range(len(axes))[::-1]))
         if node.op_type == "DequantizeLinear" and quant is None:
             quant = _quantisation(model, scope, node, 1, 2, axes, attribute(node, "axis", 1))
-        yield from _uses(model, functions, scope, node.output[0], _View(axes, quant, view.seen))
+        yield from _uses(model, functions, scope, node.output[0], replace(view, axes=axes, quant=quant))
         return
     if standard and node.op_type in _REARRANGED and (position == 0 or node.op_type == "Concat"):
         for name in node.output:
-            yield from _uses(model, functions, scope, name, _View((), view.quant, view.seen))
+            yield from _uses(model, functions, scope, name, replace(view, axes=()))
         return
     role = linear_role(node, position, len(view.axes))
     if role is None:
@@ -139,6 +143,21 @@ def _use(
     if quant is None and role.zero is not None:
         quant = _quantisation(model, scope, node, role.scale, role.zero, view.axes, role.out_axis)
     yield _Use(_label(scope, node), mapped, quant=quant)
+
+
+def _bound(node: NodeProto, view: _View) -> NodeProto:
+    """The node with the attributes that it takes from the function call around it."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    bound = NodeProto()
+    bound.CopyFrom(node)
+    del bound.attribute[:]
+    for each in node.attribute:
+        value = view.attributes.get(each.ref_attr_name) if each.ref_attr_name else each
+        if value is not None:
+            bound.attribute.add().CopyFrom(value)
+            bound.attribute[-1].name = each.name
+    return bound
 
 
 def _in_own_axes(role: Role, axes: _Axes) -> Role:

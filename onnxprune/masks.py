@@ -75,10 +75,9 @@ def smallest(chunks: Chunks, count: int, total: int) -> Cut:
 
 def _bracket(chunks: Chunks, count: int, total: int) -> tuple[int, int, type]:
     """Bounds on the bits that hold the wanted score with high probability, and their integer type."""
-    stride = max(1, total // _SAMPLE)
-    sample = np.sort(
-        np.concatenate([_bits(chunk)[stride // 2 :: stride] for chunk in chunks()] or [np.zeros(0, np.uint32)])
-    )
+    stride = min(max(1, total // _SAMPLE), CHUNK)
+    pieces = [_bits(chunk)[stride // 2 :: stride].copy() for chunk in chunks()]  # a view would keep the whole chunk
+    sample = np.sort(np.concatenate(pieces or [np.zeros(0, np.uint32)]))
     kind = sample.dtype.type
     if not len(sample):
         return 0, int(np.iinfo(kind).max), kind

@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -240,23 +240,30 @@ class Model:
             data = self._externalised(path)
             write(path, [data])
         else:
-            write(path, wire.put_back(memoryview(data), self._payloads.__getitem__))
+            write(path, self._released(wire.put_back(memoryview(data), self._payloads.__getitem__)))
 
     def _externalised(self, path: Path) -> bytes:
         copy = ModelProto()
         copy.CopyFrom(self.proto)
         layout = list(self._layout(copy))
         digest = hashlib.sha256()
-        for _, _, padding, payload in layout:
-            digest.update(padding)
-            digest.update(payload)
+        parts = [part for _, _, padding, payload in layout for part in (padding, payload)]
+        for part in self._released(parts):
+            digest.update(part)
         companion = path.with_name(f"{path.stem}.{digest.hexdigest()[:8]}.data")
         for tensor, offset, _, payload in layout:
             del tensor.external_data[:]
             for key, value in (("location", companion.name), ("offset", offset), ("length", len(payload))):
                 tensor.external_data.add(key=key, value=str(value))
-        write(companion, (part for _, _, padding, payload in layout for part in (padding, payload)))
+        write(companion, self._released(parts))
         return copy.SerializeToString(deterministic=True)
+
+    def _released(self, chunks: Iterable[wire.Chunk]) -> Iterator[wire.Chunk]:
+        """The chunks, with the pages of each large one given back once it was used."""
+        for chunk in chunks:
+            yield chunk
+            if len(chunk) > 1 << 20:
+                self.forget_pages()
 
     def _layout(self, proto: ModelProto) -> Iterator[tuple[TensorProto, int, bytes, wire.Chunk]]:
         """(tensor, offset, padding before it, bytes) of the external file; large ones on page boundaries."""

@@ -105,6 +105,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
             WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size, zeros, None,
                         stored, size, size)
         )  # fmt: skip
+        model.forget_pages()
     return found
 
 

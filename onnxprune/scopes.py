@@ -66,6 +66,11 @@ class Scope:
             name in table for table in (self.producers, self.initializers, self.sparse_initializers, self.inputs)
         )
 
+    def shadows(self, name: str) -> bool:
+        """Whether an enclosing or an enclosed body binds the name too."""
+        outer = self.parent is not None and self.parent.owner(name) is not None
+        return outer or any(scope is not self and scope.defines(name) for scope in self.inner())
+
     def owner(self, name: str) -> Scope | None:
         """The innermost scope, from here outwards, that binds the name."""
         scope: Scope | None = self
@@ -98,7 +103,13 @@ def constant_value(node: NodeProto) -> TensorProto | None:
     """The dense tensor that a `Constant` node holds."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
-    return next((a.t for a in node.attribute if a.name == "value" and a.type == AttributeProto.TENSOR), None)
+    found = (a for a in node.attribute if a.name == "value" and a.type == AttributeProto.TENSOR)
+    return next((a.t for a in found if not a.ref_attr_name), None)  # a function may leave the value to its caller
+
+
+def _called(node: NodeProto, index: int) -> str:
+    """The node's name, or what stays of it when nodes before it come or go."""
+    return node.name or f"{node.op_type}({next(filter(None, node.output), index)})"
 
 
 def _build(scope: Scope) -> Scope:
@@ -107,7 +118,7 @@ def _build(scope: Scope) -> Scope:
             graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             for number, graph in enumerate(graphs):
                 tail = f"[{number}]" if attribute.graphs else ""
-                path = f"{scope.path}{node.name or f'{node.op_type}_{index}'}.{attribute.name}{tail}/"
+                path = f"{scope.path}{_called(node, index)}.{attribute.name}{tail}/"
                 scope.children.setdefault(index, []).append(_build(Scope(graph, path, scope)))
     return scope
 

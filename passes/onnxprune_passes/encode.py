@@ -81,7 +81,7 @@ class Encode(Pass):
         """Whether gaps would beat what the present opset allows."""
         if weight.size < SMALL or weight.overridable or weight.element not in FLOATS | QUANTISED:
             return False
-        if weight.zero_value.ndim:
+        if weight.zero_value.ndim or weight.scope.shadows(weight.value):
             return False
         sparse = Sparse.of(weight.array(model), weight.zero_value)
         size = _EXACT.itemsize(weight.element)
@@ -93,6 +93,9 @@ class Encode(Pass):
         change.weights[weight.name] = record
         if weight.overridable:
             change.skipped[weight.name] = "stays dense: it is a graph input that a caller may override"
+            return
+        if weight.scope.shadows(weight.value):
+            change.skipped[weight.name] = "stays dense: another body binds its name too, which no node may write"
             return
         if weight.zero_value.ndim:
             change.skipped[weight.name] = "stays dense: its channels have different zero points"

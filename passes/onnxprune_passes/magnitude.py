@@ -123,7 +123,7 @@ class Magnitude(Pass):
                 pruned = self._prune(weight, array, share)
             record = {"requested": share, "zeros": weight.zeros(pruned), "total": weight.size}
             change.weights[weight.name] = record
-            if pruned is not array and not np.array_equal(_bytes(pruned), _bytes(array)):
+            if pruned is not array and _differ(pruned, array):
                 weight.set_array(model, pruned)
                 change.modified = True
             del array, pruned
@@ -214,8 +214,11 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _bytes(array: Array) -> Array:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+def _differ(a: Array, b: Array) -> bool:
+    """Whether two arrays differ in any bit; the first piece that does ends the search."""
+    left, right = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (a, b))
+    pieces = range(0, left.size, 8 * masks.CHUNK)
+    return any(not np.array_equal(left[at : at + 8 * masks.CHUNK], right[at : at + 8 * masks.CHUNK]) for at in pieces)
 
 
 def _std(weight: Weight, array: Array) -> float:

@@ -1,0 +1,85 @@
+"""Models as other tools write them: unnamed nodes, attributes that a function takes from its caller, one name twice."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxprune
+from onnxprune.discovery import find
+from onnxprune.scopes import scopes_of
+from tests.builders import info, load, model, node, normal
+
+
+def by_reference(kind, inputs, attribute, code, source):
+    made = node(kind, inputs, ["o"])
+    made.attribute.add(name=attribute, type=code, ref_attr_name=source)
+    return made
+
+
+def called(body, given, held, attributes=("a",), defaults=()):
+    """A model that calls one function of the domain f on x and the held tensors."""
+    call = helper.make_node("f", ["x", *held], ["y"], domain="f", **given)
+    proto = model([call], [info("x", [2, 32])], [info("y", None)], held)
+    names = ["x", *held]
+    opsets = [helper.make_opsetid("", 17)]
+    proto.functions.append(helper.make_function("f", "f", names, ["o"], body, opsets, attributes, defaults))
+    proto.opset_import.append(helper.make_opsetid("f", 1))
+    return proto
+
+
+@pytest.mark.parametrize("default", [False, True])
+def test_a_function_takes_transposition_from_its_caller(tmp_path, default):
+    body = [by_reference("Gemm", ["x", "w"], "transB", onnx.AttributeProto.INT, "a")]
+    how = {"defaults": [helper.make_attribute("a", 1)], "attributes": ()} if default else {}
+    proto = called(body, {} if default else {"a": 1}, {"w": normal(64, 32)}, **how)
+    [weight] = find(load(proto))
+    assert (weight.out_axis, weight.in_axes) == (0, (1,))
+    onnx.save(proto, tmp_path / "m.onnx")
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", pattern="2:4")
+    assert result.weights[0].zeros == 1024
+
+
+def test_a_function_takes_a_constant_from_its_caller(tmp_path):
+    body = [by_reference("Constant", [], "value", onnx.AttributeProto.TENSOR, "a"), node("MatMul", ["x", "k"], ["o"])]
+    body[0].output[0] = "k"
+    proto = called(body, {"a": numpy_helper.from_array(normal(32, 64))}, {})
+    assert find(load(proto)) == []
+    onnx.save(proto, tmp_path / "m.onnx")
+    onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx")
+
+
+def branch(name, held):
+    nodes = [node("MatMul", ["x", "w"], ["o"])]
+    return helper.make_graph(
+        nodes, name, [], [info("o", [2, 32])], [numpy_helper.from_array(normal(32, 32), "w")][:held]
+    )
+
+
+def conditional(outer):
+    nodes = [
+        node("MatMul", ["x", "v"], ["y"]),
+        helper.make_node("If", ["c"], ["z"], then_branch=branch("t", 1), else_branch=branch("e", 1 - outer)),
+    ]
+    held = {"v": normal(32, 32)} | ({"w": normal(32, 32)} if outer else {})
+    ins = [info("x", [2, 32]), info("c", [], TensorProto.BOOL)]
+    return model(nodes, ins, [info("y", [2, 32]), info("z", [2, 32])], held)
+
+
+def test_weights_below_an_unnamed_node_keep_their_names_when_nodes_come_before_it(tmp_path):
+    onnx.save(conditional(0), tmp_path / "m.onnx")
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx")
+    facts = {w.name: (w.zeros, w.encoding) for w in result.weights}
+    expected = (512, "bitmask")
+    assert facts == {"v": expected, "If(z).then_branch/w": expected, "If(z).else_branch/w": expected}
+
+
+def test_a_name_that_an_inner_body_binds_again_is_written_by_no_node(tmp_path):
+    onnx.save(conditional(1), tmp_path / "m.onnx")
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", encoding="graph")
+    assert {w.name: w.encoding for w in result.weights} == {
+        "v": "bitmask", "w": "dense", "If(z).then_branch/w": "dense",
+    }  # fmt: skip
+    main = scopes_of(onnx.load(tmp_path / "c.onnx"))[0]
+    assert "w" in main.initializers
+    assert np.count_nonzero(numpy_helper.to_array(main.initializers["w"])) == 512

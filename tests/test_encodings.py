@@ -282,6 +282,7 @@ def test_dense_weights_stay_as_they_are(case):
 def test_an_overridable_weight_stays_a_plain_initializer():
     _, opened, change = encoded(builders.overridable())
     assert set(change.skipped) == {"w"}
+    assert "1 tensors stay dense" in change.notes[0]
     assert "w" in {t.name for t in opened.proto.graph.initializer}
     feeds = {"x": normal(3, 64), "w": np.ones((64, 32), np.float32)}
     v = dict(

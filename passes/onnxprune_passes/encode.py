@@ -60,6 +60,12 @@ class Encode(Pass):
         for done, weight in enumerate(weights):
             progress(self.name, done, len(weights))
             self._encode(model, weight, ids, change)
+        inputs = sum(weight.overridable for weight in weights)
+        if inputs:
+            change.notes.append(
+                f"{inputs} tensors stay dense: they are graph inputs, whose values a caller may override; "
+                "take them out of the inputs to have them encoded"
+            )
         return change
 
     def _raise_opset(self, model: Model, change: Change) -> None:

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
@@ -44,7 +43,6 @@ class Model:
         self.path = path
         self.external = False
         self.scratch: Path | None = None
-        self._scratch_file: IO[bytes] | None = None
         self._scratch_maps: dict[str, mmap.mmap] = {}
         self._payloads: dict[str, wire.Chunk] = {}
         self._resident: dict[str, int] = {}  # bytes of new tensors that are in memory
@@ -171,18 +169,15 @@ class Model:
                 self._spill(token)
 
     def _spill(self, token: str) -> None:
-        """Move a payload to an unnamed file, so that memory does not grow with the model."""
+        """Move a payload to an unnamed file of its own, so that memory does not grow with the model."""
+        payload = self._payloads[token]
         try:
-            if self._scratch_file is None:
-                self._scratch_file = tempfile.TemporaryFile(dir=self.scratch)  # noqa: SIM115 - lives as long as the model
-            start = self._scratch_file.seek(0, os.SEEK_END)
-            start += -start % mmap.ALLOCATIONGRANULARITY
-            self._scratch_file.seek(start)
-            length = self._scratch_file.write(self._payloads[token])
-            self._scratch_file.flush()
+            with tempfile.TemporaryFile(dir=self.scratch) as file:
+                file.write(payload)
+                file.flush()
+                mapped = mmap.mmap(file.fileno(), len(payload), access=mmap.ACCESS_READ)  # keeps the file alive
         except OSError as error:
             raise OutputError(f"cannot keep new tensors in a scratch file: {error.strerror or error}") from error
-        mapped = mmap.mmap(self._scratch_file.fileno(), length, access=mmap.ACCESS_READ, offset=start)
         self._scratch_maps[token] = mapped
         self._payloads[token] = memoryview(mapped)
         self._resident.pop(token, None)

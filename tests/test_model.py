@@ -422,3 +422,33 @@ for number in range(200):
             assert onnx.load(tmp_path / "o.onnx") in allowed
             time.sleep(0.001)
     assert child.returncode == 0
+
+
+def test_a_model_over_the_protobuf_limit_gets_external_data(tmp_path, monkeypatch):
+    proto = mlp(sizes=(64, 64, 64))
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    opened = Model.load(tmp_path / "m.onnx")
+    monkeypatch.setattr("onnxprune.model.PROTOBUF_LIMIT", 2**20 + 20_000)  # 1 MB of slack is kept
+    opened.save(tmp_path / "o.onnx")
+    (companion,) = tmp_path.glob("o.*.data")
+    assert companion.stat().st_size >= 2 * 64 * 64 * 4
+    onnx.checker.check_model(tmp_path / "o.onnx", full_check=True)
+    assert onnx.load(tmp_path / "o.onnx").graph.node == proto.graph.node
+    again = Model.load(tmp_path / "o.onnx")
+    for before, after in zip(proto.graph.initializer, again.proto.graph.initializer, strict=True):
+        np.testing.assert_array_equal(again.array(after), numpy_helper.to_array(before))
+
+
+def test_new_tensors_beyond_the_budget_go_to_a_scratch_file(tmp_path, monkeypatch):
+    (tmp_path / "m.onnx").write_bytes(mlp(sizes=(64, 64, 64)).SerializeToString())
+    opened = Model.load(tmp_path / "m.onnx")
+    opened.scratch = tmp_path
+    monkeypatch.setattr("onnxprune.model.RESIDENT", 20_000)
+    weights = [t for t in opened.proto.graph.initializer if t.name.endswith("weight")]
+    for number, tensor in enumerate(weights):
+        opened.replace(tensor, np.full((64, 64), number, np.float32))
+    assert len(opened._resident) == 1
+    opened.forget_pages()
+    opened.save(tmp_path / "o.onnx")
+    assert [numpy_helper.to_array(t).max() for t in onnx.load(tmp_path / "o.onnx").graph.initializer[::2]] == [0, 1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "o.onnx"]

@@ -139,7 +139,7 @@ def transform(
     table = registry.table()
     chain = [pipeline.parse(step, table) if isinstance(step, str) else step for step in steps]
     opened = Model.load(source)
-    opened.scratch = target.parent
+    opened.payloads.scratch = target.parent
     before = {w.name: w for w in inspect_model(opened)}
     if target.exists() and any(target.samefile(file) for file in opened.companions()):
         raise OutputError(f"{target} holds the external data of {source}: choose another output")
@@ -189,7 +189,7 @@ def inspect(model: PathLike) -> list[dict[str, Any]]:
                 "out_axis": weight.out_axis, "in_axes": list(weight.in_axes), "consumers": list(weight.consumers),
                 "left_alone": weight.reason,
             }  # fmt: skip
-            opened.forget_pages()
+            opened.payloads.forget_pages()
         rows.append(row)
     return rows
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
-import mmap
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Iterator
-from itertools import count
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -21,10 +18,10 @@ from onnxprune import wire
 from onnxprune.dtypes import Array, numpy_dtype
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.files import staged, write
+from onnxprune.payloads import Payloads
 from onnxprune.scopes import tensors_of
 
 PROTOBUF_LIMIT = 2**31 - 1
-RESIDENT = 256 << 20  # bytes of new tensors that stay in memory; what comes on top goes to a scratch file
 _VALUE_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "raw_data", "double_data", "uint64_data")
 
 
@@ -35,19 +32,14 @@ class Model:
         proto: the graph; a large tensor in it is a reference, read with `array`.
         path: the file it came from, or None.
         external: whether large tensors live in a file of their own.
-        scratch: the folder for new tensors that memory should not hold, or None for the system's own.
+        payloads: where the bytes of large tensors are.
     """
 
     def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
         self.proto = proto
         self.path = path
         self.external = False
-        self.scratch: Path | None = None
-        self._scratch_maps: dict[str, mmap.mmap] = {}
-        self._payloads: dict[str, wire.Chunk] = {}
-        self._resident: dict[str, int] = {}  # bytes of new tensors that are in memory
-        self._number = count()
-        self._maps: dict[Path, mmap.mmap] = {}
+        self.payloads = Payloads()
 
     # reading ------------------------------------------------------------------------------------
 
@@ -62,8 +54,8 @@ class Model:
         file = Path(path)
         model = cls(ModelProto(), file)
         try:
-            data = model._map(file)
-            model.proto.ParseFromString(b"".join(wire.take_out(data, model._keep)))
+            data = model.payloads.map(file)
+            model.proto.ParseFromString(b"".join(wire.take_out(data, model.payloads.keep)))
         except (DecodeError, ValueError, IndexError, RecursionError) as error:
             raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
         if not model.proto.HasField("graph") or not model.proto.opset_import:
@@ -76,24 +68,6 @@ class Model:
             if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
                 model._attach(tensor)
         return model
-
-    def _map(self, file: Path) -> memoryview:
-        if file not in self._maps:
-            try:
-                if file.exists() and not file.is_file():  # a pipe would be waited for
-                    raise ModelError(f"cannot read {file}: it is not a regular file")
-                with file.open("rb") as handle:
-                    if os.fstat(handle.fileno()).st_size == 0:
-                        raise ModelError(f"{file} is empty")
-                    self._maps[file] = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
-            except OSError as error:
-                raise ModelError(f"cannot read {file}: {error.strerror or error}") from error
-        return memoryview(self._maps[file])
-
-    def _keep(self, data: wire.Chunk) -> str:
-        token = f"{wire.TOKEN}{next(self._number)}"
-        self._payloads[token] = data
-        return token
 
     def _attach(self, tensor: TensorProto) -> None:
         """Let an external tensor refer to its mapped bytes."""
@@ -125,7 +99,9 @@ class Model:
         if offset < 0 or length < 0 or offset + length > file.stat().st_size:
             raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is cut short in {file}")
         self.external = True
-        self._set_payload(tensor, self._map(file)[offset : offset + length] if length else b"")
+        self._set_payload(
+            tensor, self.payloads.map(file)[offset : offset + length] if length else b"", self.payloads.keep
+        )
 
     def array(self, tensor: TensorProto) -> Array:
         """The tensor's values, read-only and not copied where they are stored as raw bytes.
@@ -134,7 +110,7 @@ class Model:
             ModelError: the bytes do not fit the shape.
         """
         dtype = numpy_dtype(tensor.data_type)
-        raw: wire.Chunk | None = self._payloads.get(_location(tensor))
+        raw: wire.Chunk | None = self.payloads.get(_location(tensor))
         if raw is None and tensor.HasField("raw_data"):
             raw = tensor.raw_data
         if raw is not None and dtype is not None:
@@ -161,26 +137,8 @@ class Model:
         held = np.ascontiguousarray(array)
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
-        self._set_payload(tensor, held.reshape(-1).view(np.uint8).data if held.size else b"")
-        token = _location(tensor)
-        if token in self._payloads:
-            self._resident[token] = held.nbytes
-            if sum(self._resident.values()) > RESIDENT:
-                self._spill(token)
-
-    def _spill(self, token: str) -> None:
-        """Move a payload to an unnamed file of its own, so that memory does not grow with the model."""
-        payload = self._payloads[token]
-        try:
-            with tempfile.TemporaryFile(dir=self.scratch) as file:
-                file.write(payload)
-                file.flush()
-                mapped = mmap.mmap(file.fileno(), len(payload), access=mmap.ACCESS_READ)  # keeps the file alive
-        except OSError as error:
-            raise OutputError(f"cannot keep new tensors in a scratch file: {error.strerror or error}") from error
-        self._scratch_maps[token] = mapped
-        self._payloads[token] = memoryview(mapped)
-        self._resident.pop(token, None)
+        data = held.reshape(-1).view(np.uint8).data if held.size else b""
+        self._set_payload(tensor, data, self.payloads.keep_new)
 
     def tensor(self, name: str, array: Array, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""
@@ -188,35 +146,26 @@ class Model:
         self.replace(made, array)
         return made
 
-    def _set_payload(self, tensor: TensorProto, data: wire.Chunk) -> None:
+    def _set_payload(self, tensor: TensorProto, data: wire.Chunk, keep: Callable[[wire.Chunk], str]) -> None:
         self.drop(tensor)
         for name in (*_VALUE_FIELDS, "external_data", "data_location"):
             tensor.ClearField(name)
         if len(data) > wire.INLINE:
-            tensor.MergeFromString(wire.reference(self._keep(data)))
+            tensor.MergeFromString(wire.reference(keep(data)))
         else:
             tensor.raw_data = bytes(data)
 
     def drop(self, tensor: TensorProto) -> None:
         """Forget the values of a tensor that leaves the graph."""
-        token = _location(tensor)
-        self._payloads.pop(token, None)
-        self._scratch_maps.pop(token, None)
-        self._resident.pop(token, None)
+        self.payloads.drop(_location(tensor))
 
     def nbytes(self, tensor: TensorProto) -> int:
         """Bytes that the tensor takes in the file, its name and shape included."""
         location = _location(tensor)
-        held = self._payloads.get(location)
+        held = self.payloads.get(location)
         if held is None:
             return tensor.ByteSize()
         return tensor.ByteSize() - len(wire.reference(location)) + len(wire.raw_field(held)[0]) + len(held)
-
-    def forget_pages(self) -> None:
-        """Let the system reclaim the pages of mapped files that were read: they can be read again."""
-        for mapped in (*self._maps.values(), *self._scratch_maps.values()):
-            if hasattr(mmap, "MADV_DONTNEED"):
-                mapped.madvise(mmap.MADV_DONTNEED)
 
     # writing ------------------------------------------------------------------------------------
 
@@ -230,12 +179,11 @@ class Model:
             data = self.proto.SerializeToString(deterministic=True)
         except EncodeError as error:
             raise OutputError(f"cannot write {path}: the graph itself is larger than protobuf's 2 GB") from error
-        held = sum(map(len, self._payloads.values()))
-        if self.external or len(data) + held > PROTOBUF_LIMIT - 2**20:
+        if self.external or len(data) + self.payloads.nbytes > PROTOBUF_LIMIT - 2**20:
             data = self._externalised(path)
             write(path, [data])
         else:
-            write(path, self._released(wire.put_back(memoryview(data), self._payloads.__getitem__)))
+            write(path, self.payloads.released(wire.put_back(memoryview(data), self.payloads.__getitem__)))
 
     def _externalised(self, path: Path) -> bytes:
         copy = ModelProto()
@@ -243,28 +191,21 @@ class Model:
         layout = list(self._layout(copy))
         digest = hashlib.sha256()
         parts = [part for _, _, padding, payload in layout for part in (padding, payload)]
-        for part in self._released(parts):
+        for part in self.payloads.released(parts):
             digest.update(part)
         companion = path.with_name(f"{path.stem}.{digest.hexdigest()[:8]}.data")
         for tensor, offset, _, payload in layout:
             del tensor.external_data[:]
             for key, value in (("location", companion.name), ("offset", offset), ("length", len(payload))):
                 tensor.external_data.add(key=key, value=str(value))
-        write(companion, self._released(parts))
+        write(companion, self.payloads.released(parts))
         return copy.SerializeToString(deterministic=True)
-
-    def _released(self, chunks: Iterable[wire.Chunk]) -> Iterator[wire.Chunk]:
-        """The chunks, with the pages of each large one given back once it was used."""
-        for chunk in chunks:
-            yield chunk
-            if len(chunk) > 1 << 20:
-                self.forget_pages()
 
     def _layout(self, proto: ModelProto) -> Iterator[tuple[TensorProto, int, bytes, wire.Chunk]]:
         """(tensor, offset, padding before it, bytes) of the external file; large ones on page boundaries."""
         at = 0
         for tensor in tensors_of(proto):
-            payload = self._payloads.get(_location(tensor))
+            payload = self.payloads.get(_location(tensor))
             if payload is None:
                 continue
             padding = -at % (4096 if len(payload) >= 65536 else 64)
@@ -295,7 +236,7 @@ class Model:
 
     def companions(self) -> list[Path]:
         """The external data files that the model was loaded with."""
-        return [file for file in self._maps if file != self.path]
+        return [file for file in self.payloads.files if file != self.path]
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
             WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,
                         weight.zeros(array), None, encoding, size, size)
         )  # fmt: skip
-        model.forget_pages()
+        model.payloads.forget_pages()
     for group in planted_in(model):
         array = group.array(model)
         size = group.nbytes(model)
@@ -105,7 +105,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
             WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size, zeros, None,
                         stored, size, size)
         )  # fmt: skip
-        model.forget_pages()
+        model.payloads.forget_pages()
     return found
 
 

@@ -442,13 +442,13 @@ def test_a_model_over_the_protobuf_limit_gets_external_data(tmp_path, monkeypatc
 def test_new_tensors_beyond_the_budget_go_to_a_scratch_file(tmp_path, monkeypatch):
     (tmp_path / "m.onnx").write_bytes(mlp(sizes=(64, 64, 64)).SerializeToString())
     opened = Model.load(tmp_path / "m.onnx")
-    opened.scratch = tmp_path
-    monkeypatch.setattr("onnxprune.model.RESIDENT", 20_000)
+    opened.payloads.scratch = tmp_path
+    monkeypatch.setattr("onnxprune.payloads.RESIDENT", 20_000)
     weights = [t for t in opened.proto.graph.initializer if t.name.endswith("weight")]
     for number, tensor in enumerate(weights):
         opened.replace(tensor, np.full((64, 64), number, np.float32))
-    assert len(opened._resident) == 1
-    opened.forget_pages()
+    assert len(opened.payloads._resident) == 1
+    opened.payloads.forget_pages()
     opened.save(tmp_path / "o.onnx")
     assert [numpy_helper.to_array(t).max() for t in onnx.load(tmp_path / "o.onnx").graph.initializer[::2]] == [0, 1]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "o.onnx"]

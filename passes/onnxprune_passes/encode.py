@@ -124,7 +124,7 @@ class Encode(Pass):
         else:
             return
         change.modified = True
-        model.forget_pages()
+        model.payloads.forget_pages()
 
     def _values(self, weight: Weight) -> Values:
         form = VALUES[self.values]

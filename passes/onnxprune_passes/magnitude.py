@@ -127,7 +127,7 @@ class Magnitude(Pass):
                 weight.set_array(model, pruned)
                 change.modified = True
             del array, pruned
-            model.forget_pages()
+            model.payloads.forget_pages()
         return change
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
@@ -169,7 +169,7 @@ class Magnitude(Pass):
         for weight, _ in shares:
             for chunk in weight.magnitude_chunks(weight.array(model)):
                 yield chunk.astype(np.float64) if wide else chunk
-            model.forget_pages()
+            model.payloads.forget_pages()
 
     def _prune(self, weight: Weight, array: Array, share: float | None) -> Array:
         """The pruned values of one weight."""

@@ -231,13 +231,24 @@ def _set_quantisation(weight: Weight, uses: list[_Use]) -> None:
         weight.fixed = error or "its readers disagree on its zero point"
         return
     zero = first.zero if first.zero is not None else np.zeros(1, numpy_dtype(weight.element))
-    weight.scale, weight.zero, weight.scale_axis = first.scale, zero, first.axis
-    for values in (weight.scale, weight.zero):
-        fits = first.axis is not None and values is not None and values.size == weight.shape[first.axis]
-        if values is not None and values.size != 1 and not fits:
-            weight.fixed = "its scale does not fit its shape"
-    if zero.size and (zero == zero.reshape(-1)[0]).all():  # symmetric: one zero point for all channels
-        weight.zero = zero.reshape(-1)[:1]
+    weight.zero = _aligned(weight, zero, first.axis)
+    weight.scale = None if first.scale is None else _aligned(weight, first.scale, first.axis)
+    if weight.zero is None or (weight.scale is None) != (first.scale is None):
+        weight.fixed = "its scale does not fit its shape"
+    elif weight.zero.size and (weight.zero == weight.zero.flat[0]).all():  # symmetric: one for all channels
+        weight.zero = weight.zero.reshape(-1)[0]
+
+
+def _aligned(weight: Weight, values: Array, axis: int | None) -> Array | None:
+    """Scales or zero points in a shape that broadcasts over the weight, or None where they do not fit."""
+    if values.size == 1:
+        return values.reshape(())
+    recurrent = weight.kind in ("lstm", "gru", "rnn") and len(weight.shape) == 3  # [directions, in, gates]
+    if recurrent and values.shape in ((weight.shape[0],), (weight.shape[0], weight.shape[2])):
+        return values.reshape(weight.shape[0], 1, -1)
+    if axis is None or values.size != weight.shape[axis]:
+        return None
+    return values.reshape([-1 if a == axis else 1 for a in range(len(weight.shape))])
 
 
 def _same(a: _Quantisation, b: _Quantisation) -> bool:

@@ -115,6 +115,7 @@ BIASES: dict[tuple[str, str], frozenset[int]] = {
     (_MS, "FusedConv"): frozenset({2}),
     (_MS, "FusedGemm"): frozenset({2}),
     (_MS, "Attention"): frozenset({2}),
+    (_MS, "DynamicQuantizeLSTM"): frozenset({3}),
 }
 NORMS = frozenset({
     "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",

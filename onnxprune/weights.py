@@ -31,7 +31,7 @@ class Weight:
         reason: why it is left alone unless it is named in full; None for what is pruned by default.
         fixed: why it can never be pruned; None otherwise.
         overridable: a caller may pass another value for it, so it has to stay a plain initializer.
-        scale, zero: the quantisation of an int8/uint8 weight along `scale_axis`.
+        scale, zero: the quantisation of an int8/uint8 weight, in shapes that broadcast over it.
     """
 
     name: str
@@ -50,7 +50,6 @@ class Weight:
     overridable: bool = False
     scale: Array | None = None
     zero: Array | None = None
-    scale_axis: int | None = None
 
     @property
     def size(self) -> int:
@@ -99,16 +98,7 @@ class Weight:
     def zero_value(self) -> Array:
         """What a pruned entry holds, in the weight's own type: 0, or the zero point (broadcastable)."""
         dtype = numpy_dtype(self.element)
-        if self.zero is None:
-            return np.zeros((), dtype)
-        return self._along_axis(self.zero).astype(dtype)
-
-    def _along_axis(self, values: Array) -> Array:
-        if values.size == 1 or self.scale_axis is None:
-            return values.reshape(())
-        shape = [1] * len(self.shape)
-        shape[self.scale_axis] = -1
-        return values.reshape(shape)
+        return np.zeros((), dtype) if self.zero is None else self.zero.astype(dtype)
 
     def magnitudes(self, array: Array) -> Array:
         """|w| of every entry, of the dequantised value where there is a scale: float32, or float64 for fp64.
@@ -118,7 +108,7 @@ class Weight:
         """
         if self.element in QUANTISED:
             distance = np.abs(array.astype(np.float32) - self.zero_value.astype(np.float32))
-            return distance if self.scale is None else distance * self._along_axis(self.scale).astype(np.float32)
+            return distance if self.scale is None else distance * self.scale.astype(np.float32)
         wide = np.float64 if self.element == TensorProto.DOUBLE else np.float32
         scores = np.abs(array.astype(wide, copy=False))
         if scores.size and not np.isfinite(scores.max()):

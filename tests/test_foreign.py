@@ -83,3 +83,34 @@ def test_a_name_that_an_inner_body_binds_again_is_written_by_no_node(tmp_path):
     main = scopes_of(onnx.load(tmp_path / "c.onnx"))[0]
     assert "w" in main.initializers
     assert np.count_nonzero(numpy_helper.to_array(main.initializers["w"])) == 512
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_quantised_lstm_has_a_scale_for_each_direction(tmp_path, per_channel):
+    rng = np.random.default_rng(0)
+    hidden, into = 16, 24
+    params = (2, 4 * hidden) if per_channel else (2,)
+    held = {
+        "w": rng.integers(-127, 128, (2, into, 4 * hidden), np.int8),
+        "r": rng.integers(-127, 128, (2, hidden, 4 * hidden), np.int8),
+        "b": normal(2, 8 * hidden),
+        "ws": rng.uniform(0.005, 0.02, params).astype(np.float32),
+        "rs": rng.uniform(0.005, 0.02, params).astype(np.float32),
+        "wz": np.zeros(params, np.int8),
+        "rz": np.zeros(params, np.int8),
+    }
+    names = ["x", "w", "r", "b", "", "", "", "", "ws", "wz", "rs", "rz"]
+    made = helper.make_node(
+        "DynamicQuantizeLSTM", names, ["y"], domain="com.microsoft", direction="bidirectional", hidden_size=hidden
+    )
+    proto = model([made], [info("x", [5, 1, into])], [info("y", [5, 2, 1, hidden])], held)
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(proto, tmp_path / "m.onnx")
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", sparsity=0.75)
+    assert {w.name: w.zeros / w.total for w in result.weights} == {"w": 0.75, "r": 0.75}
+    opened = onnxprune.load(tmp_path / "m.onnx")
+    scores = np.abs(held["w"].astype(np.float32)) * held["ws"].reshape(2, 1, -1)
+    [weight] = [w for w in find(opened) if w.name == "w"]
+    np.testing.assert_array_equal(weight.magnitudes(weight.array(opened)), scores)
+    onnxprune.prune(tmp_path / "m.onnx", tmp_path / "p.onnx", sparsity=0.75)
+    assert onnxprune.verify(tmp_path / "p.onnx", tmp_path / "c.onnx").outputs[0]["max_abs"] == 0

@@ -88,10 +88,9 @@ class Builder:
 
     def zeros(self, shape: Sequence[int], fill: Array) -> str:
         """A dense tensor of `fill`."""
-        value = numpy_helper.from_array(fill.reshape(1)) if bits_of(fill.reshape(1))[0] else None
-        if value is None and fill.dtype != np.float32:
-            value = numpy_helper.from_array(fill.reshape(1))
-        extra = {} if value is None else {"value": value}
+        fill = fill.reshape(1)
+        default = fill.dtype == np.float32 and bits_of(fill)[0] == 0
+        extra = {} if default else {"value": numpy_helper.from_array(fill)}
         return self.op("ConstantOfShape", [self.constant("size", np.array(shape, np.int64))], **extra)
 
     def scatter(self, into: str, indices: str, values: str, axis: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
@@ -146,7 +147,7 @@ def _remove(model: Model, weight: Weight) -> int:
     return 0
 
 
-def _delete(entries, name: str) -> None:  # type: ignore[no-untyped-def]
+def _delete(entries: Any, name: str) -> None:
     del entries[next(i for i, entry in enumerate(entries) if entry.name == name)]
 
 

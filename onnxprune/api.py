@@ -78,9 +78,14 @@ def _beside(source: Path) -> Path:
     return source.with_name(f"{source.stem}.pruned.onnx")
 
 
-def prune(model: PathLike, out: PathLike, *, checks: dict[str, Any] | None = None, **options: Any) -> Result:
-    """Zero the smallest weights; the file stays dense. Options are those of the magnitude pass."""
-    return transform(model, out, [make_pass("decode"), make_pass("magnitude", **options)], **(checks or {}))
+def prune(model: PathLike, out: PathLike, **options: Any) -> Result:
+    """Zero the smallest weights; the file stays dense.
+
+    Options are those of the magnitude pass and of `transform`.
+    """
+    rules = {f.name for f in dataclasses.fields(pipeline.named("magnitude", registry.table()))}
+    magnitude = make_pass("magnitude", **{name: options.pop(name) for name in rules & options.keys()})
+    return transform(model, out, [make_pass("decode"), magnitude], **options)
 
 
 def encode(model: PathLike, out: PathLike, *, values: str = "exact", encoding: str = "auto", **checks: Any) -> Result:

@@ -94,8 +94,7 @@ def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None
     """Zero the smallest weights; the file stays dense."""
     from onnxprune import api
 
-    rules = {key: options.pop(key) for key in ("sparsity", "quality", "threshold", "scope", "pattern", "skip")}
-    _transform(options, lambda rest: api.prune(model, out, checks=rest, set=set_, **rules))
+    _transform(options, lambda rest: api.prune(model, out, set=set_, **rest))
 
 
 @cli.command()

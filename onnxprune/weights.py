@@ -62,16 +62,22 @@ class Weight:
         return name_of(self.element)
 
     def array(self, model: Model) -> Array:
-        """The dense values; a sparse initializer is expanded."""
+        """The dense values; a sparse initializer is expanded.
+
+        Raises:
+            ModelError: the bytes do not fit the shape, or indices and values do not fit each other.
+        """
         if isinstance(self.tensor, TensorProto):
             return model.array(self.tensor)
         values, indices = model.array(self.tensor.values), model.array(self.tensor.indices)
-        dense = np.zeros(self.size, values.dtype)
-        if indices.ndim == 2:
-            indices = np.ravel_multi_index(tuple(indices.T), self.shape)
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < self.size:
-            raise ModelError(f"the sparse initializer '{self.name}' has an index outside its shape")
-        dense[indices] = values
+        try:
+            flat = np.ravel_multi_index(tuple(indices.T), self.shape) if indices.ndim == 2 else indices
+            dense = np.zeros(self.size, values.dtype)
+            if flat.size and flat.min() < 0:  # indexing would count it from the end
+                raise IndexError(f"index {flat.min()}")  # noqa: TRY301 - one error for every fault
+            dense[flat] = values
+        except (ValueError, IndexError, TypeError, MemoryError) as error:
+            raise ModelError(f"the sparse initializer '{self.name}' is damaged: {error}") from error
         return dense.reshape(self.shape)
 
     def set_array(self, model: Model, array: Array) -> None:

@@ -114,3 +114,28 @@ def test_a_quantised_lstm_has_a_scale_for_each_direction(tmp_path, per_channel):
     np.testing.assert_array_equal(weight.magnitudes(weight.array(opened)), scores)
     onnxprune.prune(tmp_path / "m.onnx", tmp_path / "p.onnx", sparsity=0.75)
     assert onnxprune.verify(tmp_path / "p.onnx", tmp_path / "c.onnx").outputs[0]["max_abs"] == 0
+
+
+@pytest.mark.parametrize(
+    "indices", [[0, 32], [-1, 3], [0, 1, 2], [[0, 0], [0, 4]], [[0, -1], [1, 1]], [[0, 0, 0], [1, 1, 1]]]
+)
+def test_a_damaged_sparse_initializer_is_named(indices):
+    proto = model([node("MatMul", ["x", "w"], ["y"])], [info("x", ["N", 8])], [info("y", ["N", 4])])
+    sparse = proto.graph.sparse_initializer.add(dims=[8, 4])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.ones(2, np.float32), "w"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.array(indices, np.int64), "w.indices"))
+    [weight] = find(load(proto))
+    with pytest.raises(onnxprune.OnnxPruneError, match="sparse initializer 'w' is damaged"):
+        weight.array(load(proto))
+
+
+@pytest.mark.parametrize("indices", [[5, 18], [[1, 1], [4, 2]]])
+def test_a_sparse_initializer_has_linear_or_full_indices(indices):
+    proto = model([node("MatMul", ["x", "w"], ["y"])], [info("x", ["N", 8])], [info("y", ["N", 4])])
+    sparse = proto.graph.sparse_initializer.add(dims=[8, 4])
+    sparse.values.CopyFrom(numpy_helper.from_array(np.array([2, 3], np.float32), "w"))
+    sparse.indices.CopyFrom(numpy_helper.from_array(np.array(indices, np.int64), "w.indices"))
+    opened = load(proto)
+    expected = np.zeros((8, 4), np.float32)
+    expected[1, 1], expected[4, 2] = 2, 3
+    np.testing.assert_array_equal(find(opened)[0].array(opened), expected)

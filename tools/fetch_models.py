@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tarfile
@@ -19,6 +18,9 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from onnxprune import OnnxPruneError
+from onnxprune.files import staged, write
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 MANIFEST = MODELS / "manifest.json"
@@ -136,20 +138,6 @@ def _read(archive: Path, entry: Entry, member: str) -> bytes:
         raise FetchError(f"{entry.name}: {archive.name} cannot be read: {error}") from error
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
 def fault(wanted: Member, data: bytes) -> str:
     """What is wrong with the bytes of a member; empty when nothing is."""
     if len(data) != wanted.bytes:
@@ -185,7 +173,8 @@ def fetch(entry: Entry, root: Path = FETCHED) -> int:
             wrong = fault(item, data)
             if wrong:
                 raise FetchError(f"{entry.name}: {wrong}")
-            _write(target / item.file, data)
+            with staged(target / item.file) as place:
+                write(place, [data])
     return len(wanted)
 
 
@@ -223,7 +212,7 @@ def main() -> int:
             continue
         try:
             count = fetch(entry)
-        except (FetchError, OSError) as error:
+        except (FetchError, OnnxPruneError, OSError) as error:
             print(f"Error: {error}", file=sys.stderr)
             faults += 1
         else:

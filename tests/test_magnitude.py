@@ -9,7 +9,7 @@ from onnxprune import pipeline, registry
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError, WeightError
-from onnxprune_passes import Magnitude
+from onnxprune_passes import Encode, Magnitude
 from tests import builders
 from tests.builders import arrays, info, load, matmul, mlp, model, node, normal, outputs, prune, serialise, tensor
 
@@ -378,3 +378,16 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
 def test_bad_options_are_refused(options):
     with pytest.raises(OptionError):
         pipeline.create(Magnitude, options)
+
+
+def test_encoded_weights_are_named_and_their_parts_are_not():
+    opened = prune(mlp((32, 64, 16)), sparsity=0.9)
+    Encode().run(opened)
+    change = Magnitude(sparsity=0.95).run(opened)
+    assert not change.modified
+    assert change.skipped == {
+        "fc0.bias": "is a bias",
+        "fc1.bias": "is a bias",
+        "fc0.weight": "is encoded: decode the model first",
+        "fc1.weight": "is encoded: decode the model first",
+    }

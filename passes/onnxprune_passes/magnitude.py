@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from onnxprune import masks
-from onnxprune.discovery import find
 from onnxprune.dtypes import Array
+from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
@@ -107,7 +107,9 @@ class Magnitude(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        shares = self._choose(find(model), change)
+        shares = self._choose(loose_weights(model), change)
+        for group in planted_in(model):
+            change.skipped[group.name] = "is encoded: decode the model first"
         cut = None
         if self.scope == "global":
             total = sum(w.size for w, _ in shares)

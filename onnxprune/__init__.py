@@ -8,19 +8,47 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import OnnxPruneError
 
 if TYPE_CHECKING:
-    from onnxprune.api import compress, decode, encode, inspect, load, passes, prune, save, transform, verify
+    from onnxprune.api import (
+        compress,
+        decode,
+        encode,
+        inspect,
+        load,
+        pack,
+        passes,
+        prune,
+        save,
+        session,
+        transform,
+        unpack,
+        verify,
+    )  # fmt: skip
     from onnxprune.model import Model
     from onnxprune.result import Result
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
 _HOMES = dict.fromkeys(
-    ("compress", "decode", "encode", "inspect", "load", "passes", "prune", "save", "transform", "verify"),
+    (
+        "compress",
+        "decode",
+        "encode",
+        "inspect",
+        "load",
+        "pack",
+        "passes",
+        "prune",
+        "save",
+        "session",
+        "transform",
+        "unpack",
+        "verify",
+    ),
     "onnxprune.api",
 ) | {"Model": "onnxprune.model", "Result": "onnxprune.result"}
 
 __all__ = [
-    "Model", "OnnxPruneError", "Result", "compress", "decode", "encode", "inspect", "load", "passes", "prune", "save",
-    "transform", "verify",
+    "Model", "OnnxPruneError", "Result", "compress", "decode", "encode", "inspect", "load", "pack", "passes", "prune",
+    "save", "session", "transform", "unpack", "verify",
 ]  # fmt: skip
 
 

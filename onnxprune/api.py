@@ -6,27 +6,32 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 
 from onnxprune import data as data_files
-from onnxprune import pipeline, registry
+from onnxprune import packed, pipeline, registry
 from onnxprune.deviation import METRICS, compare, missed
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in, uproot
-from onnxprune.errors import ModelError, OptionError, OutputError, ToleranceMissed
+from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.result import Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, open_session, run, run_all
 from onnxprune.scopes import custom_domains
+from onnxprune.streams import Layout
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
-DEFAULT_SPARSITY = 0.5
+LOSS = 0.02
+_HALVINGS = 9
+IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
 
@@ -52,24 +57,54 @@ def compress(
     pattern: str = "",
     set: Sequence[str] = (),
     skip: Sequence[str] = (),
-    values: str = "exact",
+    values: str | Sequence[str] = "auto",
+    loss: float | None = None,
+    prefer: str = "speed",
     encoding: str = "auto",
+    tolerance: float | None = None,
     **checks: Any,
 ) -> Result:
     """Prune by magnitude, store each weight in its smallest form, verify.
 
-    Without a rule half of each weight is pruned, which Han et al. 2015 found free of loss.
-    Weights that are encoded already are decoded first. Without `out` the file is
-    `MODEL.pruned.onnx`; the rest of the keywords are those of `transform`.
+    Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
+    (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
+    value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
+    encode pass. Where the loss decides, a `tolerance` halves it until the result keeps within. The rest of the
+    keywords are those of `transform`.
     """
-    if sparsity is None and quality is None and threshold is None and ":" not in pattern:
-        sparsity = DEFAULT_SPARSITY
-    magnitude = make_pass(
-        "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
-        set=tuple(set), skip=tuple(skip),
-    )  # fmt: skip
-    encode_pass = make_pass("encode", values=values, encoding=encoding)
-    return transform(model, out or _beside(Path(model)), [make_pass("decode"), magnitude, encode_pass], **checks)
+    ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
+    form, by_name = _values(values, "auto")
+    target = out or _beside(Path(model))
+    losses = [LOSS if loss is None else loss]
+    if tolerance is not None and not (ruled and form != "auto"):
+        losses = [losses[0] / 2**step for step in range(_HALVINGS)]
+    for number, budget in enumerate(losses):
+        magnitude = make_pass(
+            "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
+            set=tuple(set), skip=tuple(skip), loss=None if ruled else budget,
+        )  # fmt: skip
+        steps = [make_pass("decode")] + ([magnitude] if ruled or form != "auto" or pattern else [])
+        steps.append(
+            make_pass(
+                "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
+                encoding=encoding,
+            )
+        )  # fmt: skip
+        try:
+            return transform(model, target, steps, tolerance=tolerance, **checks)
+        except ToleranceMissed as miss:
+            if number == len(losses) - 1 or isinstance(miss, NotVerified):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _values(values: str | Sequence[str], default: str) -> tuple[str, tuple[str, ...]]:
+    """The form for all weights, and the forms for some of them."""
+    entries = [values] if isinstance(values, str) else list(values)
+    plain = [entry for entry in entries if "=" not in entry]
+    if len(plain) > 1:
+        raise OptionError(f"values {plain[0]} and {plain[1]} contradict each other: give one, and PATTERN=FORM")
+    return (plain or [default])[0], tuple(entry for entry in entries if "=" in entry)
 
 
 def _beside(source: Path) -> Path:
@@ -88,9 +123,14 @@ def prune(model: PathLike, out: PathLike, **options: Any) -> Result:
     return transform(model, out, [make_pass("decode"), magnitude], **options)
 
 
-def encode(model: PathLike, out: PathLike, *, values: str = "exact", encoding: str = "auto", **checks: Any) -> Result:
-    """Store each weight in its smallest form, as it is."""
-    return transform(model, out, [make_pass("encode", values=values, encoding=encoding)], **checks)
+def encode(
+    model: PathLike, out: PathLike, *, values: str | Sequence[str] = "exact", loss: float | None = None,
+    prefer: str = "speed", encoding: str = "auto", **checks: Any,
+) -> Result:  # fmt: skip
+    """Store each weight in its smallest form: as it is, or with other values than exact within their loss."""
+    form, by_name = _values(values, "exact")
+    step = make_pass("encode", values=form, set=by_name, loss=loss, keep_zeros=True, prefer=prefer, encoding=encoding)
+    return transform(model, out, [step], **checks)
 
 
 def decode(model: PathLike, out: PathLike, **checks: Any) -> Result:
@@ -173,6 +213,49 @@ def transform(
         notes=[note for change in changes for note in change.notes],
         versions=versions(),
     )
+
+
+def pack(model: PathLike, out: PathLike, *, layouts: Mapping[str, Layout] | None = None) -> packed.Sizes:
+    """Write a model and its external data as one small file; see `packed.pack`."""
+    return packed.pack(Path(model), Path(out), layouts)
+
+
+def unpack(model: PathLike, out: PathLike) -> packed.Sizes:
+    """Restore a packed model byte for byte; see `packed.unpack`."""
+    return packed.unpack(Path(model), Path(out))
+
+
+def session(
+    model: PathLike,
+    *,
+    providers: Sequence[Any] = ("CPUExecutionProvider",),
+    sess_options: ort.SessionOptions | None = None,
+    **options: Any,
+) -> ort.InferenceSession:
+    """An ONNX Runtime session for a model, packed or not; the keywords are those of `InferenceSession`.
+
+    A packed model is restored in memory, or in a temporary folder where it is large or has external data.
+
+    Raises:
+        PackedError: the packed file is damaged.
+        RuntimeFailure: ONNX Runtime does not load the model.
+    """
+
+    def opened(source: str | bytes) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(source, sess_options, providers=list(providers), **options)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(model)}: {error}") from error
+
+    if not packed.is_packed(model):
+        return opened(os.fspath(model))
+    held = packed.Packed(Path(model))
+    if len(held.files) == 1 and held.nbytes <= IN_MEMORY:
+        return opened(held.model_bytes())
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        place = Path(folder) / "model.onnx"
+        packed.unpack(Path(model), place)
+        return opened(os.fspath(place))
 
 
 def inspect(model: PathLike) -> list[dict[str, Any]]:
@@ -271,5 +354,5 @@ def _verified(
 
 def _unverified(reason: str, tolerance: float | None) -> Deviation:
     if tolerance is not None:
-        raise ToleranceMissed(f"the tolerance cannot be checked: {reason}")
+        raise NotVerified(f"the tolerance cannot be checked: {reason}")
     return Deviation("none", reason=reason)

@@ -17,6 +17,7 @@ from onnxprune.errors import OnnxPruneError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from onnxprune.packed import Sizes
     from onnxprune.result import Result
 
 _FILE = click.Path(path_type=Path)
@@ -29,7 +30,6 @@ _metric = click.option(
     "--metric", default="agreement", show_default=True, help="agreement, cosine (1 - value) or sqnr (dB, at least)."
 )
 _json_report = click.option("--json", "json_file", type=_FILE, help="Write all facts to this file.")
-_values = click.option("--values", default="exact", show_default=True, help="exact, or half (float16).")
 _encoding = click.option(
     "--encoding", default="auto", show_default=True, help="auto, graph (self-decoding), coo, dense, or one form's name."
 )
@@ -42,6 +42,23 @@ def _stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
         return function
 
     return apply
+
+
+_FORMS = (
+    "exact, half, shared:BITS, int8, int8:BITS, int4, or auto (within the loss); PATTERN=FORM for some; repeatable."
+)
+
+
+def _values(default: str) -> Callable[..., Any]:
+    return _stack(
+        click.option(
+            "--values", multiple=True, default=(default,), metavar="FORM", help=f"{_FORMS}  [default: {default}]"
+        ),
+        click.option("--loss", type=float, help="Squared error over energy, summed over the weights.  [default: 0.02]"),
+        click.option(
+            "--prefer", default="speed", show_default=True, help="speed (fast kernels, fast loading) or size."
+        ),
+    )
 
 
 _checks = _stack(
@@ -75,11 +92,11 @@ def cli() -> None:
 @_model
 @click.option("-o", "--out", type=_FILE, help="The file to write.  [default: MODEL.pruned.onnx beside the model]")
 @_rules
-@_values
+@_values("auto")
 @_encoding
 @_checks
 def compress(model: Path, out: Path | None, set_: tuple[str, ...], **options: Any) -> None:
-    """Prune, encode and verify a model. Without a rule half of each weight is pruned."""
+    """Prune, encode and verify a model. Without a rule it loses what --loss allows."""
     from onnxprune import api
 
     _transform(options, lambda rest: api.compress(model, out, set=set_, **rest))
@@ -100,7 +117,7 @@ def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None
 @cli.command()
 @_model
 @_out
-@_values
+@_values("exact")
 @_encoding
 @_checks
 def encode(model: Path, out: Path, **options: Any) -> None:
@@ -166,6 +183,31 @@ def verify(original: Path, result: Path, as_json: bool, **options: Any) -> None:
         report.show_deviation(_console(), deviation)
     if deviation.source == "none":
         _warn(deviation.reason)
+
+
+@cli.command()
+@_model
+@_out
+def pack(model: Path, out: Path) -> None:
+    """Write a model and its external data as one small file for storage and transport."""
+    from onnxprune import api
+
+    _show_sizes(api.pack(model, out), out)
+
+
+@cli.command()
+@_model
+@_out
+def unpack(model: Path, out: Path) -> None:
+    """Restore a packed model byte for byte."""
+    from onnxprune import api
+
+    _show_sizes(api.unpack(model, out), out)
+
+
+def _show_sizes(sizes: Sizes, out: Path) -> None:
+    small, large = sorted((sizes.before, sizes.after))
+    click.echo(f"{out}: {sizes.before:,} -> {sizes.after:,} bytes, ratio {large / small:.2f}")
 
 
 @cli.command()

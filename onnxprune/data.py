@@ -41,7 +41,10 @@ def load(path: Path, inputs: list[Input], samples: int | None = None) -> tuple[l
     step = _step(path, inputs, whole, count)
     usable = count - count % step if any(_fixed(i) for i in inputs if not whole[i.name]) else count
     feeds: list[Feeds] = [
-        {i.name: arrays[i.name][at] if whole[i.name] else arrays[i.name][at : min(at + step, count)] for i in inputs}
+        {
+            i.name: arrays[i.name][at, ...] if whole[i.name] else arrays[i.name][at : min(at + step, count)]
+            for i in inputs
+        }
         for at in range(0, usable, step)
     ]
     return feeds, usable

@@ -6,9 +6,11 @@ OnnxPruneError            exit code 1: the input or the request is bad
 ├── OptionError           an option's value is out of range, or options contradict each other
 ├── DataError             --data does not fit the model's inputs
 ├── OutputError           the output cannot be written
+├── PackedError           a packed model is damaged, of a newer version, or a model cannot be packed
 ├── PassError             a pass is unknown, clashes with another provider's, or failed
 ├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
 └── ToleranceMissed       exit code 3: a check ran, and the result missed it
+    └── NotVerified       a check was asked for and could not be run
 """
 
 from __future__ import annotations
@@ -40,6 +42,10 @@ class OutputError(OnnxPruneError):
     """The output cannot be written."""
 
 
+class PackedError(OnnxPruneError):
+    """A packed model is damaged or of a newer version, or a model cannot be packed."""
+
+
 class PassError(OnnxPruneError):
     """A pass is unknown, clashes with another provider's, or failed."""
 
@@ -52,3 +58,7 @@ class ToleranceMissed(OnnxPruneError):
     """A check ran, and the result missed it."""
 
     exit_code = 3
+
+
+class NotVerified(ToleranceMissed):
+    """A check was asked for and could not be run."""

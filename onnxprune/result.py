@@ -100,7 +100,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
         array = group.array(model)
         size = group.nbytes(model)
         zeros = int(np.count_nonzero(array == group.fill))
-        stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.values}"
+        stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.stored_as}"
         found.append(
             WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size, zeros, None,
                         stored, size, size)

@@ -58,7 +58,8 @@ def test_compress_writes_beside_the_model(model):
     assert "smaller" in result.stdout
     assert written.stat().st_size < model.stat().st_size
     assert model.read_bytes() == before
-    call("decode", written, "-o", model.with_name("d.onnx"))
+    call("compress", model, "-o", model.with_name("h.onnx"), "--sparsity", "0.5", "--values", "exact")
+    call("decode", model.with_name("h.onnx"), "-o", model.with_name("d.onnx"))
     assert zeros(model.with_name("d.onnx")) == 64 * 128 // 2
 
 
@@ -194,9 +195,9 @@ def test_public_names():
 
 
 def test_the_error_tree_is_drawn_as_it_is():
-    drawn = re.findall(r"^(?:├── |└── |)(\w+) {2,}", errors.__doc__, re.MULTILINE)
+    drawn = re.findall(r"^(?: {4})?(?:├── |└── |)(\w+) {2,}", errors.__doc__, re.MULTILINE)
     defined = [c.__name__ for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
     assert sorted(drawn) == sorted(defined)
     for kind in (getattr(errors, name) for name in drawn):
         assert issubclass(kind, errors.OnnxPruneError)
-        assert kind.exit_code == (3 if kind is errors.ToleranceMissed else 1)
+        assert kind.exit_code == (3 if issubclass(kind, errors.ToleranceMissed) else 1)

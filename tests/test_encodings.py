@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from onnxprune import api, opset
 from onnxprune.discovery import find
 from onnxprune.dtypes import bits_of
-from onnxprune.encodings import GRAPH, VALUES, Sparse
+from onnxprune.encodings import GRAPH, Sparse, form_of
 from onnxprune.encodings.graft import loose_weights, opset_of, plant, planted_in, prepare
 from onnxprune.encodings.rows import Rows
 from onnxprune.scopes import scopes_of
@@ -107,21 +107,20 @@ def test_unpack_restores_what_pack_packed(encoding, case):
     array, fill = case
     sparse = Sparse.of(array, fill)
     same(sparse.expand(), array)
-    parts, kept = encoding.pack(sparse)
-    positions, values = encoding.unpack(parts, kept, array.shape)
+    parts = encoding.pack(sparse)
+    positions, values = encoding.unpack(parts, array.shape)
     dense = np.full(array.size, fill)
     dense[positions] = values
     same(dense.reshape(array.shape), array)
-    size = sum(p.nbytes for p in parts.values()) + kept.nbytes
-    assert encoding.payload(sparse, array.itemsize) == size
+    assert encoding.payload(sparse) == sum(p.nbytes for p in parts.values())
 
 
 @given(case=weights())
 def test_rows_may_be_written_in_any_order(case):
     """A runtime that scatters in parallel may write padding first or last."""
     array, fill = case
-    parts, kept = Rows().pack(Sparse.of(array, fill))
-    positions, values = Rows().unpack(parts, kept, array.shape)
+    parts = Rows().pack(Sparse.of(array, fill))
+    positions, values = Rows().unpack(parts, array.shape)
     dense = np.full(array.size, fill)
     dense[positions[::-1]] = values[::-1]
     same(dense.reshape(array.shape), array)
@@ -145,9 +144,12 @@ def decoded_by_runtime(cases, encoding, version, values="exact"):
     opened = load(model(nodes, [info("x", [1])], [*outs, info("z", [1])], held, version))
     for weight in find(opened):
         array, fill = cases[int(weight.value[1:])]
-        graft = prepare(opened, weight, Sparse.of(array, fill), encoding, VALUES[values], f"~{weight.value}")
-        assert graft is not None
-        plant(opened, weight, graft)
+        form = form_of(values)
+        weight.zero = fill if fill.any() else None
+        coded = form.code(weight, array, None)
+        assert coded is not None
+        sparse = Sparse.of(coded.carrier, coded.fill, coded.book)
+        plant(opened, weight, prepare(opened, weight, coded, sparse, encoding, form, f"~{weight.value}"))
     by_name = {p.name: p.array(opened) for p in planted_in(opened)}
     assert by_name
     got = run(serialise(opened), {"x": np.zeros(1, np.float32)})

@@ -36,7 +36,7 @@ def test_a_function_takes_transposition_from_its_caller(tmp_path, default):
     [weight] = find(load(proto))
     assert (weight.out_axis, weight.in_axes) == (0, (1,))
     onnx.save(proto, tmp_path / "m.onnx")
-    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", pattern="2:4")
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", pattern="2:4", values="exact")
     assert result.weights[0].zeros == 1024
 
 
@@ -46,7 +46,7 @@ def test_a_function_takes_a_constant_from_its_caller(tmp_path):
     proto = called(body, {"a": numpy_helper.from_array(normal(32, 64))}, {})
     assert find(load(proto)) == []
     onnx.save(proto, tmp_path / "m.onnx")
-    onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx")
+    onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", values="exact", sparsity=0.5)
 
 
 def branch(name, held):
@@ -68,7 +68,7 @@ def conditional(outer):
 
 def test_weights_below_an_unnamed_node_keep_their_names_when_nodes_come_before_it(tmp_path):
     onnx.save(conditional(0), tmp_path / "m.onnx")
-    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx")
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", values="exact", sparsity=0.5)
     facts = {w.name: (w.zeros, w.encoding) for w in result.weights}
     expected = (512, "bitmask")
     assert facts == {"v": expected, "If(z).then_branch/w": expected, "If(z).else_branch/w": expected}
@@ -76,7 +76,9 @@ def test_weights_below_an_unnamed_node_keep_their_names_when_nodes_come_before_i
 
 def test_a_name_that_an_inner_body_binds_again_is_written_by_no_node(tmp_path):
     onnx.save(conditional(1), tmp_path / "m.onnx")
-    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", encoding="graph")
+    result = onnxprune.compress(
+        tmp_path / "m.onnx", tmp_path / "c.onnx", encoding="graph", values="exact", sparsity=0.5
+    )
     assert {w.name: w.encoding for w in result.weights} == {
         "v": "bitmask", "w": "dense", "If(z).then_branch/w": "dense",
     }  # fmt: skip

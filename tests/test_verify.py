@@ -269,7 +269,7 @@ def test_custom_operators_go_on_unverified(tmp_path):
     proto.graph.node.add(op_type="Sparkle", domain="acme", input=["y"], output=["z"])
     proto.graph.output[0].name = "z"
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    result = api.compress(tmp_path / "m.onnx", tmp_path / "o.onnx")
+    result = api.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", sparsity=0.5)
     assert (result.deviation.source, "acme" in result.deviation.reason) == ("none", True)
     assert result.weights[0].zeros == 256
     with pytest.raises(ToleranceMissed, match="cannot be checked"):

@@ -5,8 +5,8 @@ from onnxprune.encodings.bitmask import Bitmask
 from onnxprune.encodings.dense import Dense
 from onnxprune.encodings.flat import Flat
 from onnxprune.encodings.rows import Rows
-from onnxprune.encodings.values import VALUES, Values
+from onnxprune.encodings.values import FORMS, Coded, Values, form_of
 
 GRAPH: dict[str, Encoding] = {encoding.name: encoding for encoding in (Flat(), Rows(), Bitmask(), Dense())}
 
-__all__ = ["GRAPH", "VALUES", "Encoding", "Sparse", "Values"]
+__all__ = ["FORMS", "GRAPH", "Coded", "Encoding", "Sparse", "Values", "form_of"]

@@ -23,34 +23,44 @@ class Sparse:
         shape: of the tensor.
         fill: the scalar that every other entry holds.
         positions: ascending flat indices of the kept entries, never empty.
-        values: their values.
+        values: their values, or where there is a book their codes.
+        book: the value of each code, its first one the fill; None where values are themselves.
     """
 
     shape: tuple[int, ...]
     fill: Array
     positions: Array
     values: Array
+    book: Array | None = None
 
     @classmethod
-    def of(cls, array: Array, fill: Array) -> Sparse:
-        """Entries are compared bit for bit, so that -0.0 and NaN payloads come back as they were."""
+    def of(cls, array: Array, fill: Array, book: Array | None = None) -> Sparse:
+        """The kept entries of a dense tensor, of codes where there is a book: code 0 is not kept.
+
+        Entries are compared bit for bit, so that -0.0 and NaN payloads come back as they were.
+        """
         flat = np.ascontiguousarray(array).reshape(-1)
         bits = bits_of(flat)
-        zero = bits_of(fill.reshape(1))[0]
+        zero = 0 if book is not None else bits_of(fill.reshape(1))[0]
         positions = np.flatnonzero(bits if zero == 0 else bits != zero)
         if not len(positions):
             positions = np.zeros(1, np.int64)
         values = flat[positions]
-        return cls(array.shape, fill, positions.astype(index_type(flat.size)[1], copy=False), values)
+        return cls(array.shape, fill, positions.astype(index_type(flat.size)[1], copy=False), values, book)
 
     @property
     def size(self) -> int:
         """Number of entries, kept or not."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def fill_stored(self) -> Array:
+        """What stands for the fill among the values: itself, or code 0."""
+        return self.fill if self.book is None else np.zeros((), self.values.dtype)
+
     def expand(self) -> Array:
-        """The dense tensor."""
-        out = np.full(self.size, self.fill)
+        """The dense tensor, of codes where there is a book."""
+        out = np.full(self.size, self.fill_stored)
         out[self.positions] = self.values
         return out.reshape(self.shape)
 
@@ -72,8 +82,10 @@ class Builder:
     declared: list[ValueInfoProto] = field(default_factory=list)
 
     def constant(self, name: str, array: Array | np.generic | Sequence[int]) -> str:
-        """A stored array."""
-        self.constants[self.prefix + name] = np.asarray(array)
+        """A stored array; the same name stands for the same array."""
+        made = np.asarray(array)
+        kept = self.constants.setdefault(self.prefix + name, made)
+        assert kept is made or (kept.dtype == made.dtype and np.array_equal(kept, made)), name
         return self.prefix + name
 
     def op(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
@@ -98,9 +110,9 @@ class Builder:
         kind = "ScatterElements" if self.opset >= SCATTER_ELEMENTS else "Scatter"
         return self.op(kind, [into, indices, values], **({"axis": axis} if axis else {}))
 
-    def reshape(self, value: str, shape: Sequence[int]) -> str:
+    def reshape(self, value: str, shape: Sequence[int], name: str = "shape") -> str:
         """The same entries in another shape."""
-        return self.op("Reshape", [value, self.constant("shape", np.array(shape, np.int64))])
+        return self.op("Reshape", [value, self.constant(name, np.array(shape, np.int64))])
 
     def finish(self) -> None:
         """Let the last node write the weight."""
@@ -112,7 +124,7 @@ SCATTER_ELEMENTS = 11  # the opset that renamed Scatter
 
 
 class Encoding(ABC):
-    """One way to store the positions of a sparse tensor.
+    """One way to store the positions and the values of a sparse tensor.
 
     `pack` and `unpack` are numpy and inverse to each other; `emit` writes the nodes that do what
     `unpack` does inside ONNX Runtime, from the same parts.
@@ -123,24 +135,24 @@ class Encoding(ABC):
     declares: ClassVar[bool] = False  # needs `Builder.declare`, which has no effect inside a function
 
     @abstractmethod
-    def payload(self, sparse: Sparse, itemsize: int) -> int:
-        """Bytes of the packed arrays with values of `itemsize` bytes, without packing."""
+    def payload(self, sparse: Sparse) -> int:
+        """Bytes of the packed arrays, without packing."""
 
-    def least(self, sparse: Sparse, itemsize: int) -> int:
+    def least(self, sparse: Sparse) -> int:
         """A bound below `payload` that costs no pass over the positions."""
-        return self.payload(sparse, itemsize)
+        return self.payload(sparse)
 
     @abstractmethod
-    def pack(self, sparse: Sparse) -> tuple[Parts, Array]:
-        """Position arrays by name, and the values in the order and shape that they need."""
+    def pack(self, sparse: Sparse) -> Parts:
+        """Every stored array by name."""
 
     @abstractmethod
-    def unpack(self, parts: Mapping[str, Array], values: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """(flat positions, values) to write over a tensor of the fill value."""
 
     @abstractmethod
-    def emit(self, build: Builder, parts: Parts, values: str, shape: tuple[int, ...], fill: Array) -> None:
-        """The nodes that decode `parts` and the value named `values`."""
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+        """The nodes that decode `parts`; returns the name of the dense tensor."""
 
 
 def index_type(size: int) -> tuple[int, type]:

@@ -12,6 +12,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.dtypes import Array
+from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse
 
 _BIT_SHIFT = 11
@@ -24,21 +25,22 @@ class Bitmask(Encoding):
     opset = 9
     declares = True
 
-    def payload(self, sparse: Sparse, itemsize: int) -> int:
+    def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        return -(-sparse.size // 8) + len(sparse.positions) * itemsize
+        return -(-sparse.size // 8) + words.values_bytes(sparse, len(sparse.positions))
 
-    def pack(self, sparse: Sparse) -> tuple[Parts, Array]:
+    def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
         kept = np.zeros(sparse.size, bool)
         kept[sparse.positions] = True
-        return {"bits": np.packbits(kept).reshape(-1, 1)}, sparse.values
+        return {"bits": np.packbits(kept).reshape(-1, 1)} | words.pack_values(sparse, sparse.values)
 
-    def unpack(self, parts: Mapping[str, Array], values: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
-        return np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1))), values
+        at = np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1)))
+        return at, words.unpack_values(parts).reshape(-1)[: len(at)]
 
-    def emit(self, build: Builder, parts: Parts, values: str, shape: tuple[int, ...], fill: Array) -> None:
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
         """See `Encoding.emit`."""
         packed = build.constant("bits", parts["bits"])
         if build.opset >= _BIT_SHIFT:
@@ -52,9 +54,10 @@ class Bitmask(Encoding):
             two = build.constant("two", np.int32(2))
             even = build.op("Mul", [build.op("Div", [shifted, two]), two])
             bits = build.op("Sub", [shifted, even])
-        flat = build.constant("flat", [-1])
-        found = build.op("NonZero", [build.op("Reshape", [bits, flat])])
-        build.declare(found, TensorProto.INT64, [1, int(np.unpackbits(parts["bits"]).sum())])
-        indices = build.op("Reshape", [found, flat])
+        count = int(np.unpackbits(parts["bits"]).sum())
+        found = build.op("NonZero", [build.reshape(bits, [-1], "flat")])
+        build.declare(found, TensorProto.INT64, [1, count])
+        indices = build.reshape(found, [-1], "flat")
         size = int(np.prod(shape, dtype=np.int64))
-        build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)
+        values = words.emit_values(build, parts, (count,))
+        return build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)

@@ -1,4 +1,4 @@
-"""dense: every value where it is. Exact, it is a plain initializer; with half values a Cast follows."""
+"""dense: every value where it is. Exact, it is a plain initializer; with a book the zero has a code like any other."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxprune.dtypes import Array
+from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse
 
 
@@ -16,17 +17,21 @@ class Dense(Encoding):
     name = "dense"
     opset = 1
 
-    def payload(self, sparse: Sparse, itemsize: int) -> int:
+    def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        return sparse.size * itemsize
+        return words.values_bytes(sparse, sparse.size)
 
-    def pack(self, sparse: Sparse) -> tuple[Parts, Array]:
+    def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
-        return {}, sparse.expand()
+        values = sparse.expand()
+        return words.pack_values(sparse, values if sparse.book is None else values.reshape(-1))
 
-    def unpack(self, parts: Mapping[str, Array], values: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
-        return np.arange(values.size), values.reshape(-1)
+        values = words.unpack_values(parts).reshape(-1)
+        size = int(np.prod(shape, dtype=np.int64))
+        return np.arange(size), values[:size]
 
-    def emit(self, build: Builder, parts: Parts, values: str, shape: tuple[int, ...], fill: Array) -> None:
-        """See `Encoding.emit`: the node that restores the values has done it all."""
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+        """See `Encoding.emit`."""
+        return words.emit_values(build, parts, shape)

@@ -7,38 +7,69 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxprune.dtypes import Array
+from onnxprune.encodings import gaps as gap
+from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse, index_type
-from onnxprune.encodings.gaps import fillers, to_gaps
 
 
 class Flat(Encoding):
-    """Gaps between the kept entries of the flattened tensor."""
+    """Gaps between the kept entries of the flattened tensor, apart from the values or with their codes."""
 
     name = "flat"
     opset = 11
 
-    def least(self, sparse: Sparse, itemsize: int) -> int:
+    def least(self, sparse: Sparse) -> int:
         """See `Encoding.least`."""
-        return len(sparse.positions) * (1 + itemsize)
+        kept = len(sparse.positions)
+        if sparse.book is None:
+            return kept + words.values_bytes(sparse, kept)
+        return words.layout_for(len(sparse.book) * 2, kept).nbytes(kept)
 
-    def payload(self, sparse: Sparse, itemsize: int) -> int:
+    def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
         distances = np.diff(sparse.positions, prepend=0)
-        return (len(distances) + int(fillers(distances).sum())) * (1 + itemsize)
+        entries = len(distances) + int(gap.fillers(distances).sum())
+        apart = entries + words.values_bytes(sparse, entries)
+        if sparse.book is None:
+            return apart
+        return min(apart, gap.joint_for(distances, len(sparse.book)).nbytes + sparse.book.nbytes)
 
-    def pack(self, sparse: Sparse) -> tuple[Parts, Array]:
+    def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
-        gaps, values = to_gaps(np.diff(sparse.positions, prepend=0), sparse.values, sparse.fill)
-        return {"gaps": gaps}, values
+        distances = np.diff(sparse.positions, prepend=0)
+        if sparse.book is not None:
+            joint = gap.joint_for(distances, len(sparse.book))
+            if joint.nbytes + sparse.book.nbytes == self.payload(sparse):
+                return _joined(sparse, distances, joint)
+        runs, values = gap.to_gaps(distances, sparse.values, sparse.fill_stored)
+        return {"gaps": runs} | words.pack_values(sparse, values)
 
-    def unpack(self, parts: Mapping[str, Array], values: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
-        return np.cumsum(parts["gaps"], dtype=np.int64), values
+        if "symbols" in parts:
+            runs, values = gap.unpack(parts)
+            return np.cumsum(runs), values
+        at = np.cumsum(parts["gaps"], dtype=np.int64)
+        return at, words.unpack_values(parts).reshape(-1)[: len(at)]
 
-    def emit(self, build: Builder, parts: Parts, values: str, shape: tuple[int, ...], fill: Array) -> None:
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
         """See `Encoding.emit`."""
         size = int(np.prod(shape, dtype=np.int64))
-        element, _ = index_type(size)
-        steps = build.op("Cast", [build.constant("gaps", parts["gaps"])], to=element)
-        indices = build.op("CumSum", [steps, build.constant("axis", np.int32(0))])
-        build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)
+        axis = build.constant("axis", np.int32(0))
+        if "symbols" in parts:
+            steps, values = gap.emit(build, parts, [-1])
+            if size >= 2**31:
+                steps = build.op("Cast", [steps], to=index_type(size)[0])
+        else:
+            steps = build.op("Cast", [build.constant("gaps", parts["gaps"])], to=index_type(size)[0])
+            values = words.emit_values(build, parts, parts["gaps"].shape, "run")
+        indices = build.op("CumSum", [steps, axis])
+        dense = build.scatter(build.zeros([size], fill), indices, values, 0)
+        return build.reshape(dense, shape)
+
+
+def _joined(sparse: Sparse, distances: Array, joint: gap.Joint) -> Parts:
+    """Gaps and codes in one stream; the last word is filled up with gaps of 0 to the last code."""
+    assert sparse.book is not None
+    runs, codes = gap.to_gaps(distances, sparse.values, sparse.fill_stored, joint.cap)
+    return gap.pack(runs, codes, joint, sparse.book)

@@ -1,31 +1,103 @@
-"""Distances between kept entries in one byte each (Han et al. 2015, section 3 "relative indices").
+"""Distances between kept entries as small numbers (Han et al. 2015, section 3 "relative indices").
 
-A distance above 255 becomes fillers: entries that move on by 255 and write the fill value there.
+A distance above the cap becomes fillers: entries that move on by the cap and write the fill value there.
+With a book, a gap and the code after it are one symbol, gap * levels + code.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnxprune.dtypes import Array
+from onnxprune.encodings import words
+from onnxprune.encodings.base import Builder, Parts
+from onnxprune.encodings.words import LAYOUTS, Layout
 
-CAP = 255
+BYTE = 255
+_FAR = 1 << 16
 
 
-def fillers(distances: Array) -> Array:
+def fillers(distances: Array, cap: int = BYTE) -> Array:
     """How many fillers stand before each entry."""
-    return np.maximum(distances - 1, 0) // CAP
+    return np.maximum(distances - 1, 0) // cap
 
 
-def to_gaps(distances: Array, values: Array, fill: Array) -> tuple[Array, Array]:
-    """uint8 gaps whose running sum visits every entry, and the values with fillers between them."""
-    extra = fillers(distances)
+def to_gaps(distances: Array, values: Array, fill: Array, cap: int = BYTE) -> tuple[Array, Array]:
+    """Gaps up to the cap whose running sum visits every entry, and the values with fillers between them."""
+    kind = np.uint8 if cap <= BYTE else np.int32
+    extra = fillers(distances, cap)
     total = int(extra.sum())
     if not total:
-        return distances.astype(np.uint8), values
+        return distances.astype(kind), values
     at = np.arange(len(distances)) + np.cumsum(extra)
-    gaps = np.full(len(distances) + total, CAP, np.uint8)
-    gaps[at] = distances - CAP * extra
+    gaps = np.full(len(distances) + total, cap, kind)
+    gaps[at] = distances - cap * extra
     spread = np.full(len(gaps), fill)
     spread[at] = values
     return gaps, spread
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How gaps and codes share a word: the largest gap, how many codes there are, the layout, the entries in all."""
+
+    cap: int
+    levels: int
+    layout: Layout
+    entries: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the symbols."""
+        return self.layout.nbytes(self.entries)
+
+
+def joint_for(distances: Array, levels: int) -> Joint:
+    """The widths with the fewest bytes, from the distances' own histogram."""
+    near = distances[distances < _FAR]
+    counts = np.bincount(near) if len(near) else np.zeros(1, np.int64)
+    sizes, far = np.arange(len(counts)), distances[distances >= _FAR].astype(np.int64)
+    best: tuple[float, Joint] | None = None
+    for layout in LAYOUTS:
+        cap = min(layout.radix // levels - 1, _FAR)
+        if cap < 1:
+            continue
+        entries = len(distances) + int((counts * fillers(sizes, cap)).sum()) + int(fillers(far, cap).sum())
+        cost = layout.cost(entries)
+        if best is None or cost < best[0]:
+            best = cost, Joint(cap, levels, Layout(layout.dtype, layout.digits, levels * (cap + 1)), entries)
+    assert best is not None
+    return best[1]
+
+
+def pack(runs: Array, codes: Array, joint: Joint, book: Array) -> Parts:
+    """Symbols [..., m] as words; the last word of each row is filled up with gaps of 0 to its last code."""
+    symbols = runs.astype(np.int64) * joint.levels + codes
+    short = -symbols.shape[-1] % joint.layout.digits
+    if short:
+        last = np.repeat(symbols[..., -1:] % joint.levels, short, axis=-1)
+        symbols = np.concatenate([symbols, last], axis=-1)
+    parts = words.pack(symbols, joint.layout, "symbols")
+    return parts | {"levels": np.array(joint.levels, np.int32), "book": book}
+
+
+def unpack(parts: Mapping[str, Array]) -> tuple[Array, Array]:
+    """Gaps and values [..., m] of the symbols."""
+    levels = int(parts["levels"])
+    if levels < 1:
+        raise ValueError(f"it has {levels} levels")
+    runs, codes = np.divmod(words.unpack(parts, "symbols").astype(np.int64), levels)
+    return runs, parts["book"][codes]
+
+
+def emit(build: Builder, parts: Parts, shape: list[int]) -> tuple[str, str]:
+    """The names of the gaps (int32) and the values, in the shape."""
+    symbols = words.emit(build, parts, "symbols")
+    if "powers" in parts:
+        symbols = build.reshape(symbols, shape, "run")
+    levels = build.constant("levels", parts["levels"])
+    steps = build.op("Div", [symbols, levels])
+    return steps, build.op("Gather", [build.constant("book", parts["book"]), build.op("Mod", [symbols, levels])])

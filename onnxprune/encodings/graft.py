@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,10 @@ from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, Tensor
 
 from onnxprune.discovery import find
 from onnxprune.dtypes import Array, numpy_dtype
-from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
+from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, fusion
 from onnxprune.encodings.base import Builder
+from onnxprune.encodings.fusion import Readers
+from onnxprune.encodings.values import emit, restore
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
@@ -37,6 +39,7 @@ class Graft:
     build: Builder
     tensors: list[TensorProto]
     nbytes: int
+    fused: list[tuple[NodeProto, str]]  # readers and the value that each is to read
 
     def discard(self, model: Model) -> None:
         """Give its arrays back."""
@@ -78,25 +81,59 @@ def _top(scope: Scope) -> GraphProto | FunctionProto:
 
 
 def prepare(
-    model: Model, weight: Weight, sparse: Sparse, encoding: Encoding, values: Values, name: str
-) -> Graft | None:
-    """Pack the weight; None where the value form cannot hold it."""
-    parts, kept = encoding.pack(sparse)
-    stored = values.store(kept)
-    if stored is None:
-        return None
-    mark = f"{MARK}:{encoding.name}:{values.name}:{TensorProto.DataType.Name(weight.element)}:{name}"
+    model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
+    readers: Readers | None = None,
+) -> Graft:  # fmt: skip
+    """Pack the weight, whose carrier is `sparse`; `readers` are those that get its integers."""
+    parts = encoding.pack(sparse)
+    element = TensorProto.DataType.Name(weight.element)
+    mark = f"{MARK}:{encoding.name}:{values.name}{coded.flags}:{element}:{name}"
     build = Builder(f"{name}.", weight.value, mark, opset_of(model, weight.scope))
-    encoding.emit(build, parts, values.emit(build, stored, weight.element), sparse.shape, sparse.fill)
-    build.finish()
+    dense = encoding.emit(build, parts, sparse.shape, coded.fill)
+    fused = _finish(build, dense, coded, weight.element, readers)
     tensors = []
     for key, array in build.constants.items():
-        element = weight.element if array.dtype == kept.dtype else helper.np_dtype_to_tensor_dtype(array.dtype)
-        tensors.append(model.tensor(key, array, element))
+        own = array.dtype == numpy_dtype(weight.element)
+        tensors.append(
+            model.tensor(key, array, weight.element if own else helper.np_dtype_to_tensor_dtype(array.dtype))
+        )
     around = _TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
     sizes = [model.nbytes(t) + around for t in tensors]
     sizes += [node.ByteSize() + _TAG for node in build.nodes] + [info.ByteSize() + _TAG for info in build.declared]
-    return Graft(encoding.name, build, tensors, sum(sizes))
+    return Graft(encoding.name, build, tensors, sum(sizes), fused)
+
+
+def _finish(
+    build: Builder, dense: str, coded: Coded, element: int, readers: Readers | None
+) -> list[tuple[NodeProto, str]]:
+    """The nodes behind the decoded carrier; returns which reader reads what.
+
+    DequantizeLinear may have one reader only, else it is not fused: each reader gets its own.
+    """
+    if readers is None or not coded.fused:
+        emit(build, dense, replace(coded, fused=False), element)
+        build.finish()
+        return []
+    values = []
+    for number in range(len(readers.nodes)):
+        value = build.output if not (readers.others or number) else f"{build.prefix}r{number}"
+        emit(build, dense, coded, element)
+        build.nodes[-1].output[0] = value
+        values.append(value)
+    if readers.others:
+        folded = emit(build, dense, replace(coded, fused=False, view=_blocks(coded)), element)
+        if coded.transposed:
+            build.op("Transpose", [folded], perm=[1, 0])
+        build.finish()
+    else:
+        next(n for n in build.nodes if n.output[0] == build.output).name = build.mark
+    return list(zip(readers.nodes, values, strict=True))
+
+
+def _blocks(coded: Coded) -> tuple[int, ...]:
+    """The view in which block scales apply to a carrier [in, out]."""
+    rows, columns = coded.carrier.shape
+    return (rows // coded.block, coded.block, columns) if coded.block else ()
 
 
 def _as_initializers(model: Model, weight: Weight) -> bool:
@@ -118,6 +155,8 @@ def plant(model: Model, weight: Weight, graft: Graft) -> None:
     at = _remove(model, weight)
     for offset, node in enumerate(nodes):
         body.node.insert(at + offset, node)
+    for number, (reader, value) in enumerate(graft.fused):
+        fusion.apply(weight.scope, reader, value, f"{graft.build.prefix}{number or ''}")
 
 
 def _constant_node(tensor: TensorProto) -> NodeProto:
@@ -181,6 +220,7 @@ class Planted:
     value: str
     encoding: str
     values: str
+    flags: str
     element: int
     prefix: str
     constants: dict[str, TensorProto]
@@ -189,6 +229,13 @@ class Planted:
     def name(self) -> str:
         """The weight's name, with the path to its body."""
         return self.scope.path + self.value
+
+    @property
+    def stored_as(self) -> str:
+        """The value form, with the number of levels where there is a book."""
+        book = self.constants.get(f"{self.prefix}book")
+        levels = "" if book is None else f", {math.prod(book.dims)} levels"
+        return f"{self.values}{levels}"
 
     @property
     def as_constants(self) -> bool:
@@ -213,21 +260,18 @@ class Planted:
         """
         try:
             parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
-            form, encoding = VALUES[self.values], GRAPH[self.encoding]
             shape = self._shape(parts)
-            positions, values = encoding.unpack(parts, form.restore(parts["values"], self.element), shape)
-            if values.dtype != numpy_dtype(self.element):
-                raise ValueError(f"its values are {values.dtype}")  # noqa: TRY301 - one error for every fault
-            dense = np.full(math.prod(shape), self.fill, values.dtype)
+            positions, values = GRAPH[self.encoding].unpack(parts, shape)
+            dense = np.full(math.prod(shape), self.fill.astype(values.dtype), values.dtype)
             dense[positions] = values
-            return dense.reshape(shape)
-        except (KeyError, ValueError, IndexError, MemoryError) as error:
+            return restore(dense.reshape(shape), parts, self.flags, self.element)
+        except (KeyError, ValueError, IndexError, MemoryError, ZeroDivisionError, TypeError, AttributeError) as error:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
 
     def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
-        if self.encoding == "dense":
-            return parts["values"].shape
-        return tuple(int(d) for d in parts.get("shape", parts["size"]))
+        if self.encoding == "dense" and "shape" not in parts:
+            return (parts["values"] if "values" in parts else parts["codes"]).shape
+        return tuple(int(d) for d in parts["shape" if "shape" in parts else "size"])
 
     @property
     def fill(self) -> Array:
@@ -235,7 +279,7 @@ class Planted:
         for node in self.scope.body.node:
             if node.op_type == "ConstantOfShape" and node.output[0].startswith(self.prefix) and node.attribute:
                 return numpy_helper.to_array(node.attribute[0].t)
-        return np.zeros(1, numpy_dtype(self.element))
+        return np.zeros(1, np.int8)
 
 
 def _belongs(node: NodeProto, planted: Planted) -> bool:
@@ -250,8 +294,9 @@ def planted_in(model: Model) -> list[Planted]:
             label = node.name.split(":")
             if len(label) != 5 or label[0] != MARK:
                 continue
-            _, encoding, values, element, name = label
-            if encoding not in GRAPH or values not in VALUES or element not in _ELEMENTS:
+            _, encoding, stored, element, name = label
+            values, dot, flags = stored.partition(".")
+            if encoding not in GRAPH or values not in FORMS or element not in _ELEMENTS:
                 raise ModelError(
                     f"'{node.output[0]}' was encoded as {encoding}/{values}, which this version does not know"
                 )
@@ -264,7 +309,7 @@ def planted_in(model: Model) -> list[Planted]:
             if not constants:
                 raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
             code = TensorProto.DataType.Value(element)
-            found.append(Planted(scope, node.output[0], encoding, values, code, prefix, constants))
+            found.append(Planted(scope, node.output[0], encoding, values, dot + flags, code, prefix, constants))
     return found
 
 
@@ -278,6 +323,7 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
     """Put the dense tensor back where the encoded group stands, under the weight's name."""
     body = planted.scope.body
     tensor = model.tensor(planted.value, array, planted.element)
+    fusion.undo(planted.scope, planted.prefix, planted.value, ".t" in planted.flags)
     at = next(i for i, n in enumerate(body.node) if _belongs(n, planted))
     # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
     for index in reversed([i for i, n in enumerate(body.node) if n.output and _belongs(n, planted)]):

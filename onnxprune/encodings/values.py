@@ -1,70 +1,434 @@
-"""How kept values are stored: exactly, or as half-precision numbers that a Cast widens."""
+"""How the values of a weight are stored: a carrier tensor that is encoded, and what turns it into the weight.
+
+| form | carrier | then |
+|---|---|---|
+| exact | the weight | - |
+| half | float16 | Cast |
+| shared:B | codes into a book of at most 2**B float16 values, 0.0 among them (k-means) | Cast, Mul by a scale |
+| int8, int8:B | int8 on a uniform grid, all 255 values or a book of 2**B of them | Cast, Mul; or DequantizeLinear |
+| int4 | int8 from -7 to 7 | Cast, Mul; or Cast, DequantizeLinear, in blocks along the input |
+
+DequantizeLinear stands in front of a MatMul: ONNX Runtime fuses the two into a kernel that reads the small
+integers. Everything else folds when the model is loaded.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.dtypes import Array, numpy_dtype
+from onnxprune import quantise
+from onnxprune.dtypes import FLOATS, Array, numpy_dtype
+from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
+from onnxprune.errors import OptionError
+from onnxprune.weights import Weight
+
+DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
+INT4 = 21  # the opset that brought INT4 and blocks
+_HALF_NORMAL = (6.2e-5, 65504.0)
+_LARGE = 1 << 20
+BLOCKS = (32, 64, 128, 16)
 
 
 @dataclass(frozen=True)
-class Values:
-    """A value form: `store` to what the file holds, `restore` to the weight's type, `emit` its nodes."""
+class Coded:
+    """A weight in the terms of a value form.
 
-    name: str
+    Attributes:
+        carrier: the dense tensor that is encoded, of codes where there is a book.
+        fill: what most entries hold, in the type of the decoded carrier.
+        book: the values of the codes, or None.
+        scale: what the decoded carrier is multiplied by; it broadcasts over `view` of the carrier.
+        view: the shape in which the scale applies where it is not the carrier's own.
+        fused: whether DequantizeLinear applies the scale.
+        block: entries along the input that share a scale, 0 for all of them.
+        transposed: whether the carrier is the weight's transpose.
+        error: sum of squared errors over the sum of squares, as far as the form computed it.
+    """
+
+    carrier: Array
+    fill: Array
+    book: Array | None = None
+    scale: Array | None = None
+    view: tuple[int, ...] = ()
+    fused: bool = False
+    block: int = 0
+    transposed: bool = False
+
+    @property
+    def decoded(self) -> np.dtype:
+        """The type that leaves the position encoding."""
+        return self.carrier.dtype if self.book is None else self.book.dtype
+
+    @property
+    def flags(self) -> str:
+        """What `restore` must know beside the parts."""
+        return (".t" if self.transposed else "") + (f".b{self.block}" if self.block else "")
+
+
+class Values(ABC):
+    """A value form."""
+
+    name: ClassVar[str]
 
     def fits(self, element: int) -> bool:
         """Whether a weight of this element type gains from the form."""
+        return element in FLOATS
+
+    def opset(self, fused: bool) -> int:
+        """The lowest opset whose operators it needs."""
+        return words.OPSET
+
+    @abstractmethod
+    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+        """The weight in this form, or None where the form cannot hold it.
+
+        Args:
+            weight: axes, element type, zero.
+            array: its values.
+            transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
+        """
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class Exact(Values):
+    """The values themselves."""
+
+    name = "exact"
+
+    def fits(self, element: int) -> bool:
+        """See `Values.fits`."""
         return True
 
-    def itemsize(self, element: int) -> int:
-        """Bytes per value."""
-        dtype = numpy_dtype(element)
-        assert dtype is not None
-        return dtype.itemsize
+    def opset(self, fused: bool) -> int:
+        """See `Values.opset`."""
+        return 1
 
-    def store(self, values: Array) -> Array | None:
-        """What the file holds, or None where the form cannot hold these values."""
-        return values
-
-    def restore(self, stored: Array, element: int) -> Array:
-        """The values that the weight will have."""
-        return stored
-
-    def emit(self, build: Builder, stored: Array, element: int) -> str:
-        """The value's name in the graph."""
-        return build.constant("values", stored)
+    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded:
+        """See `Values.code`."""
+        return Coded(array, weight.zero_value)
 
 
 @dataclass(frozen=True)
 class Half(Values):
     """IEEE half precision: 11 significant bits, relative error at most 2**-11 in the normal range."""
 
+    name = "half"
+
     def fits(self, element: int) -> bool:
         """See `Values.fits`."""
         return element in (TensorProto.FLOAT, TensorProto.DOUBLE)
 
-    def itemsize(self, element: int) -> int:
-        """See `Values.itemsize`."""
-        return 2
+    def opset(self, fused: bool) -> int:
+        """See `Values.opset`."""
+        return 1
 
-    def store(self, values: Array) -> Array | None:
-        """See `Values.store`: values beyond 65,504 do not fit."""
+    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+        """See `Values.code`: values beyond 65,504 do not fit."""
         with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        return half if np.isfinite(half).all() else None
-
-    def restore(self, stored: Array, element: int) -> Array:
-        """See `Values.restore`."""
-        return stored.astype(numpy_dtype(element))
-
-    def emit(self, build: Builder, stored: Array, element: int) -> str:
-        """See `Values.emit`."""
-        return build.op("Cast", [build.constant("values", stored)], to=element)
+            half = array.astype(np.float16)
+        return Coded(half, np.zeros((), np.float16)) if np.isfinite(half).all() else None
 
 
-VALUES = {form.name: form for form in (Values("exact"), Half("half"))}
+@dataclass(frozen=True)
+class Shared(Values):
+    """At most 2**bits values per weight, found by k-means over the non-zeros (Han et al. 2016)."""
+
+    name = "shared"
+    bits: int = 4
+
+    def __post_init__(self) -> None:
+        """Check the bits."""
+        _check_bits(self.name, self.bits)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.bits}"
+
+    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+        """See `Values.code`: a scale per output channel where it is worth its bytes."""
+        wide = computed(array)
+        if wide is None:
+            return None
+        levels = 2**self.bits
+        scale = channel_scale(weight, wide)
+        plain, importance = None, None
+        if scale is not None:
+            importance = np.broadcast_to(1 / np.square(scale), wide.shape)
+        histogram = quantise.Histogram.of(wide, None, importance)
+        book = plain = quantise.codebook(histogram, levels, prune=False)
+        if scale is not None and plain.error > 0:
+            scaled = quantise.codebook(quantise.Histogram.of(wide, scale), levels, prune=False)
+            kept = wide.size - histogram.zeros
+            gained = math.log2(plain.error / max(scaled.error, 1e-12 * plain.error)) / 2 * kept
+            if gained > 16 * scale.size:
+                book = scaled
+        return with_book(wide, None if book is plain else scale, book, prune=False)
+
+
+@dataclass(frozen=True)
+class Int8(Values):
+    """A uniform grid of 255 values with a scale per output channel; with bits a book of 2**bits of them."""
+
+    name = "int8"
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the bits."""
+        _check_bits(self.name, self.bits)
+
+    def __str__(self) -> str:
+        return self.name if self.bits == 8 else f"{self.name}:{self.bits}"
+
+    def opset(self, fused: bool) -> int:
+        """See `Values.opset`."""
+        return DEQUANTISE_AXIS if fused else words.OPSET
+
+    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+        """See `Values.code`."""
+        wide = computed(array)
+        if wide is None:
+            return None
+        if self.bits < 8:
+            scale = channel_scale(weight, wide)
+            if scale is None:
+                scale = quantise.root_mean_square(wide, tuple(range(wide.ndim)))
+            book = quantise.codebook(quantise.Histogram.of(wide, scale), 2**self.bits, prune=False)
+            return on_grid(wide, scale, book, prune=False, transposed=transposed)
+        axes = inner_axes(weight) or tuple(range(wide.ndim))
+        top = np.abs(wide).max(axes, keepdims=True) / 127
+        scale = tidy_scale(np.where(top > 0, top, 1.0), up=True)
+        codes = np.rint(wide * (1 / scale).astype(wide.dtype)).clip(-127, 127).astype(np.int8)
+        return oriented(codes, None, scale, transposed)
+
+
+@dataclass(frozen=True)
+class Int4(Values):
+    """A uniform grid of 15 values in blocks of 16 to 128 entries along the input, the scale with the least error."""
+
+    name = "int4"
+
+    def opset(self, fused: bool) -> int:
+        """See `Values.opset`."""
+        return INT4 if fused else words.OPSET
+
+    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+        """See `Values.code`."""
+        wide = computed(array)
+        if wide is None:
+            return None
+        if transposed is not None:
+            carrier = np.ascontiguousarray(wide.T) if transposed else wide
+            codes, scale, block = _blocks_down(carrier)
+            return Coded(codes, np.zeros((), np.int8), INT4_BOOK, scale, (), True, block, transposed)
+        axes = inner_axes(weight)
+        inside = math.prod(wide.shape[a] for a in axes)
+        block = next((b for b in BLOCKS if axes and inside % b == 0), inside)
+        contiguous = bool(axes) and axes == tuple(range(axes[0], axes[-1] + 1))
+        if not contiguous or block == inside:
+            axes = axes or tuple(range(wide.ndim))
+            scale = _least_error(wide, axes)
+            return Coded(_grid15(wide, scale), np.zeros((), np.int8), INT4_BOOK, scale)
+        view = (*wide.shape[: axes[0]], inside // block, block, *wide.shape[axes[-1] + 1 :])
+        blocked = wide.reshape(view)
+        scale = _least_error(blocked, (axes[0] + 1,))
+        return Coded(_grid15(blocked, scale).reshape(wide.shape), np.zeros((), np.int8), INT4_BOOK, scale, view)
+
+
+INT4_BOOK = np.array([0, *range(-7, 0), *range(1, 8)], np.int8)
+
+
+# the parts that forms share -----------------------------------------------------------------------------
+
+
+def _check_bits(name: str, bits: int) -> None:
+    if not 2 <= bits <= 8:
+        raise OptionError(f"values '{name}:{bits}': the bits must be from 2 to 8")
+
+
+def computed(array: Array) -> Array | None:
+    """The values as float32 (float64 for fp64); None where one is not finite."""
+    wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
+    return wide if np.isfinite(wide).all() else None
+
+
+def inner_axes(weight: Weight) -> tuple[int, ...]:
+    """The axes that a scale is shared along: those of the inputs, in order; empty where they are not known."""
+    return tuple(sorted(weight.in_axes))
+
+
+def channel_scale(weight: Weight, wide: Array) -> Array | None:
+    """Root mean square per output channel, or None where the axes are not known or channels are tiny."""
+    axes = inner_axes(weight)
+    if not axes or math.prod(wide.shape[a] for a in axes) < 8:
+        return None
+    return tidy_scale(quantise.root_mean_square(wide, axes))
+
+
+def tidy_scale(scale: Array, up: bool = False) -> Array:
+    """The scale as float16 where its range allows that, else float32; `up` rounds towards more."""
+    low, high = _HALF_NORMAL
+    if scale.min() < low or scale.max() > high / 2:
+        return scale.astype(np.float32)
+    half = scale.astype(np.float16)
+    if up:
+        half = np.where(half < scale, np.nextafter(half, np.float16(np.inf)), half)
+    return half
+
+
+def with_book(wide: Array, scale: Array | None, book: quantise.Codebook, prune: bool) -> Coded:
+    """Codes into a float book."""
+    codes = quantise.encode(wide, scale, book.levels, prune)
+    size = np.abs(book.levels[1:])
+    low, high = _HALF_NORMAL
+    halves = not len(size) or (size.min() >= low and size.max() <= high)
+    kind: type = np.float16 if halves else np.float32
+    if not halves and wide.dtype == np.float64 and (size.min() < 1e-37 or size.max() > 3e38):
+        kind = np.float64
+    values: Array = book.levels.astype(kind)
+    return Coded(codes, np.zeros((), kind), values, scale)
+
+
+def on_grid(wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None) -> Coded:
+    """Codes into a book of int8 values; the grid ends at the largest level."""
+    top = max(float(np.abs(book.levels).max()), 1e-30)
+    grid, merged = np.unique(np.rint(book.levels[1:] * (127 / top)).astype(np.int8), return_index=True)
+    levels = book.levels[1:][merged]
+    held = grid != 0
+    if not prune and not held.all():  # a level that the grid rounds to 0 becomes the next to it
+        grid = np.where(held, grid, 1).astype(np.int8)
+        grid, first = np.unique(grid, return_index=True)
+        levels = levels[first]
+        held = np.ones(len(grid), bool)
+    levels = np.concatenate([[0.0], levels[held]])
+    codes = quantise.encode(wide, scale, levels, prune)
+    values = np.concatenate([[np.int8(0)], grid[held]]).astype(np.int8)
+    return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
+
+
+def oriented(codes: Array, book: Array | None, scale: Array, transposed: bool | None) -> Coded:
+    """Codes as their readers want them: folded in place, or as MatMul's [in, out] with one scale per output."""
+    fill = np.zeros((), np.int8)
+    if transposed is None:
+        return Coded(codes, fill, book, scale)
+    if transposed:
+        codes = np.ascontiguousarray(codes.T)
+    return Coded(codes, fill, book, scale.reshape(-1), fused=True, transposed=transposed)
+
+
+def _least_error(wide: Array, axes: tuple[int, ...]) -> Array:
+    """The scale (axes kept as 1) of a grid from -7 to 7 with the least squared error among eight."""
+    top = np.abs(wide).max(axes, keepdims=True)
+    best, least = np.where(top > 0, top / 7, 1.0), None
+    for share in np.linspace(1.0, 0.65, 8):
+        scale = np.where(top > 0, top * (share / 7), 1.0).astype(wide.dtype)
+        error = np.square(wide - np.rint(wide / scale).clip(-7, 7) * scale).sum(axes, keepdims=True)
+        if least is None:
+            best, least = scale, error
+        else:
+            best, least = np.where(error < least, scale, best), np.minimum(error, least)
+    return tidy_scale(best)
+
+
+def _grid15(wide: Array, scale: Array) -> Array:
+    """Codes into `INT4_BOOK`."""
+    grid = np.rint(wide / scale.astype(wide.dtype)).clip(-7, 7).astype(np.int8)
+    return np.where(grid < 0, grid + 8, np.where(grid > 0, grid + 7, 0)).astype(np.uint8)
+
+
+def _blocks_down(carrier: Array) -> tuple[Array, Array, int]:
+    """Codes [in, out], scales [blocks, out] and the block: 64 unless the input is shorter."""
+    rows, columns = carrier.shape
+    block = 64 if rows >= 64 else 32 if rows >= 32 else 16
+    short = -rows % block
+    padded = np.pad(carrier, ((0, short), (0, 0))) if short else carrier
+    blocked = padded.reshape(-1, block, columns)
+    codes, scales = np.empty(blocked.shape, np.uint8), np.empty((len(blocked), 1, columns), np.float32)
+    step = max(1, _LARGE // (block * columns))
+    for at in range(0, len(blocked), step):
+        part = slice(at, at + step)
+        scales[part] = _least_error(blocked[part], (1,))
+        codes[part] = _grid15(blocked[part], scales[part])
+    return codes.reshape(-1, columns)[:rows], tidy_scale(scales[:, 0]), block
+
+
+# from the carrier to the weight, in the graph and in numpy ------------------------------------------------
+
+
+def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
+    """The nodes that make the weight of the decoded carrier `dense`; returns the weight's name."""
+    dtype = coded.decoded
+    if coded.scale is None:
+        target = numpy_dtype(element)
+        return dense if dtype == target else build.op("Cast", [dense], to=element)
+    scale = build.constant("scale", coded.scale)
+    wide = TensorProto.DOUBLE if element == TensorProto.DOUBLE else TensorProto.FLOAT
+    if coded.scale.dtype != numpy_dtype(wide):
+        scale = build.op("Cast", [scale], to=wide)
+    if coded.fused:
+        if coded.block:
+            dense = build.op("Cast", [dense], to=TensorProto.INT4)
+            return build.op("DequantizeLinear", [dense, scale], axis=0, block_size=coded.block)
+        return build.op("DequantizeLinear", [dense, scale], axis=1)
+    if dtype != numpy_dtype(wide):
+        dense = build.op("Cast", [dense], to=wide)
+    if coded.block:
+        scale = build.reshape(scale, [coded.view[0], 1, coded.view[2]], "blocks")
+    if coded.view:
+        dense = build.reshape(dense, coded.view, "view")
+    dense = build.op("Mul", [dense, scale])
+    if coded.view:
+        dense = build.reshape(dense, coded.carrier.shape, "shape")
+    return dense if wide == element else build.op("Cast", [dense], to=element)
+
+
+def restore(carrier: Array, parts: Mapping[str, Array], flags: str, element: int) -> Array:
+    """The weight of a decoded carrier: what `emit`'s nodes compute.
+
+    Raises:
+        ValueError: the parts do not fit.
+    """
+    target = numpy_dtype(element)
+    assert target is not None
+    if "scale" not in parts:
+        return carrier.astype(target, copy=False)
+    marks = dict((f[:1], f[1:]) for f in flags.split(".") if f)
+    wide = np.float64 if target == np.float64 else np.float32
+    values: Array = carrier.astype(wide)
+    scale: Array = parts["scale"].astype(wide)
+    if "b" in marks:
+        values = values * np.repeat(scale, int(marks["b"]), axis=0)[: len(values)]
+    elif "view" in parts:
+        values = (values.reshape(parts["view"]) * scale).reshape(carrier.shape)
+    else:
+        values = values * scale
+    if "t" in marks:
+        values = np.ascontiguousarray(values.T)
+    return values.astype(target, copy=False)
+
+
+FORMS: dict[str, type[Values]] = {form.name: form for form in (Exact, Half, Shared, Int8, Int4)}
+
+
+def form_of(spec: str) -> Values:
+    """A form from its name: exact, half, shared:4, int8, int8:5, int4.
+
+    Raises:
+        OptionError: there is no such form.
+    """
+    name, colon, bits = spec.partition(":")
+    if name in FORMS and not colon:
+        return FORMS[name]()
+    if name in ("shared", "int8") and bits.isdecimal():
+        return FORMS[name](bits=int(bits))  # type: ignore[call-arg]
+    known = ", ".join(sorted(FORMS))
+    raise OptionError(f"values '{spec}' is not one of auto, {known}, shared:BITS, int8:BITS")

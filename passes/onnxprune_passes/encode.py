@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from onnxprune.dtypes import FLOATS, QUANTISED
-from onnxprune.encodings import GRAPH, VALUES, Encoding, Sparse, Values
+import numpy as np
+
+from onnxprune import rate
+from onnxprune.dtypes import FLOATS, QUANTISED, Array
+from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse, Values, form_of
+from onnxprune.encodings.fusion import Readers, readers_of
 from onnxprune.encodings.graft import (
     Graft,
     fresh_ids,
@@ -18,14 +23,26 @@ from onnxprune.encodings.graft import (
     planted_in,
     prepare,
 )
-from onnxprune.errors import OptionError
+from onnxprune.encodings.values import DEQUANTISE_AXIS, INT4, Exact, Int4, channel_scale, computed, on_grid, with_book
+from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.weights import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
-_EXACT = VALUES["exact"]
+_EXACT = Exact()
+_AUTO = "auto"
+_ROWS_MORE, _ROWS_FROM = 1.1, 1 << 20  # rows load in half the time: worth a tenth of a large matrix
+_NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What becomes of a weight: a form, or the point that rate and distortion chose."""
+
+    values: Values = _EXACT
+    point: rate.Point | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,20 +51,36 @@ class Encode(Pass):
 
     Options:
         encoding: auto, graph (self-decoding forms only), coo, dense, or the name of one form.
-        values: exact, or half (float16, widened when the model is loaded).
+        values: exact, half (float16), shared:BITS (k-means), int8, int8:BITS, int4, or auto: per weight
+            the fewest bytes within the loss.
+        set: "PATTERN=VALUES", a glob on the weight's name; the last match counts.
+        skip: globs of weights that keep exact values.
+        loss: for auto, the sum over the weights of squared error over energy.
+        keep_zeros: for auto, whether only what is 0 becomes 0.
+        prefer: speed (kernels that read small integers, forms that load fast) or size.
     """
 
     name = "encode"
     encoding: str = "auto"
     values: str = "exact"
+    set: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    loss: float = 0.02
+    keep_zeros: bool = False
+    prefer: str = "speed"
 
     def __post_init__(self) -> None:
         """Check the options."""
         choices = ("auto", "graph", "coo", *GRAPH)
         if self.encoding not in choices:
             raise OptionError(f"encoding '{self.encoding}' is not one of {', '.join(choices)}")
-        if self.values not in VALUES:
-            raise OptionError(f"values '{self.values}' is not one of {', '.join(VALUES)}")
+        if self.prefer not in ("speed", "size"):
+            raise OptionError(f"prefer '{self.prefer}' is not speed or size")
+        if not np.isfinite(self.loss) or self.loss < 0:
+            raise OptionError(f"loss must be a number from 0 up, not {self.loss}")
+        for spec in (self.values, *(_split(entry)[1] for entry in self.set)):
+            if spec != _AUTO:
+                form_of(spec)
 
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
@@ -57,9 +90,13 @@ class Encode(Pass):
         self._raise_opset(model, change)
         ids = fresh_ids(model)
         weights = loose_weights(model)
-        for done, weight in enumerate(weights):
+        for pattern in [_split(entry)[0] for entry in self.set] + list(self.skip):
+            if not any(_matches(w.name, pattern) for w in weights):
+                raise WeightError(f"no weight matches '{pattern}'; `onnxprune inspect` lists the names")
+        choices = self._choose(model, weights, progress)
+        for done, (weight, choice) in enumerate(zip(weights, choices, strict=True)):
             progress(self.name, done, len(weights))
-            self._encode(model, weight, ids, change)
+            self._encode(model, weight, choice, ids, change)
         inputs = sum(weight.overridable for weight in weights)
         if inputs:
             change.notes.append(
@@ -68,32 +105,114 @@ class Encode(Pass):
             )
         return change
 
+    # what becomes of each weight -----------------------------------------------------------------------
+
+    def _spec(self, weight: Weight) -> str:
+        """The values that the options name for a weight."""
+        if any(_matches(weight.name, pattern) for pattern in self.skip):
+            return "exact"
+        spec = self.values
+        for entry in self.set:
+            pattern, values = _split(entry)
+            if _matches(weight.name, pattern):
+                spec = values
+        return spec
+
+    def _choose(self, model: Model, weights: list[Weight], progress: Progress) -> list[_Choice]:
+        """A choice for each weight; those left to rate and distortion share one budget."""
+        choices = [_Choice() for _ in weights]
+        curves: dict[int, list[rate.Point]] = {}
+        for number, weight in enumerate(weights):
+            if not _encodable(weight) or weight.element not in FLOATS or not _lossy(weight):
+                continue
+            spec = self._spec(weight)
+            if spec != _AUTO:
+                form = form_of(spec)
+                choices[number] = _Choice(form if form.fits(weight.element) else _EXACT)
+            elif opset_of(model, weight.scope) >= form_of("shared").opset(fused=False):
+                progress("measure", number, len(weights))
+                line = self._curve(model, weight)
+                if line:
+                    curves[number] = line
+                model.payloads.forget_pages()
+        points = rate.allocate(list(curves.values()), self.loss)
+        for number, point in zip(curves, points, strict=True):
+            choices[number] = _Choice(_EXACT, point if point.book is not None else None)
+        return choices
+
+    def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
+        wide = computed(weight.array(model))
+        if wide is None:
+            if weight.reason is None and not self.keep_zeros:
+                raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
+            return []
+        scale = channel_scale(weight, wide)
+        grid = scale is not None and self._readers(model, weight, DEQUANTISE_AXIS) is not None
+        return rate.curve(wide, scale, weight.nbytes(model), prune=not self.keep_zeros, grid=grid)
+
+    def _readers(self, model: Model, weight: Weight, opset: int) -> Readers | None:
+        return readers_of(weight) if opset_of(model, weight.scope) >= opset else None
+
+    def _code(self, model: Model, weight: Weight, array: Array, choice: _Choice) -> tuple[Coded | None, Readers | None]:
+        """The weight in the chosen form, and who reads its integers."""
+        point, form = choice.point, choice.values
+        if point is not None:
+            assert point.book is not None
+            wide = computed(array)
+            assert wide is not None
+            readers = self._readers(model, weight, DEQUANTISE_AXIS) if point.scale is not None else None
+            if readers is not None and point.scale is not None:
+                return on_grid(wide, point.scale, point.book, not self.keep_zeros, readers.transposed), readers
+            return with_book(wide, point.scale, point.book, not self.keep_zeros), None
+        if opset_of(model, weight.scope) < form.opset(fused=False):
+            return None, None
+        readers = None
+        if form.opset(fused=True) > form.opset(fused=False):
+            readers = self._readers(model, weight, form.opset(fused=True))
+        coded: Coded | None = form.code(weight, array, readers.transposed if readers else None)
+        if readers and readers.others and coded and coded.block and coded.carrier.shape[0] % coded.block:
+            readers, coded = None, form.code(weight, array, None)
+        return coded, readers
+
+    # the opset ---------------------------------------------------------------------------------------------
+
     def _raise_opset(self, model: Model, change: Change) -> None:
-        """Below opset 11 only the bitmask can decode itself: raise the model where that is proven harmless."""
-        needed = GRAPH["flat"].opset
-        if self.encoding in ("coo", "dense", "bitmask") or model.opset >= needed:
-            return
-        if not any(self._worthwhile(model, weight) for weight in loose_weights(model)):
-            return
-        before = model.opset
-        refusal = raise_to(model, needed)
+        """Raise the model as far as the forms want, where that is proven harmless; else the next best form."""
+        wanted = sorted({v for v in self._wanted(model) if v > model.opset}, reverse=True)
+        before, refusal = model.opset, ""
+        for version in wanted:
+            refusal = raise_to(model, version)
+            if not refusal:
+                change.modified = True
+                change.notes.append(f"the opset was raised from {before} to {version}, and the outputs stayed the same")
+                return
         if refusal:
             change.notes.append(f"the opset stays at {before}: {refusal}")
-        else:
-            change.modified = True
-            change.notes.append(f"the opset was raised from {before} to {needed}, and the outputs stayed the same")
 
-    def _worthwhile(self, model: Model, weight: Weight) -> bool:
-        """Whether gaps would beat what the present opset allows."""
-        if weight.size < SMALL or weight.overridable or weight.element not in FLOATS | QUANTISED:
-            return False
-        if weight.zero_value.ndim or weight.scope.shadows(weight.value):
-            return False
-        sparse = Sparse.of(weight.array(model), weight.zero_value)
-        size = _EXACT.itemsize(weight.element)
-        return GRAPH["flat"].payload(sparse, size) < min(GRAPH[n].payload(sparse, size) for n in ("bitmask", "dense"))
+    def _wanted(self, model: Model) -> Iterator[int]:
+        """Opsets above the model's at which some weight gets a better form."""
+        if model.opset >= INT4:
+            return
+        gaps = GRAPH["flat"].opset
+        for weight in loose_weights(model):
+            if not _encodable(weight):
+                continue
+            spec = self._spec(weight) if weight.element in FLOATS and _lossy(weight) else "exact"
+            form = None if spec == _AUTO else form_of(spec)
+            if isinstance(form, Int4) and readers_of(weight):
+                yield INT4
+            if (form is None or form.opset(fused=True) >= DEQUANTISE_AXIS) and readers_of(weight):
+                yield DEQUANTISE_AXIS
+            if form is None or form.opset(fused=False) > model.opset:
+                yield gaps
+            elif model.opset < gaps and self.encoding not in ("coo", "dense", "bitmask"):
+                sparse = Sparse.of(weight.array(model), weight.zero_value)
+                if GRAPH["flat"].payload(sparse) < min(GRAPH[n].payload(sparse) for n in ("bitmask", "dense")):
+                    yield gaps
 
-    def _encode(self, model: Model, weight: Weight, ids: Iterator[str], change: Change) -> None:
+    # the encoding ------------------------------------------------------------------------------------------
+
+    def _encode(self, model: Model, weight: Weight, choice: _Choice, ids: Iterator[str], change: Change) -> None:
         before = weight.nbytes(model)
         record = {"encoding": "coo" if weight.store == "sparse" else "dense", "bytes_after": before}
         change.weights[weight.name] = record
@@ -106,15 +225,23 @@ class Encode(Pass):
         if weight.zero_value.ndim:
             change.skipped[weight.name] = "stays dense: its channels have different zero points"
             return
-        if weight.size < SMALL or weight.element not in FLOATS | QUANTISED:
+        if not _encodable(weight):
             return
-        sparse = Sparse.of(weight.array(model), weight.zero_value)
-        values = self._values(weight)
-        best = self._best(model, weight, sparse, values, next(ids), before)
-        if best is None and values is not _EXACT:
-            change.notes.append(f"'{weight.name}' keeps exact values: half precision cannot hold them or gains nothing")
-            best = self._best(model, weight, sparse, _EXACT, next(ids), before)
-        if self._plant_coo(model, weight, sparse, best.nbytes if best else before):
+        array = weight.array(model)
+        best, lossless = None, True
+        if choice != _Choice():
+            coded, readers = self._code(model, weight, array, choice)
+            if coded is not None:
+                best = self._best(model, weight, coded, choice, readers, next(ids), before)
+            lossless = best is None
+            if best is None and choice.point is None:
+                why = "cannot hold it" if coded is None else "gains nothing"
+                change.notes.append(f"'{weight.name}' keeps exact values: {choice.values} {why}")
+        if best is None:
+            exact = Coded(array, weight.zero_value)
+            best = self._best(model, weight, exact, _Choice(), None, next(ids), before)
+        limit = best.nbytes if best else before
+        if lossless and self._plant_coo(model, weight, Sparse.of(array, weight.zero_value), limit):
             if best:
                 best.discard(model)
             record.update(encoding="coo", bytes_after=weight.nbytes(model))
@@ -126,17 +253,12 @@ class Encode(Pass):
         change.modified = True
         model.payloads.forget_pages()
 
-    def _values(self, weight: Weight) -> Values:
-        form = VALUES[self.values]
-        lossless = weight.kind in ("bias", "norm") or weight.kind.endswith("operand")
-        return form if form.fits(weight.element) and not lossless else _EXACT
-
-    def _forms(self, model: Model, weight: Weight, values: Values) -> list[Encoding]:
+    def _forms(self, model: Model, weight: Weight, coded: Coded) -> list[Encoding]:
         if self.encoding == "coo":
             return []
         named = [GRAPH[self.encoding]] if self.encoding in GRAPH else list(GRAPH.values())
         opset = opset_of(model, weight.scope)
-        trivial = values is _EXACT  # dense and exact is what stands there already
+        trivial = coded.book is None and coded.decoded == weight.zero_value.dtype and coded.scale is None
         inside = in_function(weight.scope)
         return [
             form
@@ -145,27 +267,51 @@ class Encode(Pass):
         ]
 
     def _best(
-        self, model: Model, weight: Weight, sparse: Sparse, values: Values, name: str, limit: int
+        self,
+        model: Model,
+        weight: Weight,
+        coded: Coded,
+        choice: _Choice,
+        readers: Readers | None,
+        name: str,
+        limit: int,
     ) -> Graft | None:
-        """The smallest graft below `limit` bytes: forms are tried by their lower bounds until none can win."""
-        size = values.itemsize(weight.element)
+        """The smallest graft below `limit` bytes: only forms whose packed arrays come close are packed."""
+        sparse = Sparse.of(coded.carrier, coded.fill, coded.book)
+        payloads: dict[str, int] = {}
+        for form in sorted(self._forms(model, weight, coded), key=lambda form: form.least(sparse)):
+            bound = min([limit, *payloads.values()]) + _NODES_DIFFER
+            if form.least(sparse) < bound:
+                payloads[form.name] = form.payload(sparse)
+        if not payloads:
+            return None
+        least = min(payloads.values())
+        if self.prefer == "speed" and self._rows_instead(sparse, payloads, least):
+            least = payloads["rows"]
+            payloads = {"rows": least}
+        values = choice.values
+        if choice.point is not None:
+            values = form_of("int8" if coded.fused else "shared")
         best: Graft | None = None
-        for form in sorted(self._forms(model, weight, values), key=lambda form: form.least(sparse, size)):
-            bound = best.nbytes if best else limit
-            if form.least(sparse, size) >= bound:
-                break
-            if form.payload(sparse, size) >= bound:
+        for encoding, payload in payloads.items():
+            if payload >= min(limit, least + _NODES_DIFFER):
                 continue
-            graft = prepare(model, weight, sparse, form, values, name)
-            if graft is None:
-                return None
-            if graft.nbytes < bound:
+            graft = prepare(model, weight, coded, sparse, GRAPH[encoding], values, name, readers)
+            if graft.nbytes < (best.nbytes if best else limit):
                 if best:
                     best.discard(model)
                 best = graft
             else:
                 graft.discard(model)
         return best
+
+    @staticmethod
+    def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:
+        """Whether rows, which load faster than one flat run, are worth the bytes that they pad."""
+        if "rows" not in payloads and "flat" in payloads and len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM:
+            payloads["rows"] = GRAPH["rows"].payload(sparse)
+        large = len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM
+        return large and payloads.get("flat") == least and payloads.get("rows", least * 2) <= _ROWS_MORE * least
 
     def _plant_coo(self, model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
         """Make the weight a sparse initializer where one may stand and takes fewer than `limit` bytes."""
@@ -176,3 +322,27 @@ class Encode(Pass):
         if len(sparse.positions) * (8 + sparse.values.dtype.itemsize) >= limit:
             return False
         return plant_sparse(model, weight, sparse, limit)
+
+
+def _split(entry: str) -> tuple[str, str]:
+    """PATTERN and VALUES of an entry of `set`."""
+    pattern, equals, values = entry.rpartition("=")
+    if not equals or not pattern:
+        raise OptionError(f"set '{entry}' must be PATTERN=VALUES")
+    return pattern, values
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def _encodable(weight: Weight) -> bool:
+    """Whether the weight may be something else than a plain dense tensor."""
+    if weight.size < SMALL or weight.overridable or weight.element not in FLOATS | QUANTISED:
+        return False
+    return not weight.zero_value.ndim and not weight.scope.shadows(weight.value)
+
+
+def _lossy(weight: Weight) -> bool:
+    """Whether the weight may lose precision: linear layers and large tables, not what is added or normalises."""
+    return not (weight.kind in ("bias", "norm") or weight.kind.endswith("operand"))

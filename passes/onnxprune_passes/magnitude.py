@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
-from onnxprune import masks
+from onnxprune import masks, quantise
 from onnxprune.dtypes import Array
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.errors import OptionError, WeightError
@@ -32,6 +32,8 @@ class Magnitude(Pass):
             zeros that are there already included, ties by lowest index.
         quality: prune |w| < quality * std of the layer's weights (the paper's rule).
         threshold: prune |w| < threshold.
+        loss: prune what holds less than this share of the squares, summed over the weights, each with an
+            equal part.
         scope: what the share is taken over: layer, global, or channel (each output channel).
         pattern: "2:4" keeps 2 of every 4 neighbours along the input axis; "1x4" prunes whole blocks
             of 1 output by 4 inputs.
@@ -44,6 +46,7 @@ class Magnitude(Pass):
     sparsity: float | None = None
     quality: float | None = None
     threshold: float | None = None
+    loss: float | None = None
     scope: str = "layer"
     pattern: str = ""
     set: tuple[str, ...] = ()
@@ -51,7 +54,7 @@ class Magnitude(Pass):
 
     def __post_init__(self) -> None:
         """Check the options."""
-        rules = {"sparsity": self.sparsity, "quality": self.quality, "threshold": self.threshold}
+        rules = {"sparsity": self.sparsity, "quality": self.quality, "threshold": self.threshold, "loss": self.loss}
         given = [key for key, value in rules.items() if value is not None]
         if len(given) > 1:
             raise OptionError(f"{given[0]} and {given[1]} contradict each other: give one")
@@ -65,12 +68,12 @@ class Magnitude(Pass):
             raise OptionError(f"scope '{self.scope}' is not one of {', '.join(SCOPES)}")
         keep = self._n_of_m
         if not given and keep is None and not self.set:
-            raise OptionError("nothing says how much to prune: give sparsity, quality, threshold or a pattern")
+            raise OptionError("nothing says how much to prune: give sparsity, quality, threshold, loss or a pattern")
         if keep is not None and (given or self.set or self.scope != "layer"):
             raise OptionError(
                 f"pattern {self.pattern} fixes the sparsity: leave out sparsity, quality, threshold, set and scope"
             )
-        if self._block is not None and (self.scope != "layer" or self.quality or self.threshold):
+        if self._block is not None and (self.scope != "layer" or self.quality or self.threshold or self.loss):
             raise OptionError("a block pattern goes with sparsity, layer by layer")
         if self.scope != "layer" and (self.sparsity is None or (self.set and self.scope == "global")):
             raise OptionError(
@@ -122,7 +125,7 @@ class Magnitude(Pass):
             if cut is not None:
                 pruned, ties = _cut_array(weight, array, masks.Cut(cut.threshold, ties))
             else:
-                pruned = self._prune(weight, array, share)
+                pruned = self._prune(weight, array, share, len(shares))
             record = {"requested": share, "zeros": weight.zeros(pruned), "total": weight.size}
             change.weights[weight.name] = record
             if pruned is not array and _differ(pruned, array):
@@ -159,7 +162,8 @@ class Magnitude(Pass):
             return "skipped on request"
         if weight.reason and not named:
             return weight.reason
-        if share is None and self.quality is None and self.threshold is None and self._n_of_m is None:
+        ruled = (share, self.quality, self.threshold, self.loss, self._n_of_m)
+        if all(rule is None for rule in ruled):
             return "no --set matches it"
         if (self.pattern or self.scope == "channel") and (weight.out_axis is None or not weight.in_axes):
             return "its output and input axes are not known, or its readers disagree on them"
@@ -173,12 +177,15 @@ class Magnitude(Pass):
                 yield chunk.astype(np.float64) if wide else chunk
             model.payloads.forget_pages()
 
-    def _prune(self, weight: Weight, array: Array, share: float | None) -> Array:
-        """The pruned values of one weight."""
+    def _prune(self, weight: Weight, array: Array, share: float | None, weights: int) -> Array:
+        """The pruned values of one weight among so many."""
         if self._n_of_m is not None or self._block is not None or self.scope == "channel":
             return _zeroed(weight, array, self._structured(weight, array, share))
         if share is not None:
             cut = masks.smallest(lambda: weight.magnitude_chunks(array), round(share * weight.size), weight.size)
+        elif self.loss is not None:
+            count = _within(weight, array, self.loss / weights)
+            cut = masks.smallest(lambda: weight.magnitude_chunks(array), count, weight.size)
         elif self.quality is not None:
             cut = masks.Cut(self.quality * _std(weight, array), 0)
         else:
@@ -238,6 +245,15 @@ def _std(weight: Weight, array: Array) -> float:
     if not np.isfinite(deviation):
         raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
     return deviation
+
+
+def _within(weight: Weight, array: Array, loss: float) -> int:
+    """How many of the smallest entries hold less than this share of the sum of squares."""
+    scores = weight.magnitudes(array)
+    top = float(scores.max(initial=0.0))
+    histogram = quantise.Histogram.of(scores, np.full((1,) * scores.ndim, top) if top else None)
+    inside = int(np.searchsorted(histogram.sums[2], loss * histogram.energy, side="right")) - 1
+    return histogram.zeros + int(histogram.sums[3, max(inside, 0)])
 
 
 def _zeroed(weight: Weight, array: Array, mask: Array) -> Array:

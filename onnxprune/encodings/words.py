@@ -1,0 +1,153 @@
+"""Small numbers packed into words: `digits` numbers below `radix` to a word, the first one lowest.
+
+ONNX has no operator that unpacks bits of any width, but every opset has integer division. Powers of
+a radix also waste less than whole bits do: 40 codes take 5.33 bits in a uint16, 9 codes 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.dtypes import Array
+from onnxprune.encodings.base import Builder, Parts, Sparse
+
+OPSET = 10  # Mod
+
+_WORDS = ((np.uint8, 2**8), (np.uint16, 2**16), (np.int32, 2**31), (np.int64, 2**63))
+# Unpacking 64-bit words takes twice the time and memory: for many numbers they must save a tenth of the bytes.
+_MANY, _TENTH = 1 << 18, 1.1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How many numbers below `radix` a word of `dtype` takes."""
+
+    dtype: np.dtype
+    digits: int
+    radix: int
+
+    def nbytes(self, count: int) -> int:
+        """Bytes for so many numbers."""
+        return -(-count // self.digits) * self.dtype.itemsize
+
+    def cost(self, count: int) -> float:
+        """Bytes, and what unpacking adds to them."""
+        return self.nbytes(count) * (_TENTH if self.dtype.itemsize == 8 and count > _MANY else 1.0)
+
+
+def _layouts() -> list[Layout]:
+    """Each word with each number of digits and the largest radix that it allows."""
+    found = []
+    for kind, room in _WORDS:
+        for digits in range(1, 65):
+            radix = _root(room, digits)
+            if radix < 2:
+                break
+            found.append(Layout(np.dtype(kind), digits, radix))
+    return found
+
+
+def _root(room: int, digits: int) -> int:
+    radix = round(room ** (1 / digits)) + 1
+    while radix**digits > room:
+        radix -= 1
+    return radix
+
+
+LAYOUTS = _layouts()
+
+
+def layout_for(radix: int, count: int) -> Layout:
+    """The layout with the fewest bytes for `count` numbers below `radix`; the smallest word among equals."""
+    best = min((layout for layout in LAYOUTS if layout.radix >= radix), key=lambda layout: layout.cost(count))
+    return Layout(best.dtype, best.digits, radix)
+
+
+def pack(numbers: Array, layout: Layout, name: str) -> Parts:
+    """Words [..., n, 1] of numbers [..., m], and what divides them; the last word is filled up with 0.
+
+    A single digit stands for itself, in the shape of the numbers.
+    """
+    if layout.digits == 1:
+        return {name: numbers.astype(layout.dtype)}
+    short = -numbers.shape[-1] % layout.digits
+    if short:
+        numbers = np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, short)])
+    grouped = numbers.reshape(*numbers.shape[:-1], -1, layout.digits)
+    wide = np.dtype(np.int64) if layout.dtype.itemsize == 8 else np.dtype(np.int32)
+    powers = layout.radix ** np.arange(layout.digits, dtype=np.int64)
+    words = np.zeros(grouped.shape[:-1], np.int64)
+    for digit in range(layout.digits):  # at most 63, whatever the size
+        words += grouped[..., digit] * powers[digit]
+    return {
+        name: words.astype(layout.dtype)[..., None],
+        "powers": powers.astype(wide),
+        "radix": np.array(layout.radix, wide),
+    }
+
+
+def unpack(parts: Mapping[str, Array], name: str) -> Array:
+    """The numbers [..., m] that `pack` packed, with its filling."""
+    words = parts[name]
+    if "powers" not in parts:
+        return words
+    powers, radix = parts["powers"].astype(np.int64), int(parts["radix"])
+    if radix < 2 or powers.min(initial=1) < 1:
+        raise ValueError("its words cannot be taken apart")
+    return (words.astype(np.int64) // powers % radix).reshape(*words.shape[:-2], -1)
+
+
+def emit(build: Builder, parts: Parts, name: str) -> str:
+    """The name of the numbers as int32: [..., n, digits] from words, [..., m] from single digits."""
+    words = build.constant(name, parts[name])
+    dtype = parts[name].dtype
+    if "powers" not in parts:
+        return build.op("Cast", [words], to=TensorProto.INT32) if dtype != np.int32 else words
+    wide = parts["powers"].dtype
+    if dtype != wide:
+        words = build.op("Cast", [words], to=TensorProto.INT32 if wide == np.int32 else TensorProto.INT64)
+    shifted = build.op("Div", [words, build.constant("powers", parts["powers"])])
+    digits = build.op("Mod", [shifted, build.constant("radix", parts["radix"])])
+    return digits if wide == np.int32 else build.op("Cast", [digits], to=TensorProto.INT32)
+
+
+# values: themselves, or codes that a book turns into values --------------------------------------------
+
+
+def values_bytes(sparse: Sparse, count: int) -> int:
+    """Bytes that `count` values take, with their book."""
+    if sparse.book is None:
+        return count * sparse.values.dtype.itemsize
+    return layout_for(len(sparse.book), count).nbytes(count) + sparse.book.nbytes
+
+
+def pack_values(sparse: Sparse, values: Array) -> Parts:
+    """The parts that hold the values (or codes)."""
+    if sparse.book is None:
+        return {"values": values}
+    return pack(values, layout_for(len(sparse.book), values.size), "codes") | {"book": sparse.book}
+
+
+def unpack_values(parts: Mapping[str, Array]) -> Array:
+    """The values, with the filling of the last word."""
+    return parts["book"][unpack(parts, "codes")] if "book" in parts else parts["values"]
+
+
+def emit_values(build: Builder, parts: Parts, shape: tuple[int, ...], name_of_shape: str = "shape") -> str:
+    """The name of the values in the shape."""
+    if "book" not in parts:
+        return build.constant("values", parts["values"])
+    codes = emit(build, parts, "codes")
+    name = build.op("Gather", [build.constant("book", parts["book"]), codes])
+    if parts["codes"].shape == shape:
+        return name
+    count, held = int(np.prod(shape, dtype=np.int64)), unpack(parts, "codes").size
+    if held != count or len(shape) == 1:
+        name = build.reshape(name, [-1], "flat")
+    if held != count:
+        name = build.op("Slice", [name, build.constant("start", [0]), build.constant("end", [count])])
+    return name if len(shape) == 1 else build.reshape(name, shape, name_of_shape)

@@ -1,0 +1,242 @@
+"""Scalar quantisers for weights: few levels, least squared error. numpy only; nothing here knows ONNX.
+
+The histogram behind the codebooks is float16 itself: a weight divided by its scale and rounded to
+float16 is one of 63,487 values, spaced finely where weights are dense and relatively where they are rare. One
+pass counts them; from prefix sums over them each step of Lloyd's algorithm costs a search per level,
+whatever the size of the weight, and a table over all bit patterns turns the weight into codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+Array = np.ndarray
+
+_CHUNK = 1 << 18  # elements whose temporaries stay near the core
+_PATTERNS = 1 << 16
+_GROUPS = 4096
+_STEPS = 200
+_SETTLED = 1e-4
+_TINY = 1e-30  # a channel this small is left unscaled: its inverse would not be a float32
+
+
+@cache
+def _order() -> tuple[Array, Array]:
+    """Bit patterns of the finite float16 values in the order of their values, and the values."""
+    patterns = np.arange(_PATTERNS, dtype=np.uint16)
+    values = patterns.view(np.float16)
+    finite = patterns[np.isfinite(values)]
+    finite = finite[np.argsort(finite.view(np.float16), kind="stable")]
+    return finite, finite.view(np.float16).astype(np.float64)
+
+
+def _normal(array: Array, scale: Array | None) -> Iterator[tuple[slice, Array]]:
+    """Float16 bit patterns of array / scale, as (slice of the first axis, patterns).
+
+    The scale broadcasts over the array. Values beyond float16 become its largest.
+    """
+    if not array.size:
+        return
+    if not array.ndim:
+        array = array.reshape(1)
+    inverse = None if scale is None else (1 / scale).astype(array.dtype if array.dtype == np.float64 else np.float32)
+    step = max(1, _CHUNK // max(1, array[0].size))
+    for at in range(0, len(array), step):
+        part = slice(at, at + step)
+        piece = array[part]
+        if inverse is not None:
+            piece = piece * (inverse[part] if inverse.shape[0] > 1 else inverse)
+        with np.errstate(over="ignore"):
+            half = piece.astype(np.float16)
+        if np.isinf(half).any():
+            half = np.clip(half, -65504, 65504)
+        yield part, half.view(np.uint16)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How the values of a weight (divided by its scale) are distributed, zeros apart.
+
+    Prefix sums of mass, first and second moment and count over `values`, ascending: sums[:, i] is of
+    values[:i]. Mass is the count, or the importance where one is given.
+    """
+
+    values: Array
+    sums: Array
+    zeros: int
+
+    @classmethod
+    def of(cls, array: Array, scale: Array | None = None, importance: Array | None = None) -> Histogram:
+        """Count a weight; scale and importance broadcast over it."""
+        counts, mass = np.zeros(_PATTERNS, np.int64), np.zeros(_PATTERNS)
+        for part, patterns in _normal(array, scale):
+            flat = patterns.reshape(-1)
+            counts += np.bincount(flat, minlength=_PATTERNS)
+            if importance is not None:
+                share = importance if importance.shape[0] == 1 else importance[part]
+                mass += np.bincount(flat, np.broadcast_to(share, patterns.shape).reshape(-1), minlength=_PATTERNS)
+        if importance is None:
+            mass = counts.astype(np.float64)
+        order, values = _order()
+        counts, mass = counts[order], mass[order]
+        zero = values == 0
+        zeros = int(counts[zero].sum())
+        held = (counts > 0) & ~zero
+        values, counts, mass = values[held], counts[held], mass[held]
+        moments = np.stack([mass, mass * values, mass * values * values, counts])
+        sums = np.concatenate([np.zeros((4, 1)), np.cumsum(moments, axis=1)], axis=1)
+        return cls(values, sums, zeros)
+
+    @property
+    def energy(self) -> float:
+        """Sum of squares, each times its mass."""
+        return float(self.sums[2, -1])
+
+    @property
+    def mass(self) -> float:
+        """Sum of masses of what is not 0."""
+        return float(self.sums[0, -1])
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Levels of a quantiser: code 0 is 0.0, the others ascend.
+
+    Attributes:
+        levels: the value of each code, float64.
+        error: sum of squared errors over the histogram's weight.
+        shares: how many entries take each code.
+    """
+
+    levels: Array
+    error: float
+    shares: Array
+
+    @property
+    def entropy(self) -> float:
+        """Bits per entry that the codes carry at the least."""
+        share = self.shares[self.shares > 0] / self.shares.sum()
+        return float(-(share * np.log2(share)).sum())
+
+
+def codebook(histogram: Histogram, levels: int, prune: bool, price: float = 0.0) -> Codebook:
+    """Lloyd's algorithm for at most `levels` codes, 0.0 included.
+
+    The start spreads the levels with the cube root of the density (Panter and Dite 1951), which is
+    the optimum for many levels: heavy tails get the few wide cells that they need.
+
+    Args:
+        histogram: of the weight.
+        levels: at least 2.
+        prune: whether entries may become 0; otherwise only zeros are.
+        price: squared error that a bit is worth: above 0 the cells follow the entropy-constrained
+            optimum (Chou, Lookabaugh and Gray 1989), and rare levels merge.
+    """
+    values, sums = histogram.values, histogram.sums
+    free = levels - 1
+    if len(values) <= free:
+        counts = np.diff(sums[3])
+        return Codebook(np.concatenate([[0.0], values]), 0.0, np.concatenate([[histogram.zeros], counts]))
+    centres = _start(histogram, free)
+    last = np.inf
+    lengths = np.zeros(len(centres) + prune)
+    for _ in range(_STEPS):
+        points = np.sort(np.append(centres, 0.0)) if prune else centres
+        cuts = _cuts(points, lengths if len(lengths) == len(points) else np.zeros(len(points)), price)
+        edges = np.concatenate([[0], np.searchsorted(values, cuts), [len(values)]])
+        mass, first, second, count = np.diff(sums[:, edges], axis=1)
+        pinned = points == 0 if prune else np.zeros(len(points), bool)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            moved = np.where(mass > 0, first / mass, points)
+        fresh = np.where(pinned, 0.0, moved)
+        error = float((second - 2 * fresh * first + fresh * fresh * mass).sum())
+        if price:
+            held = count + np.where(pinned, histogram.zeros, 0)
+            keep = (held > 0) | pinned
+            fresh, pinned, held = fresh[keep], pinned[keep], held[keep]
+            lengths = -np.log2(np.maximum(held, 1e-9) / held.sum())
+            error += price * float((mass[keep] * lengths).sum())
+        centres = fresh[~pinned]
+        if last - error <= _SETTLED * error:
+            break
+        last = error
+    return measured(histogram, centres, prune)
+
+
+def _start(histogram: Histogram, count: int) -> Array:
+    """`count` levels spread with the cube root of the density."""
+    values, mass = histogram.values, histogram.sums[0]
+    groups = min(_GROUPS, len(values), max(count, int(mass[-1])))
+    at = np.searchsorted(mass, np.linspace(0, mass[-1], groups + 1)[1:-1])
+    edges = np.concatenate([[values[0]], values[np.clip(at, 0, len(values) - 1)], [values[-1]]])
+    spread = np.concatenate([[0.0], np.cumsum(np.diff(edges) ** (2 / 3))])
+    targets = (np.arange(count) + 0.5) / count * spread[-1]
+    return np.unique(np.interp(targets, spread, edges))
+
+
+def _cuts(points: Array, lengths: Array, price: float) -> Array:
+    """Where the cell of one level ends and that of the next begins."""
+    cuts = (points[1:] + points[:-1]) / 2
+    if price:
+        cuts = cuts + price / 2 * np.diff(lengths) / np.maximum(np.diff(points), 1e-30)
+        cuts = np.maximum.accumulate(cuts)
+    return cuts
+
+
+def measured(histogram: Histogram, centres: Array, prune: bool) -> Codebook:
+    """The codebook of the given levels (0.0 is added) with each entry at the nearest one."""
+    centres = np.unique(centres[centres != 0])
+    points = np.sort(np.append(centres, 0.0)) if prune else centres
+    edges = np.concatenate([[0], np.searchsorted(histogram.values, _cuts(points, points, 0)), [len(histogram.values)]])
+    mass, first, second, count = np.diff(histogram.sums[:, edges], axis=1)
+    error = float((second - 2 * points * first + points * points * mass).sum())
+    zero = points == 0
+    shares = np.concatenate([[histogram.zeros + count[zero].sum()], count[~zero]])
+    return Codebook(np.concatenate([[0.0], points[~zero]]), max(error, 0.0), shares)
+
+
+def encode(array: Array, scale: Array | None, levels: Array, prune: bool) -> Array:
+    """The code of each entry, uint8 or uint16, in the array's shape: the nearest level of array / scale.
+
+    Args:
+        array: the weight.
+        scale: what it is divided by, or None.
+        levels: as in `Codebook`: 0.0 first, then ascending.
+        prune: whether entries other than 0 may get code 0.
+    """
+    kind = np.uint8 if len(levels) <= 256 else np.uint16
+    order, values = _order()
+    points = np.sort(levels) if prune else levels[1:]
+    rank = np.searchsorted(_cuts(points, points, 0), values, side="left")
+    code_of = np.searchsorted(levels[1:], points) + 1
+    code_of[points == 0] = 0
+    table = np.zeros(_PATTERNS, kind)
+    table[order] = code_of[rank]
+    if not prune:
+        table[order[values == 0]] = 0
+    codes = np.empty(array.shape, kind)
+    target = codes.reshape(1) if not array.ndim else codes
+    for part, patterns in _normal(array, scale):
+        target[part] = table[patterns]
+    if not prune:  # what float16 rounds to 0 is not 0
+        lost = np.count_nonzero(codes) != np.count_nonzero(array)
+        if lost:
+            tiny = int(np.argmin(np.abs(levels[1:]))) + 1
+            codes[(codes == 0) & (array != 0)] = tiny
+    return codes
+
+
+def root_mean_square(array: Array, axes: tuple[int, ...]) -> Array:
+    """Root mean square over the axes (kept as 1), of the entries that are not 0; 1 where there is none."""
+    wide = array.dtype if array.dtype == np.float64 else np.float32
+    every, kept = list(range(array.ndim)), [a for a in range(array.ndim) if a not in axes]
+    exact = np.float64 if array.size < _CHUNK else wide
+    energy = np.einsum(array, every, array, every, kept, dtype=exact)
+    count = np.count_nonzero(array, axis=axes)
+    mean = np.sqrt(energy.astype(np.float64) / np.maximum(count, 1))
+    mean = np.where((count > 0) & (mean > _TINY), mean, 1.0)
+    return np.expand_dims(mean, axes)

@@ -1,0 +1,127 @@
+"""Rate against distortion: what each weight costs at each loss, and the cheapest choice within a budget.
+
+A weight's loss is its squared error over its energy, channel by channel: the noise that it adds to its
+layer's output, relative to that output, where the inputs are white. Noise of several layers adds up, so
+the budget is on the sum. At the optimum a byte saves the same loss everywhere (Shoham and Gersho 1988):
+large weights carry nearly all of the loss, small ones are kept nearly exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from onnxprune import quantise
+from onnxprune.dtypes import Array
+from onnxprune.encodings.words import LAYOUTS, layout_for
+
+LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
+_NODES = 500  # bytes of nodes and names around an encoded weight
+_NATURAL_PRICE = 1.4  # 2 ln 2: what a bit is worth where the error falls by 6 dB per bit
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to store a weight: bytes in the file, loss, and the quantiser; no quantiser keeps it as it is."""
+
+    nbytes: float
+    loss: float
+    book: quantise.Codebook | None = None
+    scale: Array | None = None
+
+
+def curve(
+    array: Array, scale: Array | None, exact: int, *, prune: bool, grid: bool, importance: Array | None = None
+) -> list[Point]:
+    """The points of a weight worth choosing from, from exact to coarse.
+
+    Args:
+        array: float32 or float64 values.
+        scale: per channel, broadcastable, or None.
+        exact: bytes when kept exactly.
+        prune: whether values may become 0.
+        grid: whether the levels have to lie on a grid of 255 steps.
+        importance: weighs the squared error of each entry; broadcastable.
+    """
+    histogram = quantise.Histogram.of(array, scale, importance)
+    points = [Point(exact, 0.0)]
+    energy = histogram.energy
+    if not energy:
+        return points
+    around = _NODES + (0 if scale is None else scale.nbytes)
+    for levels in LEVELS:
+        plain = quantise.codebook(histogram, levels, prune)
+        books = [plain]
+        if prune and plain.error:
+            price = _NATURAL_PRICE * plain.error / histogram.mass
+            books.append(quantise.codebook(histogram, levels, prune, price))
+        for book in books:
+            loss = book.error / energy
+            if grid:
+                top = float(np.abs(book.levels).max())
+                loss += (top / 127) ** 2 / 12 * histogram.mass / energy
+            points.append(Point(_stored(book, array.size) + around, loss, book, scale))
+    return hull(points)
+
+
+def _stored(book: quantise.Codebook, size: int) -> float:
+    """Bytes of the smallest form, gaps estimated as if the kept entries were spread evenly."""
+    levels, kept = len(book.levels), float(size - book.shares[0])
+    dense = layout_for(levels, size).nbytes(size)
+    if kept >= size:
+        return dense
+    mask = size / 8 + layout_for(levels, max(1, int(kept))).nbytes(int(kept))
+    best = min(dense, mask)
+    absent = 1 - kept / size
+    for layout in LAYOUTS:
+        cap = min(layout.radix // levels - 1, 1 << 16)
+        if cap >= 1 and kept and absent > 0.5:
+            share = absent**cap
+            best = min(best, layout.nbytes(int(kept / max(1 - share, 1e-9))))
+    return best
+
+
+def hull(points: Sequence[Point]) -> list[Point]:
+    """The lower convex hull, from most bytes to fewest."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.loss, p.nbytes)):
+        if found and point.nbytes >= found[-1].nbytes:
+            continue
+        while len(found) > 1 and _slope(found[-2], found[-1]) <= _slope(found[-2], point):
+            found.pop()
+        found.append(point)
+    return found
+
+
+def _slope(a: Point, b: Point) -> float:
+    """Bytes saved per loss."""
+    return (a.nbytes - b.nbytes) / max(b.loss - a.loss, 1e-300)
+
+
+def allocate(curves: Sequence[Sequence[Point]], budget: float, weights: Sequence[float] | None = None) -> list[Point]:
+    """One point per curve with the fewest bytes such that the (weighted) losses sum to the budget at most.
+
+    Steps along the hulls, the best bargain first, which is optimal but for the last step.
+    """
+    chosen = [0] * len(curves)
+    importance = weights or [1.0] * len(curves)
+    steps = [
+        (_slope(before, after) / max(importance[i], 1e-300), i, k + 1)
+        for i, line in enumerate(curves)
+        for k, (before, after) in enumerate(pairwise(line))
+    ]
+    spent = sum(w * line[0].loss for w, line in zip(importance, curves, strict=True))
+    blocked: set[int] = set()
+    for _, i, k in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
+        if i in blocked:
+            continue
+        more = importance[i] * (curves[i][k].loss - curves[i][k - 1].loss)
+        if spent + more > budget:
+            blocked.add(i)
+            continue
+        spent += more
+        chosen[i] = k
+    return [line[k] for line, k in zip(curves, chosen, strict=True)]

@@ -9,6 +9,7 @@ from onnxprune.errors import OnnxPruneError
 
 if TYPE_CHECKING:
     from onnxprune.api import (
+        compat,
         compress,
         decode,
         encode,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
 _HOMES = dict.fromkeys(
     (
+        "compat",
         "compress",
         "decode",
         "encode",
@@ -47,8 +49,8 @@ _HOMES = dict.fromkeys(
 ) | {"Model": "onnxprune.model", "Result": "onnxprune.result"}
 
 __all__ = [
-    "Model", "OnnxPruneError", "Result", "compress", "decode", "encode", "inspect", "load", "pack", "passes", "prune",
-    "save", "session", "transform", "unpack", "verify",
+    "Model", "OnnxPruneError", "Result", "compat", "compress", "decode", "encode", "inspect", "load", "pack", "passes",
+    "prune", "save", "session", "transform", "unpack", "verify",
 ]  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def _values(default: str) -> Callable[..., Any]:
         click.option(
             "--values", multiple=True, default=(default,), metavar="FORM", help=f"{_FORMS}  [default: {default}]"
         ),
-        click.option("--loss", type=float, help="Squared error over energy, summed over the weights.  [default: 0.02]"),
+        click.option("--loss", type=float, help="Squared error over energy, summed over the weights.  [default: 0.04]"),
         click.option(
             "--prefer", default="speed", show_default=True, help="speed (fast kernels, fast loading) or size."
         ),
@@ -162,6 +162,25 @@ def inspect(model: Path, as_json: bool) -> None:
         click.echo(report.to_json(rows), nl=False)
     else:
         report.show_inspection(_console(), rows)
+
+
+@cli.command()
+@_model
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compat(model: Path, as_json: bool) -> None:
+    """Show the forms of the encoded weights, and which runtimes read them.
+
+    Measured with onnxruntime 1.15 to 1.32 and OpenVINO 2026.4: a release before 1.15 may or may not do.
+    """
+    import dataclasses
+
+    from onnxprune import api, report
+
+    facts = api.compat(model)
+    if as_json:
+        click.echo(report.to_json(dataclasses.asdict(facts)), nl=False)
+    else:
+        report.show_compatibility(_console(), facts)
 
 
 @cli.command()

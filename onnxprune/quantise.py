@@ -19,9 +19,11 @@ Array = np.ndarray
 _CHUNK = 1 << 18  # elements whose temporaries stay near the core
 _PATTERNS = 1 << 16
 _GROUPS = 4096
+_GROUPS_EXACT, _FEW = 512, 64
 _STEPS = 200
 _SETTLED = 1e-4
-_TINY = 1e-30  # a channel this small is left unscaled: its inverse would not be a float32
+_FAR = 1e30
+_TINY = 1e-30  # the least scale: its inverse is a float32
 
 
 @cache
@@ -116,50 +118,40 @@ class Codebook:
     error: float
     shares: Array
 
-    @property
-    def entropy(self) -> float:
-        """Bits per entry that the codes carry at the least."""
-        share = self.shares[self.shares > 0] / self.shares.sum()
-        return float(-(share * np.log2(share)).sum())
 
-
-def codebook(histogram: Histogram, levels: int, prune: bool, price: float = 0.0) -> Codebook:
+def codebook(histogram: Histogram, levels: int, prune: bool) -> Codebook:
     """Lloyd's algorithm for at most `levels` codes, 0.0 included.
 
-    The start spreads the levels with the cube root of the density (Panter and Dite 1951), which is
-    the optimum for many levels: heavy tails get the few wide cells that they need.
+    One start spreads the levels with the cube root of the density (Panter and Dite 1951), the optimum for
+    many levels: heavy tails get the few wide cells that they need. Few levels that nothing is pinned among
+    start from the optimum over groups of the histogram as well, and the better end counts.
 
     Args:
         histogram: of the weight.
         levels: at least 2.
         prune: whether entries may become 0; otherwise only zeros are.
-        price: squared error that a bit is worth: above 0 the cells follow the entropy-constrained
-            optimum (Chou, Lookabaugh and Gray 1989), and rare levels merge.
     """
-    values, sums = histogram.values, histogram.sums
-    free = levels - 1
+    values, free = histogram.values, levels - 1
     if len(values) <= free:
-        counts = np.diff(sums[3])
-        return Codebook(np.concatenate([[0.0], values]), 0.0, np.concatenate([[histogram.zeros], counts]))
-    centres = _start(histogram, free)
-    last = np.inf
-    lengths = np.zeros(len(centres) + prune)
+        shares = np.concatenate([[histogram.zeros], np.diff(histogram.sums[3])])
+        return Codebook(np.concatenate([[0.0], values]), 0.0, shares)
+    found = _lloyd(histogram, _spread(histogram, free), prune)
+    if not prune and free <= _FEW:
+        found = min(found, _lloyd(histogram, _optimal(histogram, free), prune), key=lambda book: book.error)
+    return found
+
+
+def _lloyd(histogram: Histogram, centres: Array, prune: bool) -> Codebook:
+    """Each level to the mean of its cell until the error settles."""
+    values, sums, last = histogram.values, histogram.sums, np.inf
     for _ in range(_STEPS):
         points = np.sort(np.append(centres, 0.0)) if prune else centres
-        cuts = _cuts(points, lengths if len(lengths) == len(points) else np.zeros(len(points)), price)
-        edges = np.concatenate([[0], np.searchsorted(values, cuts), [len(values)]])
-        mass, first, second, count = np.diff(sums[:, edges], axis=1)
-        pinned = points == 0 if prune else np.zeros(len(points), bool)
+        edges = np.concatenate([[0], np.searchsorted(values, _cuts(points)), [len(values)]])
+        mass, first, second, _ = np.diff(sums[:, edges], axis=1)
+        pinned = (points == 0) & prune
         with np.errstate(invalid="ignore", divide="ignore"):
-            moved = np.where(mass > 0, first / mass, points)
-        fresh = np.where(pinned, 0.0, moved)
+            fresh = np.where(pinned, 0.0, np.where(mass > 0, first / mass, points))
         error = float((second - 2 * fresh * first + fresh * fresh * mass).sum())
-        if price:
-            held = count + np.where(pinned, histogram.zeros, 0)
-            keep = (held > 0) | pinned
-            fresh, pinned, held = fresh[keep], pinned[keep], held[keep]
-            lengths = -np.log2(np.maximum(held, 1e-9) / held.sum())
-            error += price * float((mass[keep] * lengths).sum())
         centres = fresh[~pinned]
         if last - error <= _SETTLED * error:
             break
@@ -167,7 +159,37 @@ def codebook(histogram: Histogram, levels: int, prune: bool, price: float = 0.0)
     return measured(histogram, centres, prune)
 
 
-def _start(histogram: Histogram, count: int) -> Array:
+def _optimal(histogram: Histogram, count: int) -> Array:
+    """The `count` means with the least error over neighbouring groups of values, by dynamic programming.
+
+    Groups of equal mass; with no more values than groups it is the optimum itself.
+    """
+    groups = min(_GROUPS_EXACT, len(histogram.values))
+    mass = histogram.sums[0]
+    inner = np.searchsorted(mass, np.linspace(0, mass[-1], groups + 1)[1:-1])
+    if groups == len(histogram.values):
+        inner = np.arange(1, groups)
+    edges = np.unique(np.concatenate([[0], inner, [len(histogram.values)]]))
+    total, first, second, _ = histogram.sums[:, edges]
+    weight = total[None, 1:] - total[:-1, None]
+    moment = first[None, 1:] - first[:-1, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cost = second[None, 1:] - second[:-1, None] - moment * moment / weight
+    cost = np.where(np.tri(len(cost), k=-1, dtype=bool), np.inf, cost)  # [first group, last group]
+    best, back = cost[0], []
+    for _ in range(min(count, len(cost)) - 1):
+        ways = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
+        back.append(np.argmin(ways, axis=0))
+        best = ways[back[-1], np.arange(len(cost))]
+    starts, last = [], len(cost) - 1
+    for row in reversed(back):
+        starts.append(int(row[last]))
+        last = starts[-1] - 1
+    cuts = np.array([0, *reversed(starts), len(cost)])
+    return np.diff(first[cuts]) / np.diff(total[cuts])
+
+
+def _spread(histogram: Histogram, count: int) -> Array:
     """`count` levels spread with the cube root of the density."""
     values, mass = histogram.values, histogram.sums[0]
     groups = min(_GROUPS, len(values), max(count, int(mass[-1])))
@@ -178,20 +200,16 @@ def _start(histogram: Histogram, count: int) -> Array:
     return np.unique(np.interp(targets, spread, edges))
 
 
-def _cuts(points: Array, lengths: Array, price: float) -> Array:
+def _cuts(points: Array) -> Array:
     """Where the cell of one level ends and that of the next begins."""
-    cuts = (points[1:] + points[:-1]) / 2
-    if price:
-        cuts = cuts + price / 2 * np.diff(lengths) / np.maximum(np.diff(points), 1e-30)
-        cuts = np.maximum.accumulate(cuts)
-    return cuts
+    return (points[1:] + points[:-1]) / 2
 
 
 def measured(histogram: Histogram, centres: Array, prune: bool) -> Codebook:
     """The codebook of the given levels (0.0 is added) with each entry at the nearest one."""
     centres = np.unique(centres[centres != 0])
     points = np.sort(np.append(centres, 0.0)) if prune else centres
-    edges = np.concatenate([[0], np.searchsorted(histogram.values, _cuts(points, points, 0)), [len(histogram.values)]])
+    edges = np.concatenate([[0], np.searchsorted(histogram.values, _cuts(points)), [len(histogram.values)]])
     mass, first, second, count = np.diff(histogram.sums[:, edges], axis=1)
     error = float((second - 2 * points * first + points * points * mass).sum())
     zero = points == 0
@@ -209,9 +227,11 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool) -> Arr
         prune: whether entries other than 0 may get code 0.
     """
     kind = np.uint8 if len(levels) <= 256 else np.uint16
+    if len(levels) == 1:
+        return np.zeros(array.shape, kind)
     order, values = _order()
     points = np.sort(levels) if prune else levels[1:]
-    rank = np.searchsorted(_cuts(points, points, 0), values, side="left")
+    rank = np.searchsorted(_cuts(points), values, side="right")
     code_of = np.searchsorted(levels[1:], points) + 1
     code_of[points == 0] = 0
     table = np.zeros(_PATTERNS, kind)
@@ -232,11 +252,53 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool) -> Arr
 
 def root_mean_square(array: Array, axes: tuple[int, ...]) -> Array:
     """Root mean square over the axes (kept as 1), of the entries that are not 0; 1 where there is none."""
-    wide = array.dtype if array.dtype == np.float64 else np.float32
     every, kept = list(range(array.ndim)), [a for a in range(array.ndim) if a not in axes]
-    exact = np.float64 if array.size < _CHUNK else wide
-    energy = np.einsum(array, every, array, every, kept, dtype=exact)
+    energy = np.einsum(array, every, array, every, kept, dtype=np.float64)
     count = np.count_nonzero(array, axis=axes)
     mean = np.sqrt(energy.astype(np.float64) / np.maximum(count, 1))
-    mean = np.where((count > 0) & (mean > _TINY), mean, 1.0)
+    mean = np.where(count > 0, np.maximum(mean, _TINY), 1.0)
     return np.expand_dims(mean, axes)
+
+
+def balance(rows: Array, codes: Array, levels: Array, prune: bool) -> None:
+    """Move the codes of a few entries to the next level so that the errors of each row add up to nearly nothing.
+
+    What a layer reads is seldom centred on 0 (after a ReLU it never is): of a rounding error the sum
+    reaches the output with the full mean of the inputs. Entries next to the border of two cells are moved, which
+    costs least (the idea is SQuant's, Guo et al. 2022; here for any levels, the cheapest moves first).
+
+    Args:
+        rows: float [R, n], the weight divided by its scale, the entries that are added up in a row.
+        codes: [R, n], edited in place.
+        levels: as in `Codebook`.
+        prune: whether entries other than 0 may get code 0; zeros keep theirs without it.
+    """
+    order = np.argsort(levels, kind="stable") if prune else 1 + np.arange(len(levels) - 1)
+    points = levels[order].astype(rows.dtype)
+    rank_of = np.zeros(len(levels), np.int32)
+    rank_of[order] = np.arange(len(order))
+    mids, steps = (points[1:] + points[:-1]) / 2, np.diff(points)
+    most = min(rows.shape[1], 4 + int(4 * np.sqrt(rows.shape[1])))
+    block = max(1, _CHUNK // rows.shape[1])
+    if len(points) < 2:
+        return
+    for at in range(0, len(rows), block):
+        x, part = rows[at : at + block], codes[at : at + block]
+        rank = rank_of[part]
+        error = levels.astype(rows.dtype)[part] - x
+        excess = error.sum(1, keepdims=True)
+        down = excess > 0
+        border = np.where(down, rank - 1, rank)  # between which two ranks the move would cross
+        allowed = (border >= 0) & (border < len(steps)) & (x != 0)
+        if not prune:
+            allowed &= part != 0
+        border = border.clip(0, len(steps) - 1)
+        cost = np.where(allowed, np.abs(x - mids[border]), np.inf)
+        near = np.argpartition(cost, most - 1, axis=1)[:, :most] if most < cost.shape[1] else np.arange(most)[None]
+        near = np.broadcast_to(near, (len(x), most))
+        near = np.take_along_axis(near, np.argsort(np.take_along_axis(cost, near, 1), axis=1, kind="stable"), 1)
+        moved = np.where(np.take_along_axis(allowed, near, 1), steps[np.take_along_axis(border, near, 1)], _FAR)
+        chosen = np.cumsum(moved, axis=1) - moved / 2 < np.abs(excess)
+        target = np.take_along_axis(rank, near, 1) + np.where(down, -1, 1)
+        fresh = np.where(chosen, order[target.clip(0, len(order) - 1)], np.take_along_axis(part, near, 1))
+        np.put_along_axis(part, near, fresh.astype(codes.dtype), 1)

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
-
 from onnxprune import quantise
 from onnxprune.dtypes import Array
+from onnxprune.encodings.values import gridded
 from onnxprune.encodings.words import LAYOUTS, layout_for
 
 LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
 _NODES = 500  # bytes of nodes and names around an encoded weight
-_NATURAL_PRICE = 1.4  # 2 ln 2: what a bit is worth where the error falls by 6 dB per bit
 
 
 @dataclass(frozen=True)
@@ -34,13 +32,13 @@ class Point:
 
 
 def curve(
-    array: Array, scale: Array | None, exact: int, *, prune: bool, grid: bool, importance: Array | None = None
+    array: Array, scale: Array, exact: int, *, prune: bool, grid: bool, importance: Array | None = None
 ) -> list[Point]:
     """The points of a weight worth choosing from, from exact to coarse.
 
     Args:
         array: float32 or float64 values.
-        scale: per channel, broadcastable, or None.
+        scale: per channel, or one for all; broadcastable.
         exact: bytes when kept exactly.
         prune: whether values may become 0.
         grid: whether the levels have to lie on a grid of 255 steps.
@@ -48,22 +46,12 @@ def curve(
     """
     histogram = quantise.Histogram.of(array, scale, importance)
     points = [Point(exact, 0.0)]
-    energy = histogram.energy
-    if not energy:
-        return points
-    around = _NODES + (0 if scale is None else scale.nbytes)
-    for levels in LEVELS:
-        plain = quantise.codebook(histogram, levels, prune)
-        books = [plain]
-        if prune and plain.error:
-            price = _NATURAL_PRICE * plain.error / histogram.mass
-            books.append(quantise.codebook(histogram, levels, prune, price))
-        for book in books:
-            loss = book.error / energy
-            if grid:
-                top = float(np.abs(book.levels).max())
-                loss += (top / 127) ** 2 / 12 * histogram.mass / energy
-            points.append(Point(_stored(book, array.size) + around, loss, book, scale))
+    around = _NODES + (scale.nbytes if scale.size > 1 else 0)
+    for levels in LEVELS if histogram.energy else ():
+        book = quantise.codebook(histogram, levels, prune)
+        if grid:
+            book = quantise.measured(histogram, gridded(book.levels, prune)[0], prune)
+        points.append(Point(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
     return hull(points)
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxprune.compatibility import Compatibility
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
 from onnxprune.result import Deviation, Result
@@ -82,6 +83,12 @@ _INSPECTION = [
     _Column("std", 2), _Column("zeros", 6), _Column("bytes"), _Column("stored as", 4, right=False),
     _Column("left alone", 1, right=False),
 ]  # fmt: skip
+
+_COMPATIBILITY = [
+    _Column("form", right=False), _Column("weights"), _Column("opset", 1), _Column("onnxruntime loads"),
+    _Column("fast from"), _Column("OpenVINO", right=False),
+]  # fmt: skip
+_NEWER = "newer than 1.32"
 
 
 def show_result(console: Console, result: Result) -> None:
@@ -189,6 +196,31 @@ def _inspection_row(row: dict[str, Any]) -> list[str]:
         row["encoding"],
         row.get("left_alone") or "",
     ]
+
+
+def show_compatibility(console: Console, facts: Compatibility) -> None:
+    """Every form with what it needs, and what to do where that is missing."""
+    versions = f"opset {facts.opset}, IR version {facts.ir_version}"
+    if not facts.forms:
+        _line(console, f"No weight is encoded. {versions}: onnxruntime {facts.loads or _NEWER} loads it.")
+        return
+    rows = [
+        [f.form, str(f.weights), str(f.opset), f.loads or _NEWER, f.fast or _NEWER, f.openvino] for f in facts.forms
+    ]
+    _print_table(console, _COMPATIBILITY, rows)
+    console.print()
+    _line(console, f"{versions}: onnxruntime {facts.loads or _NEWER} loads it, {facts.fast or _NEWER} runs it fast.")
+    if facts.fast != facts.loads:
+        _line(
+            console,
+            f"Before {facts.fast or _NEWER} weights for MatMul are dequantised at every inference, many times slower "
+            "than dense: for such a release encode with --values shared:4.",
+            "yellow",
+        )
+    for note in dict.fromkeys(f.note for f in facts.forms if f.note):
+        _line(console, f"{note}.", "yellow")
+    _line(console, "Leave the session's graph optimisation on: without it every inference decodes.")
+    _line(console, "For other runtimes write dense weights: onnxprune decode MODEL -o OUT", "dim")
 
 
 def to_json(facts: Any) -> str:

@@ -439,7 +439,7 @@ class ReadLines(Task):
 
     @cached_property
     def _data(self) -> list[tuple[str, np.ndarray]]:
-        return lines(200, 2)
+        return lines(800, 2)
 
     def _score(self, session: Any) -> Outcome:
         characters = open_session(self.path).get_modelmeta().custom_metadata_map["character"].split("\n")

@@ -30,6 +30,8 @@ class Dense(Encoding):
         """See `Encoding.unpack`."""
         values = words.unpack_values(parts).reshape(-1)
         size = int(np.prod(shape, dtype=np.int64))
+        if not size <= values.size < size + (parts["powers"].size if "powers" in parts else 1):
+            raise ValueError(f"it holds {values.size} values for the shape {shape}")
         return np.arange(size), values[:size]
 
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:

@@ -27,32 +27,31 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 @dataclass(frozen=True)
 class Readers:
-    """The nodes whose kernel can read a weight's integers.
+    """The node whose kernel can read a weight's integers.
 
     Attributes:
-        nodes: MatMul and Gemm nodes, all in the weight's own body.
-        transposed: whether they read the weight's transpose.
+        node: a MatMul or Gemm in the weight's own body.
+        transposed: whether it reads the weight's transpose.
         others: whether something else reads the weight too.
     """
 
-    nodes: tuple[NodeProto, ...]
+    node: NodeProto
     transposed: bool
     others: bool
 
 
 def readers_of(weight: Weight) -> Readers | None:
-    """The fusing readers of a weight, or None where there are none."""
+    """The fusing reader of a weight, or None: integers that two nodes read are not fused but decoded at every run."""
     if len(weight.shape) != 2 or weight.element != TensorProto.FLOAT or weight.size < LEAST:
-        return None
+        return None  # MatMulNBits takes matrices of float32
     readers = weight.scope.readers.get(weight.value, [])
     ways = [(node, _transposed(weight.scope, node, position)) for node, position in readers]
-    first = next((way for _, way in ways if way is not None), None)
-    if first is None:
+    fusing = [(node, way) for node, way in ways if way is not None]
+    if len(fusing) != 1:
         return None
-    nodes = tuple(node for node, way in ways if way is first)
     inner = any(weight.value in s.readers for s in weight.scope.inner() if s is not weight.scope)
-    others = inner or len(nodes) < len(ways) or weight.value in weight.scope.outputs
-    return Readers(nodes, first, others)
+    others = inner or len(ways) > 1 or weight.value in weight.scope.outputs
+    return Readers(*fusing[0], others)
 
 
 def _transposed(scope: Scope, node: NodeProto, position: int) -> bool | None:
@@ -63,8 +62,7 @@ def _transposed(scope: Scope, node: NodeProto, position: int) -> bool | None:
         return False
     if node.op_type != "Gemm" or attribute(node, "transA", 0) or attribute(node, "alpha", 1.0) != 1:
         return None
-    biased = len(node.input) > 2 and bool(node.input[2])
-    if (biased and attribute(node, "beta", 1.0) != 1) or any(a.ref_attr_name for a in node.attribute):
+    if attribute(node, "beta", 1.0) != 1 or any(a.ref_attr_name for a in node.attribute):
         return None
     return bool(attribute(node, "transB", 0))
 
@@ -72,26 +70,26 @@ def _transposed(scope: Scope, node: NodeProto, position: int) -> bool | None:
 def apply(scope: Scope, node: NodeProto, value: str, prefix: str) -> None:
     """Let `node` read the dequantised `value`, in a form that fuses; new names begin with `prefix`."""
     node.input[1] = value
-    product = node.output[0]
     if node.op_type == "Gemm":
         _split(scope, node, prefix)
-    _unclip(scope, product, prefix)
+    _unclip(scope, node.output[0], prefix)
 
 
 def _split(scope: Scope, node: NodeProto, prefix: str) -> None:
     """Gemm as MatMul and Add."""
-    name = node.name
+    given = ",".join([a.name for a in node.attribute] + ["C"] * (len(node.input) > 2))
+    name = f"{_GEMM}{prefix}:{given}:{node.name}"
     node.op_type = "MatMul"
     del node.attribute[:]
     if len(node.input) < 3 or not node.input[2]:
         del node.input[2:]
-        node.name = f"{_GEMM}{prefix}:{name}"
+        node.name = name
         return
     bias = node.input[2]
     del node.input[2:]
     output = node.output[0]
     node.output[0] = f"{prefix}m"
-    add = helper.make_node("Add", [node.output[0], bias], [output], name=f"{_GEMM}{prefix}:{name}")
+    add = helper.make_node("Add", [node.output[0], bias], [output], name=name)
     scope.body.node.insert(_place(scope, node) + 1, add)
 
 
@@ -100,20 +98,34 @@ def _unclip(scope: Scope, product: str, prefix: str) -> None:
     if product in scope.outputs:
         return
     reading = _readers(scope, product)
-    if len(reading) != 1:
+    if len(reading) != 1 or all(n is not reading[0] for n in scope.body.node):
         return
     reader = reading[0]
     if reader.op_type == "Add" and not domain(reader):
-        _unclip(scope, reader.output[0], prefix)
+        if _biases(scope, reader, product):
+            _unclip(scope, reader.output[0], prefix)
+        else:  # onnxruntime would make Gemm of the two, which it fuses with a plain bias only
+            _guard(scope, reader, product, prefix)
     elif reader.op_type == "Relu" and not domain(reader):
         reader.op_type, reader.name = "Max", f"{_RELU}{prefix}:{reader.name}"
         reader.input.append(_constant(scope, f"{prefix}zero", 0.0))
     elif reader.op_type == "Clip" and not domain(reader):
-        position = list(reader.input).index(product)
-        reader.input[position] = f"{prefix}c"
-        low = _constant(scope, f"{prefix}low", _LOWEST)
-        node = helper.make_node("Max", [product, low], [f"{prefix}c"], name=f"{_CLIP}{prefix}:")
-        scope.body.node.insert(_place(scope, reader), node)
+        _guard(scope, reader, product, prefix)
+
+
+def _biases(scope: Scope, add: NodeProto, product: str) -> bool:
+    """Whether an Add adds a constant vector to the product."""
+    other = [name for name in add.input if name != product]
+    bias = scope.constant(other[0]) if other else None
+    return bias is not None and len(bias.dims) == 1
+
+
+def _guard(scope: Scope, reader: NodeProto, product: str, prefix: str) -> None:
+    """A Max with the lowest number between the product and its reader."""
+    reader.input[list(reader.input).index(product)] = f"{prefix}c"
+    low = _constant(scope, f"{prefix}low", _LOWEST)
+    node = helper.make_node("Max", [product, low], [f"{prefix}c"], name=f"{_CLIP}{prefix}:")
+    scope.body.node.insert(_place(scope, reader), node)
 
 
 def _readers(scope: Scope, value: str) -> list[NodeProto]:
@@ -139,10 +151,6 @@ def undo(scope: Scope, prefix: str, value: str, transposed: bool) -> None:
     """The graph as it was before `apply` for the weight `value`, whose names begin with `prefix`."""
     body = scope.body
     for node in list(body.node):
-        if node.op_type == "MatMul" and len(node.input) == 2 and _is_reading(node.input[1], prefix, value):
-            node.input[1] = value
-            _join(scope, node, transposed)
-    for node in list(body.node):
         if node.op_type == "Max" and node.name.startswith(_RELU) and node.input[1].startswith(prefix):
             node.op_type, node.name = "Relu", _original(node)
             del node.input[1:]
@@ -150,6 +158,10 @@ def undo(scope: Scope, prefix: str, value: str, transposed: bool) -> None:
             for reader in _readers(scope, node.output[0]):
                 reader.input[list(reader.input).index(node.output[0])] = node.input[0]
             body.node.remove(node)
+    for node in list(body.node):
+        if node.op_type == "MatMul" and len(node.input) == 2 and _is_reading(node.input[1], prefix, value):
+            node.input[1] = value
+            _join(scope, node, prefix, transposed)
 
 
 def _original(node: NodeProto) -> str:
@@ -161,18 +173,23 @@ def _is_reading(name: str, prefix: str, value: str) -> bool:
     return name == value or name.startswith(f"{prefix}r")
 
 
-def _join(scope: Scope, node: NodeProto, transposed: bool) -> None:
+def _join(scope: Scope, node: NodeProto, prefix: str, transposed: bool) -> None:
     """MatMul and its marked Add as Gemm."""
     reading = _readers(scope, node.output[0])
-    add = reading[0] if len(reading) == 1 else None
-    if add is not None and add.op_type == "Add" and add.name.startswith(_GEMM):
-        node.input.append(add.input[1])
-        node.name, node.output[0] = _original(add), add.output[0]
+    add = reading[0] if len(reading) == 1 and node.output[0].startswith(prefix) else None
+    if add is not None and add.op_type == "Add" and add.name.startswith(_GEMM + prefix):
+        mark, bias = add.name, add.input[1]
+        node.output[0] = add.output[0]
         scope.body.node.remove(add)
-    elif node.name.startswith(_GEMM):
-        node.name = _original(node)
+    elif node.name.startswith(_GEMM + prefix):
+        mark, bias = node.name, ""
     else:
         return
+    _, _, _, given, node.name = mark.split(":", 4)
     node.op_type = "Gemm"
-    if transposed:
-        node.attribute.append(helper.make_attribute("transB", 1))
+    defaults = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": int(transposed)}
+    for name in given.split(","):
+        if name == "C":
+            node.input.append(bias)
+        elif name in defaults:
+            node.attribute.append(helper.make_attribute(name, defaults[name]))

@@ -39,7 +39,7 @@ class Graft:
     build: Builder
     tensors: list[TensorProto]
     nbytes: int
-    fused: list[tuple[NodeProto, str]]  # readers and the value that each is to read
+    fused: tuple[NodeProto, str] | None  # the reader of the integers, and what it is to read
 
     def discard(self, model: Model) -> None:
         """Give its arrays back."""
@@ -87,7 +87,10 @@ def prepare(
     """Pack the weight, whose carrier is `sparse`; `readers` are those that get its integers."""
     parts = encoding.pack(sparse)
     element = TensorProto.DataType.Name(weight.element)
-    mark = f"{MARK}:{encoding.name}:{values.name}{coded.flags}:{element}:{name}"
+    flags = coded.flags + (".c" if weight.store == "constant" else "")
+    mark = f"{MARK}:{encoding.name}:{values.name}{flags}:{element}:{name}"
+    if weight.store == "constant" and weight.scope.producers[weight.value].name:
+        mark += f":{weight.scope.producers[weight.value].name}"
     build = Builder(f"{name}.", weight.value, mark, opset_of(model, weight.scope))
     dense = encoding.emit(build, parts, sparse.shape, coded.fill)
     fused = _finish(build, dense, coded, weight.element, readers)
@@ -105,29 +108,22 @@ def prepare(
 
 def _finish(
     build: Builder, dense: str, coded: Coded, element: int, readers: Readers | None
-) -> list[tuple[NodeProto, str]]:
-    """The nodes behind the decoded carrier; returns which reader reads what.
-
-    DequantizeLinear may have one reader only, else it is not fused: each reader gets its own.
-    """
+) -> tuple[NodeProto, str] | None:
+    """The nodes behind the decoded carrier; returns who reads the integers, and under what name."""
     if readers is None or not coded.fused:
         emit(build, dense, replace(coded, fused=False), element)
         build.finish()
-        return []
-    values = []
-    for number in range(len(readers.nodes)):
-        value = build.output if not (readers.others or number) else f"{build.prefix}r{number}"
-        emit(build, dense, coded, element)
-        build.nodes[-1].output[0] = value
-        values.append(value)
-    if readers.others:
-        folded = emit(build, dense, replace(coded, fused=False, view=_blocks(coded)), element)
-        if coded.transposed:
-            build.op("Transpose", [folded], perm=[1, 0])
+        return None
+    value = emit(build, dense, coded, element)
+    if not readers.others:
         build.finish()
-    else:
-        next(n for n in build.nodes if n.output[0] == build.output).name = build.mark
-    return list(zip(readers.nodes, values, strict=True))
+        return readers.node, build.output
+    build.nodes[-1].output[0] = value = f"{build.prefix}r"
+    folded = emit(build, dense, replace(coded, fused=False, view=_blocks(coded)), element)
+    if coded.transposed:
+        build.op("Transpose", [folded], perm=[1, 0])
+    build.finish()
+    return readers.node, value
 
 
 def _blocks(coded: Coded) -> tuple[int, ...]:
@@ -137,8 +133,8 @@ def _blocks(coded: Coded) -> tuple[int, ...]:
 
 
 def _as_initializers(model: Model, weight: Weight) -> bool:
-    """Constant nodes where the weight was one, in functions, and where IR 3 wants initializers to be inputs."""
-    return weight.store != "constant" and isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4
+    """Constant nodes in functions, and where IR 3 wants initializers to be inputs."""
+    return isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4
 
 
 def plant(model: Model, weight: Weight, graft: Graft) -> None:
@@ -155,8 +151,8 @@ def plant(model: Model, weight: Weight, graft: Graft) -> None:
     at = _remove(model, weight)
     for offset, node in enumerate(nodes):
         body.node.insert(at + offset, node)
-    for number, (reader, value) in enumerate(graft.fused):
-        fusion.apply(weight.scope, reader, value, f"{graft.build.prefix}{number or ''}")
+    if graft.fused:
+        fusion.apply(weight.scope, *graft.fused, graft.build.prefix)
 
 
 def _constant_node(tensor: TensorProto) -> NodeProto:
@@ -224,6 +220,7 @@ class Planted:
     element: int
     prefix: str
     constants: dict[str, TensorProto]
+    node_name: str = ""  # of the Constant node that the weight was
 
     @property
     def name(self) -> str:
@@ -236,6 +233,11 @@ class Planted:
         book = self.constants.get(f"{self.prefix}book")
         levels = "" if book is None else f", {math.prod(book.dims)} levels"
         return f"{self.values}{levels}"
+
+    @property
+    def was_constant(self) -> bool:
+        """Whether the weight was a Constant node."""
+        return "c" in self.flags.split(".")
 
     @property
     def as_constants(self) -> bool:
@@ -270,6 +272,8 @@ class Planted:
 
     def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
         if self.encoding == "dense" and "shape" not in parts:
+            if "powers" in parts:
+                return (int(parts["end"][0]) if "end" in parts else parts["codes"].size * parts["powers"].size,)
             return (parts["values"] if "values" in parts else parts["codes"]).shape
         return tuple(int(d) for d in parts["shape" if "shape" in parts else "size"])
 
@@ -291,10 +295,10 @@ def planted_in(model: Model) -> list[Planted]:
     found = []
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
         for node in scope.body.node:
-            label = node.name.split(":")
-            if len(label) != 5 or label[0] != MARK:
+            label = node.name.split(":", 5)
+            if len(label) < 5 or label[0] != MARK or not label[4].startswith("~"):
                 continue
-            _, encoding, stored, element, name = label
+            _, encoding, stored, element, name, *constant = label
             values, dot, flags = stored.partition(".")
             if encoding not in GRAPH or values not in FORMS or element not in _ELEMENTS:
                 raise ModelError(
@@ -309,7 +313,9 @@ def planted_in(model: Model) -> list[Planted]:
             if not constants:
                 raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
             code = TensorProto.DataType.Value(element)
-            found.append(Planted(scope, node.output[0], encoding, values, dot + flags, code, prefix, constants))
+            found.append(
+                Planted(scope, node.output[0], encoding, values, dot + flags, code, prefix, constants, *constant)
+            )
     return found
 
 
@@ -330,11 +336,16 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
         del body.node[index]
     for index in reversed([i for i, v in enumerate(body.value_info) if v.name.startswith(planted.prefix)]):
         del body.value_info[index]
-    if planted.as_constants:
+    if planted.was_constant:
         tensor.name = planted.value
         body.node.insert(at, _constant_node(tensor))
+        if planted.node_name:
+            body.node[at].name = planted.node_name
     else:
+        assert isinstance(body, GraphProto)
         body.initializer.append(tensor)
+        if model.proto.ir_version < 4 and planted.scope.parent is None:  # which wants initializers to be inputs
+            body.input.append(helper.make_tensor_value_info(planted.value, planted.element, array.shape))
     for name, part in planted.constants.items():
         model.drop(part)
         if name in planted.scope.initializers:

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
@@ -33,7 +34,11 @@ from onnxprune.weights import Weight
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
 INT4 = 21  # the opset that brought INT4 and blocks
 _HALF_NORMAL = (6.2e-5, 65504.0)
+_CAST = 44  # bytes of a Cast node: fewer bytes than that are not worth halving
 _LARGE = 1 << 20
+_SMALLEST, _LARGEST = 1e-15, 1e15  # of the largest value: squares and inverses of such stay float32
+_DEAD = 1e-30  # a largest value below it is nothing
+_KERNEL = 4  # entries of a convolution kernel from which its errors are added up by themselves
 BLOCKS = (32, 64, 128, 16)
 
 
@@ -50,7 +55,6 @@ class Coded:
         fused: whether DequantizeLinear applies the scale.
         block: entries along the input that share a scale, 0 for all of them.
         transposed: whether the carrier is the weight's transpose.
-        error: sum of squared errors over the sum of squares, as far as the form computed it.
     """
 
     carrier: Array
@@ -160,19 +164,17 @@ class Shared(Values):
         if wide is None:
             return None
         levels = 2**self.bits
-        scale = channel_scale(weight, wide)
-        plain, importance = None, None
-        if scale is not None:
-            importance = np.broadcast_to(1 / np.square(scale), wide.shape)
-        histogram = quantise.Histogram.of(wide, None, importance)
+        scale, unit = channel_scale(weight, wide), unit_scale(wide)
+        importance = None if scale is None else np.square(unit / scale.astype(np.float64))
+        histogram = quantise.Histogram.of(wide, unit, importance)
         book = plain = quantise.codebook(histogram, levels, prune=False)
         if scale is not None and plain.error > 0:
             scaled = quantise.codebook(quantise.Histogram.of(wide, scale), levels, prune=False)
             kept = wide.size - histogram.zeros
             gained = math.log2(plain.error / max(scaled.error, 1e-12 * plain.error)) / 2 * kept
             if gained > 16 * scale.size:
-                book = scaled
-        return with_book(wide, None if book is plain else scale, book, prune=False)
+                book, unit = scaled, scale
+        return with_book(weight, wide, unit, book, prune=False)
 
 
 @dataclass(frozen=True)
@@ -199,15 +201,15 @@ class Int8(Values):
         if wide is None:
             return None
         if self.bits < 8:
-            scale = channel_scale(weight, wide)
+            scale = channel_scale(weight, wide, transposed)
             if scale is None:
-                scale = quantise.root_mean_square(wide, tuple(range(wide.ndim)))
+                scale = unit_scale(wide)
             book = quantise.codebook(quantise.Histogram.of(wide, scale), 2**self.bits, prune=False)
-            return on_grid(wide, scale, book, prune=False, transposed=transposed)
-        axes = inner_axes(weight) or tuple(range(wide.ndim))
+            return on_grid(weight, wide, scale, book, prune=False, transposed=transposed)
+        axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
         top = np.abs(wide).max(axes, keepdims=True) / 127
-        scale = tidy_scale(np.where(top > 0, top, 1.0), up=True)
-        codes = np.rint(wide * (1 / scale).astype(wide.dtype)).clip(-127, 127).astype(np.int8)
+        scale = tidy_scale(np.where(top > _DEAD, top, 1.0), up=True)
+        codes = np.rint(wide / scale.astype(wide.dtype)).clip(-127, 127).astype(np.int8)
         return oriented(codes, None, scale, transposed)
 
 
@@ -256,28 +258,38 @@ def _check_bits(name: str, bits: int) -> None:
 
 
 def computed(array: Array) -> Array | None:
-    """The values as float32 (float64 for fp64); None where one is not finite."""
+    """The values as float32 (float64 for fp64); None where one is not finite, or all are far from ordinary sizes."""
     wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
-    return wide if np.isfinite(wide).all() else None
+    top = max(float(wide.max(initial=0.0)), -float(wide.min(initial=0.0)))
+    limit = 0.99 * float(ml_dtypes.finfo(array.dtype).max)  # type: ignore[no-untyped-call]
+    return wide if (top == 0 or _SMALLEST <= top <= min(_LARGEST, limit)) and top == top else None
 
 
-def inner_axes(weight: Weight) -> tuple[int, ...]:
+def inner_axes(weight: Weight, transposed: bool | None = None) -> tuple[int, ...]:
     """The axes that a scale is shared along: those of the inputs, in order; empty where they are not known."""
+    if transposed is not None:
+        return (int(transposed),)
     return tuple(sorted(weight.in_axes))
 
 
-def channel_scale(weight: Weight, wide: Array) -> Array | None:
+def channel_scale(weight: Weight, wide: Array, transposed: bool | None = None) -> Array | None:
     """Root mean square per output channel, or None where the axes are not known or channels are tiny."""
-    axes = inner_axes(weight)
+    axes = inner_axes(weight, transposed)
     if not axes or math.prod(wide.shape[a] for a in axes) < 8:
         return None
     return tidy_scale(quantise.root_mean_square(wide, axes))
 
 
+def unit_scale(wide: Array) -> Array:
+    """One scale for the whole weight, a power of 2, so that dividing by it loses nothing."""
+    mean = quantise.root_mean_square(wide, tuple(range(wide.ndim)))
+    return np.exp2(np.round(np.log2(mean))).astype(wide.dtype)
+
+
 def tidy_scale(scale: Array, up: bool = False) -> Array:
     """The scale as float16 where its range allows that, else float32; `up` rounds towards more."""
     low, high = _HALF_NORMAL
-    if scale.min() < low or scale.max() > high / 2:
+    if scale.min() < low or scale.max() > high / 2 or 2 * scale.size < _CAST:
         return scale.astype(np.float32)
     half = scale.astype(np.float16)
     if up:
@@ -285,34 +297,64 @@ def tidy_scale(scale: Array, up: bool = False) -> Array:
     return half
 
 
-def with_book(wide: Array, scale: Array | None, book: quantise.Codebook, prune: bool) -> Coded:
-    """Codes into a float book."""
+def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool) -> Coded:
+    """Codes into a float book; a scale for the whole weight goes into the book."""
     codes = quantise.encode(wide, scale, book.levels, prune)
-    size = np.abs(book.levels[1:])
+    unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
+    size = np.abs(book.levels[1:] * unit)
     low, high = _HALF_NORMAL
-    halves = not len(size) or (size.min() >= low and size.max() <= high)
+    normal = not len(size) or (size.min() >= low and size.max() <= high)
+    halves = normal and 2 * len(size) >= _CAST
     kind: type = np.float16 if halves else np.float32
-    if not halves and wide.dtype == np.float64 and (size.min() < 1e-37 or size.max() > 3e38):
-        kind = np.float64
-    values: Array = book.levels.astype(kind)
-    return Coded(codes, np.zeros((), kind), values, scale)
+    values: Array = (book.levels * unit).astype(kind)
+    _balance(weight, wide, scale, codes, values.astype(np.float64) / unit, prune)
+    return Coded(codes, np.zeros((), kind), values, None if scale.size == 1 else scale)
 
 
-def on_grid(wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None) -> Coded:
+def on_grid(
+    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None
+) -> Coded:
     """Codes into a book of int8 values; the grid ends at the largest level."""
-    top = max(float(np.abs(book.levels).max()), 1e-30)
-    grid, merged = np.unique(np.rint(book.levels[1:] * (127 / top)).astype(np.int8), return_index=True)
-    levels = book.levels[1:][merged]
-    held = grid != 0
-    if not prune and not held.all():  # a level that the grid rounds to 0 becomes the next to it
-        grid = np.where(held, grid, 1).astype(np.int8)
-        grid, first = np.unique(grid, return_index=True)
-        levels = levels[first]
-        held = np.ones(len(grid), bool)
-    levels = np.concatenate([[0.0], levels[held]])
+    levels, top = gridded(book.levels, prune)
     codes = quantise.encode(wide, scale, levels, prune)
-    values = np.concatenate([[np.int8(0)], grid[held]]).astype(np.int8)
+    _balance(weight, wide, scale, codes, levels, prune)
+    values = np.rint(levels * (127 / top)).astype(np.int8)
     return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
+
+
+def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
+    """The levels that are left on a grid of 255 steps up to the largest, and the largest.
+
+    Without `prune` no level becomes 0.
+    """
+    top = max(float(np.abs(levels).max()), 1e-30)
+    grid = np.rint(levels[1:] * (127 / top))
+    if not prune:
+        grid = np.where(grid == 0, np.where(levels[1:] < 0, -1, 1), grid)
+    grid = np.unique(grid)
+    return np.concatenate([[0.0], grid[grid != 0] * (top / 127)]), top
+
+
+def _balance(weight: Weight, wide: Array, scale: Array, codes: Array, levels: Array, prune: bool) -> None:
+    """Let the errors of each output add up to nearly nothing: in each kernel of a convolution, then over all inputs."""
+    inner = inner_axes(weight)
+    outer = tuple(a for a in range(wide.ndim) if a not in inner)
+    if not inner or not outer or not wide.size:
+        return
+    values, moved = wide.transpose(outer + inner), codes.transpose(outer + inner)
+    divisor = scale.astype(wide.dtype).transpose(outer + inner)
+    step = max(1, _LARGE // max(1, values[0].size))
+    kernel = math.prod(wide.shape[a] for a in inner[1:])
+    for at in range(0, len(values), step):
+        part = values[at : at + step]
+        part = part / (divisor[at : at + step] if len(divisor) > 1 else divisor)
+        target = np.ascontiguousarray(moved[at : at + step])
+        shape = target.shape
+        for width in ([kernel] if kernel >= _KERNEL else []) + [math.prod(shape[len(outer) :])]:
+            rows = target.reshape(-1, width)
+            quantise.balance(np.ascontiguousarray(part).reshape(-1, width), rows, levels, prune)
+            target = rows.reshape(shape)
+        moved[at : at + step] = target
 
 
 def oriented(codes: Array, book: Array | None, scale: Array, transposed: bool | None) -> Coded:

@@ -77,7 +77,7 @@ def pack(numbers: Array, layout: Layout, name: str) -> Parts:
     short = -numbers.shape[-1] % layout.digits
     if short:
         numbers = np.pad(numbers, [(0, 0)] * (numbers.ndim - 1) + [(0, short)])
-    grouped = numbers.reshape(*numbers.shape[:-1], -1, layout.digits)
+    grouped = numbers.reshape(*numbers.shape[:-1], numbers.shape[-1] // layout.digits, layout.digits)
     wide = np.dtype(np.int64) if layout.dtype.itemsize == 8 else np.dtype(np.int32)
     powers = layout.radix ** np.arange(layout.digits, dtype=np.int64)
     words = np.zeros(grouped.shape[:-1], np.int64)
@@ -96,9 +96,10 @@ def unpack(parts: Mapping[str, Array], name: str) -> Array:
     if "powers" not in parts:
         return words
     powers, radix = parts["powers"].astype(np.int64), int(parts["radix"])
-    if radix < 2 or powers.min(initial=1) < 1:
+    if radix < 1 or powers.min(initial=1) < 1:
         raise ValueError("its words cannot be taken apart")
-    return (words.astype(np.int64) // powers % radix).reshape(*words.shape[:-2], -1)
+    digits = words.astype(np.int64) // powers % radix
+    return digits.reshape(*words.shape[:-2], words.shape[-2] * powers.size)
 
 
 def emit(build: Builder, parts: Parts, name: str) -> str:

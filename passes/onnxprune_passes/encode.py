@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import numpy as np
 
-from onnxprune import rate
+from onnxprune import data, rate
 from onnxprune.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse, Values, form_of
 from onnxprune.encodings.fusion import Readers, readers_of
@@ -23,17 +25,32 @@ from onnxprune.encodings.graft import (
     planted_in,
     prepare,
 )
-from onnxprune.encodings.values import DEQUANTISE_AXIS, INT4, Exact, Int4, channel_scale, computed, on_grid, with_book
+from onnxprune.encodings.values import (
+    DEQUANTISE_AXIS,
+    INT4,
+    Exact,
+    Int4,
+    channel_scale,
+    computed,
+    on_grid,
+    unit_scale,
+    with_book,
+)
 from onnxprune.errors import OptionError, WeightError
+from onnxprune.gains import gains
 from onnxprune.model import Model
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.runtime import inputs_of, open_session
 from onnxprune.weights import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT = Exact()
 _AUTO = "auto"
 _ROWS_MORE, _ROWS_FROM = 1.1, 1 << 20  # rows load in half the time: worth a tenth of a large matrix
+_SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
+_FLOOR = 0.05  # of the median gain: what was measured on few samples is not trusted to be nothing
+_LEAST = 64  # elements below which half precision saves less than its Cast takes
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
 
@@ -57,6 +74,9 @@ class Encode(Pass):
         skip: globs of weights that keep exact values.
         loss: for auto, the sum over the weights of squared error over energy.
         keep_zeros: for auto, whether only what is 0 becomes 0.
+        data: an .npz file or a folder (see `data.load`): the loss is then of the outputs, each weight's noise
+            measured by what reaches them.
+        samples: at most so many samples of the data.
         prefer: speed (kernels that read small integers, forms that load fast) or size.
     """
 
@@ -65,8 +85,10 @@ class Encode(Pass):
     values: str = "exact"
     set: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    loss: float = 0.02
+    loss: float = 0.04
     keep_zeros: bool = False
+    data: str = ""
+    samples: int = 8
     prefer: str = "speed"
 
     def __post_init__(self) -> None:
@@ -123,10 +145,15 @@ class Encode(Pass):
         choices = [_Choice() for _ in weights]
         curves: dict[int, list[rate.Point]] = {}
         for number, weight in enumerate(weights):
-            if not _encodable(weight) or weight.element not in FLOATS or not _lossy(weight):
+            if weight.element not in FLOATS or not _encodable(weight, _LEAST):
                 continue
             spec = self._spec(weight)
-            if spec != _AUTO:
+            if not _lossy(weight):
+                if spec == _AUTO and self.loss > 0 and _halvable(weight.array(model)):
+                    choices[number] = _Choice(form_of("half"))
+            elif weight.size < SMALL:
+                continue
+            elif spec != _AUTO:
                 form = form_of(spec)
                 choices[number] = _Choice(form if form.fits(weight.element) else _EXACT)
             elif opset_of(model, weight.scope) >= form_of("shared").opset(fused=False):
@@ -135,10 +162,25 @@ class Encode(Pass):
                 if line:
                     curves[number] = line
                 model.payloads.forget_pages()
-        points = rate.allocate(list(curves.values()), self.loss)
+        points = rate.allocate(list(curves.values()), self.loss, self._gains(model, [weights[n] for n in curves]))
         for number, point in zip(curves, points, strict=True):
             choices[number] = _Choice(_EXACT, point if point.book is not None else None)
         return choices
+
+    def _gains(self, model: Model, weights: list[Weight]) -> list[float] | None:
+        """What the noise of each weight does to the outputs on the data, or None without data."""
+        if not self.data or not weights:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            model.write(path)
+            feeds, _ = data.load(Path(self.data), inputs_of(open_session(path)), self.samples)
+        measured = gains(model, weights, feeds)
+        known = [gain for gain in measured if gain is not None]
+        if not known:
+            return None
+        usual = float(np.median(known))
+        return [max(usual if gain is None else gain, _FLOOR * usual) for gain in measured]
 
     def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
         wide = computed(weight.array(model))
@@ -146,9 +188,16 @@ class Encode(Pass):
             if weight.reason is None and not self.keep_zeros:
                 raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
             return []
-        scale = channel_scale(weight, wide)
-        grid = scale is not None and self._readers(model, weight, DEQUANTISE_AXIS) is not None
-        return rate.curve(wide, scale, weight.nbytes(model), prune=not self.keep_zeros, grid=grid)
+        readers = self._readers(model, weight, DEQUANTISE_AXIS)
+        scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)
+        exact, prune = weight.nbytes(model), not self.keep_zeros
+        if scale is None:
+            return rate.curve(wide, unit, exact, prune=prune, grid=False)
+        points = rate.curve(wide, scale, exact, prune=prune, grid=readers is not None)
+        if readers is None and scale.nbytes > _SCALES_COST * exact:
+            importance = np.square(unit / scale.astype(np.float64))
+            points = rate.hull(points + rate.curve(wide, unit, exact, prune=prune, grid=False, importance=importance))
+        return points
 
     def _readers(self, model: Model, weight: Weight, opset: int) -> Readers | None:
         return readers_of(weight) if opset_of(model, weight.scope) >= opset else None
@@ -160,10 +209,11 @@ class Encode(Pass):
             assert point.book is not None
             wide = computed(array)
             assert wide is not None
-            readers = self._readers(model, weight, DEQUANTISE_AXIS) if point.scale is not None else None
-            if readers is not None and point.scale is not None:
-                return on_grid(wide, point.scale, point.book, not self.keep_zeros, readers.transposed), readers
-            return with_book(wide, point.scale, point.book, not self.keep_zeros), None
+            assert point.scale is not None
+            readers = self._readers(model, weight, DEQUANTISE_AXIS) if point.scale.size > 1 else None
+            if readers is not None:
+                return on_grid(weight, wide, point.scale, point.book, not self.keep_zeros, readers.transposed), readers
+            return with_book(weight, wide, point.scale, point.book, not self.keep_zeros), None
         if opset_of(model, weight.scope) < form.opset(fused=False):
             return None, None
         readers = None
@@ -225,7 +275,7 @@ class Encode(Pass):
         if weight.zero_value.ndim:
             change.skipped[weight.name] = "stays dense: its channels have different zero points"
             return
-        if not _encodable(weight):
+        if not _encodable(weight, SMALL if choice == _Choice() else _LEAST):
             return
         array = weight.array(model)
         best, lossless = None, True
@@ -234,7 +284,7 @@ class Encode(Pass):
             if coded is not None:
                 best = self._best(model, weight, coded, choice, readers, next(ids), before)
             lossless = best is None
-            if best is None and choice.point is None:
+            if best is None and choice.point is None and self._spec(weight) != _AUTO:
                 why = "cannot hold it" if coded is None else "gains nothing"
                 change.notes.append(f"'{weight.name}' keeps exact values: {choice.values} {why}")
         if best is None:
@@ -336,11 +386,21 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _encodable(weight: Weight) -> bool:
+def _encodable(weight: Weight, least: int = SMALL) -> bool:
     """Whether the weight may be something else than a plain dense tensor."""
-    if weight.size < SMALL or weight.overridable or weight.element not in FLOATS | QUANTISED:
+    if weight.size < least or weight.overridable or weight.element not in FLOATS | QUANTISED:
         return False
     return not weight.zero_value.ndim and not weight.scope.shadows(weight.value)
+
+
+def _halvable(array: Array) -> bool:
+    """Whether float16 keeps 11 bits of every value of a float32 tensor."""
+    size = np.abs(array[array != 0])
+    return (
+        array.dtype == np.float32
+        and bool(np.isfinite(array).all())
+        and (not size.size or (size.min() >= 2**-14 and size.max() <= 65504))
+    )
 
 
 def _lossy(weight: Weight) -> bool:

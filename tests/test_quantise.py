@@ -1,0 +1,173 @@
+"""Few levels, least squared error: against the optimum by dynamic programming, and at the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from onnxprune import quantise
+from onnxprune.quantise import Histogram, codebook
+
+KINDS = ("normal", "student", "laplace", "uniform", "clusters", "one side", "ties", "bimodal")
+
+
+def sample(kind: str, size: int, seed: int) -> np.ndarray:
+    """Values that float16 holds exactly, so that the histogram loses nothing."""
+    rng = np.random.default_rng(seed)
+    made = {
+        "normal": lambda: rng.standard_normal(size),
+        "student": lambda: rng.standard_t(2, size),
+        "laplace": lambda: rng.laplace(size=size),
+        "uniform": lambda: rng.uniform(-1, 1, size),
+        "clusters": lambda: rng.choice(rng.standard_normal(6), size) + 0.02 * rng.standard_normal(size),
+        "one side": lambda: rng.exponential(size=size),
+        "ties": lambda: rng.integers(-9, 10, size) / 8,
+        "bimodal": lambda: rng.choice([-1.0, 1.0], size) + 0.1 * rng.standard_normal(size),
+    }[kind]()
+    return made.astype(np.float16).astype(np.float32)
+
+
+def optimum(values: np.ndarray, levels: int) -> float:
+    """The least sum of squared errors of `levels` free levels, exactly (Bellman 1973)."""
+    x = np.sort(values.astype(np.float64))
+    first, second = (np.concatenate([[0.0], np.cumsum(p)]) for p in (x, x * x))
+    ends = np.arange(len(x) + 1)
+    count = np.maximum(ends[None] - ends[:, None], 1)
+    total = first[None] - first[:, None]
+    cost = np.where(ends[None] >= ends[:, None], second[None] - second[:, None] - total**2 / count, np.inf)
+    least = cost[0]
+    for _ in range(levels - 1):
+        least = (least[:, None] + cost).min(0)
+    return max(float(least[-1]), 0.0)
+
+
+def restored(array: np.ndarray, scale: np.ndarray | None, levels: np.ndarray, prune: bool) -> np.ndarray:
+    decoded = levels[quantise.encode(array, scale, levels, prune)]
+    return decoded if scale is None else decoded * scale
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_error_is_near_the_optimum(kind, bits):
+    worst = 0.0
+    for seed in range(5):
+        values = sample(kind, 300, seed)
+        book = codebook(Histogram.of(values), 2**bits, prune=False)
+        least = optimum(values[values != 0], 2**bits - 1)
+        error = float(np.square(values - restored(values, None, book.levels, False)).sum())
+        assert error == pytest.approx(book.error, rel=1e-6, abs=1e-9)
+        assert error >= least * (1 - 1e-9) - 1e-9
+        worst = max(worst, (error + 1e-9) / (least + 1e-9))
+    assert worst <= 1.02
+
+
+@given(
+    kind=st.sampled_from(KINDS), size=st.integers(1, 2000), seed=st.integers(0, 99), bits=st.integers(2, 8),
+    share=st.sampled_from([0.0, 0.5, 0.99]), prune=st.booleans(),
+)  # fmt: skip
+def test_a_codebook_is_what_it_says(kind, size, seed, bits, share, prune):
+    values = np.where(np.random.default_rng(seed).random(size) < share, 0, sample(kind, size, seed)).astype(np.float32)
+    histogram = Histogram.of(values)
+    assert histogram.zeros == np.count_nonzero(values == 0)
+    assert histogram.energy == pytest.approx(float(np.square(values.astype(np.float64)).sum()), rel=1e-9)
+    book = codebook(histogram, 2**bits, prune)
+    assert 1 <= len(book.levels) <= 2**bits
+    assert book.levels[0] == 0
+    assert (np.diff(book.levels[1:]) > 0).all()
+    assert book.levels[1:].all()
+    codes = quantise.encode(values, None, book.levels, prune)
+    assert codes.shape == values.shape
+    assert (codes[values == 0] == 0).all()
+    if not prune:
+        assert (codes[values != 0] != 0).all()
+    np.testing.assert_array_equal(np.bincount(codes, minlength=len(book.levels)), book.shares)
+    nearest = np.abs(values[:, None] - (book.levels if prune else book.levels[1:])[None])
+    if nearest.shape[1]:
+        kept = np.ones(len(values), bool) if prune else values != 0
+        error = np.square(values - book.levels[codes])[kept]
+        np.testing.assert_allclose(error, np.square(nearest.min(1))[kept], rtol=1e-6, atol=1e-12)
+
+
+@given(values=hnp.arrays(np.float16, st.integers(1, 200), elements=st.sampled_from([0, 1, -1, 0.5, 3, 1e-4, -6e4])))
+def test_as_many_levels_as_values_lose_nothing(values):
+    wide = values.astype(np.float32)
+    book = codebook(Histogram.of(wide), 8, prune=False)
+    assert book.error == 0
+    np.testing.assert_array_equal(restored(wide, None, book.levels, False), wide)
+
+
+@pytest.mark.parametrize("degrees", [2, 3, 5])
+@pytest.mark.parametrize("size", [4096, 1 << 18])
+def test_heavy_tails_at_8_bits(degrees, size):
+    values = np.random.default_rng(degrees).standard_t(degrees, size).astype(np.float32)
+    book = codebook(Histogram.of(values), 256, prune=False)
+    error = np.square(values - restored(values, None, book.levels, False).astype(np.float64)).sum()
+    assert error <= 1e-3 * np.square(values.astype(np.float64)).sum()
+
+
+@given(kind=st.sampled_from(KINDS), seed=st.integers(0, 99), prune=st.booleans())
+def test_more_levels_never_lose_much(kind, seed, prune):
+    histogram = Histogram.of(sample(kind, 1500, seed))
+    errors = [codebook(histogram, levels, prune).error for levels in (4, 8, 16, 32, 64, 128, 256)]
+    for more, fewer in zip(errors[1:], errors, strict=False):
+        assert more <= fewer * 1.01 + 1e-9
+
+
+@given(
+    seed=st.integers(0, 99),
+    share=st.floats(0, 1),
+    axis=st.integers(0, 1),
+    dtype=st.sampled_from([np.float32, np.float64]),
+)
+def test_root_mean_square_is_that_of_the_non_zeros(seed, share, axis, dtype):
+    rng = np.random.default_rng(seed)
+    array = np.where(rng.random((20, 30)) < share, rng.standard_normal((20, 30)), 0).astype(dtype)
+    found = quantise.root_mean_square(array, (axis,))
+    assert found.shape == ((1, 30) if axis == 0 else (20, 1))
+    count = np.count_nonzero(array, axis=axis)
+    mean = np.sqrt(np.square(array.astype(np.float64)).sum(axis) / np.maximum(count, 1))
+    np.testing.assert_allclose(found.reshape(-1), np.where(count, mean, 1.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1.0, 1e6, 1e19, 1e30])
+@pytest.mark.parametrize("size", [64, 1 << 18])
+def test_a_scale_fits_what_it_scales_whatever_its_size(scale, size):
+    """Large arrays are summed in float32: squares of 1e20 must not overflow, those of 1e-20 not vanish."""
+    array = (np.random.default_rng(0).standard_normal((2, size)) * scale).astype(np.float32)
+    found = quantise.root_mean_square(array, (1,))
+    np.testing.assert_allclose(found, np.sqrt(np.square(array.astype(np.float64)).mean(1, keepdims=True)), rtol=1e-3)
+
+
+def test_one_pass_over_channels_is_the_same_as_over_the_scaled_array():
+    rng = np.random.default_rng(0)
+    array = rng.standard_normal((700, 500)).astype(np.float32)  # several pieces
+    scale = rng.uniform(0.1, 10, (700, 1)).astype(np.float32)
+    importance = rng.uniform(0.1, 10, (700, 1))
+    whole = Histogram.of((array * (1 / scale)), None, np.broadcast_to(importance, array.shape))
+    pieces = Histogram.of(array, scale, importance)
+    np.testing.assert_array_equal(whole.values, pieces.values)
+    np.testing.assert_allclose(whole.sums, pieces.sums, rtol=1e-9, atol=1e-6)
+
+
+@given(
+    seed=st.integers(0, 200),
+    bits=st.integers(2, 8),
+    rows=st.integers(1, 6),
+    width=st.integers(1, 60),
+    prune=st.booleans(),
+)
+def test_balancing_moves_codes_to_neighbours_and_lessens_the_sum_of_errors(seed, bits, rows, width, prune):
+    rng = np.random.default_rng(seed)
+    array = np.where(rng.random((rows, width)) < 0.3, 0, rng.standard_normal((rows, width))).astype(np.float32)
+    levels = codebook(Histogram.of(array), 2**bits, prune).levels
+    before = quantise.encode(array, None, levels, prune)
+    after = before.copy()
+    quantise.balance(array, after, levels, prune)
+    assert (after[array == 0] == 0).all()
+    if not prune:
+        assert (after[array != 0] != 0).all()
+    old, new = (np.abs((levels[codes] - array).sum(1)) for codes in (before, after))
+    assert (new <= old * (1 + 1e-5) + 1e-5).all()

@@ -1,0 +1,250 @@
+"""Rate and distortion: the hull, the choice within a budget, and what the loss means on whole models."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune import api, cli, rate
+from onnxprune.discovery import find
+from onnxprune.encodings.graft import planted_in
+from onnxprune.errors import OptionError, WeightError
+from onnxprune.model import Model
+from onnxprune.rate import Point, allocate, hull
+from onnxprune_passes import Decode, Encode
+from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise
+
+points = st.builds(Point, st.integers(1, 1000).map(float), st.floats(0, 1))
+several = st.lists(points, min_size=1, max_size=12)
+
+
+def is_convex(line) -> bool:
+    slopes = [(a.nbytes - b.nbytes) / (b.loss - a.loss) for a, b in itertools.pairwise(line)]
+    return all(later <= earlier * (1 + 1e-9) for earlier, later in itertools.pairwise(slopes))
+
+
+@given(several)
+def test_the_hull_is_convex_and_below_every_point(found):
+    line = hull(found)
+    assert set(map(id, line)) <= set(map(id, found))
+    assert all(b.loss > a.loss and b.nbytes < a.nbytes for a, b in itertools.pairwise(line))
+    assert is_convex(line)
+    losses, sizes = [p.loss for p in line], [p.nbytes for p in line]
+    for point in found:
+        assert point.loss >= losses[0] - 1e-12
+        assert point.nbytes >= float(np.interp(point.loss, losses, sizes)) - 1e-6
+
+
+def curves_of(lists) -> list[list[Point]]:
+    """Hulls that begin with the exact form, as `curve` gives them."""
+    return [hull([Point(2000.0, 0.0), *found]) for found in lists]
+
+
+lines = st.lists(several, min_size=1, max_size=4).map(curves_of)
+budgets = st.floats(0, 2)
+
+
+@given(lines, budgets)
+def test_the_choice_keeps_within_the_budget_and_one_step_of_the_best(curves, budget):
+    chosen = allocate(curves, budget)
+    assert all(any(point is p for p in line) for point, line in zip(chosen, curves, strict=True))
+    assert sum(p.loss for p in chosen) <= budget + 1e-12
+    best = min(
+        sum(p.nbytes for p in combination)
+        for combination in itertools.product(*curves)
+        if sum(p.loss for p in combination) <= budget
+    )
+    step = max((a.nbytes - b.nbytes for line in curves for a, b in itertools.pairwise(line)), default=0.0)
+    assert sum(p.nbytes for p in chosen) <= best + step
+
+
+@given(lines, budgets, budgets)
+def test_a_larger_budget_never_takes_more_bytes(curves, one, other):
+    small, large = sorted((one, other))
+    assert sum(p.nbytes for p in allocate(curves, large)) <= sum(p.nbytes for p in allocate(curves, small))
+
+
+@given(lines)
+def test_no_budget_keeps_everything_exact(curves):
+    assert all(p.loss == 0 for p in allocate(curves, 0.0))
+
+
+@given(lines, budgets)
+def test_weights_of_one_are_no_weights(curves, budget):
+    assert allocate(curves, budget, [1.0] * len(curves)) == allocate(curves, budget)
+
+
+@given(seed=st.integers(0, 50), share=st.sampled_from([0.0, 0.5, 0.95]), prune=st.booleans(), grid=st.booleans())
+@settings(max_examples=20)
+def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
+    array = normal(128, 64, seed=seed) * (np.random.default_rng(seed).random((128, 64)) >= share)
+    array = array.astype(np.float32)
+    line = rate.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune=prune, grid=grid)
+    assert line[0].loss == 0
+    assert line[0].nbytes == array.nbytes
+    assert len(line) > 3
+    assert is_convex(line)
+
+
+# whole models ---------------------------------------------------------------------------------------------
+
+
+def networks():
+    wide = [
+        node("MatMul", ["x", "a"], ["h"]), node("Relu", ["h"], ["r"]), node("MatMul", ["r", "b"], ["y"]),
+    ]  # fmt: skip
+    rng = np.random.default_rng(5)
+    uneven = {
+        "a": (rng.standard_normal((128, 96)) * np.geomspace(1e-3, 10, 96)).astype(np.float32),
+        "b": rng.standard_t(3, (96, 80)).astype(np.float32),
+    }
+    return {
+        "mlp": lambda: mlp((96, 200, 120, 10), seed=3),
+        "deep": lambda: mlp((64,) * 7 + (10,), seed=4),
+        "conv": conv_net,
+        "uneven": lambda: model(wide, [info("x", ["N", 128])], [info("y", ["N", 80])], uneven),
+    }
+
+
+NETWORKS = networks()
+network = pytest.mark.parametrize("name", NETWORKS)
+
+
+def write(folder: Path, name: str) -> Path:
+    path = folder / f"{name}.onnx"
+    path.write_bytes(NETWORKS[name]().SerializeToString())
+    return path
+
+
+def loss_of(before: Model, after: Model) -> float:
+    """Squared error over energy, channel by channel: the sum over the weights."""
+    decoded = {w.name: w for w in find(after)}
+    total = 0.0
+    for weight in find(before):
+        old, new = (w.array(m).astype(np.float64) for w, m in ((weight, before), (decoded[weight.name], after)))
+        if not (old != new).any():
+            continue
+        channels = np.square(old).sum(weight.in_axes or None, keepdims=True)
+        count = np.count_nonzero(old, axis=weight.in_axes or None, keepdims=True)
+        mean = np.where(channels > 0, channels / np.maximum(count, 1), 1.0)
+        total += float((np.square(old - new) / mean).sum() / (np.square(old) / mean).sum())
+    return total
+
+
+@network
+@pytest.mark.parametrize("loss", [0.001, None, 0.1])
+def test_the_loss_stays_near_its_budget(name, loss, tmp_path):
+    source, out = write(tmp_path, name), tmp_path / "out.onnx"
+    result = api.compress(source, out, **({} if loss is None else {"loss": loss}))
+    assert result.ratio > 1.5
+    opened = Model.load(out)
+    Decode().run(opened)
+    assert 0 < loss_of(Model.load(source), opened) <= 1.1 * (0.04 if loss is None else loss)
+
+
+@network
+@pytest.mark.parametrize("prefer", ["size", "speed"])
+@pytest.mark.parametrize("keep_zeros", [True, False])
+def test_a_larger_loss_never_takes_more_bytes(name, prefer, keep_zeros):
+    sizes = []
+    for loss in (0.0, 0.005, 0.1):
+        opened = load(NETWORKS[name]())
+        Encode(values="auto", loss=loss, prefer=prefer, keep_zeros=keep_zeros).run(opened)
+        sizes.append(len(serialise(opened)))
+    for more, fewer in itertools.pairwise(sizes):
+        assert fewer <= more * 1.02 + 64  # the curves estimate
+
+
+@network
+@pytest.mark.parametrize("keep_zeros", [True, False])
+def test_no_loss_keeps_every_value(name, keep_zeros):
+    opened, before = load(NETWORKS[name]()), load(NETWORKS[name]())
+    Encode(values="auto", loss=0.0, keep_zeros=keep_zeros).run(opened)
+    Decode().run(opened)
+    assert loss_of(before, opened) == 0.0
+
+
+# the command line -----------------------------------------------------------------------------------------
+
+
+def call(*args) -> tuple[int, str]:
+    """(exit code, the line) of a call that fails on purpose."""
+    found = CliRunner().invoke(cli.cli, [str(a) for a in args], catch_exceptions=True)
+    error = found.exception
+    return getattr(error, "exit_code", found.exit_code), str(error)
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    return write(tmp_path, "mlp")
+
+
+@pytest.mark.parametrize("word", ["compress", "encode"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--values", "int8", "--values", "half"], ["int8", "half"]),
+        (["--values", "int8", "--values", "int8"], ["int8"]),
+        (["--values", "nothing*=int8"], ["nothing*"]),
+        (["--values", "fc9.weight=int8"], ["fc9.weight"]),
+        (["--values", "=int8"], ["=int8"]),
+        (["--values", "fc*=int9"], ["int9"]),
+        (["--values", "fc*="], ["values"]),
+        (["--values", "shared:1"], ["shared:1"]),
+        (["--values", "shared:9"], ["shared:9"]),
+        (["--values", "shared:x"], ["shared:x"]),
+        (["--values", "int8:1"], ["int8:1"]),
+        (["--values", "fc*=int8:9"], ["int8:9"]),
+        (["--values", ""], ["values"]),
+        (["--values", "auto", "--loss", "-1"], ["loss", "-1"]),
+        (["--values", "auto", "--loss", "nan"], ["loss", "nan"]),
+        (["--values", "auto", "--loss", "inf"], ["loss", "inf"]),
+        (["--values", "auto", "--loss", "-0.001"], ["loss"]),
+        (["--prefer", "x"], ["prefer", "x"]),
+        (["--prefer", ""], ["prefer"]),
+    ],
+)
+def test_what_makes_no_sense_is_one_clear_error(word, options, says, source, tmp_path):
+    code, line = call(word, source, "-o", tmp_path / "out.onnx", *options)
+    assert code == 1
+    assert all(part in line for part in says), line
+    assert "defect" not in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == [source.name]
+
+
+def test_a_form_for_some_weights_and_one_for_the_rest(source, tmp_path):
+    out = tmp_path / "out.onnx"
+    values = ["shared:4", "fc1*=int8", "*.weight=shared:2", "fc0.weight=half"]
+    api.encode(source, out, values=values)
+    stored = {p.name: p.stored_as for p in planted_in(Model.load(out))}
+    assert stored["fc0.weight"] == "half"
+    assert stored["fc1.weight"] == "shared, 4 levels"
+    assert api.compress(source, tmp_path / "skip.onnx", values="int8", skip=["fc0*"], sparsity=0.5).ratio > 1
+    with pytest.raises(OptionError, match="contradict"):
+        api.encode(source, tmp_path / "no.onnx", values=["int8", "half"])
+    with pytest.raises(WeightError, match="fc7"):
+        api.encode(source, tmp_path / "no.onnx", values=["int8", "fc7=half"])
+
+
+def test_a_tolerance_halves_the_loss_until_it_fits(source, tmp_path):
+    loose = api.compress(source, tmp_path / "loose.onnx", loss=0.2)
+    tight = api.compress(source, tmp_path / "tight.onnx", loss=0.2, tolerance=25.0, metric="sqnr")
+    assert tight.output.bytes > loose.output.bytes
+    assert min(o["sqnr_db"] for o in tight.deviation.outputs) >= 25
+    assert max(o["sqnr_db"] for o in loose.deviation.outputs) < 25
+
+
+@pytest.mark.parametrize("options", [[], ["--sparsity", "0.9", "--values", "int8"]])
+def test_a_tolerance_that_is_never_kept_writes_nothing(options, tmp_path):
+    source = write(tmp_path, "mlp")
+    asked = ["--loss", "1", "-o", tmp_path / "out.onnx", "--metric", "sqnr", "--tolerance", "200", *options]
+    code, line = call("compress", source, *asked)
+    assert code == 3
+    assert "tolerance" in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == [source.name]

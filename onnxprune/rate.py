@@ -8,14 +8,15 @@ large weights carry nearly all of the loss, small ones are kept nearly exact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from onnxprune import quantise
 from onnxprune.dtypes import Array
-from onnxprune.encodings.values import gridded
 from onnxprune.encodings.words import LAYOUTS, layout_for
+
+Snap = Callable[[Array], Array]
 
 LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
 _NODES = 500  # bytes of nodes and names around an encoded weight
@@ -32,7 +33,7 @@ class Point:
 
 
 def curve(
-    array: Array, scale: Array, exact: int, *, prune: bool, grid: bool, importance: Array | None = None
+    array: Array, scale: Array, exact: int, prune: bool, snap: Snap | None = None, importance: Array | None = None
 ) -> list[Point]:
     """The points of a weight worth choosing from, from exact to coarse.
 
@@ -41,7 +42,7 @@ def curve(
         scale: per channel, or one for all; broadcastable.
         exact: bytes when kept exactly.
         prune: whether values may become 0.
-        grid: whether the levels have to lie on a grid of 255 steps.
+        snap: what the form makes of the levels.
         importance: weighs the squared error of each entry; broadcastable.
     """
     histogram = quantise.Histogram.of(array, scale, importance)
@@ -49,8 +50,8 @@ def curve(
     around = _NODES + (scale.nbytes if scale.size > 1 else 0)
     for levels in LEVELS if histogram.energy else ():
         book = quantise.codebook(histogram, levels, prune)
-        if grid:
-            book = quantise.measured(histogram, gridded(book.levels, prune)[0], prune)
+        if snap is not None:
+            book = quantise.measured(histogram, snap(book.levels), prune)
         points.append(Point(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
     return hull(points)
 

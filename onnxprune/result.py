@@ -99,7 +99,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
     for group in planted_in(model):
         array = group.array(model)
         size = group.nbytes(model)
-        zeros = int(np.count_nonzero(array == group.fill))
+        zeros = int(np.count_nonzero(array == group.zero(model)))
         stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.stored_as}"
         found.append(
             WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size, zeros, None,

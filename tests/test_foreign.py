@@ -109,7 +109,7 @@ def test_a_quantised_lstm_has_a_scale_for_each_direction(tmp_path, per_channel):
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     onnx.save(proto, tmp_path / "m.onnx")
     result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", sparsity=0.75)
-    assert {w.name: w.zeros / w.total for w in result.weights} == {"w": 0.75, "r": 0.75}
+    assert {w.name: w.zeros / w.total for w in result.weights if w.name in "wr"} == {"w": 0.75, "r": 0.75}
     opened = onnxprune.load(tmp_path / "m.onnx")
     scores = np.abs(held["w"].astype(np.float32)) * held["ws"].reshape(2, 1, -1)
     [weight] = [w for w in find(opened) if w.name == "w"]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnxprune import api, cli, rate
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in
+from onnxprune.encodings.values import gridded
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.rate import Point, allocate, hull
@@ -85,7 +86,14 @@ def test_weights_of_one_are_no_weights(curves, budget):
 def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
     array = normal(128, 64, seed=seed) * (np.random.default_rng(seed).random((128, 64)) >= share)
     array = array.astype(np.float32)
-    line = rate.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune=prune, grid=grid)
+    snap = (lambda levels: gridded(levels, prune)[0]) if grid else None
+    line = rate.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune, snap)
+        array,
+        np.ones((1,) * array.ndim, array.dtype),
+        array.nbytes,
+        prune,
+        (lambda levels: gridded(levels, prune)[0]) if grid else None,
+    )
     assert line[0].loss == 0
     assert line[0].nbytes == array.nbytes
     assert len(line) > 3

@@ -277,6 +277,11 @@ class Planted:
             return (parts["values"] if "values" in parts else parts["codes"]).shape
         return tuple(int(d) for d in parts["shape" if "shape" in parts else "size"])
 
+    def zero(self, model: Model) -> Array:
+        """What a pruned entry holds."""
+        book = self.constants.get(f"{self.prefix}book")
+        return self.fill if book is None else model.array(book)[:1]
+
     @property
     def fill(self) -> Array:
         """What the entries hold that are not stored, as an array of one element."""

@@ -176,6 +176,12 @@ class Shared(Values):
                 book, unit = scaled, scale
         return with_book(weight, wide, unit, book, prune=False)
 
+    def recode(self, weight: Weight, array: Array) -> Coded:
+        """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
+        wide = array.astype(np.float32) - weight.zero_value
+        book = quantise.codebook(quantise.Histogram.of(wide), 2**self.bits, prune=False)
+        return recoded(weight, array, whole(book.levels, False), False)
+
 
 @dataclass(frozen=True)
 class Int8(Values):
@@ -322,17 +328,31 @@ def on_grid(
     return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
 
 
+def recoded(weight: Weight, array: Array, levels: Array, prune: bool) -> Coded:
+    """Codes of an int8 or uint8 weight into a book of its own type; the levels count from the zero point."""
+    wide = array.astype(np.float32) - weight.zero_value
+    one = np.ones((1,) * wide.ndim, np.float32)
+    codes = quantise.encode(wide, one, levels, prune)
+    _balance(weight, wide, one, codes, levels, prune)
+    return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(array.dtype))
+
+
+def whole(levels: Array, prune: bool) -> Array:
+    """The levels as whole numbers; without `prune` none becomes 0."""
+    grid = np.rint(levels[1:])
+    if not prune:
+        grid = np.where(grid == 0, np.where(levels[1:] < 0, -1, 1), grid)
+    grid = np.unique(grid)
+    return np.concatenate([[0.0], grid[grid != 0]])
+
+
 def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
     """The levels that are left on a grid of 255 steps up to the largest, and the largest.
 
     Without `prune` no level becomes 0.
     """
     top = max(float(np.abs(levels).max()), 1e-30)
-    grid = np.rint(levels[1:] * (127 / top))
-    if not prune:
-        grid = np.where(grid == 0, np.where(levels[1:] < 0, -1, 1), grid)
-    grid = np.unique(grid)
-    return np.concatenate([[0.0], grid[grid != 0] * (top / 127)]), top
+    return whole(levels * (127 / top), prune) * (top / 127), top
 
 
 def _balance(weight: Weight, wide: Array, scale: Array, codes: Array, levels: Array, prune: bool) -> None:

@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +31,14 @@ from onnxprune.encodings.values import (
     INT4,
     Exact,
     Int4,
+    Shared,
     channel_scale,
     computed,
+    gridded,
     on_grid,
+    recoded,
     unit_scale,
+    whole,
     with_book,
 )
 from onnxprune.errors import OptionError, WeightError
@@ -145,17 +150,19 @@ class Encode(Pass):
         choices = [_Choice() for _ in weights]
         curves: dict[int, list[rate.Point]] = {}
         for number, weight in enumerate(weights):
-            if weight.element not in FLOATS or not _encodable(weight, _LEAST):
+            if not _encodable(weight, _LEAST):
                 continue
             spec = self._spec(weight)
             if not _lossy(weight):
-                if spec == _AUTO and self.loss > 0 and _halvable(weight.array(model)):
+                small = weight.kind in ("bias", "norm") and weight.element in FLOATS
+                if small and spec == _AUTO and self.loss > 0 and _halvable(weight.array(model)):
                     choices[number] = _Choice(form_of("half"))
             elif weight.size < SMALL:
                 continue
             elif spec != _AUTO:
                 form = form_of(spec)
-                choices[number] = _Choice(form if form.fits(weight.element) else _EXACT)
+                fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
+                choices[number] = _Choice(form if fits else _EXACT)
             elif opset_of(model, weight.scope) >= form_of("shared").opset(fused=False):
                 progress("measure", number, len(weights))
                 line = self._curve(model, weight)
@@ -183,6 +190,11 @@ class Encode(Pass):
         return [max(usual if gain is None else gain, _FLOOR * usual) for gain in measured]
 
     def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
+        prune = not self.keep_zeros
+        if weight.element in QUANTISED:
+            array = weight.array(model).astype(np.float32) - weight.zero_value
+            one = np.ones((1,) * array.ndim, np.float32)
+            return rate.curve(array, one, weight.nbytes(model), prune, partial(whole, prune=prune))
         wide = computed(weight.array(model))
         if wide is None:
             if weight.reason is None and not self.keep_zeros:
@@ -190,13 +202,14 @@ class Encode(Pass):
             return []
         readers = self._readers(model, weight, DEQUANTISE_AXIS)
         scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)
-        exact, prune = weight.nbytes(model), not self.keep_zeros
+        exact = weight.nbytes(model)
         if scale is None:
-            return rate.curve(wide, unit, exact, prune=prune, grid=False)
-        points = rate.curve(wide, scale, exact, prune=prune, grid=readers is not None)
+            return rate.curve(wide, unit, exact, prune)
+        snap = (lambda levels: gridded(levels, prune)[0]) if readers is not None else None
+        points = rate.curve(wide, scale, exact, prune, snap)
         if readers is None and scale.nbytes > _SCALES_COST * exact:
             importance = np.square(unit / scale.astype(np.float64))
-            points = rate.hull(points + rate.curve(wide, unit, exact, prune=prune, grid=False, importance=importance))
+            points = rate.hull(points + rate.curve(wide, unit, exact, prune, importance=importance))
         return points
 
     def _readers(self, model: Model, weight: Weight, opset: int) -> Readers | None:
@@ -207,9 +220,11 @@ class Encode(Pass):
         point, form = choice.point, choice.values
         if point is not None:
             assert point.book is not None
+            assert point.scale is not None
+            if weight.element in QUANTISED:
+                return recoded(weight, array, point.book.levels, not self.keep_zeros), None
             wide = computed(array)
             assert wide is not None
-            assert point.scale is not None
             readers = self._readers(model, weight, DEQUANTISE_AXIS) if point.scale.size > 1 else None
             if readers is not None:
                 return on_grid(weight, wide, point.scale, point.book, not self.keep_zeros, readers.transposed), readers
@@ -219,7 +234,10 @@ class Encode(Pass):
         readers = None
         if form.opset(fused=True) > form.opset(fused=False):
             readers = self._readers(model, weight, form.opset(fused=True))
-        coded: Coded | None = form.code(weight, array, readers.transposed if readers else None)
+        coded: Coded | None
+        if weight.element in QUANTISED and isinstance(form, Shared):
+            return form.recode(weight, array), None
+        coded = form.code(weight, array, readers.transposed if readers else None)
         if readers and readers.others and coded and coded.block and coded.carrier.shape[0] % coded.block:
             readers, coded = None, form.code(weight, array, None)
         return coded, readers
@@ -247,7 +265,7 @@ class Encode(Pass):
         for weight in loose_weights(model):
             if not _encodable(weight):
                 continue
-            spec = self._spec(weight) if weight.element in FLOATS and _lossy(weight) else "exact"
+            spec = self._spec(weight) if _lossy(weight) else "exact"
             form = None if spec == _AUTO else form_of(spec)
             if isinstance(form, Int4) and readers_of(weight):
                 yield INT4

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,13 @@ from onnxprune import packed, pipeline, registry
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.deviation import METRICS, compare, missed
 from onnxprune.discovery import find
-from onnxprune.encodings.graft import planted_in, uproot
+from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.result import Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, open_session, run, run_all
 from onnxprune.scopes import custom_domains
-from onnxprune.streams import Layout
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
@@ -216,9 +215,10 @@ def transform(
     )
 
 
-def pack(model: PathLike, out: PathLike, *, layouts: Mapping[str, Layout] | None = None) -> packed.Sizes:
+def pack(model: PathLike, out: PathLike) -> packed.Sizes:
     """Write a model and its external data as one small file; see `packed.pack`."""
-    return packed.pack(Path(model), Path(out), layouts)
+    source = Path(model)
+    return packed.pack(source, Path(out), {} if packed.is_packed(source) else layouts_of(Model.load(source)))
 
 
 def unpack(model: PathLike, out: PathLike) -> packed.Sizes:

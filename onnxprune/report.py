@@ -213,8 +213,8 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
     if facts.fast != facts.loads:
         _line(
             console,
-            f"Before {facts.fast or _NEWER} weights for MatMul are dequantised at every inference, many times slower "
-            "than dense: for such a release encode with --values shared:4.",
+            f"Before {facts.fast} weights for MatMul are dequantised at every inference, many times slower than dense: "
+            "for such a release compress with --values shared:4.",
             "yellow",
         )
     for note in dict.fromkeys(f.note for f in facts.forms if f.note):

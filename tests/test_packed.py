@@ -166,7 +166,7 @@ def there_and_back(source: Path, folder: Path, **options) -> Path:
     """Packs and unpacks into a folder of its own; returns the restored model."""
     folder.mkdir()
     small, back = folder / "m.onnxz", folder / source.name
-    sizes = onnxprune.pack(source, small, **options)
+    sizes = packed.pack(source, small, **options) if options else onnxprune.pack(source, small)
     assert sizes.after == small.stat().st_size
     again = onnxprune.unpack(small, back)
     assert (again.before, again.after) == (sizes.after, sizes.before)

@@ -88,12 +88,6 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
     array = array.astype(np.float32)
     snap = (lambda levels: gridded(levels, prune)[0]) if grid else None
     line = rate.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune, snap)
-        array,
-        np.ones((1,) * array.ndim, array.dtype),
-        array.nbytes,
-        prune,
-        (lambda levels: gridded(levels, prune)[0]) if grid else None,
-    )
     assert line[0].loss == 0
     assert line[0].nbytes == array.nbytes
     assert len(line) > 3

@@ -24,6 +24,7 @@ from onnxprune.encodings.values import emit, restore
 from onnxprune.errors import ModelError
 from onnxprune.model import Model
 from onnxprune.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
+from onnxprune.streams import Layout
 from onnxprune.weights import Weight
 
 MARK = "onnxprune"
@@ -321,6 +322,21 @@ def planted_in(model: Model) -> list[Planted]:
             found.append(
                 Planted(scope, node.output[0], encoding, values, dot + flags, code, prefix, constants, *constant)
             )
+    return found
+
+
+def layouts_of(model: Model) -> dict[str, Layout]:
+    """How codes and symbols lie in the words of encoded weights, by tensor name, for an entropy coder."""
+    found = {}
+    for group in planted_in(model):
+        powers, radix = (group.constants.get(group.prefix + part) for part in ("powers", "radix"))
+        for part in ("codes", "symbols"):
+            words = group.constants.get(group.prefix + part)
+            if words is None or powers is None or radix is None:
+                continue
+            base, digits, dtype = int(model.array(radix)), math.prod(powers.dims), numpy_dtype(words.data_type)
+            if dtype is not None and 2 <= base <= 256:
+                found[words.name] = Layout(dtype.itemsize, base, digits)
     return found
 
 

@@ -29,7 +29,7 @@ from onnxprune.scopes import custom_domains
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
-LOSS = 0.04
+LOSS, LOSS_ON_DATA = 0.04, 0.06
 _HALVINGS = 9
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
@@ -75,7 +75,9 @@ def compress(
     ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
     form, by_name = _values(values, "auto")
     target = out or _beside(Path(model))
-    losses = [LOSS if loss is None else loss]
+    data = checks.get("data")
+    usual = LOSS if data is None or ruled else LOSS_ON_DATA
+    losses = [usual if loss is None else loss]
     if tolerance is not None and not (ruled and form != "auto"):
         losses = [losses[0] / 2**step for step in range(_HALVINGS)]
     for number, budget in enumerate(losses):
@@ -87,7 +89,7 @@ def compress(
         steps.append(
             make_pass(
                 "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
-                encoding=encoding,
+                encoding=encoding, data=str(data or ""),
             )
         )  # fmt: skip
         try:
@@ -208,6 +210,7 @@ def transform(
         weights=weights,
         skipped=[{"name": n, "reason": r} for c in changes for n, r in c.skipped.items()],
         removed=[],
+        integers=sum(group.fused for group in planted_in(opened)),
         deviation=deviation,
         passes=[str(step) for step in chain],
         notes=[note for change in changes for note in change.notes],

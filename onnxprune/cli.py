@@ -54,7 +54,11 @@ def _values(default: str) -> Callable[..., Any]:
         click.option(
             "--values", multiple=True, default=(default,), metavar="FORM", help=f"{_FORMS}  [default: {default}]"
         ),
-        click.option("--loss", type=float, help="Squared error over energy, summed over the weights.  [default: 0.04]"),
+        click.option(
+            "--loss",
+            type=float,
+            help="Squared error over energy, summed over the weights.  [default: 0.04; with --data 0.06]",
+        ),
         click.option(
             "--prefer", default="speed", show_default=True, help="speed (fast kernels, fast loading) or size."
         ),

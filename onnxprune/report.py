@@ -145,7 +145,12 @@ def _show_closing(console: Console, result: Result) -> None:
         console, f"  parameters  {counts['after']:,}, of which {zeros:,} are zero ({percent(zeros, counts['after'])})"
     )
     show_deviation(console, result.deviation)
-    if zeros:
+    if result.integers:
+        what = "1 matrix is" if result.integers == 1 else f"{result.integers} matrices are"
+        _line(
+            console, f"  speed       {what} read as integers from onnxruntime 1.25 on; before, slower than dense", "dim"
+        )
+    elif zeros:
         _line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
 
 

@@ -60,7 +60,10 @@ class Deviation:
 
 @dataclass
 class Result:
-    """What happened to a model: the JSON of `--json`, field by field."""
+    """What happened to a model: the JSON of `--json`, field by field.
+
+    `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded.
+    """
 
     input: FileFacts
     output: FileFacts
@@ -69,6 +72,7 @@ class Result:
     weights: list[WeightFacts]
     skipped: list[dict[str, str]]
     removed: list[dict[str, Any]]
+    integers: int
     deviation: Deviation
     passes: list[str]
     notes: list[str]

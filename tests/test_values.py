@@ -400,12 +400,31 @@ def test_tensors_with_nothing_to_gain_are_left_alone(values, shape):
 
 
 @pytest.mark.parametrize("name", ["qdq", "qlinear", "asymmetric"])
-@pytest.mark.parametrize("values", ["shared:4", "int8", "int4", "auto"])
+@pytest.mark.parametrize("values", ["half", "int8", "int4", "int8:4"])
 def test_integers_are_no_floats(name, values):
     proto = MODELS[name][0]()
     opened = load(proto)
     Encode(values=values).run(opened)
     assert outputs(serialise(opened)) == outputs(proto)
+
+
+@pytest.mark.parametrize("name", ["qdq", "qlinear", "asymmetric"])
+@pytest.mark.parametrize("values", ["shared:3", "auto"])
+def test_integers_take_fewer_of_their_values(name, values):
+    opened = load(MODELS[name][0]())
+    before = {w.name: (w.element, w.zero, w.array(opened).copy()) for w in find(opened) if w.zero is not None}
+    Encode(values=values, keep_zeros=True, loss=0.05).run(opened)
+    groups = planted_in(opened)
+    assert groups
+    Decode().run(opened)
+    for weight in (w for w in find(opened) if w.name in before):
+        element, zero, array = before[weight.name]
+        after = weight.array(opened)
+        assert weight.element == element
+        if zero.ndim == 0:
+            np.testing.assert_array_equal(after == zero, array == zero)
+        if values == "shared:3" and weight.name in {g.name for g in groups}:
+            assert len(np.unique(after)) <= 8
 
 
 WRONG = (

@@ -1,6 +1,6 @@
 """Where ONNX Runtime reads a weight as small integers, and the graph in the form that lets it do so.
 
-Its optimiser turns DequantizeLinear + MatMul into one kernel (MatMulNBits; 8 bits from release 1.26 on, 4 bits from
+Its optimiser turns DequantizeLinear + MatMul into one kernel (MatMulNBits; 8 bits from release 1.25 on, 4 bits from
 1.23). Measured with 1.32, two things stand in its way, and both have exact equivalents:
 
 - Gemm that reads the transpose: it becomes MatMul + Add, and the weight is stored transposed.

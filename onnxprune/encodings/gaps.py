@@ -60,17 +60,17 @@ def joint_for(distances: Array, levels: int) -> Joint:
     near = distances[distances < _FAR]
     counts = np.bincount(near) if len(near) else np.zeros(1, np.int64)
     sizes, far = np.arange(len(counts)), distances[distances >= _FAR].astype(np.int64)
-    best: tuple[float, Joint] | None = None
+    best: Joint | None = None
     for layout in LAYOUTS:
         cap = min(layout.radix // levels - 1, _FAR)
         if cap < 1:
             continue
         entries = len(distances) + int((counts * fillers(sizes, cap)).sum()) + int(fillers(far, cap).sum())
-        cost = layout.cost(entries)
-        if best is None or cost < best[0]:
-            best = cost, Joint(cap, levels, Layout(layout.dtype, layout.digits, levels * (cap + 1)), entries)
+        joint = Joint(cap, levels, Layout(layout.dtype, layout.digits, levels * (cap + 1)), entries)
+        if best is None or joint.nbytes < best.nbytes:
+            best = joint
     assert best is not None
-    return best[1]
+    return best
 
 
 def pack(runs: Array, codes: Array, joint: Joint, book: Array) -> Parts:

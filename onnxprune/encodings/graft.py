@@ -236,6 +236,11 @@ class Planted:
         return f"{self.values}{levels}"
 
     @property
+    def fused(self) -> bool:
+        """Whether a MatMul reads its integers."""
+        return any(n.op_type == "DequantizeLinear" and _belongs(n, self) for n in self.scope.body.node if n.output)
+
+    @property
     def was_constant(self) -> bool:
         """Whether the weight was a Constant node."""
         return "c" in self.flags.split(".")

@@ -54,7 +54,7 @@ _EXACT = Exact()
 _AUTO = "auto"
 _ROWS_MORE, _ROWS_FROM = 1.1, 1 << 20  # rows load in half the time: worth a tenth of a large matrix
 _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
-_FLOOR = 0.05  # of the median gain: what was measured on few samples is not trusted to be nothing
+_TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _LEAST = 64  # elements below which half precision saves less than its Cast takes
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
@@ -79,8 +79,8 @@ class Encode(Pass):
         skip: globs of weights that keep exact values.
         loss: for auto, the sum over the weights of squared error over energy.
         keep_zeros: for auto, whether only what is 0 becomes 0.
-        data: an .npz file or a folder (see `data.load`): the loss is then of the outputs, each weight's noise
-            measured by what reaches them.
+        data: for auto, an .npz file or a folder (see `data.load`): the noise of each weight counts by the root of
+            what reaches the outputs, against the usual weight.
         samples: at most so many samples of the data.
         prefer: speed (kernels that read small integers, forms that load fast) or size.
     """
@@ -93,7 +93,7 @@ class Encode(Pass):
     loss: float = 0.04
     keep_zeros: bool = False
     data: str = ""
-    samples: int = 8
+    samples: int = 4
     prefer: str = "speed"
 
     def __post_init__(self) -> None:
@@ -182,12 +182,12 @@ class Encode(Pass):
             path = Path(folder) / "model.onnx"
             model.write(path)
             feeds, _ = data.load(Path(self.data), inputs_of(open_session(path)), self.samples)
-        measured = gains(model, weights, feeds)
+        measured = [gain or None for gain in gains(model, weights, feeds)]
         known = [gain for gain in measured if gain is not None]
         if not known:
             return None
-        usual = float(np.median(known))
-        return [max(usual if gain is None else gain, _FLOOR * usual) for gain in measured]
+        usual = float(np.exp(np.mean(np.log(known))))
+        return [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
 
     def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
         prune = not self.keep_zeros
@@ -317,6 +317,8 @@ class Encode(Pass):
             plant(model, weight, best)
             record.update(encoding=best.encoding, bytes_after=best.nbytes)
         else:
+            if weight.reason and self.values == _AUTO and not self.keep_zeros:
+                change.skipped[weight.name] = weight.reason
             return
         change.modified = True
         model.payloads.forget_pages()

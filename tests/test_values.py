@@ -408,7 +408,7 @@ def test_integers_are_no_floats(name, values):
     assert outputs(serialise(opened)) == outputs(proto)
 
 
-@pytest.mark.parametrize("name", ["qdq", "qlinear", "asymmetric"])
+@pytest.mark.parametrize("name", ["qdq", "qlinear"])
 @pytest.mark.parametrize("values", ["shared:3", "auto"])
 def test_integers_take_fewer_of_their_values(name, values):
     opened = load(MODELS[name][0]())

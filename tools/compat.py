@@ -312,12 +312,12 @@ def _span(names: list[str]) -> str:
 def boxes(rows: list[Row]) -> list[Row]:
     """Few rows with lists in their fields that together are the rows."""
     merged: set[Any] = {tuple((field,) for field in row) for row in rows}
-    for axis in (3, 0, 1, 2):
+    for axis in (2, 0, 1):
         by_rest: dict[Any, set[str]] = {}
         for box in merged:
             by_rest.setdefault((*box[:axis], *box[axis + 1 :]), set()).update(box[axis])
         merged = {(*rest[:axis], tuple(sorted(parts)), *rest[axis:]) for rest, parts in by_rest.items()}
-    return [(", ".join(v), ", ".join(p), ", ".join(w), ", ".join(c)) for v, p, w, c in sorted(merged)]
+    return [(", ".join(v), ", ".join(p), ", ".join(c)) for v, p, c in sorted(merged)]
 
 
 def main() -> None:

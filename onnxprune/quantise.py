@@ -169,7 +169,8 @@ def _optimal(histogram: Histogram, count: int) -> Array:
     inner = np.searchsorted(mass, np.linspace(0, mass[-1], groups + 1)[1:-1])
     if groups == len(histogram.values):
         inner = np.arange(1, groups)
-    edges = np.unique(np.concatenate([[0], inner, [len(histogram.values)]]))
+    middle = np.searchsorted(histogram.values, 0.0)  # a group on both sides of 0 would have a mean among no values
+    edges = np.unique(np.concatenate([[0], inner, [middle, len(histogram.values)]]))
     total, first, second, _ = histogram.sums[:, edges]
     weight = total[None, 1:] - total[:-1, None]
     moment = first[None, 1:] - first[:-1, None]
@@ -190,14 +191,19 @@ def _optimal(histogram: Histogram, count: int) -> Array:
 
 
 def _spread(histogram: Histogram, count: int) -> Array:
-    """`count` levels spread with the cube root of the density."""
+    """`count` levels spread with the cube root of the density; none in the gap around 0 that pruning leaves."""
     values, mass = histogram.values, histogram.sums[0]
     groups = min(_GROUPS, len(values), max(count, int(mass[-1])))
-    at = np.searchsorted(mass, np.linspace(0, mass[-1], groups + 1)[1:-1])
-    edges = np.concatenate([[values[0]], values[np.clip(at, 0, len(values) - 1)], [values[-1]]])
-    spread = np.concatenate([[0.0], np.cumsum(np.diff(edges) ** (2 / 3))])
+    at = np.clip(np.searchsorted(mass, np.linspace(0, mass[-1], groups + 1)[1:-1]), 0, len(values) - 1)
+    middle = int(np.searchsorted(values, 0.0))
+    sides = [i for i in (middle - 1, middle) if 0 <= i < len(values)]
+    edges = np.unique(np.concatenate([[0], at, sides, [len(values) - 1]]))
+    points = values[edges]
+    weights = np.diff(mass[edges]) ** (1 / 3) * np.diff(points) ** (2 / 3)
+    weights[(points[:-1] < 0) & (points[1:] > 0)] = 0.0
+    spread = np.concatenate([[0.0], np.cumsum(weights)])
     targets = (np.arange(count) + 0.5) / count * spread[-1]
-    return np.unique(np.interp(targets, spread, edges))
+    return np.unique(np.interp(targets, spread, points))
 
 
 def _cuts(points: Array) -> Array:

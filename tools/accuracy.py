@@ -164,6 +164,7 @@ LABELS = {
     "txt": ("txt", "randomtxt", "rst", "markdown"),
 }  # fmt: skip
 EACH = 40
+CANDIDATES = 1000  # answers that a query is searched among
 BLOCK, ENDS, PADDING = 4096, 1024, 256  # block_size, beg_size = end_size and padding_token of magika's config
 
 
@@ -542,7 +543,7 @@ class FindBoxes(Task):
     @cached_property
     def _data(self) -> list[tuple[list[Box], np.ndarray]]:
         need("scipy")
-        return pages(40, 6)
+        return pages(160, 6)
 
     def _count(self) -> int:
         return sum(len(boxes) for boxes, _ in self._data)
@@ -599,7 +600,7 @@ class Retrieval(Task):
 
     @cached_property
     def _data(self) -> list[tuple[str, str]]:
-        return self._pairs[:1000]
+        return self._pairs[: 4 * CANDIDATES]
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -640,7 +641,8 @@ class Retrieval(Task):
 
     def _score(self, session: Any) -> Outcome:
         queries, answers = (self._embed(session, list(texts)) for texts in zip(*self._data, strict=True))
-        nearest = (queries @ answers.T).argmax(1)
+        blocks = [slice(at, at + CANDIDATES) for at in range(0, len(queries), CANDIDATES)]
+        nearest = np.concatenate([(queries[b] @ answers[b].T).argmax(1) + b.start for b in blocks])
         return Outcome(share(nearest == np.arange(len(nearest))), nearest.tolist())
 
     def _calibration(self, count: int) -> dict[str, np.ndarray]:

@@ -35,7 +35,8 @@ DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
 INT4 = 21  # the opset that brought INT4 and blocks
 _HALF_NORMAL = (6.2e-5, 65504.0)
 _CAST = 44  # bytes of a Cast node: fewer bytes than that are not worth halving
-_LARGE = 1 << 20
+_SCALE_GAINS = 1.1  # the error that a scale has to save: it costs a pass over the weight when the model is loaded
+_SMALL, _LARGE = 1 << 16, 1 << 20
 _SMALLEST, _LARGEST = 1e-15, 1e15  # of the largest value: squares and inverses of such stay float32
 _DEAD = 1e-30  # a largest value below it is nothing
 _KERNEL = 4  # entries of a convolution kernel from which its errors are added up by themselves
@@ -172,7 +173,7 @@ class Shared(Values):
             scaled = quantise.codebook(quantise.Histogram.of(wide, scale), levels, prune=False)
             kept = wide.size - histogram.zeros
             gained = math.log2(plain.error / max(scaled.error, 1e-12 * plain.error)) / 2 * kept
-            if gained > 16 * scale.size:
+            if gained > 16 * scale.size and plain.error > _SCALE_GAINS * scaled.error:
                 book, unit = scaled, scale
         return with_book(weight, wide, unit, book, prune=False)
 
@@ -310,7 +311,7 @@ def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook
     size = np.abs(book.levels[1:] * unit)
     low, high = _HALF_NORMAL
     normal = not len(size) or (size.min() >= low and size.max() <= high)
-    halves = normal and 2 * len(size) >= _CAST
+    halves = normal and (2 * len(size) >= _CAST or wide.size > _SMALL)  # half the memory of the scatter too
     kind: type = np.float16 if halves else np.float32
     values: Array = (book.levels * unit).astype(kind)
     _balance(weight, wide, scale, codes, values.astype(np.float64) / unit, prune)

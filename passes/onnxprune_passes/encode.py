@@ -52,7 +52,7 @@ from onnxprune.weights import SMALL, Weight
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT = Exact()
 _AUTO = "auto"
-_ROWS_MORE, _ROWS_FROM = 1.1, 1 << 20  # rows load in half the time: worth a tenth of a large matrix
+_ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
 _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _LEAST = 64  # elements below which half precision saves less than its Cast takes
@@ -378,10 +378,11 @@ class Encode(Pass):
     @staticmethod
     def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:
         """Whether rows, which load faster than one flat run, are worth the bytes that they pad."""
-        if "rows" not in payloads and "flat" in payloads and len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM:
-            payloads["rows"] = GRAPH["rows"].payload(sparse)
         large = len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM
-        return large and payloads.get("flat") == least and payloads.get("rows", least * 2) <= _ROWS_MORE * least
+        sparsely = large and sparse.book is not None and len(sparse.positions) < sparse.size / 2
+        if sparsely and "rows" not in payloads and ("flat" in payloads or "bitmask" in payloads):
+            payloads["rows"] = GRAPH["rows"].payload(sparse)
+        return sparsely and "rows" in payloads and payloads["rows"] <= _ROWS_MORE * least
 
     def _plant_coo(self, model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
         """Make the weight a sparse initializer where one may stand and takes fewer than `limit` bytes."""

@@ -132,7 +132,11 @@ def decode(plan: Plan, runs: Sequence[tuple[int, bytes | memoryview]], size: int
 
 def _zstd(data: bytes | memoryview, level: int) -> bytes:
     """A zstd frame."""
-    return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(data)
+    window = (
+        CHUNK.bit_length() - 1
+    )  # what the reader allows; a run of digits is longer than the chunk that it came from
+    chosen = zstandard.ZstdCompressionParameters.from_level(level, window_log=window, write_content_size=False)
+    return zstandard.ZstdCompressor(compression_params=chosen).compress(data)
 
 
 def _split(raw: Array, layout: Layout) -> Array | None:

@@ -134,6 +134,15 @@ def test_repetition_is_found():
     assert nbytes(streams.encode(data, 1, [], FAST)) < 1200
 
 
+@pytest.mark.parametrize("level", [FAST, THOROUGH])
+def test_a_run_of_digits_longer_than_its_chunk_comes_back(level):
+    """zstd would choose a window for the run, which is larger than the chunk that a reader allows."""
+    data = bytes(range(256)) * (3 * CHUNK // 256)
+    frame = streams._zstd(data, level)
+    assert zstandard.get_frame_parameters(frame).window_size <= CHUNK
+    assert streams._read_zstd(frame, len(data)).tobytes() == data
+
+
 @pytest.mark.parametrize("fields", [(3, 2, 1), (1, 1, 8), (1, 257, 1), (1, 2, 0), (1, 2, 9), (4, 11, 10), (0, 2, 1)])
 def test_impossible_layouts(fields):
     with pytest.raises(ValueError, match="Layout"):

@@ -163,7 +163,7 @@ def main() -> None:
             model = ROOT / "models" / f"{name}.onnx"
             names = [w["name"] for w in onnxprune.inspect(model) if w.get("kind") in ("conv", "gemm", "matmul")]
             sets = [f"{n}={1 - share:.2f}" for n, share in zip(names, densities, strict=True)]
-            rows = compressed(folder, model, sets, ["exact", "shared:4", "shared:3", "auto"], options.runs)
+            rows = compressed(folder, model, sets, ["exact", "shared:4", "shared:2 *.bias=half", "auto"], options.runs)
             for row in rows[1:]:
                 print(f"{name} {row['form']}: {row['bytes']:,} bytes, packed {row['packed']:,}")
             found[name] = rows

@@ -155,8 +155,11 @@ class Encode(Pass):
             spec = self._spec(weight)
             if not _lossy(weight):
                 small = weight.kind in ("bias", "norm") and weight.element in FLOATS
+                named = any(_matches(weight.name, _split(entry)[0]) for entry in self.set)
                 if small and spec == _AUTO and self.loss > 0 and _halvable(weight.array(model)):
                     choices[number] = _Choice(form_of("half"))
+                elif named and spec == "half" and form_of(spec).fits(weight.element):
+                    choices[number] = _Choice(form_of(spec))
             elif weight.size < SMALL:
                 continue
             elif spec != _AUTO:

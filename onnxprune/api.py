@@ -29,7 +29,7 @@ from onnxprune.scopes import custom_domains
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
-LOSS, LOSS_ON_DATA = 0.04, 0.06
+LOSS, LOSS_ON_DATA = 0.02, 0.03
 _HALVINGS = 9
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 

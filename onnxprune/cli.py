@@ -57,7 +57,7 @@ def _values(default: str) -> Callable[..., Any]:
         click.option(
             "--loss",
             type=float,
-            help="Squared error over energy, summed over the weights.  [default: 0.04; with --data 0.06]",
+            help="Squared error over energy, summed over the weights.  [default: 0.02; with --data 0.03]",
         ),
         click.option(
             "--prefer", default="speed", show_default=True, help="speed (fast kernels, fast loading) or size."

@@ -90,7 +90,7 @@ class Encode(Pass):
     values: str = "exact"
     set: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    loss: float = 0.04
+    loss: float = 0.02
     keep_zeros: bool = False
     data: str = ""
     samples: int = 4

@@ -23,14 +23,14 @@ from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
+from onnxprune.rate import LOSS, LOSS_ON_DATA
 from onnxprune.result import Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, open_session, run, run_all
 from onnxprune.scopes import custom_domains
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
-LOSS, LOSS_ON_DATA = 0.02, 0.03
-_HALVINGS = 9
+_HALVINGS = 8
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
@@ -76,28 +76,30 @@ def compress(
     form, by_name = _values(values, "auto")
     target = out or _beside(Path(model))
     data = checks.get("data")
-    usual = LOSS if data is None or ruled else LOSS_ON_DATA
-    losses = [usual if loss is None else loss]
-    if tolerance is not None and not (ruled and form != "auto"):
-        losses = [losses[0] / 2**step for step in range(_HALVINGS)]
-    for number, budget in enumerate(losses):
-        magnitude = make_pass(
+
+    def attempt(budget: float) -> Result:
+        magnitude = make_pass(  # made even where the loss does it all: it checks the options
             "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
             set=tuple(set), skip=tuple(skip), loss=None if ruled else budget,
         )  # fmt: skip
-        steps = [make_pass("decode")] + ([magnitude] if ruled or form != "auto" or pattern else [])
-        steps.append(
-            make_pass(
-                "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
-                encoding=encoding, data=str(data or ""),
-            )
+        encode_pass = make_pass(
+            "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
+            encoding=encoding, data=str(data or ""),
         )  # fmt: skip
-        try:
-            return transform(model, target, steps, tolerance=tolerance, **checks)
-        except ToleranceMissed as miss:
-            if number == len(losses) - 1 or isinstance(miss, NotVerified):
+        pruning = [magnitude] if ruled or form != "auto" or pattern else []
+        return transform(model, target, [make_pass("decode"), *pruning, encode_pass], tolerance=tolerance, **checks)
+
+    if loss is None:
+        loss = LOSS if data is None or ruled else LOSS_ON_DATA
+    if tolerance is not None and not (ruled and form != "auto"):
+        for _ in range(_HALVINGS):
+            try:
+                return attempt(loss)
+            except NotVerified:
                 raise
-    raise AssertionError("unreachable")
+            except ToleranceMissed:
+                loss /= 2
+    return attempt(loss)
 
 
 def _values(values: str | Sequence[str], default: str) -> tuple[str, tuple[str, ...]]:

@@ -118,8 +118,7 @@ def _forms(model: Model) -> Iterator[tuple[str, str, bool, str]]:
     for group in planted_in(model):
         made = [n for n in group.scope.body.node if n.output]
         kinds = {n.op_type for n in made if n.output[0] == group.value or n.output[0].startswith(group.prefix)}
-        fused = "DequantizeLinear" in kinds
-        yield group.encoding, group.values, fused, _trouble(group, kinds)
+        yield group.encoding, group.values, group.fused, _trouble(group, kinds)
 
 
 def _trouble(group: Planted, kinds: set[str]) -> str:

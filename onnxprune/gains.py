@@ -9,25 +9,33 @@ from pathlib import Path
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
+from onnxprune import data
 from onnxprune.deviation import compare
 from onnxprune.discovery import find
 from onnxprune.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model import Model
-from onnxprune.runtime import Feeds, open_session, run
+from onnxprune.runtime import inputs_of, open_session, run
 from onnxprune.scopes import scopes_of
 from onnxprune.weights import Weight
 
 NOISE = 0.003  # relative squared error: about that of five bits
 
 
-def gains(model: Model, weights: Sequence[Weight], feeds: Sequence[Feeds]) -> list[float | None]:
+def gains(model: Model, weights: Sequence[Weight], source: Path, samples: int) -> list[float | None]:
     """For each weight the relative squared error of the outputs over its own, the mean over the outputs.
 
     The weights become inputs with default values of one session, so that a trial costs a run and no
     load. None for a weight that cannot become one (in a function, not float32, bound twice).
 
+    Args:
+        model: the model.
+        weights: of the model.
+        source: inputs, see `data.load`.
+        samples: at most so many of them.
+
     Raises:
+        DataError: the inputs do not fit the model.
         RuntimeFailure: the model does not run.
     """
     found: dict[str, float] = {}
@@ -35,6 +43,7 @@ def gains(model: Model, weights: Sequence[Weight], feeds: Sequence[Feeds]) -> li
         path = Path(folder) / "model.onnx"
         exposed = _write_exposed(model, {w.name for w in weights}, path)
         session = open_session(path)
+        feeds, _ = data.load(source, inputs_of(session), samples)
         reference = [run(session, feed) for feed in feeds]
         for number, weight in enumerate(weights):
             if weight.name not in exposed:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
@@ -135,3 +136,19 @@ class Weight:
         if self.zero is None:
             return int(array.size - np.count_nonzero(array))
         return int(np.count_nonzero(array == self.zero_value))
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern names a weight: in full, or as a glob."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def check_patterns(weights: Sequence[Weight], patterns: Iterable[str]) -> None:
+    """Refuse patterns that no weight matches.
+
+    Raises:
+        WeightError: with the first of them.
+    """
+    for pattern in patterns:
+        if not any(matches(w.name, pattern) for w in weights):
+            raise WeightError(f"no weight matches '{pattern}'; `onnxprune inspect` lists the names")

@@ -27,20 +27,14 @@ class Flat(Encoding):
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        distances = np.diff(sparse.positions, prepend=0)
-        entries = len(distances) + int(gap.fillers(distances).sum())
-        apart = entries + words.values_bytes(sparse, entries)
-        if sparse.book is None:
-            return apart
-        return min(apart, gap.joint_for(distances, len(sparse.book)).nbytes + sparse.book.nbytes)
+        return _plan(sparse)[2]
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
-        distances = np.diff(sparse.positions, prepend=0)
-        if sparse.book is not None:
-            joint = gap.joint_for(distances, len(sparse.book))
-            if joint.nbytes + sparse.book.nbytes == self.payload(sparse):
-                return _joined(sparse, distances, joint)
+        distances, joint, _ = _plan(sparse)
+        if joint is not None and sparse.book is not None:
+            runs, codes = gap.to_gaps(distances, sparse.values, sparse.fill_stored, joint.cap)
+            return gap.pack(runs, codes, joint, sparse.book)
         runs, values = gap.to_gaps(distances, sparse.values, sparse.fill_stored)
         return {"gaps": runs} | words.pack_values(sparse, values)
 
@@ -68,8 +62,13 @@ class Flat(Encoding):
         return build.reshape(dense, shape)
 
 
-def _joined(sparse: Sparse, distances: Array, joint: gap.Joint) -> Parts:
-    """Gaps and codes in one stream; the last word is filled up with gaps of 0 to the last code."""
-    assert sparse.book is not None
-    runs, codes = gap.to_gaps(distances, sparse.values, sparse.fill_stored, joint.cap)
-    return gap.pack(runs, codes, joint, sparse.book)
+def _plan(sparse: Sparse) -> tuple[Array, gap.Joint | None, int]:
+    """The distances, how codes join the gaps where that takes fewer bytes, and the bytes."""
+    distances = np.diff(sparse.positions, prepend=0)
+    entries = len(distances) + int(gap.fillers(distances).sum())
+    apart = entries + words.values_bytes(sparse, entries)
+    if sparse.book is None:
+        return distances, None, apart
+    joint = gap.joint_for(distances, len(sparse.book))
+    together = joint.nbytes + sparse.book.nbytes
+    return (distances, joint, together) if together <= apart else (distances, None, apart)

@@ -115,7 +115,7 @@ def _finish(
         emit(build, dense, replace(coded, fused=False), element)
         build.finish()
         return None
-    value = emit(build, dense, coded, element)
+    emit(build, dense, coded, element)
     if not readers.others:
         build.finish()
         return readers.node, build.output

@@ -52,21 +52,16 @@ class Rows(Encoding):
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        rows, _ = _grid(sparse.shape)
-        row, distances = _distances(sparse)
-        count = rows * int(_lengths(rows, row, distances, gap.BYTE).max())
-        apart = count + words.values_bytes(sparse, count)
-        return min(apart, _joint(sparse, row, distances)[1]) if sparse.book is not None else apart
+        return _plan(sparse, *_distances(sparse))[1]
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`. Padding repeats a row's last position and value, so that order cannot matter."""
         rows, _ = _grid(sparse.shape)
         row, distances = _distances(sparse)
-        if sparse.book is not None:
-            joint, nbytes = _joint(sparse, row, distances)
-            if nbytes == self.payload(sparse):
-                runs, codes = _padded(sparse, rows, row, distances, joint.cap)
-                return gap.pack(runs, codes, joint, sparse.book)
+        joint, _ = _plan(sparse, row, distances)
+        if joint is not None and sparse.book is not None:
+            runs, codes = _padded(sparse, rows, row, distances, joint.cap)
+            return gap.pack(runs, codes, joint, sparse.book)
         runs, values = _padded(sparse, rows, row, distances, gap.BYTE)
         return {"gaps": runs} | words.pack_values(sparse, values if sparse.book is None else values.reshape(-1))
 
@@ -95,13 +90,17 @@ class Rows(Encoding):
         return dense if shape == grid else build.reshape(dense, shape)
 
 
-def _joint(sparse: Sparse, row: Array, distances: Array) -> tuple[gap.Joint, int]:
-    """The widths that would suit a flat run, and the bytes that they take here."""
-    assert sparse.book is not None
+def _plan(sparse: Sparse, row: Array, distances: Array) -> tuple[gap.Joint | None, int]:
+    """How codes join the gaps where that takes fewer bytes (in the widths that suit a flat run), and the bytes."""
     rows, _ = _grid(sparse.shape)
+    count = rows * int(_lengths(rows, row, distances, gap.BYTE).max())
+    apart = count + words.values_bytes(sparse, count)
+    if sparse.book is None:
+        return None, apart
     joint = gap.joint_for(distances, len(sparse.book))
     longest = int(_lengths(rows, row, distances, joint.cap).max())
-    return joint, rows * joint.layout.nbytes(longest) + sparse.book.nbytes
+    together = rows * joint.layout.nbytes(longest) + sparse.book.nbytes
+    return (joint, together) if together <= apart else (None, apart)
 
 
 def _padded(sparse: Sparse, rows: int, row: Array, distances: Array, cap: int) -> tuple[Array, Array]:

@@ -269,7 +269,7 @@ def computed(array: Array) -> Array | None:
     wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
     top = max(float(wide.max(initial=0.0)), -float(wide.min(initial=0.0)))
     limit = 0.99 * float(ml_dtypes.finfo(array.dtype).max)  # type: ignore[no-untyped-call]
-    return wide if (top == 0 or _SMALLEST <= top <= min(_LARGEST, limit)) and top == top else None
+    return wide if (top == 0 or _SMALLEST <= top <= min(_LARGEST, limit)) else None
 
 
 def inner_axes(weight: Weight, transposed: bool | None = None) -> tuple[int, ...]:

@@ -76,7 +76,7 @@ def pack(numbers: Array, layout: Layout, name: str) -> Parts:
     grouped = numbers.reshape(*numbers.shape[:-1], numbers.shape[-1] // layout.digits, layout.digits)
     powers = layout.radix ** np.arange(layout.digits, dtype=np.int64)
     words = np.zeros(grouped.shape[:-1], np.int64)
-    for digit in range(layout.digits):  # at most 63, whatever the size
+    for digit in range(layout.digits):  # at most 31, whatever the size
         words += grouped[..., digit] * powers[digit]
     return {
         name: words.astype(layout.dtype)[..., None],

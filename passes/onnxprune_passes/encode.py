@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from onnxprune import data, rate
+from onnxprune import rate
 from onnxprune.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse, Values, form_of
 from onnxprune.encodings.fusion import Readers, readers_of
@@ -46,8 +44,7 @@ from onnxprune.gains import gains
 from onnxprune.model import Model
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.runtime import inputs_of, open_session
-from onnxprune.weights import SMALL, Weight
+from onnxprune.weights import SMALL, Weight, check_patterns, matches
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT = Exact()
@@ -90,7 +87,7 @@ class Encode(Pass):
     values: str = "exact"
     set: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    loss: float = 0.02
+    loss: float = rate.LOSS
     keep_zeros: bool = False
     data: str = ""
     samples: int = 4
@@ -114,12 +111,10 @@ class Encode(Pass):
         change = Change()
         for group in planted_in(model):
             change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
-        self._raise_opset(model, change)
-        ids = fresh_ids(model)
         weights = loose_weights(model)
-        for pattern in [_split(entry)[0] for entry in self.set] + list(self.skip):
-            if not any(_matches(w.name, pattern) for w in weights):
-                raise WeightError(f"no weight matches '{pattern}'; `onnxprune inspect` lists the names")
+        self._raise_opset(model, weights, change)
+        ids = fresh_ids(model)
+        check_patterns(weights, (*(_split(entry)[0] for entry in self.set), *self.skip))
         choices = self._choose(model, weights, progress)
         for done, (weight, choice) in enumerate(zip(weights, choices, strict=True)):
             progress(self.name, done, len(weights))
@@ -136,12 +131,12 @@ class Encode(Pass):
 
     def _spec(self, weight: Weight) -> str:
         """The values that the options name for a weight."""
-        if any(_matches(weight.name, pattern) for pattern in self.skip):
+        if any(matches(weight.name, pattern) for pattern in self.skip):
             return "exact"
         spec = self.values
         for entry in self.set:
             pattern, values = _split(entry)
-            if _matches(weight.name, pattern):
+            if matches(weight.name, pattern):
                 spec = values
         return spec
 
@@ -155,7 +150,7 @@ class Encode(Pass):
             spec = self._spec(weight)
             if not _lossy(weight):
                 small = weight.kind in ("bias", "norm") and weight.element in FLOATS
-                named = any(_matches(weight.name, _split(entry)[0]) for entry in self.set)
+                named = any(matches(weight.name, _split(entry)[0]) for entry in self.set)
                 if small and spec == _AUTO and self.loss > 0 and _halvable(weight.array(model)):
                     choices[number] = _Choice(form_of("half"))
                 elif named and spec == "half" and form_of(spec).fits(weight.element):
@@ -181,11 +176,7 @@ class Encode(Pass):
         """What the noise of each weight does to the outputs on the data, or None without data."""
         if not self.data or not weights:
             return None
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            model.write(path)
-            feeds, _ = data.load(Path(self.data), inputs_of(open_session(path)), self.samples)
-        measured = [gain or None for gain in gains(model, weights, feeds)]
+        measured = [gain or None for gain in gains(model, weights, Path(self.data), self.samples)]
         known = [gain for gain in measured if gain is not None]
         if not known:
             return None
@@ -247,9 +238,9 @@ class Encode(Pass):
 
     # the opset ---------------------------------------------------------------------------------------------
 
-    def _raise_opset(self, model: Model, change: Change) -> None:
+    def _raise_opset(self, model: Model, weights: list[Weight], change: Change) -> None:
         """Raise the model as far as the forms want, where that is proven harmless; else the next best form."""
-        wanted = sorted({v for v in self._wanted(model) if v > model.opset}, reverse=True)
+        wanted = sorted({v for v in self._wanted(model, weights) if v > model.opset}, reverse=True)
         before, refusal = model.opset, ""
         for version in wanted:
             refusal = raise_to(model, version)
@@ -260,12 +251,12 @@ class Encode(Pass):
         if refusal:
             change.notes.append(f"the opset stays at {before}: {refusal}")
 
-    def _wanted(self, model: Model) -> Iterator[int]:
+    def _wanted(self, model: Model, weights: list[Weight]) -> Iterator[int]:
         """Opsets above the model's at which some weight gets a better form."""
         if model.opset >= INT4:
             return
         gaps = GRAPH["flat"].opset
-        for weight in loose_weights(model):
+        for weight in weights:
             if not _encodable(weight):
                 continue
             spec = self._spec(weight) if _lossy(weight) else "exact"
@@ -404,10 +395,6 @@ def _split(entry: str) -> tuple[str, str]:
     if not equals or not pattern:
         raise OptionError(f"set '{entry}' must be PATTERN=VALUES")
     return pattern, values
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _encodable(weight: Weight, least: int = SMALL) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.weights import Weight
+from onnxprune.weights import Weight, check_patterns, matches
 
 SCOPES = ("layer", "global", "channel")
 _WILD = re.compile(r"[*?\[]")
@@ -137,15 +136,13 @@ class Magnitude(Pass):
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
         """The weights to prune with their share, in the order of the model; the others into `skipped`."""
-        for pattern in [entry.rpartition("=")[0] for entry in self.set] + list(self.skip):
-            if not any(_matches(w.name, pattern) for w in weights):
-                raise WeightError(f"no weight matches '{pattern}'; `onnxprune inspect` lists the names")
+        check_patterns(weights, (*(entry.rpartition("=")[0] for entry in self.set), *self.skip))
         chosen = []
         for weight in weights:
             share, named = self.sparsity, False
             for entry in self.set:
                 pattern, _, value = entry.rpartition("=")
-                if _matches(weight.name, pattern):
+                if matches(weight.name, pattern):
                     share, named = float(value), not _WILD.search(pattern) or pattern == weight.name
             reason = self._reason(weight, share, named)
             if reason is None:
@@ -158,7 +155,7 @@ class Magnitude(Pass):
         """Why the weight is left alone, or None."""
         if weight.fixed:
             return weight.fixed
-        if any(_matches(weight.name, pattern) for pattern in self.skip):
+        if any(matches(weight.name, pattern) for pattern in self.skip):
             return "skipped on request"
         if weight.reason and not named:
             return weight.reason
@@ -217,10 +214,6 @@ class Magnitude(Pass):
 def _share(value: float, what: str) -> None:
     if not 0 <= value < 1:
         raise OptionError(f"{what} must be at least 0 and below 1, not {value}")
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _differ(a: Array, b: Array) -> bool:

@@ -18,6 +18,17 @@ METADATA = "onnxprune.passes"
 Progress = Callable[[str, int, int], None]  # (pass, weights done, weights in all)
 
 
+@dataclass(frozen=True)
+class Removed:
+    """An axis of a weight that became shorter: `indices` of it, ascending, are gone."""
+
+    name: str
+    axis: int
+    before: int
+    after: int
+    indices: list[int]
+
+
 @dataclass
 class Change:
     """What a pass did.
@@ -26,12 +37,14 @@ class Change:
         weights: name -> facts about a weight that it looked at (requested, zeros, encoding ...).
         skipped: name -> why it left a weight alone.
         notes: what a user should know, one sentence each.
+        removed: what was cut out of weights.
         modified: whether the model differs from before.
     """
 
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    removed: list[Removed] = field(default_factory=list)
     modified: bool = False
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.dtypes import Array
 from onnxprune.errors import RuntimeFailure
@@ -32,8 +33,8 @@ class Input:
     type: str
 
 
-def open_session(path: str | os.PathLike[str]) -> ort.InferenceSession:
-    """A CPU session for the file.
+def open_session(model: str | os.PathLike[str] | bytes, name: str = "") -> ort.InferenceSession:
+    """A CPU session for a file, or for the bytes of a model that errors call `name`.
 
     Raises:
         RuntimeFailure: ONNX Runtime does not load it.
@@ -41,9 +42,10 @@ def open_session(path: str | os.PathLike[str]) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
     try:
-        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(path)}: {_first_line(error)}") from error
+        raise RuntimeFailure(f"ONNX Runtime does not load {name or model!s}: {_first_line(error)}") from error
 
 
 def inputs_of(session: ort.InferenceSession) -> list[Input]:
@@ -70,6 +72,30 @@ def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, Any]:
         return dict(zip(names, session.run(None, dict(feeds)), strict=True))
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise RuntimeFailure(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+
+
+def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto) -> list[Array]:
+    """What a single node of a model computes from the arrays; None stands for an input that is left out.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime does not compute it.
+    """
+    alone = NodeProto()
+    alone.CopyFrom(node)
+    given = {f"i{position}": array for position, array in enumerate(arrays) if array is not None}
+    alone.input[:] = [f"i{position}" if array is not None else "" for position, array in enumerate(arrays)]
+    alone.output[:] = [f"o{position}" if name else "" for position, name in enumerate(node.output)]
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in given.items()
+    ]
+    outputs = [ValueInfoProto(name=name) for name in alone.output if name]
+    made = helper.make_model(
+        helper.make_graph([alone], "node", inputs, outputs),
+        opset_imports=model.opset_import, ir_version=model.ir_version,
+    )  # fmt: skip
+    session = open_session(made.SerializeToString(), f"a {node.op_type} by itself")
+    return list(run(session, given).values())
 
 
 def run_all(path: str | os.PathLike[str], feeds: Iterable[Feeds]) -> list[dict[str, Any]]:

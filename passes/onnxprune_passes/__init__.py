@@ -1,8 +1,10 @@
 """The passes that come with onnxprune: one file each, and this table."""
 
 from onnxprune.pipeline import Pass
+from onnxprune_passes.channels import Channels
+from onnxprune_passes.dead_neurons import DeadNeurons
 from onnxprune_passes.decode import Decode
 from onnxprune_passes.encode import Encode
 from onnxprune_passes.magnitude import Magnitude
 
-PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in (Magnitude, Encode, Decode)}
+PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in (Magnitude, Channels, DeadNeurons, Encode, Decode)}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         prune,
         save,
         session,
+        strip,
         transform,
         unpack,
         verify,
@@ -41,6 +42,7 @@ _HOMES = dict.fromkeys(
         "prune",
         "save",
         "session",
+        "strip",
         "transform",
         "unpack",
         "verify",
@@ -50,7 +52,7 @@ _HOMES = dict.fromkeys(
 
 __all__ = [
     "Model", "OnnxPruneError", "Result", "compat", "compress", "decode", "encode", "inspect", "load", "pack", "passes",
-    "prune", "save", "session", "transform", "unpack", "verify",
+    "prune", "save", "session", "strip", "transform", "unpack", "verify",
 ]  # fmt: skip
 
 

@@ -81,6 +81,10 @@ _rules = _stack(
     click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="Sparsity for weights by glob; repeatable."),
     click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable."),
 )
+_channels = _stack(
+    click.option("--channels", type=float, metavar="S", help="Remove this share of whole channels, the least first."),
+    click.option("--multiple", type=int, default=1, show_default=True, help="Round kept channels up to a multiple."),
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -98,12 +102,14 @@ def cli() -> None:
 @_rules
 @_values("auto")
 @_encoding
+@_channels
+@click.option("--no-strip", is_flag=True, help="Leave dead neurons in: no shape changes.")
 @_checks
-def compress(model: Path, out: Path | None, set_: tuple[str, ...], **options: Any) -> None:
-    """Prune, encode and verify a model. Without a rule it loses what --loss allows."""
+def compress(model: Path, out: Path | None, set_: tuple[str, ...], no_strip: bool, **options: Any) -> None:
+    """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows."""
     from onnxprune import api
 
-    _transform(options, lambda rest: api.compress(model, out, set=set_, **rest))
+    _transform(options, lambda rest: api.compress(model, out, set=set_, strip=not no_strip, **rest))
 
 
 @cli.command()
@@ -116,6 +122,20 @@ def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None
     from onnxprune import api
 
     _transform(options, lambda rest: api.prune(model, out, set=set_, **rest))
+
+
+@cli.command()
+@_model
+@_out
+@_channels
+@click.option("--score", default="l1", show_default=True, help="What channels are compared by: l1, l2, batchnorm.")
+@click.option("--scope", default="layer", show_default=True, help="What the share of channels is of: layer, global.")
+@_checks
+def strip(model: Path, out: Path, **options: Any) -> None:
+    """Remove dead neurons for good, and with --channels whole channels."""
+    from onnxprune import api
+
+    _transform(options, lambda rest: api.strip(model, out, **rest))
 
 
 @cli.command()

@@ -19,6 +19,7 @@ from onnxprune.pipeline import Removed
 from onnxprune.roles import attribute
 from onnxprune.scopes import Scope, scopes_of
 from onnxprune.shapes import set_dim
+from onnxprune.unread import Unread
 
 Fold = Callable[[Mix, Array], Array]  # (a layer, groups that go) -> what each output's bias takes over
 
@@ -28,8 +29,8 @@ class Surgery:
     """What is done to one graph; `removed` lists the weights that became smaller."""
 
     coupling: Coupling
-    gone: Array
     removed: list[Removed] = field(default_factory=list)
+    gone: Array = field(default_factory=lambda: np.zeros(0, bool))  # group -> whether it is removed
     _made: dict[str, TensorProto] = field(default_factory=dict)  # constants that this surgery added
 
     @property
@@ -38,8 +39,9 @@ class Surgery:
         assert isinstance(self.coupling.scope.body, GraphProto)
         return self.coupling.scope.body
 
-    def perform(self, fold: Fold | None = None) -> None:
-        """Remove the groups; `fold` says what the biases take over."""
+    def perform(self, gone: Array, fold: Fold | None = None) -> None:
+        """Remove groups; `fold` says what the biases take over."""
+        self.gone = gone
         for flow in self.coupling.flows:
             if fold is not None and isinstance(flow, Mix) and flow.reader is not None and not flow.recurrent:
                 self._fold(flow, fold(flow, self.gone))
@@ -55,6 +57,23 @@ class Surgery:
                     self._renumber(fix)
         self._cut()
 
+    def gather(self, found: Unread) -> None:
+        """Let a layer read only some features of what is in front of it, with a smaller weight."""
+        node, tensor = found.mix.node, self.coupling.tensor(found.mix.weight)
+        assert tensor is not None
+        data = node.input[0]
+        name = self._fresh(f"{found.mix.weight}.read")
+        indices = self._new(f"{found.mix.weight}.indices", np.flatnonzero(found.read).astype(np.int32))
+        made = helper.make_node("Gather", [data, indices], [name], name=name, axis=found.mix.target.axes[0])
+        self.body.node.insert(list(map(id, self.body.node)).index(id(node)), made)
+        node.input[0] = name
+        self.coupling.model.replace(tensor, np.compress(found.read, self.coupling.model.array(tensor), axis=found.axis))
+        self._record(found.mix.weight, found.axis, found.read)
+
+    def _record(self, name: str, axis: int, kept: Array) -> None:
+        where = np.flatnonzero(~kept).tolist()
+        self.removed.append(Removed(self.coupling.scope.path + name, axis, kept.size, kept.size - len(where), where))
+
     # biases ------------------------------------------------------------------------------------------------------
 
     def _fold(self, mix: Mix, amounts: Array) -> None:
@@ -67,7 +86,7 @@ class Surgery:
             return
         node, position = mix.node, mix.bias
         name = node.input[position] if position < len(node.input) else ""
-        dtype = self.coupling.array(mix.weight).dtype
+        dtype = self._dtype(mix)
         if not name:
             self._give(node, position, (amounts[kept] / (mix.bias_scale or 1)).astype(dtype), ".bias")
             if not mix.bias_scale:
@@ -79,6 +98,12 @@ class Surgery:
             _set_attribute(node, "beta", 1.0)
         self._write(node, position, bias.astype(dtype), cut=None if bias.shape == before.shape else kept)
 
+    def _dtype(self, mix: Mix) -> np.dtype:
+        """The type of what a layer makes."""
+        value = self.coupling.shapes.values.get(mix.node.output[0])
+        dtype = value.dtype if value is not None else None
+        return dtype or self.coupling.array(mix.weight).dtype
+
     def _add(self, mix: Mix, amounts: Array) -> None:
         """A MatMul has no bias: an Add behind it takes its output's name."""
         node = mix.node
@@ -86,7 +111,7 @@ class Surgery:
         axis = mix.target.axes[0]
         rank = len(self.coupling.shapes.shape(name) or ())
         inner = self._fresh(f"{name}.product")
-        array = amounts.reshape([-1] + [1] * (rank - 1 - axis)).astype(self.coupling.array(mix.weight).dtype)
+        array = amounts.reshape([-1] + [1] * (rank - 1 - axis)).astype(self._dtype(mix))
         bias = self._new(f"{name}.bias", array)
         node.output[0] = inner
         added = helper.make_node("Add", [inner, bias], [name], name=f"{node.name or name}.bias")
@@ -167,9 +192,7 @@ class Surgery:
                         set_dim(infos[name], axis, int(np.count_nonzero(kept)))
                     if array is not None:
                         array = np.compress(kept, array, axis=axis)
-                        where = np.flatnonzero(~kept).tolist()
-                        path = self.coupling.scope.path + name
-                        self.removed.append(Removed(path, axis, kept.size, kept.size - len(where), where))
+                        self._record(name, axis, kept)
             if tensor is not None and array is not None and list(array.shape) != list(tensor.dims):
                 self.coupling.model.replace(tensor, array)
 

@@ -59,8 +59,8 @@ class Channels(Pass):
         for coupling in couplings(model):
             gone = self._chosen(coupling)
             if gone.any():
-                surgery = Surgery(coupling, gone)
-                surgery.perform()
+                surgery = Surgery(coupling)
+                surgery.perform(gone)
                 change.removed += surgery.removed
             for label, count in coupling.unknown.items():
                 change.notes.append(f"no rule for {label} ({count} nodes): the channels around it stay")

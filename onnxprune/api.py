@@ -17,7 +17,7 @@ import onnxruntime as ort
 from onnxprune import data as data_files
 from onnxprune import packed, pipeline, registry
 from onnxprune.compatibility import Compatibility, compatibility
-from onnxprune.cost import flops
+from onnxprune.cost import layers
 from onnxprune.deviation import METRICS, compare, missed
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import layouts_of, planted_in, uproot
@@ -397,10 +397,10 @@ def _verified(
             raise ToleranceMissed(f"tolerance missed, nothing written: {miss}")
     cost = None
     if costs:
-        shapes = {name: array.shape for name, array in feeds[0].items()}
+        counts = {"before": source, "after": result}
         cost = Cost(
-            inputs={name: list(shape) for name, shape in shapes.items()},
-            flops={"before": flops(model.proto, shapes), "after": flops(Model.load(result).proto, shapes)},
+            inputs={name: list(array.shape) for name, array in feeds[0].items()},
+            flops={when: sum(layer.flops for layer in layers(path, feeds[0])) for when, path in counts.items()},
             latency_ms={"before": before, "after": latency(session, feeds[0])},
         )
     return Deviation(kind, count, "", [o.facts() for o in outputs]), cost

@@ -1,78 +1,89 @@
-"""What a model costs to run: floating-point operations, counted from shapes."""
+"""What a run of a model costs: floating-point operations, counted from the shapes that its layers really met."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import prod
+from pathlib import Path
+from typing import Any
 
-from onnx import GraphProto, ModelProto, NodeProto
+import onnxruntime as ort
 
-from onnxprune.roles import attribute, domain
-from onnxprune.scopes import scopes_of
-from onnxprune.shapes import Value, inferred, values_of
+from onnxprune.runtime import Feeds, open_session, run
 
-Values = dict[str, Value]
+Shapes = list[list[int]]
 
 
-def flops(proto: ModelProto, inputs: Mapping[str, tuple[int, ...]]) -> int | None:
-    """Twice the multiplications of all layers for one run on inputs of these shapes (Han et al. 2015 count so).
+@dataclass(frozen=True)
+class Layer:
+    """One execution of a node: the shapes that it read and made."""
 
-    Conv, ConvTranspose, Gemm, MatMul and recurrent layers count, each body of If, Loop and Scan once. None where the
-    shapes of a layer do not follow from those of the inputs.
+    kind: str
+    inputs: Shapes
+    outputs: Shapes
+
+    @property
+    def flops(self) -> int:
+        """Twice its multiplications (Han et al. 2015 count so); 0 for what is no layer with weights or matrices."""
+        count = _MULTIPLICATIONS.get(self.kind)
+        return 2 * count(self.inputs, self.outputs) if count is not None else 0
+
+
+def layers(path: Path, feeds: Feeds) -> list[Layer]:
+    """Every node that one run executes, in the branches that were taken and as often as loops repeat them.
+
+    The graph runs as it is written, without ONNX Runtime's optimisation, under its profiler.
+
+    Raises:
+        RuntimeFailure: the model does not load or run.
     """
-    fixed = ModelProto()
-    fixed.CopyFrom(proto)
-    for info in fixed.graph.input:
-        for dim, size in zip(info.type.tensor_type.shape.dim, inputs.get(info.name, ()), strict=False):
-            dim.dim_value = size
-    total = 0
-    for scope in scopes_of(inferred(fixed))[0].inner():
-        assert isinstance(scope.body, GraphProto)
-        values = values_of(scope.body)
-        for node in scope.body.node:
-            if domain(node) or node.op_type not in _COUNTS:
-                continue
-            try:
-                total += 2 * _COUNTS[node.op_type](node, values)
-            except (_Unknown, IndexError):
-                return None
-    return total
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "run")
+        session = open_session(path, options=options)
+        run(session, feeds)
+        events = json.loads(Path(session.end_profiling()).read_text())
+    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "output_type_shape" in event["args"]]
+    return [Layer(n["op_name"], _shapes(n["input_type_shape"]), _shapes(n["output_type_shape"])) for n in nodes]
 
 
-class _Unknown(Exception):
-    pass
+def _shapes(described: list[dict[str, Any]]) -> Shapes:
+    return [next(iter(shape.values()), []) for shape in described]
 
 
-def _sizes(values: Values, name: str) -> tuple[int, ...]:
-    shape = values[name].shape if name in values else None
-    if shape is None or not all(isinstance(d, int) for d in shape):
-        raise _Unknown
-    return tuple(d for d in shape if isinstance(d, int))
+def _window(weight: int) -> Callable[[Shapes, Shapes], int]:
+    """A convolution: each output entry sums a kernel over the inputs of its group."""
+    return lambda inputs, outputs: prod(outputs[0]) * prod(inputs[weight][1:])
 
 
-def _conv(node: NodeProto, values: Values) -> int:
-    return prod(_sizes(values, node.output[0])) * prod(_sizes(values, node.input[1])[1:])
+def _product(inputs: Shapes, outputs: Shapes) -> int:
+    return prod(outputs[0]) * (inputs[0][-1] if inputs[0] else 1)
 
 
-def _conv_transpose(node: NodeProto, values: Values) -> int:
-    return prod(_sizes(values, node.input[0])) * prod(_sizes(values, node.input[1])[1:])
+def _gemm(inputs: Shapes, outputs: Shapes) -> int:
+    rows = outputs[0][0]  # the left side may be transposed
+    return prod(outputs[0]) * (prod(inputs[0]) // max(rows, 1))
 
 
-def _gemm(node: NodeProto, values: Values) -> int:
-    inner = _sizes(values, node.input[0])[0 if attribute(node, "transA", 0) else 1]
-    return prod(_sizes(values, node.output[0])) * inner
+def _recurrent(inputs: Shapes, outputs: Shapes) -> int:
+    return prod(inputs[0][:2]) * (prod(inputs[1]) + prod(inputs[2]))
 
 
-def _matmul(node: NodeProto, values: Values) -> int:
-    return prod(_sizes(values, node.output[0])) * _sizes(values, node.input[0])[-1]
-
-
-def _recurrent(node: NodeProto, values: Values) -> int:
-    steps = prod(_sizes(values, node.input[0])[:2])
-    return steps * (prod(_sizes(values, node.input[1])) + prod(_sizes(values, node.input[2])))
-
-
-_COUNTS = {
-    "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul, "LSTM": _recurrent,
-    "GRU": _recurrent, "RNN": _recurrent,
-}  # fmt: skip
+_MULTIPLICATIONS: dict[str, Callable[[Shapes, Shapes], int]] = {
+    "Conv": _window(1),
+    "ConvInteger": _window(1),
+    "QLinearConv": _window(3),
+    "ConvTranspose": lambda inputs, outputs: prod(inputs[0]) * prod(inputs[1][1:]),
+    "Gemm": _gemm,
+    "MatMul": _product,
+    "MatMulInteger": _product,
+    "QLinearMatMul": _product,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+}

@@ -164,7 +164,7 @@ def _show_closing(console: Console, result: Result) -> None:
 
 def _show_cost(console: Console, cost: Cost) -> None:
     before, after = cost.flops["before"], cost.flops["after"]
-    if before and after is not None:
+    if before:
         _line(
             console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})"
         )

@@ -62,10 +62,10 @@ class Deviation:
 
 @dataclass
 class Cost:
-    """What one run costs: floating-point operations (None where shapes are unknown) and milliseconds."""
+    """What one run on inputs of these shapes costs: floating-point operations, and milliseconds here."""
 
     inputs: dict[str, list[int]]
-    flops: dict[str, int | None]
+    flops: dict[str, int]
     latency_ms: dict[str, float]
 
 

@@ -37,13 +37,15 @@ class Input:
     type: str
 
 
-def open_session(model: str | os.PathLike[str] | bytes, name: str = "") -> ort.InferenceSession:
+def open_session(
+    model: str | os.PathLike[str] | bytes, name: str = "", options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
     """A CPU session for a file, or for the bytes of a model that errors call `name`.
 
     Raises:
         RuntimeFailure: ONNX Runtime does not load it.
     """
-    options = ort.SessionOptions()
+    options = options or ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)

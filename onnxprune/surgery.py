@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, helper
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from onnxprune.coupling import Coupling
 from onnxprune.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
@@ -68,7 +69,17 @@ class Surgery:
         self.body.node.insert(list(map(id, self.body.node)).index(id(node)), made)
         node.input[0] = name
         self.coupling.model.replace(tensor, np.compress(found.read, self.coupling.model.array(tensor), axis=found.axis))
+        self._declare(found.mix.weight, found.axis, found.read)
         self._record(found.mix.weight, found.axis, found.read)
+
+    def _declare(self, name: str, axis: int, kept: Array) -> None:
+        """The new size, where the graph declares one."""
+        if name in self._infos:
+            set_dim(self._infos[name], axis, int(np.count_nonzero(kept)))
+
+    @cached_property
+    def _infos(self) -> dict[str, ValueInfoProto]:
+        return {info.name: info for info in (*self.body.value_info, *self.body.input)}
 
     def _record(self, name: str, axis: int, kept: Array) -> None:
         where = np.flatnonzero(~kept).tolist()
@@ -179,7 +190,6 @@ class Surgery:
 
     def _cut(self) -> None:
         """Constants without the places that go; declared shapes of values likewise."""
-        infos = {info.name: info for info in (*self.body.value_info, *self.body.input)}
         for name, slots in self.coupling.slots.items():
             tensor = self.coupling.tensor(name)
             array = None if tensor is None else self.coupling.model.array(tensor)
@@ -188,8 +198,7 @@ class Surgery:
                     kept = self.coupling.kept(slot, self.gone, axis)
                     if kept.all():
                         continue
-                    if name in infos:
-                        set_dim(infos[name], axis, int(np.count_nonzero(kept)))
+                    self._declare(name, axis, kept)
                     if array is not None:
                         array = np.compress(kept, array, axis=axis)
                         self._record(name, axis, kept)
@@ -235,10 +244,16 @@ class Surgery:
 
     def _fresh(self, name: str) -> str:
         """A name that nothing has."""
-        scope = self.coupling.scope
-        taken = {n for inner in _root(scope).inner() for node in inner.body.node for n in (*node.input, *node.output)}
-        taken |= {t.name for t in self.body.initializer}
-        return next(n for n in _names(name) if n not in taken and not scope.defines(n) and not scope.shadows(n))
+        found = next(n for n in _names(name) if n not in self._taken)
+        self._taken.add(found)
+        return found
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        bodies = [inner.body for inner in _root(self.coupling.scope).inner()]
+        names = {n for body in bodies for node in body.node for n in (*node.input, *node.output, node.name)}
+        graphs = [body for body in bodies if isinstance(body, GraphProto)]
+        return names | {t.name for g in graphs for t in (*g.initializer, *g.input, *g.output)}
 
 
 def _root(scope: Scope) -> Scope:

@@ -60,7 +60,10 @@ def _values(default: str) -> Callable[..., Any]:
             help="Squared error over energy, summed over the weights.  [default: 0.02; with --data 0.03]",
         ),
         click.option(
-            "--prefer", default="speed", show_default=True, help="speed (fast kernels, fast loading) or size."
+            "--prefer",
+            default="speed",
+            show_default=True,
+            help="speed (forms that load fast) or size (plain and packed).",
         ),
     )
 

@@ -28,6 +28,7 @@ from onnxprune import quantise
 from onnxprune.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
+from onnxprune.entropy import constrained
 from onnxprune.errors import OptionError
 from onnxprune.weights import Weight
 
@@ -151,6 +152,7 @@ class Shared(Values):
 
     name = "shared"
     bits: int = 4
+    excess: float = 0.0  # see `entropy.constrained`
 
     def __post_init__(self) -> None:
         """Check the bits."""
@@ -168,20 +170,23 @@ class Shared(Values):
         scale, unit = channel_scale(weight, wide), unit_scale(wide)
         importance = None if scale is None else np.square(unit / scale.astype(np.float64))
         histogram = quantise.Histogram.of(wide, unit, importance)
-        book = plain = quantise.codebook(histogram, levels, prune=False)
-        if scale is not None and plain.error > 0:
-            scaled = quantise.codebook(quantise.Histogram.of(wide, scale), levels, prune=False)
+        book = quantise.codebook(histogram, levels, prune=False)
+        if scale is not None and book.error > 0:
+            by_channel = quantise.Histogram.of(wide, scale)
+            scaled = quantise.codebook(by_channel, levels, prune=False)
             kept = wide.size - histogram.zeros
-            gained = math.log2(plain.error / max(scaled.error, 1e-12 * plain.error)) / 2 * kept
-            if gained > 16 * scale.size and plain.error > _SCALE_GAINS * scaled.error:
-                book, unit = scaled, scale
-        return with_book(weight, wide, unit, book, prune=False)
+            gained = math.log2(book.error / max(scaled.error, 1e-12 * book.error)) / 2 * kept
+            if gained > 16 * scale.size and book.error > _SCALE_GAINS * scaled.error:
+                book, unit, histogram = scaled, scale, by_channel
+        return with_book(weight, wide, unit, constrained(histogram, book, self.excess), prune=False)
 
     def recode(self, weight: Weight, array: Array) -> Coded:
         """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
         wide = array.astype(np.float32) - weight.zero_value
-        book = quantise.codebook(quantise.Histogram.of(wide), 2**self.bits, prune=False)
-        return recoded(weight, array, whole(book.levels, False), False)
+        histogram = quantise.Histogram.of(wide)
+        book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
+        levels = whole(book.levels, False)
+        return recoded(weight, array, levels, False, _kept_cuts(book, levels))
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,7 @@ class Int8(Values):
 
     name = "int8"
     bits: int = 8
+    excess: float = 0.0  # see `entropy.constrained`; a whole grid has none
 
     def __post_init__(self) -> None:
         """Check the bits."""
@@ -211,7 +217,8 @@ class Int8(Values):
             scale = channel_scale(weight, wide, transposed)
             if scale is None:
                 scale = unit_scale(wide)
-            book = quantise.codebook(quantise.Histogram.of(wide, scale), 2**self.bits, prune=False)
+            histogram = quantise.Histogram.of(wide, scale)
+            book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
             return on_grid(weight, wide, scale, book, prune=False, transposed=transposed)
         axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
         top = np.abs(wide).max(axes, keepdims=True) / 127
@@ -306,7 +313,7 @@ def tidy_scale(scale: Array, up: bool = False) -> Array:
 
 def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool) -> Coded:
     """Codes into a float book; a scale for the whole weight goes into the book."""
-    codes = quantise.encode(wide, scale, book.levels, prune)
+    codes = quantise.encode(wide, scale, book.levels, prune, book.cuts)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     size = np.abs(book.levels[1:] * unit)
     low, high = _HALF_NORMAL
@@ -314,7 +321,7 @@ def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook
     halves = normal and (2 * len(size) >= _CAST or wide.size > _SMALL)  # half the memory of the scatter too
     kind: type = np.float16 if halves else np.float32
     values: Array = (book.levels * unit).astype(kind)
-    _balance(weight, wide, scale, codes, values.astype(np.float64) / unit, prune)
+    _balance(weight, wide, scale, codes, values.astype(np.float64) / unit, prune, book.cuts)
     return Coded(codes, np.zeros((), kind), values, None if scale.size == 1 else scale)
 
 
@@ -323,18 +330,19 @@ def on_grid(
 ) -> Coded:
     """Codes into a book of int8 values; the grid ends at the largest level."""
     levels, top = gridded(book.levels, prune)
-    codes = quantise.encode(wide, scale, levels, prune)
-    _balance(weight, wide, scale, codes, levels, prune)
+    cuts = _kept_cuts(book, levels)
+    codes = quantise.encode(wide, scale, levels, prune, cuts)
+    _balance(weight, wide, scale, codes, levels, prune, cuts)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
 
 
-def recoded(weight: Weight, array: Array, levels: Array, prune: bool) -> Coded:
+def recoded(weight: Weight, array: Array, levels: Array, prune: bool, cuts: Array | None = None) -> Coded:
     """Codes of an int8 or uint8 weight into a book of its own type; the levels count from the zero point."""
     wide = array.astype(np.float32) - weight.zero_value
     one = np.ones((1,) * wide.ndim, np.float32)
-    codes = quantise.encode(wide, one, levels, prune)
-    _balance(weight, wide, one, codes, levels, prune)
+    codes = quantise.encode(wide, one, levels, prune, cuts)
+    _balance(weight, wide, one, codes, levels, prune, cuts)
     return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(array.dtype))
 
 
@@ -356,7 +364,14 @@ def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
     return whole(levels * (127 / top), prune) * (top / 127), top
 
 
-def _balance(weight: Weight, wide: Array, scale: Array, codes: Array, levels: Array, prune: bool) -> None:
+def _kept_cuts(book: quantise.Codebook, levels: Array) -> Array | None:
+    """The book's cuts for levels that a grid moved; midway again where some of them fell together."""
+    return book.cuts if len(levels) == len(book.levels) else None
+
+
+def _balance(
+    weight: Weight, wide: Array, scale: Array, codes: Array, levels: Array, prune: bool, cuts: Array | None
+) -> None:
     """Let the errors of each output add up to nearly nothing: in each kernel of a convolution, then over all inputs."""
     inner = inner_axes(weight)
     outer = tuple(a for a in range(wide.ndim) if a not in inner)
@@ -373,7 +388,7 @@ def _balance(weight: Weight, wide: Array, scale: Array, codes: Array, levels: Ar
         shape = target.shape
         for width in ([kernel] if kernel >= _KERNEL else []) + [math.prod(shape[len(outer) :])]:
             rows = target.reshape(-1, width)
-            quantise.balance(np.ascontiguousarray(part).reshape(-1, width), rows, levels, prune)
+            quantise.balance(np.ascontiguousarray(part).reshape(-1, width), rows, levels, prune, cuts)
             target = rows.reshape(shape)
         moved[at : at + step] = target
 
@@ -482,16 +497,21 @@ def restore(carrier: Array, parts: Mapping[str, Array], flags: str, element: int
 FORMS: dict[str, type[Values]] = {form.name: form for form in (Exact, Half, Shared, Int8, Int4)}
 
 
-def form_of(spec: str) -> Values:
+def form_of(spec: str, excess: float = 0.0) -> Values:
     """A form from its name: exact, half, shared:4, int8, int8:5, int4.
+
+    Args:
+        spec: the name.
+        excess: the squared error that a book may give for entropy, see `entropy.constrained`.
 
     Raises:
         OptionError: there is no such form.
     """
     name, colon, bits = spec.partition(":")
+    books = {"shared": Shared, "int8": Int8}
+    if name in books and (not colon or bits.isdecimal()):
+        return books[name](bits=int(bits), excess=excess) if colon else books[name](excess=excess)
     if name in FORMS and not colon:
         return FORMS[name]()
-    if name in ("shared", "int8") and bits.isdecimal():
-        return FORMS[name](bits=int(bits))  # type: ignore[call-arg]
     known = ", ".join(sorted(FORMS))
     raise OptionError(f"values '{spec}' is not one of auto, {known}, shared:BITS, int8:BITS")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import ml_dtypes
@@ -30,6 +30,7 @@ from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
 from onnxprune.entropy import constrained
 from onnxprune.errors import OptionError
+from onnxprune.feedback import Feedback
 from onnxprune.weights import Weight
 
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
@@ -93,13 +94,16 @@ class Values(ABC):
         return words.OPSET
 
     @abstractmethod
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """The weight in this form, or None where the form cannot hold it.
 
         Args:
             weight: axes, element type, zero.
             array: its values.
             transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
+            feedback: of the inputs that it is multiplied with; only books use it.
         """
 
     def __str__(self) -> str:
@@ -120,7 +124,7 @@ class Exact(Values):
         """See `Values.opset`."""
         return 1
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded:
+    def code(self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None) -> Coded:
         """See `Values.code`."""
         return Coded(array, weight.zero_value)
 
@@ -139,7 +143,9 @@ class Half(Values):
         """See `Values.opset`."""
         return 1
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`: values beyond 65,504 do not fit."""
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
@@ -161,7 +167,9 @@ class Shared(Values):
     def __str__(self) -> str:
         return f"{self.name}:{self.bits}"
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`: a scale per output channel where it is worth its bytes."""
         wide = computed(array)
         if wide is None:
@@ -178,15 +186,14 @@ class Shared(Values):
             gained = math.log2(book.error / max(scaled.error, 1e-12 * book.error)) / 2 * kept
             if gained > 16 * scale.size and book.error > _SCALE_GAINS * scaled.error:
                 book, unit, histogram = scaled, scale, by_channel
-        return with_book(weight, wide, unit, constrained(histogram, book, self.excess), prune=False)
+        return with_book(weight, wide, unit, constrained(histogram, book, self.excess), False, feedback)
 
-    def recode(self, weight: Weight, array: Array) -> Coded:
+    def recode(self, weight: Weight, array: Array, feedback: Feedback | None = None) -> Coded:
         """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
         wide = array.astype(np.float32) - weight.zero_value
         histogram = quantise.Histogram.of(wide)
         book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
-        levels = whole(book.levels, False)
-        return recoded(weight, array, levels, False, _kept_cuts(book, levels))
+        return recoded(weight, array, book, False, feedback)
 
 
 @dataclass(frozen=True)
@@ -208,7 +215,9 @@ class Int8(Values):
         """See `Values.opset`."""
         return DEQUANTISE_AXIS if fused else words.OPSET
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
         if wide is None:
@@ -219,7 +228,7 @@ class Int8(Values):
                 scale = unit_scale(wide)
             histogram = quantise.Histogram.of(wide, scale)
             book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
-            return on_grid(weight, wide, scale, book, prune=False, transposed=transposed)
+            return on_grid(weight, wide, scale, book, False, transposed, feedback)
         axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
         top = np.abs(wide).max(axes, keepdims=True) / 127
         scale = tidy_scale(np.where(top > _DEAD, top, 1.0), up=True)
@@ -237,7 +246,9 @@ class Int4(Values):
         """See `Values.opset`."""
         return INT4 if fused else words.OPSET
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
         if wide is None:
@@ -311,9 +322,10 @@ def tidy_scale(scale: Array, up: bool = False) -> Array:
     return half
 
 
-def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool) -> Coded:
+def with_book(
+    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+) -> Coded:
     """Codes into a float book; a scale for the whole weight goes into the book."""
-    codes = quantise.encode(wide, scale, book.levels, prune, book.cuts)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     size = np.abs(book.levels[1:] * unit)
     low, high = _HALF_NORMAL
@@ -321,28 +333,30 @@ def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook
     halves = normal and (2 * len(size) >= _CAST or wide.size > _SMALL)  # half the memory of the scatter too
     kind: type = np.float16 if halves else np.float32
     values: Array = (book.levels * unit).astype(kind)
-    _balance(weight, wide, scale, codes, values.astype(np.float64) / unit, prune, book.cuts)
+    stored = replace(book, levels=values.astype(np.float64) / unit)
+    codes = _rounded(weight, wide, scale, book.levels, stored, prune, feedback)
     return Coded(codes, np.zeros((), kind), values, None if scale.size == 1 else scale)
 
 
 def on_grid(
-    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None
-) -> Coded:
+    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None,
+    feedback: Feedback | None = None,
+) -> Coded:  # fmt: skip
     """Codes into a book of int8 values; the grid ends at the largest level."""
     levels, top = gridded(book.levels, prune)
-    cuts = _kept_cuts(book, levels)
-    codes = quantise.encode(wide, scale, levels, prune, cuts)
-    _balance(weight, wide, scale, codes, levels, prune, cuts)
+    codes = _rounded(weight, wide, scale, levels, _moved(book, levels), prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
 
 
-def recoded(weight: Weight, array: Array, levels: Array, prune: bool, cuts: Array | None = None) -> Coded:
+def recoded(
+    weight: Weight, array: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+) -> Coded:
     """Codes of an int8 or uint8 weight into a book of its own type; the levels count from the zero point."""
     wide = array.astype(np.float32) - weight.zero_value
     one = np.ones((1,) * wide.ndim, np.float32)
-    codes = quantise.encode(wide, one, levels, prune, cuts)
-    _balance(weight, wide, one, codes, levels, prune, cuts)
+    levels = whole(book.levels, prune)
+    codes = _rounded(weight, wide, one, levels, _moved(book, levels), prune, feedback)
     return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(array.dtype))
 
 
@@ -364,21 +378,42 @@ def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
     return whole(levels * (127 / top), prune) * (top / 127), top
 
 
-def _kept_cuts(book: quantise.Codebook, levels: Array) -> Array | None:
-    """The book's cuts for levels that a grid moved; midway again where some of them fell together."""
-    return book.cuts if len(levels) == len(book.levels) else None
+def _moved(book: quantise.Codebook, levels: Array) -> quantise.Codebook:
+    """The book with its levels moved to a grid; its cuts are midway again where some of them fell together."""
+    return replace(book, levels=levels, cuts=book.cuts if len(levels) == len(book.levels) else None)
 
 
-def _balance(
-    weight: Weight, wide: Array, scale: Array, codes: Array, levels: Array, prune: bool, cuts: Array | None
-) -> None:
-    """Let the errors of each output add up to nearly nothing: in each kernel of a convolution, then over all inputs."""
+def _rounded(
+    weight: Weight, wide: Array, scale: Array, nearest: Array, book: quantise.Codebook, prune: bool,
+    feedback: Feedback | None,
+) -> Array:  # fmt: skip
+    """The codes of a weight such that its outputs keep what they can: by error feedback where its inputs are known.
+
+    Elsewhere the errors of each output add up to nearly nothing: in each kernel of a convolution, then over all
+    inputs.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: what they are divided by.
+        nearest: the levels of which each entry gets the nearest at first.
+        book: what they are stored as, and the cuts.
+        prune: whether entries other than 0 may get code 0.
+        feedback: of its inputs.
+    """
     inner = inner_axes(weight)
     outer = tuple(a for a in range(wide.ndim) if a not in inner)
-    if not inner or not outer or not wide.size:
-        return
-    values, moved = wide.transpose(outer + inner), codes.transpose(outer + inner)
-    divisor = scale.astype(wide.dtype).transpose(outer + inner)
+    levels, cuts = book.levels, book.cuts
+    apart = bool(inner and outer and wide.size)
+    values, divisor = wide.transpose(outer + inner), scale.astype(wide.dtype).transpose(outer + inner)
+    if feedback is not None and apart:
+        rows = (values / divisor).reshape(-1, feedback.order.shape[1])
+        codes = feedback.round(rows, levels, prune, cuts).reshape(values.shape)
+        return np.ascontiguousarray(codes.transpose(np.argsort(outer + inner)))
+    codes = quantise.encode(wide, scale, nearest, prune, cuts)
+    if not apart:
+        return codes
+    moved = codes.transpose(outer + inner)
     step = max(1, _LARGE // max(1, values[0].size))
     kernel = math.prod(wide.shape[a] for a in inner[1:])
     for at in range(0, len(values), step):
@@ -391,6 +426,7 @@ def _balance(
             quantise.balance(np.ascontiguousarray(part).reshape(-1, width), rows, levels, prune, cuts)
             target = rows.reshape(shape)
         moved[at : at + step] = target
+    return codes
 
 
 def oriented(codes: Array, book: Array | None, scale: Array, transposed: bool | None) -> Coded:

@@ -48,7 +48,7 @@ from onnxprune.model import Model
 from onnxprune.moments import moments
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.weights import SMALL, Weight, check_patterns, matches
+from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT = Exact()
@@ -183,8 +183,9 @@ class Encode(Pass):
         feedbacks = self._feedbacks(
             model, {n: weights[n] for n in range(len(weights)) if n in curves or _has_book(choices[n])}
         )
-        noise = self._noise(model, [weights[n] for n in curves], [feedbacks.get(n) for n in curves])
-        points = rate.allocate(list(curves.values()), self.loss, noise)
+        measured = [weights[n] for n in curves]
+        noise = self._noise(model, measured, [feedbacks.get(n) for n in curves])
+        points = rate.allocate(list(curves.values()), self.loss, noise, ways(measured))
         for number, point in zip(curves, points, strict=True):
             choices[number] = _Choice(_EXACT, point if point.book is not None else None)
         return [replace(choice, feedback=feedbacks.get(number)) for number, choice in enumerate(choices)]
@@ -209,7 +210,8 @@ class Encode(Pass):
         known = [gain for gain in measured if gain is not None]
         usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
         trusted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
-        return [gain * (f.remaining if f else 1.0) for gain, f in zip(trusted, feedbacks, strict=True)]
+        left = [1.0 if feedback is None else feedback.remaining for feedback in feedbacks]
+        return [gain * rest for gain, rest in zip(trusted, left, strict=True)]
 
     def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
         prune = not self.keep_zeros

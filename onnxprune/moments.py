@@ -29,10 +29,11 @@ _AT_A_TIME = 8  # samples of a run, whose activations are held together
 
 
 def moments(model: Model, weights: Sequence[Weight], source: Path, samples: int) -> list[Array | None]:
-    """For each weight the mean of x x^T over the vectors x that it is multiplied with: float32 [groups, in, in].
+    """For each weight the mean of x x^T over the vectors x that it is multiplied with: float32 [2, groups, in, in].
 
-    `in` runs over the weight's input axes in their order. None where the readers are not known as a
-    Conv, Gemm or MatMul of the main graph, or read more than `WIDEST` inputs.
+    The first axis is the two halves of the samples (of the places of a single run), `in` runs over the weight's input
+    axes in their order. None where the readers are not known as a Conv, Gemm or MatMul of the main graph, or read more
+    than `WIDEST` inputs.
 
     Args:
         model: the model.
@@ -119,13 +120,14 @@ class _Sum:
         self._nodes, self._weight = nodes, weight
         width = math.prod(weight.shape[axis] for axis in weight.in_axes)
         groups = int(attribute(nodes[0], "group", 1))  # MatMul and Gemm have no such attribute
-        self._sum = np.zeros((groups, width, width), np.float32)
-        self._count = 0
+        self._sum = np.zeros((2, groups, width, width), np.float32)
+        self._count = np.zeros(2)
+        self._single = pieces == 1
         self._most = -(-max(_ROWS, _TIMES * width) // (pieces * len(nodes)))
 
-    def add(self, values: Feeds, seed: int) -> None:
+    def add(self, values: Feeds, number: int) -> None:
         """Measure the inputs of one run."""
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(number)
         for node in self._nodes:
             x = values[node.input[0]]
             if node.op_type == "Conv":
@@ -135,13 +137,16 @@ class _Sum:
                 if rows.shape[1] > self._most:
                     rows = rows[:, rng.choice(rows.shape[1], self._most, replace=False)]
             rows = rows.astype(np.float32, copy=False)
-            self._sum += rows.transpose(0, 2, 1) @ rows
-            self._count += rows.shape[1]
+            for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
+                self._sum[half] += part.transpose(0, 2, 1) @ part
+                self._count[half] += part.shape[1]
 
     def mean(self) -> Array | None:
-        """The moments; None where the inputs are all 0 or beyond float32."""
-        found = self._sum / max(self._count, 1)
-        return found if self._count and np.isfinite(found).all() and found.any() else None
+        """The moments; None where inputs are all 0 or beyond float32, or a single one."""
+        if not self._count.all():
+            return None
+        found = self._sum / self._count.reshape(2, 1, 1, 1).astype(np.float32)
+        return found if np.isfinite(found).all() and found.any(axis=(1, 2, 3)).all() else None
 
 
 def patches(x: Array, node: NodeProto, shape: Sequence[int], most: int, rng: np.random.Generator) -> Array:

@@ -57,7 +57,7 @@ def _values(default: str) -> Callable[..., Any]:
         click.option(
             "--loss",
             type=float,
-            help="Squared error over energy, summed over the weights.  [default: 0.02; with --data 0.03]",
+            help="Squared error over energy, summed over the weights.  [default: 0.02; with --data 0.04]",
         ),
         click.option(
             "--prefer",

@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from onnxprune.coupling import Coupling, Slot
-from onnxprune.coupling.slots import Flow, Joined, Mapped, Mix, Moved, Narrowed, Silent
+from onnxprune.coupling.slots import Filled, Flow, Joined, Mapped, Mix, Moved, Narrowed, Product, Silent
 from onnxprune.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.runtime import evaluate
@@ -44,6 +44,11 @@ class Liveness:
         if self.coupling.is_constant(flow.target.value):  # its values are at hand
             return None
         match flow:
+            case Filled():
+                return np.full(flow.target.ids.shape, flow.value)
+            case Product():
+                zeros = [values == 0 for f in flow.factors if (values := self._known(f, found)) is not None]
+                return np.where(np.logical_or.reduce(zeros), 0.0, np.nan) if zeros else None
             case Moved():
                 values = self._known(flow.source, found)
                 if values is None:
@@ -151,15 +156,15 @@ class Liveness:
     def carried(self, mix: Mix, found: dict[Slot, Array] | None = None) -> Array | None:
         """The constants that a layer reads and need not read: its bias can hold what they add; NaN for others."""
         found = self.constants if found is None else found
-        values = None if mix.reader is None or mix.recurrent else self._known(mix.reader, found)
+        values = None if mix.reader is None else self._known(mix.reader, found)
         if values is None:
             return None
         values = np.where(np.isfinite(values), values, np.nan)
         return values if self._foldable(mix) else np.where(values == 0, 0.0, np.nan)
 
     def _foldable(self, mix: Mix) -> bool:
-        """Whether a constant may go into the bias."""
-        if mix.padded:
+        """Whether a constant other than zero may go into the bias."""
+        if mix.padded or mix.recurrent:
             return False
         name = mix.node.input[mix.bias] if mix.bias is not None and mix.bias < len(mix.node.input) else ""
         return not name or self.coupling.tensor(name) is not None
@@ -228,12 +233,8 @@ class Liveness:
         mixes = [flow for flow in coupling.flows if isinstance(flow, Mix)]
         live = coupling.pinned | coupling.used
         self._reach(mixes, live)
-        slots = [slot for own in coupling.slots.values() for slot in own]
-        while True:
-            emptied = [s for s in slots if not live[coupling.groups(s)].any()]
-            if not emptied:
-                break
-            for slot in emptied:  # one place stays: there are no values without any
+        while emptied := coupling.emptied(~live):
+            for slot in emptied:
                 live[coupling.groups(slot).reshape(-1)[0]] = True
             self._reach(mixes, live)
         return ~live

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, shape_inference
+from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, shape_inference
 
 from onnxprune.dtypes import numpy_dtype
 from onnxprune.model import Model
 from onnxprune.roles import attribute, domain
-from onnxprune.scopes import Scope
+from onnxprune.scopes import Scope, scopes_of
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]
@@ -22,12 +23,44 @@ _HOPS = 64
 SIZED = frozenset({("Reshape", 1), ("Expand", 1), ("Resize", 3), ("ConstantOfShape", 0)})
 
 
-def inferred(proto: ModelProto) -> ModelProto:
-    """A copy whose values have shapes, as far as ONNX can tell; the model as it is where inference fails."""
+def inferred(model: Model) -> ModelProto:
+    """A copy whose values have shapes, as far as can be told; the model as it is where inference fails.
+
+    ONNX follows computed shapes from opset 13 on, and not through all operators: where it loses one, `Shapes.resolved`
+    may know it, and inference goes on from there.
+    """
+    proto = model.proto
     try:
-        return shape_inference.infer_shapes(proto, data_prop=True)
+        for _ in range(_HOPS):
+            proto = shape_inference.infer_shapes(proto, data_prop=True)
+            if not _resolve(model, proto):
+                break
     except (shape_inference.InferenceError, RuntimeError, ValueError):  # a graph that ONNX finds fault with
-        return proto
+        return model.proto
+    return proto
+
+
+def _resolve(model: Model, proto: ModelProto) -> bool:
+    """Declare sizes that ONNX lost of what Reshape and Resize make; whether there were any."""
+    found = False
+    for scope in scopes_of(proto)[0].inner():
+        assert isinstance(scope.body, GraphProto)
+        shapes = Shapes(model, scope, values_of(scope.body))
+        infos = {info.name: info for info in scope.body.value_info}
+        for node in scope.body.node:
+            if node.op_type not in ("Reshape", "Resize") or domain(node):
+                continue
+            name, value = node.output[0], shapes.values.get(node.input[0])
+            known, shape = shapes.shape(name), shapes.resolved(node)
+            if value is None or shape is None or (known is not None and len(known) != len(shape)):
+                continue
+            merged = [b if isinstance(b, int) else a for a, b in zip(known or shape, shape, strict=True)]
+            if known is None or merged != list(known):
+                if name in infos:
+                    scope.body.value_info.remove(infos[name])
+                scope.body.value_info.append(helper.make_tensor_value_info(name, value.element, merged))
+                found = True
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,6 +129,18 @@ class Measured:
 Source = Written | Measured | None  # None: computed in some other way
 
 
+def _rest(before: Shape, sizes: list[Dim]) -> Dim:
+    """What -1 stands for, where the sizes that are not known are the same on both sides."""
+    known = [d for d in before if isinstance(d, int)], [d for d in sizes if isinstance(d, int) and d > 0]
+    names = (
+        sorted(str(d) for d in before if not isinstance(d, int)),
+        sorted(str(d) for d in sizes if not isinstance(d, int)),
+    )
+    if names[0] != names[1] or "None" in names[0]:
+        return None
+    return prod(known[0]) // max(prod(known[1]), 1)
+
+
 @dataclass(frozen=True)
 class Shapes:
     """What is known of the values of one graph."""
@@ -127,6 +172,25 @@ class Shapes:
             return [Written(node, position, index, number) for index, number in enumerate(numbers)]
         maker = self.scope.producers.get(name)
         return None if maker is None else self._made(maker, hops - 1)
+
+    def resolved(self, node: NodeProto) -> Shape | None:
+        """What a Reshape or Resize makes, from the sources of its sizes."""
+        before = self.shape(node.input[0])
+        sources = self.sources(node, 1 if node.op_type == "Reshape" else 3)
+        if before is None or sources is None or (node.op_type == "Resize" and len(sources) != len(before)):
+            return None
+        sizes: list[Dim] = []
+        for place, source in enumerate(sources):
+            if isinstance(source, Written):
+                sizes.append(before[place] if source.number == 0 and place < len(before) else source.number)
+            elif isinstance(source, Measured):
+                shape = self.shape(source.value)
+                sizes.append(shape[source.axis] if shape is not None else None)
+            else:
+                sizes.append(None)
+        if -1 in sizes:
+            sizes[sizes.index(-1)] = _rest(before, sizes)
+        return tuple(sizes)
 
     def only_sizes(self, maker: NodeProto, matters: Callable[[Source], bool]) -> bool:
         """Whether those numbers that matter of a vector serve as sizes in the end, in places that `SIZED` lists."""

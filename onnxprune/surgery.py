@@ -9,7 +9,7 @@ from itertools import count
 
 import numpy as np
 import onnx_graphsurgeon as gs
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.coupling import Coupling
 from onnxprune.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
@@ -32,7 +32,7 @@ class Surgery:
     coupling: Coupling
     removed: list[Removed] = field(default_factory=list)
     gone: Array = field(default_factory=lambda: np.zeros(0, bool))  # group -> whether it is removed
-    _made: dict[str, TensorProto] = field(default_factory=dict)  # constants that this surgery added
+    _written: dict[tuple[int, int], tuple[NodeProto, int, Array]] = field(default_factory=dict)
 
     @property
     def body(self) -> GraphProto:
@@ -56,6 +56,7 @@ class Surgery:
                     self._set_bounds(fix)
                 case Indices():
                     self._renumber(fix)
+        self._flush()
         self._cut()
 
     def gather(self, found: Unread) -> None:
@@ -69,13 +70,13 @@ class Surgery:
         self.body.node.insert(list(map(id, self.body.node)).index(id(node)), made)
         node.input[0] = name
         self.coupling.model.replace(tensor, np.compress(found.read, self.coupling.model.array(tensor), axis=found.axis))
-        self._declare(found.mix.weight, found.axis, found.read)
+        self._declare(found.mix.weight, found.axis, int(np.count_nonzero(found.read)))
         self._record(found.mix.weight, found.axis, found.read)
 
-    def _declare(self, name: str, axis: int, kept: Array) -> None:
+    def _declare(self, name: str, axis: int, size: int) -> None:
         """The new size, where the graph declares one."""
         if name in self._infos:
-            set_dim(self._infos[name], axis, int(np.count_nonzero(kept)))
+            set_dim(self._infos[name], axis, size)
 
     @cached_property
     def _infos(self) -> dict[str, ValueInfoProto]:
@@ -103,11 +104,14 @@ class Surgery:
             if not mix.bias_scale:
                 _set_attribute(node, "beta", 1.0)
             return
-        before = self._array(name)
+        before = self._array(node, position)
         bias = (before.astype(np.float64) * mix.bias_scale + amounts) / (mix.bias_scale or 1)
         if not mix.bias_scale:
             _set_attribute(node, "beta", 1.0)
-        self._write(node, position, bias.astype(dtype), cut=None if bias.shape == before.shape else kept)
+        if bias.shape == before.shape:
+            self._write(node, position, bias.astype(dtype))
+        else:  # one number for all became one for each
+            node.input[position] = self._new(f"{node.name or node.output[0]}.bias", bias[..., kept].astype(dtype))
 
     def _dtype(self, mix: Mix) -> np.dtype:
         """The type of what a layer makes."""
@@ -138,7 +142,7 @@ class Surgery:
         if isinstance(size.place, str):
             _set_attribute(size.node, size.place, left)
             return
-        numbers = self._array(size.node.input[size.place]).copy()
+        numbers = self._array(size.node, size.place).copy()
         if numbers.reshape(-1)[size.index] != left:
             numbers.reshape(-1)[size.index] = left
             self._write(size.node, size.place, numbers)
@@ -163,7 +167,7 @@ class Surgery:
             return
         for position, name, number in ((1, "starts", start), (2, "ends", stop)):
             given = attribute(cut.node, name, None)
-            numbers = list(given) if given is not None else self._array(cut.node.input[position]).copy()
+            numbers = list(given) if given is not None else self._array(cut.node, position).copy()
             numbers[cut.index] = number
             if given is not None:
                 _set_attribute(cut.node, name, numbers)
@@ -171,20 +175,15 @@ class Surgery:
                 self._write(cut.node, position, np.asarray(numbers))
 
     def _renumber(self, indices: Indices) -> None:
-        kept = self.coupling.kept(indices.slot, self.gone)
+        kept = self.coupling.kept(indices.slot, self.gone, indices.axis)
         if kept.all():
             return
-        array = self._array(indices.node.input[indices.position])
+        array = self._array(indices.node, indices.position)
         chosen = np.where(array < 0, array + kept.size, array)
         if array.ndim == 1:
             chosen = chosen[kept[chosen]]
         places = np.cumsum(kept) - 1
         self._write(indices.node, indices.position, places[chosen].astype(array.dtype))
-
-    def _array(self, name: str) -> Array:
-        """The values of a constant as they are now."""
-        made = self._made.get(name)
-        return self.coupling.array(name) if made is None else self.coupling.model.array(made)
 
     # constants ---------------------------------------------------------------------------------------------------
 
@@ -198,31 +197,43 @@ class Surgery:
                     kept = self.coupling.kept(slot, self.gone, axis)
                     if kept.all():
                         continue
-                    self._declare(name, axis, kept)
+                    self._declare(name, axis, int(np.count_nonzero(kept)))
                     if array is not None:
                         array = np.compress(kept, array, axis=axis)
                         self._record(name, axis, kept)
             if tensor is not None and array is not None and list(array.shape) != list(tensor.dims):
                 self.coupling.model.replace(tensor, array)
 
-    def _write(self, node: NodeProto, position: int, array: Array, cut: Array | None = None) -> None:
-        """New values for a constant input; a copy for this node alone where others read the same tensor."""
-        name = node.input[position]
-        if name in self._made and cut is None:
-            self.coupling.model.replace(self._made[name], array)
-            return
-        tensor = self.coupling.tensor(name)
-        scope = self.coupling.scope
-        readers = sum(len(inner.readers.get(name, ())) for inner in scope.inner())
-        if tensor is not None and readers == 1 and name not in scope.outputs and cut is None:
-            self.coupling.model.replace(tensor, array)
-        else:
-            slots = self.coupling.slots.get(name, ())
-            for slot in slots if cut is None else ():
-                array = np.compress(self.coupling.kept(slot, self.gone), array, axis=slot.axes[0])
-            if cut is not None:
-                array = array[..., cut]
-            node.input[position] = self._new(f"{name}.{node.name or node.output[0]}", array)
+    def _array(self, node: NodeProto, position: int) -> Array:
+        """The values of a constant input as they are to be."""
+        written = self._written.get((id(node), position))
+        return self.coupling.array(node.input[position]) if written is None else written[2]
+
+    def _write(self, node: NodeProto, position: int, array: Array) -> None:
+        """New values for a constant input."""
+        self._written[id(node), position] = node, position, array
+
+    def _flush(self) -> None:
+        """Write them in place where all readers of a tensor want the same, into new tensors for the others."""
+        wanted: dict[str, list[tuple[NodeProto, int, Array]]] = {}
+        for node, position, array in self._written.values():
+            wanted.setdefault(node.input[position], []).append((node, position, array))
+        for name, edits in wanted.items():
+            scope, tensor = self.coupling.scope, self.coupling.tensor(name)
+            readers = sum(len(inner.readers.get(name, ())) for inner in scope.inner())
+            alike = all(np.array_equal(array, edits[0][2]) for _, _, array in edits)
+            if tensor is not None and alike and readers == len(edits) and name not in scope.outputs:
+                self.coupling.model.replace(tensor, edits[0][2])
+                for axis, size in enumerate(edits[0][2].shape):
+                    self._declare(name, axis, size)
+                continue
+            copies: dict[bytes, str] = {}
+            for node, position, array in edits:
+                for slot in self.coupling.slots.get(name, ()):
+                    array = np.compress(self.coupling.kept(slot, self.gone), array, axis=slot.axes[0])
+                if array.tobytes() not in copies:
+                    copies[array.tobytes()] = self._new(f"{name}.{node.name or node.output[0]}", array)
+                node.input[position] = copies[array.tobytes()]
 
     def _give(self, node: NodeProto, position: int, array: Array, suffix: str) -> None:
         """A constant for an input that was left out."""
@@ -236,10 +247,8 @@ class Surgery:
         tensor = self.coupling.model.tensor(name, array, helper.np_dtype_to_tensor_dtype(array.dtype))
         if self.coupling.model.proto.ir_version >= 4:
             self.body.initializer.append(tensor)
-            self._made[name] = self.body.initializer[-1]
         else:
             self.body.node.insert(0, helper.make_node("Constant", [], [name], value=tensor))
-            self._made[name] = self.body.node[0].attribute[0].t
         return name
 
     def _fresh(self, name: str) -> str:

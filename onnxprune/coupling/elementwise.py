@@ -65,6 +65,7 @@ def _on(at: At, own: dict[Axes, Slot], axes: Axes, by: int) -> Slot | None:
 
 def unary(at: At) -> None:
     """One operand that varies; further inputs are parameters, further outputs masks."""
+    at.shaped_like(0)
     for slot in at.take(0):
         target = at.give(slot.axes, slot.ids)
         at.wiring.flows.append(Mapped(target, at.node, [slot] + [None] * (len(at.node.input) - 1)))

@@ -60,6 +60,10 @@ class Coupling:
         others = tuple(a for a in range(alive.ndim) if slot.axes[a] != axis)
         return alive.any(axis=others)
 
+    def emptied(self, removed: Array) -> list[Slot]:
+        """Slots of which nothing is left when these groups are removed; a value needs something to hold."""
+        return [slot for own in self.slots.values() for slot in own if removed[self.groups(slot)].all()]
+
     def tensor(self, name: str) -> TensorProto | None:
         """The tensor of a constant of this very graph that no caller may override."""
         return self._constant(name)
@@ -90,16 +94,23 @@ class Coupling:
 
 def couplings(model: Model) -> Iterator[Coupling]:
     """The groups of the main graph, and of every body of If, Loop and Scan in it as a graph of its own."""
-    twins = scopes_of(inferred(model.proto))[0].inner()
+    twins = scopes_of(inferred(model))[0].inner()
     for scope, twin in zip(scopes_of(model.proto)[0].inner(), twins, strict=True):
-        assert isinstance(twin.body, GraphProto)
-        yield _couple(model, scope, values_of(twin.body))
+        yield _couple(model, scope, _visible(twin))
+
+
+def _visible(scope: Scope | None) -> dict[str, Value]:
+    """The values that a body can name: its own, and those of the bodies around it."""
+    if scope is None:
+        return {}
+    assert isinstance(scope.body, GraphProto)
+    return _visible(scope.parent) | values_of(scope.body)
 
 
 def _couple(model: Model, scope: Scope, values: dict[str, Value]) -> Coupling:
     assert isinstance(scope.body, GraphProto)
     wiring = Wiring(model, scope, Shapes(model, scope, values))
-    for node in scope.body.node:
+    for node in wiring.nodes:
         _walk(wiring, node, rule_of(node))
     captured = {n for inner in scope.inner() if inner is not scope for n in inner.readers if inner.owner(n) is scope}
     captured |= {n for inner in scope.inner() if inner is not scope for n in inner.outputs if inner.owner(n) is scope}

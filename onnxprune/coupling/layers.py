@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune.coupling.slots import Mix, Silent, Size, Slot
+from onnxprune.coupling.slots import Mix, Product, Silent, Size, Slot
 from onnxprune.coupling.wiring import At, Rule, Unknown
 from onnxprune.dtypes import Array
 
@@ -96,7 +96,7 @@ def _linear(at: At, data: int, weight: int, axis: int, view: View) -> None:
     at.wiring.couple(reader, at.take_axis(weight, inner))
     for slot in at.take(data):
         if axis not in slot.axes:
-            at.move(slot, slot.axes, known=False)
+            at.move(slot, slot.axes, zero_only=True)
     outputs = at.shape(weight)[outer]
     if not isinstance(outputs, int):
         raise Unknown
@@ -111,13 +111,18 @@ def _product(at: At, rank: int) -> None:
         left, right = at.take_axis(0, axis), at.take_axis(1, axis)
         at.wiring.couple(left, right)
         if left is not None and right is not None:
-            at.give((axis,), left.ids)
-    left, right = at.take_axis(0, columns), at.take_axis(1, rows)
+            at.wiring.flows.append(Product(at.give((axis,), left.ids), [left, right]))
+
+    def inner(position: int, axis: int) -> Slot | None:  # of features that heads share, the heads stand for them
+        spans = any(axis in s.axes and min(s.axes) < rows for s in at.wiring.of(at.name(position)))
+        return None if spans else at.take_axis(position, axis)
+
+    left, right = inner(0, columns), inner(1, rows)
     at.wiring.couple(left, right)
     at.wiring.uses += [slot.ids for slot in (left, right) if slot is not None]
-    for slot, axis in ((at.take_axis(0, rows), rows), (at.take_axis(1, columns), columns)):
+    for slot, axis in ((inner(0, rows), rows), (inner(1, columns), columns)):
         if slot is not None:
-            at.give((axis,), slot.ids)
+            at.move(slot, (axis,), zero_only=True)
 
 
 def recurrent(gates: int, gate: int) -> Rule:
@@ -142,8 +147,8 @@ def recurrent(gates: int, gate: int) -> Rule:
         def rows(w: Array) -> Array:
             return w.reshape(directions, gates, hidden, -1).transpose(2, 3, 0, 1).reshape(1, hidden, w.shape[2], -1)
 
-        for output, axis in enumerate((3, 2, 2)[: len(at.node.output)]):
-            target = at.give((axis,), ids, output)
+        outputs = [at.give((axis,), ids, output) for output, axis in enumerate((3, 2, 2)[: len(at.node.output)])]
+        for target in (state, *outputs):
             if None not in starts and not at.attr("activations"):
                 known = tuple(s for s in starts if s is not None)
                 at.wiring.flows.append(Silent(target, at.node, gates, gate, known))

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune.coupling.blocks import blocks
 from onnxprune.coupling.layers import padded
-from onnxprune.coupling.slots import Bounds, Indices, Joined, Moved, Narrowed, Slot, SplitSizes
+from onnxprune.coupling.slots import Bounds, Filled, Indices, Joined, Moved, Narrowed, Slot, SplitSizes
 from onnxprune.coupling.wiring import At, Rule, Unknown, axes_of, numbers
 from onnxprune.shapes import Dim, Measured, Source
 
@@ -173,15 +173,17 @@ def gather(at: At) -> None:
     for slot in at.take(0):
         if axis not in slot.axes:
             at.move(slot, [a if a < axis else a + rank - 1 for a in slot.axes])
-        elif chosen is None or len(slot.axes) > 1:
+        elif chosen is None or rank > 1:
             at.leave(slot)
         else:
-            at.fix(Indices(at.node, 1, slot))
-            picked = np.asarray(chosen, np.int64) % slot.ids.size
-            if rank == 1:
-                at.move(slot, (axis,), index=picked)
-            else:  # a single channel, or a table of them: they stay
-                at.wiring.pins.append(slot.ids[picked])
+            at.fix(Indices(at.node, 1, slot, axis))
+            place = slot.axes.index(axis)
+            picked = np.arange(slot.ids.size).reshape(slot.ids.shape).take(chosen if rank else chosen[0], place)
+            if picked.ndim:
+                left = [a for a in slot.axes if rank or a != axis]
+                at.move(slot, [a if a <= axis else a + rank - 1 for a in left], index=picked)
+            else:  # a single channel: it stays
+                at.wiring.pins.append(slot.ids[[chosen[0]]])
 
 
 def shape(at: At) -> None:
@@ -197,9 +199,13 @@ def shape(at: At) -> None:
 
 def constant_of_shape(at: At) -> None:
     """Each axis can shrink whose size stands in a constant."""
+    tensor = at.attr("value")
+    value = 0.0 if tensor is None else float(at.wiring.model.array(tensor).reshape(-1)[0])
     for axis, size in enumerate(at.out_shape()):
         slot = at.give((axis,), at.wiring.fresh(size)) if isinstance(size, int) and size > 1 else None
         at.sized(0, axis, slot, axis)
+        if slot is not None:
+            at.wiring.flows.append(Filled(slot, value))
 
 
 def expand(at: At) -> None:

@@ -96,7 +96,23 @@ class Silent:
     states: tuple[Slot, ...]
 
 
-Flow = Moved | Joined | Narrowed | Mapped | Mix | Silent
+@dataclass(eq=False)
+class Filled:
+    """One number everywhere."""
+
+    target: Slot
+    value: float
+
+
+@dataclass(eq=False)
+class Product:
+    """Zero where one of the factors is, whatever the others are."""
+
+    target: Slot
+    factors: list[Slot]
+
+
+Flow = Filled | Product | Moved | Joined | Narrowed | Mapped | Mix | Silent
 
 
 # What has to be rewritten when places go ----------------------------------------------------------------------
@@ -134,11 +150,12 @@ class Bounds:
 
 @dataclass(frozen=True, eq=False)
 class Indices:
-    """Input `position` of a node, a constant, indexes a slot's only axis."""
+    """Input `position` of a node, a constant, indexes an axis of a slot."""
 
     node: NodeProto
     position: int
     slot: Slot
+    axis: int
 
 
 Fix = Size | SplitSizes | Bounds | Indices

@@ -37,6 +37,10 @@ class Wiring:
     _narrowed: dict[tuple[int, int], Slot] = field(default_factory=dict)
     total: int = 0
 
+    def __post_init__(self) -> None:
+        """Hold the nodes: they are told apart by identity."""
+        self.nodes = list(self.scope.body.node)
+
     def fresh(self, size: int) -> Array:
         """New atoms."""
         start, self.total = self.total, self.total + size
@@ -114,6 +118,12 @@ class At:
         if shape is None:
             raise Unknown
         return shape
+
+    def shaped_like(self, position: int) -> None:
+        """The first output has the shape of an input: ONNX does not know that of other domains' operators."""
+        name, value = self.node.output[0], self.wiring.shapes.values.get(self.name(position))
+        if self.wiring.shapes.shape(name) is None and value is not None:
+            self.wiring.shapes.values[name] = value
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute, or the default."""

@@ -83,6 +83,10 @@ class Channels(Pass):
             kept = max(len(family) - count, 1)
             kept = min(-(-kept // self.multiple) * self.multiple, len(family))
             gone[family[: len(family) - kept]] = True
+        while emptied := coupling.emptied(gone):  # a part of a family, behind a Split for instance
+            for slot in emptied:
+                groups = coupling.groups(slot).reshape(-1)
+                gone[groups[np.argmax(scores[groups])]] = False
         return gone
 
     def _global_counts(self, ranked: list[Array], scores: Array) -> list[int]:

@@ -1,0 +1,325 @@
+"""Mask files: which entries of a framework's parameters stay zero. MASKS.md is the format."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tokenize
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+
+from onnxprune.errors import MaskError
+from onnxprune.files import staged
+from onnxprune.files import write as write_bytes
+from onnxprune.links import Array, Fold, Link, Shape, Span
+
+VERSION = 1
+KEY = "onnxprune.masks"  # of the header: in the safetensors metadata, or among the arrays of an npz
+# What safetensors, zipfile and numpy raise on a damaged file.
+_DAMAGED = (
+    SafetensorError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, ValueError, EOFError, KeyError,
+    TypeError, RuntimeError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What pruned a parameter: the rule, what was asked of it, and the magnitude below which entries went."""
+
+    rule: str | None = None
+    requested: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A framework's parameter and the ONNX weights that it fills; `pruning` is None where it has no mask."""
+
+    shape: Shape
+    links: tuple[Link, ...]
+    aliases: tuple[str, ...] = ()
+    pruning: Pruning | None = None
+
+
+@dataclass(frozen=True)
+class WeightShape:
+    """An ONNX weight of the source model; `removed` are the indices that left each axis since."""
+
+    name: str
+    kind: str
+    shape: Shape
+    removed: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """What a mask file holds.
+
+    Attributes:
+        model: SHA-256 of the source model, in hex.
+        weights: the weights of that model, in the order in which its nodes read them.
+        parameters: by the framework's name, or by the ONNX name where none is known.
+        masks: name -> bool array in the parameter's shape, True where an entry is kept.
+    """
+
+    model: str
+    weights: tuple[WeightShape, ...]
+    parameters: Mapping[str, Parameter]
+    masks: Mapping[str, Array]
+
+    def facts(self) -> dict[str, Any]:
+        """The header, for JSON."""
+        return {
+            "version": VERSION,
+            "model": self.model,
+            "weights": [_weight_to_json(w) for w in self.weights],
+            "parameters": {n: self._parameter_to_json(n, p) for n, p in self.parameters.items()},
+        }
+
+    def _parameter_to_json(self, name: str, parameter: Parameter) -> dict[str, Any]:
+        facts: dict[str, Any] = {
+            "shape": list(parameter.shape),
+            "aliases": list(parameter.aliases),
+            "links": [_link_to_json(link) for link in parameter.links],
+        }
+        if parameter.pruning is not None:
+            density = _density(self.masks[name])
+            facts["mask"] = {"density": density, "reached": 1 - density, **vars(parameter.pruning)}
+        return facts
+
+
+def write(path: Path, masks: MaskFile) -> None:
+    """Write a mask file atomically: npz where the name ends so, safetensors otherwise.
+
+    Raises:
+        MaskError: it could not be read back.
+        OutputError: the target cannot be written.
+    """
+    header = json.dumps(masks.facts(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    arrays = {name: np.ascontiguousarray(masks.masks[name]) for name in sorted(masks.masks)}
+    _parse(path, header, arrays)
+    data = _to_npz({KEY: np.array(header)} | arrays) if path.suffix == ".npz" else to_safetensors(arrays, {KEY: header})
+    with staged(path) as place:
+        write_bytes(place, [data])
+
+
+def read(path: Path) -> MaskFile:
+    """Read a mask file of either format.
+
+    Raises:
+        MaskError: it is no mask file, damaged, of another version, or contradicts itself; with the tensor's name.
+    """
+    try:
+        if not path.is_file():
+            raise MaskError(f"cannot read {path}: {'it is not a regular file' if path.exists() else 'no such file'}")
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"
+        header, arrays = _from_npz(path) if zipped else _from_safetensors(path)
+    except _DAMAGED as error:
+        raise MaskError(f"{path} is no mask file, or it is damaged: {error}") from error
+    except OSError as error:
+        raise MaskError(f"cannot read {path}: {error.strerror or error}") from error
+    return _parse(path, header, arrays)
+
+
+def _from_safetensors(path: Path) -> tuple[str | None, dict[str, Array]]:
+    with safe_open(path, framework="np") as file:
+        return (file.metadata() or {}).get(KEY), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def _from_npz(path: Path) -> tuple[str | None, dict[str, Array]]:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        if len(set(file.files)) != len(file.files):
+            raise MaskError(f"{path}: two of its arrays have the same name")
+        arrays = {name: file[name] for name in file.files}
+    header = arrays.pop(KEY, None)
+    return None if header is None else str(header), arrays
+
+
+def _to_npz(arrays: dict[str, Array]) -> bytes:
+    """As `np.savez_compressed` writes, but with any name: its keyword arguments leave no room for "file"."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            data = io.BytesIO()
+            np.lib.format.write_array(data, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), data.getbuffer(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _parse(path: Path, header: str | None, arrays: dict[str, Array]) -> MaskFile:
+    """The one validating reader; whatever is wrong is a MaskError that names the tensor."""
+    if header is None:
+        raise MaskError(f"{path} is no mask file: it holds no '{KEY}' header")
+    try:
+        facts = json.loads(header, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise MaskError(f"{path}: its header is not JSON: {error}") from error
+    version = facts.get("version") if isinstance(facts, dict) else None
+    if version != VERSION:
+        raise MaskError(f"{path}: its header is of version {version}, this onnxprune reads version {VERSION}")
+    what = "its header"
+    try:
+        weights = []
+        for entry in facts["weights"]:
+            what = f"weight '{entry['name']}'"
+            weights.append(_weight_from_json(entry))
+        what, parameters = "its header", {}
+        for name, entry in _table(facts["parameters"]).items():
+            what = f"'{name}'"
+            parameters[name] = _parameter_from_json(entry)
+            _check_mask(entry.get("mask"), parameters[name].shape, arrays.get(name))
+        what = "its header"
+        found = MaskFile(_text(facts["model"]), tuple(weights), parameters, arrays)
+        _check_names(found)
+    except KeyError as error:
+        raise MaskError(f"{path}: {what} lacks the field {error}") from error
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise MaskError(f"{path}: {what} is damaged: {error}") from error
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no number")
+
+
+def _check_names(found: MaskFile) -> None:
+    """That every name stands for one thing, and every link fits what it links."""
+    names = Counter([*found.parameters, *(alias for p in found.parameters.values() for alias in p.aliases)])
+    twice = next((name for name, count in names.items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"the name or alias '{twice}' stands for two parameters")
+    stray = next((name for name in found.masks if name not in found.parameters), None)
+    if stray is not None:
+        raise ValueError(f"nothing says what the mask '{stray}' is of")
+    shapes = {w.name: w.shape for w in found.weights}
+    if len(shapes) != len(found.weights):
+        raise ValueError("a weight is listed twice")
+    filled: Counter[str] = Counter()
+    for name, parameter in found.parameters.items():
+        for link in parameter.links:
+            if link.weight not in shapes:
+                raise ValueError(f"'{name}' names the weight '{link.weight}', which is not listed")
+            try:
+                link.check(parameter.shape, shapes[link.weight])
+            except ValueError as error:
+                raise ValueError(f"'{name}' does not fit the weight '{link.weight}': {error}") from error
+            whole = shapes[link.weight]
+            filled[link.weight] += math.prod(link.into.shape(whole) if link.into else whole)
+    full = next((name for name, count in filled.items() if count > math.prod(shapes[name])), None)
+    if full is not None:
+        raise ValueError(f"parameters overlap in the weight '{full}'")
+
+
+def _check_mask(facts: Any, shape: Shape, mask: Array | None) -> None:
+    if (facts is None) != (mask is None):
+        raise ValueError("its mask is missing" if mask is None else "it has a mask that the header does not describe")
+    if mask is None:
+        return
+    if mask.dtype != bool or (mask.size and mask.view(np.uint8).max() > 1):
+        raise ValueError(f"the mask must be bool, not {mask.dtype}" if mask.dtype != bool else "the mask is not bool")
+    if mask.shape != shape:
+        raise ValueError(f"the mask has the shape {list(mask.shape)}, the header says {list(shape)}")
+    if facts["density"] != _density(mask) or facts["reached"] != 1 - _density(mask):
+        raise ValueError(f"the mask keeps {_density(mask)} of its entries, the header says {facts['density']}")
+
+
+def _density(mask: Array) -> float:
+    return int(np.count_nonzero(mask)) / mask.size if mask.size else 1.0
+
+
+# the header's parts, from JSON and to JSON ---------------------------------------------------------------
+
+
+def _number(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError(f"{value!r} is no whole number from 0 up")
+    return value
+
+
+def _numbers(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, list):
+        raise TypeError(f"{values!r} is no list")
+    return tuple(map(_number, values))
+
+
+def _table(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no table")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is no number")
+    return value
+
+
+def _optional(read: Any, value: Any) -> Any:
+    return None if value is None else read(value)
+
+
+def _weight_from_json(facts: Any) -> WeightShape:
+    shape = _numbers(facts["shape"])
+    removed = {int(axis): _numbers(indices) for axis, indices in _table(facts["removed"]).items()}
+    for axis, indices in removed.items():
+        inside = 0 <= axis < len(shape) and max(indices, default=0) < shape[axis]
+        if not inside or list(indices) != sorted(set(indices)):
+            raise ValueError(f"it has no such indices along axis {axis} as were removed")
+    return WeightShape(_text(facts["name"]), _text(facts["kind"]), shape, removed)
+
+
+def _weight_to_json(weight: WeightShape) -> dict[str, Any]:
+    removed = {str(axis): list(indices) for axis, indices in weight.removed.items()}
+    return {"name": weight.name, "kind": weight.kind, "shape": list(weight.shape), "removed": removed}
+
+
+def _parameter_from_json(facts: Any) -> Parameter:
+    mask = _table(facts).get("mask")
+    pruning = None
+    if mask is not None:
+        pruning = Pruning(*(_optional(read, mask[key]) for key, read in _PRUNING.items()))
+    links, aliases = tuple(map(_link_from_json, facts["links"])), tuple(map(_text, facts["aliases"]))
+    return Parameter(_numbers(facts["shape"]), links, aliases, pruning)
+
+
+_PRUNING = {"rule": _text, "requested": _real, "threshold": _real}
+
+
+def _link_from_json(facts: Any) -> Link:
+    of, into = (_optional(lambda span: Span(*_numbers(span)), facts.get(key)) for key in ("of", "into"))
+    fold = _optional(_fold_from_json, facts.get("fold"))
+    order = _numbers(facts.get("order", []))
+    return Link(_text(facts["weight"]), of, into, _optional(_numbers, facts.get("view")), order, fold)
+
+
+def _link_to_json(link: Link) -> dict[str, Any]:
+    """Only what is not the default: most links are the identity."""
+    spans = {"of": link.of, "into": link.into}
+    facts: dict[str, Any] = {key: [s.axis, s.start, s.stop] for key, s in spans.items() if s is not None}
+    facts |= {"view": list(link.view)} if link.view is not None else {}
+    facts |= {"order": list(link.order)} if link.order else {}
+    facts |= {"fold": {k: v for k, v in vars(link.fold).items() if v is not None}} if link.fold else {}
+    return {"weight": link.weight, **facts}
+
+
+def _fold_from_json(facts: Any) -> Fold:
+    names = {key: _optional(_text, facts.get(key)) for key in ("gamma", "beta", "bias")}
+    axis = _optional(_number, facts.get("axis"))
+    return Fold(_text(facts["variance"]), _text(facts["mean"]), _real(facts["epsilon"]), axis=axis, **names)

@@ -9,8 +9,8 @@ import tokenize
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Pruning:
-    """What pruned a parameter: the rule, what was asked of it, and the magnitude below which entries went."""
+    """What pruned a parameter: the rule, the share that was asked for, and the magnitude below which entries went."""
 
     rule: str | None = None
     requested: float | None = None
@@ -59,6 +59,23 @@ class WeightShape:
     kind: str
     shape: Shape
     removed: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def left(self) -> Shape:
+        """The shape without what was removed."""
+        return tuple(n - len(self.removed.get(axis, ())) for axis, n in enumerate(self.shape))
+
+    def without(self, axis: int, indices: Sequence[int]) -> WeightShape:
+        """With more of an axis removed; the indices count what is left of it now."""
+        gone = self.removed.get(axis, ())
+        left = [i for i in range(self.shape[axis]) if i not in set(gone)]
+        return replace(self, removed={**self.removed, axis: tuple(sorted([*gone, *(left[i] for i in indices)]))})
+
+    def cut(self, array: Array) -> Array:
+        """An array of the whole shape without what was removed."""
+        for axis, indices in self.removed.items():
+            array = np.delete(array, indices, axis)
+        return array
 
 
 @dataclass(frozen=True)

@@ -115,8 +115,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def run(model: Model, passes: Sequence[Pass], progress: Progress = silent) -> list[Change]:
-    """Run the passes in order; what changed the model is written into its metadata.
+def unobserved(step: Pass, change: Change) -> None:
+    """A pass ran, and nobody asked."""
+
+
+def run(
+    model: Model, passes: Sequence[Pass], progress: Progress = silent, ran: Callable[[Pass, Change], None] = unobserved
+) -> list[Change]:
+    """Run the passes in order; what changed the model is written into its metadata. `ran` is called after each.
 
     Raises:
         OnnxPruneError: from a pass, with the passes that had already run.
@@ -125,6 +131,7 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress = silent) -> li
     for number, item in enumerate(passes):
         try:
             changes.append(item.run(model, progress))
+            ran(item, changes[-1])
         except OnnxPruneError as error:
             if number:
                 error.add_note(f"already run: {' '.join(str(p) for p in passes[:number])}")

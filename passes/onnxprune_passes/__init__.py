@@ -1,8 +1,10 @@
 """The passes that come with onnxprune: one file each, and this table."""
 
 from onnxprune.pipeline import Pass
+from onnxprune_passes.apply_masks import ApplyMasks
 from onnxprune_passes.decode import Decode
 from onnxprune_passes.encode import Encode
 from onnxprune_passes.magnitude import Magnitude
+from onnxprune_passes.update import Update
 
-PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in (Magnitude, Encode, Decode)}
+PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in (Magnitude, Encode, Decode, ApplyMasks, Update)}

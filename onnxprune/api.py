@@ -211,7 +211,7 @@ def transform(
         # Reads every weight, before the file is in place: what is damaged is not written.
         weights, parameters = weight_facts(before, opened, changes)
         if recorder is not None and masks is not None:
-            file, said = masking.assemble(recorder.taken, source, recorder.matches)
+            file, said = masking.to_file(recorder.taken, source, recorder.matches)
             maskfile.write(Path(masks), file)
             notes += said
     return Result(

@@ -37,7 +37,9 @@ def read(path: Path) -> dict[str, Array]:
     """
     readers = {".safetensors": _safetensors, ".npz": _npz, ".pt": _torch, ".pth": _torch, ".bin": _torch}
     if path.suffix not in readers:
-        raise CheckpointError(f"{path} is no checkpoint that is read here: it must be .safetensors, .npz, .pt or .pth")
+        raise CheckpointError(
+            f"{path} is no checkpoint that is read here: it must be .safetensors, .npz, .pt, .pth or .bin"
+        )
     if not path.is_file():
         problem = "it is not a regular file" if path.exists() else "no such file"
         raise CheckpointError(f"cannot read {path}: {problem}")
@@ -48,6 +50,11 @@ def read(path: Path) -> dict[str, Array]:
     if not arrays:
         raise CheckpointError(f"{path} holds no arrays")
     return arrays
+
+
+def is_real(array: Array) -> bool:
+    """Whether the array holds real numbers, as weights do."""
+    return array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
 
 
 def _safetensors(path: Path) -> dict[str, Array]:

@@ -108,6 +108,8 @@ class Link:
             raise ValueError(f"{list(source)} seen as {list(view)} for {list(target)}")
         if self.order and sorted(self.order) != list(range(len(view))):
             raise ValueError(f"the order {list(self.order)} of {len(view)} axes")
+        if self.fold is not None and (self.of or self.into):
+            raise ValueError("a fold of a part")
         if self.fold is not None and self.fold.axis is not None and not 0 <= self.fold.axis < len(weight):
             raise ValueError(f"a fold along axis {self.fold.axis} of {list(weight)}")
 

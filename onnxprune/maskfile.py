@@ -9,8 +9,8 @@ import tokenize
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,17 @@ from safetensors.numpy import save as to_safetensors
 from onnxprune.errors import MaskError
 from onnxprune.files import staged
 from onnxprune.files import write as write_bytes
-from onnxprune.links import Array, Fold, Link, Shape, Span
+from onnxprune.links import Array, Shape
+from onnxprune.maskheader import (
+    Parameter,
+    WeightShape,
+    parameter_from_json,
+    parameter_to_json,
+    table,
+    text,
+    weight_from_json,
+    weight_to_json,
+)
 
 VERSION = 1
 KEY = "onnxprune.masks"  # of the header: in the safetensors metadata, or among the arrays of an npz
@@ -30,52 +40,6 @@ _DAMAGED = (
     SafetensorError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, ValueError, EOFError, KeyError,
     TypeError, RuntimeError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """What pruned a parameter: the rule, the share that was asked for, and the magnitude below which entries went."""
-
-    rule: str | None = None
-    requested: float | None = None
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A framework's parameter and the ONNX weights that it fills; `pruning` is None where it has no mask."""
-
-    shape: Shape
-    links: tuple[Link, ...]
-    aliases: tuple[str, ...] = ()
-    pruning: Pruning | None = None
-
-
-@dataclass(frozen=True)
-class WeightShape:
-    """An ONNX weight of the source model; `removed` are the indices that left each axis since."""
-
-    name: str
-    kind: str
-    shape: Shape
-    removed: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-
-    @property
-    def left(self) -> Shape:
-        """The shape without what was removed."""
-        return tuple(n - len(self.removed.get(axis, ())) for axis, n in enumerate(self.shape))
-
-    def without(self, axis: int, indices: Sequence[int]) -> WeightShape:
-        """With more of an axis removed; the indices count what is left of it now."""
-        gone = self.removed.get(axis, ())
-        left = [i for i in range(self.shape[axis]) if i not in set(gone)]
-        return replace(self, removed={**self.removed, axis: tuple(sorted([*gone, *(left[i] for i in indices)]))})
-
-    def cut(self, array: Array) -> Array:
-        """An array of the whole shape without what was removed."""
-        for axis, indices in self.removed.items():
-            array = np.delete(array, indices, axis)
-        return array
 
 
 @dataclass(frozen=True)
@@ -99,20 +63,12 @@ class MaskFile:
         return {
             "version": VERSION,
             "model": self.model,
-            "weights": [_weight_to_json(w) for w in self.weights],
-            "parameters": {n: self._parameter_to_json(n, p) for n, p in self.parameters.items()},
+            "weights": [weight_to_json(w) for w in self.weights],
+            "parameters": {
+                name: parameter_to_json(parameter, _density(self.masks[name]) if name in self.masks else None)
+                for name, parameter in self.parameters.items()
+            },
         }
-
-    def _parameter_to_json(self, name: str, parameter: Parameter) -> dict[str, Any]:
-        facts: dict[str, Any] = {
-            "shape": list(parameter.shape),
-            "aliases": list(parameter.aliases),
-            "links": [_link_to_json(link) for link in parameter.links],
-        }
-        if parameter.pruning is not None:
-            density = _density(self.masks[name])
-            facts["mask"] = {"density": density, "reached": 1 - density, **vars(parameter.pruning)}
-        return facts
 
 
 def write(path: Path, masks: MaskFile) -> None:
@@ -190,14 +146,14 @@ def _parse(path: Path, header: str | None, arrays: dict[str, Array]) -> MaskFile
         weights = []
         for entry in facts["weights"]:
             what = f"weight '{entry['name']}'"
-            weights.append(_weight_from_json(entry))
+            weights.append(weight_from_json(entry))
         what, parameters = "its header", {}
-        for name, entry in _table(facts["parameters"]).items():
+        for name, entry in table(facts["parameters"]).items():
             what = f"'{name}'"
-            parameters[name] = _parameter_from_json(entry)
+            parameters[name] = parameter_from_json(entry)
             _check_mask(entry.get("mask"), parameters[name].shape, arrays.get(name))
         what = "its header"
-        found = MaskFile(_text(facts["model"]), tuple(weights), parameters, arrays)
+        found = MaskFile(text(facts["model"]), tuple(weights), parameters, arrays)
         _check_names(found)
     except KeyError as error:
         raise MaskError(f"{path}: {what} lacks the field {error}") from error
@@ -216,6 +172,8 @@ def _check_names(found: MaskFile) -> None:
     twice = next((name for name, count in names.items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"the name or alias '{twice}' stands for two parameters")
+    if KEY in found.masks:
+        raise ValueError(f"'{KEY}' is the name of the header")
     stray = next((name for name in found.masks if name not in found.parameters), None)
     if stray is not None:
         raise ValueError(f"nothing says what the mask '{stray}' is of")
@@ -253,90 +211,3 @@ def _check_mask(facts: Any, shape: Shape, mask: Array | None) -> None:
 
 def _density(mask: Array) -> float:
     return int(np.count_nonzero(mask)) / mask.size if mask.size else 1.0
-
-
-# the header's parts, from JSON and to JSON ---------------------------------------------------------------
-
-
-def _number(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise ValueError(f"{value!r} is no whole number from 0 up")
-    return value
-
-
-def _numbers(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, list):
-        raise TypeError(f"{values!r} is no list")
-    return tuple(map(_number, values))
-
-
-def _table(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is no table")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _real(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r} is no number")
-    return value
-
-
-def _optional(read: Any, value: Any) -> Any:
-    return None if value is None else read(value)
-
-
-def _weight_from_json(facts: Any) -> WeightShape:
-    shape = _numbers(facts["shape"])
-    removed = {int(axis): _numbers(indices) for axis, indices in _table(facts["removed"]).items()}
-    for axis, indices in removed.items():
-        inside = 0 <= axis < len(shape) and max(indices, default=0) < shape[axis]
-        if not inside or list(indices) != sorted(set(indices)):
-            raise ValueError(f"it has no such indices along axis {axis} as were removed")
-    return WeightShape(_text(facts["name"]), _text(facts["kind"]), shape, removed)
-
-
-def _weight_to_json(weight: WeightShape) -> dict[str, Any]:
-    removed = {str(axis): list(indices) for axis, indices in weight.removed.items()}
-    return {"name": weight.name, "kind": weight.kind, "shape": list(weight.shape), "removed": removed}
-
-
-def _parameter_from_json(facts: Any) -> Parameter:
-    mask = _table(facts).get("mask")
-    pruning = None
-    if mask is not None:
-        pruning = Pruning(*(_optional(read, mask[key]) for key, read in _PRUNING.items()))
-    links, aliases = tuple(map(_link_from_json, facts["links"])), tuple(map(_text, facts["aliases"]))
-    return Parameter(_numbers(facts["shape"]), links, aliases, pruning)
-
-
-_PRUNING = {"rule": _text, "requested": _real, "threshold": _real}
-
-
-def _link_from_json(facts: Any) -> Link:
-    of, into = (_optional(lambda span: Span(*_numbers(span)), facts.get(key)) for key in ("of", "into"))
-    fold = _optional(_fold_from_json, facts.get("fold"))
-    order = _numbers(facts.get("order", []))
-    return Link(_text(facts["weight"]), of, into, _optional(_numbers, facts.get("view")), order, fold)
-
-
-def _link_to_json(link: Link) -> dict[str, Any]:
-    """Only what is not the default: most links are the identity."""
-    spans = {"of": link.of, "into": link.into}
-    facts: dict[str, Any] = {key: [s.axis, s.start, s.stop] for key, s in spans.items() if s is not None}
-    facts |= {"view": list(link.view)} if link.view is not None else {}
-    facts |= {"order": list(link.order)} if link.order else {}
-    facts |= {"fold": {k: v for k, v in vars(link.fold).items() if v is not None}} if link.fold else {}
-    return {"weight": link.weight, **facts}
-
-
-def _fold_from_json(facts: Any) -> Fold:
-    names = {key: _optional(_text, facts.get(key)) for key in ("gamma", "beta", "bias")}
-    axis = _optional(_number, facts.get("axis"))
-    return Fold(_text(facts["variance"]), _text(facts["mean"]), _real(facts["epsilon"]), axis=axis, **names)

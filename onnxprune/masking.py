@@ -14,7 +14,8 @@ from onnxprune.dtypes import Array
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError, OptionError
 from onnxprune.links import Link
-from onnxprune.maskfile import MaskFile, Parameter, Pruning, WeightShape
+from onnxprune.maskfile import MaskFile
+from onnxprune.maskheader import Parameter, Pruning, WeightShape
 from onnxprune.model import Model
 from onnxprune.names import Matches, match
 from onnxprune.pipeline import Change, Pass
@@ -81,7 +82,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def assemble(
+def to_file(
     taken: Taken, source: Path, matches: Matches = NO_NAMES, removed: Iterable[Mapping[str, Any]] = ()
 ) -> tuple[MaskFile, list[str]]:
     """The mask file of what was taken, keyed and oriented by the matches; and what a user should know.
@@ -112,7 +113,7 @@ def assemble(
             notes.append(f"the mask of '{weight}' keeps its ONNX name: {reason}")
         masks[weight], parameters[weight] = kept, Parameter(kept.shape, (Link(weight),), (), taken.prunings[weight])
     shapes = {w.name: w for w in taken.weights}
-    for entry in removed:
+    for entry in (entry for entry in removed if entry["name"] in shapes):
         shapes[entry["name"]] = shapes[entry["name"]].without(entry["axis"], entry["indices"])
     return MaskFile(digest(source), tuple(shapes.values()), parameters, masks), notes
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune import pieces
+from onnxprune.checkpoints import is_real
 from onnxprune.dtypes import FLOATS, Array
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.folds import Folds
 from onnxprune.links import Link, Shape
-from onnxprune.maskfile import Parameter
+from onnxprune.maskheader import Parameter
 from onnxprune.model import Model
 from onnxprune.orient import constant, fitting, largest
 from onnxprune.weights import Weight
@@ -67,7 +68,7 @@ class _Search:
     """The parameters of a checkpoint by fingerprint; equal ones stand for each other."""
 
     def __init__(self, checkpoint: Mapping[str, Array]) -> None:
-        self.arrays = {n: a for n, a in checkpoint.items() if a.size > 1 and not _whole_numbers(a)}
+        self.arrays = {n: a for n, a in checkpoint.items() if a.size > 1 and is_real(a)}
         self.largest = {name: largest(array) for name, array in self.arrays.items()}
         self.aliases = self._same()
         self.first = {alias: name for name, others in self.aliases.items() for alias in (name, *others)}
@@ -99,12 +100,14 @@ class _Search:
 
     def whole(self, name: str, array: Array) -> tuple[str, Link] | str:
         """The parameter that is the whole weight, or why there is none."""
-        own = self.first.get(name)
-        if own is not None and self.arrays[own].shape == array.shape and fitting(self.arrays[own], array)[:1] == _PLAIN:
-            return own, Link(name)  # name, shape and values agree: nothing is left to ask
         if not np.isfinite(key := largest(array)):
             return "it holds NaN or Inf"
-        if constant(array):
+        own, flat = self.first.get(name), constant(array)
+        if own is not None and self.arrays[own].shape == array.shape:
+            agrees = np.array_equal(self.arrays[own], array) if flat else fitting(self.arrays[own], array)[:1] == _PLAIN
+            if agrees:
+                return own, Link(name)  # name, shape and values: nothing is left to ask
+        if flat:
             return "all its values have one magnitude: it could be any"
         candidates = self._table(array.dtype).get((array.size, key), [])
         fits = [(n, order) for n in candidates for order in fitting(self.arrays[n], array)]
@@ -130,10 +133,6 @@ class _Search:
 
 
 _PLAIN = [(None, ())]
-
-
-def _whole_numbers(array: Array) -> bool:
-    return array.dtype.kind in "iub"
 
 
 def _search_parts(

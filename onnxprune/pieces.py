@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +11,8 @@ from onnxprune.links import Array, Link, Span
 from onnxprune.orient import constant, fitting
 
 _PARTS = 64  # of one weight; beyond that it is no merge of layers
-_CANDIDATES = 64  # places that have the fingerprint: in fp16 the elements of a bias repeat
+_CANDIDATES = 4096  # places that have the fingerprint: fp16 has few numbers
+_GLANCE = 16  # values that are compared before all of them are
 
 
 class Index:
@@ -18,27 +20,33 @@ class Index:
 
     def __init__(self, parameters: Mapping[str, Array]) -> None:
         self.parameters = parameters
-        self.rows: dict[int, tuple[Array, Array, list[tuple[str, int]]]] = {}  # by elements of a row
-        gathered: dict[int, list[tuple[Array, tuple[str, int]]]] = {}
+        self.rows: dict[int, list[tuple[str, int, Array]]] = defaultdict(list)  # by elements of a row
+        self.sorted: dict[tuple[int, np.dtype], tuple[Array, Array]] = {}
         for name, array in parameters.items():
             for axis in range(min(array.ndim, 2)):
                 if array.shape[axis] > 1:
                     tops = _row_tops(array, axis)
-                    gathered.setdefault(array.size // tops.size, []).append((tops, (name, axis)))
-        for size, entries in gathered.items():
-            tops = np.concatenate([tops for tops, _ in entries])
-            owners = np.repeat(np.arange(len(entries)), [tops.size for tops, _ in entries])
-            rows = np.concatenate([np.arange(tops.size) for tops, _ in entries])
-            self.rows[size] = tops, np.stack([owners, rows]), [owner for _, owner in entries]
+                    self.rows[array.size // tops.size].append((name, axis, tops))
 
     def find(self, size: int, top: float, dtype: np.dtype) -> list[tuple[str, int, int]]:
         """(parameter, axis, row) of the rows of that size whose largest magnitude is `top` in this type."""
-        if size not in self.rows:
+        entries = self.rows.get(size, [])
+        if not entries:
             return []
-        tops, places, owners = self.rows[size]
-        with np.errstate(over="ignore"):
-            found = np.flatnonzero(tops.astype(dtype) == top)[:_CANDIDATES]
-        return [(*owners[places[0, i]], int(places[1, i])) for i in found]
+        if (size, dtype) not in self.sorted:
+            with np.errstate(over="ignore"):
+                tops = np.concatenate([tops for _, _, tops in entries]).astype(dtype).astype(np.float64)
+            order = np.argsort(tops, kind="stable")
+            self.sorted[size, dtype] = tops[order], order
+        tops, order = self.sorted[size, dtype]
+        start, stop = np.searchsorted(tops, top), np.searchsorted(tops, top, side="right")
+        ends = np.cumsum([tops.size for _, _, tops in entries])
+        found = []
+        for place in order[start : min(stop, start + _CANDIDATES)]:
+            owner = int(np.searchsorted(ends, place, side="right"))
+            name, axis, own = entries[owner]
+            found.append((name, axis, int(place - ends[owner] + own.size)))
+        return found
 
 
 def _row_tops(array: Array, axis: int) -> Array:
@@ -82,6 +90,8 @@ def _part_around(
         taken = np.flatnonzero(~free)
         start = int(max([start, *(taken[taken < row] + 1)]))
         stop = int(min([stop, *taken[taken > row]]))
+        if not _alike(weight, Span(axis, row, stop), array, Span(along, at, stop + at - row)):
+            continue
         for into in _spans(weight, Span(axis, start, stop), array, along, at - row, row):
             of = Span(along, into.start + at - row, into.stop + at - row)
             part = into.of(weight)
@@ -97,6 +107,18 @@ def _part_around(
     if not found or (len(found) > 1 and found[0][0] == found[1][0]):
         return None
     return found[0][1:]
+
+
+def _alike(weight: Array, mine: Span, parameter: Array, theirs: Span) -> bool:
+    """Whether the first rows are equal, as far as one look tells: rows of several axes may lie in another order."""
+    if min(weight.ndim, parameter.ndim) > 2:
+        return True
+    rows = max(1, _GLANCE * weight.shape[mine.axis] // weight.size)
+    a, b = (
+        np.moveaxis(span.of(array), span.axis, 0)[:rows].reshape(-1)
+        for span, array in ((mine, weight), (theirs, parameter))
+    )
+    return bool(((b.astype(weight.dtype) == a) | (a == 0)).all())
 
 
 def _spans(weight: Array, overlap: Span, parameter: Array, along: int, offset: int, row: int) -> list[Span]:

@@ -12,8 +12,9 @@ from onnxprune import checkpoints, maskfile, names
 from onnxprune.api import make_pass, transform
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError, OutputError, ToleranceMissed
-from onnxprune.maskfile import MaskFile, Pruning
-from onnxprune.masking import NO_NAMES, assemble, lay, survivors, take
+from onnxprune.maskfile import MaskFile
+from onnxprune.maskheader import Pruning
+from onnxprune.masking import NO_NAMES, lay, survivors, take, to_file
 from onnxprune.model import Model
 from onnxprune.pipeline import METADATA
 from onnxprune.result import Result
@@ -47,7 +48,7 @@ def export_masks(
         raise MaskError(f"{os.fspath(pruned)} holds no weight that is pruned")
     taken = take(model, prunings)
     matches = NO_NAMES if names_from is None else names.match(before or model, checkpoints.read(Path(names_from)))
-    file, notes = assemble(taken, Path(original or pruned), matches)
+    file, notes = to_file(taken, Path(original or pruned), matches)
     if before is None and matches.unmatched.keys() & taken.kept.keys():
         notes.append("values that were rounded or shared are matched by what they were: give --original")
     maskfile.write(Path(out), file)

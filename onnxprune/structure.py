@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError
-from onnxprune.maskfile import WeightShape
+from onnxprune.maskheader import WeightShape
 from onnxprune.model import Model
 from onnxprune.scopes import scopes_of
 

@@ -6,52 +6,44 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from onnxprune.checkpoints import is_real
 from onnxprune.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError
 from onnxprune.links import Link, Shape
-from onnxprune.maskfile import Parameter, WeightShape
+from onnxprune.maskheader import Parameter, WeightShape
 from onnxprune.model import Model
 from onnxprune.structure import align, weights_of
 from onnxprune.weights import Weight
 
 
-class Retrained(Mapping[str, Array]):
-    """The parameters of a checkpoint under any of their names; what does not fit is an error with its name.
+class Retrained:
+    """The parameters of a checkpoint under any of their names; what does not fit is an error with its name."""
 
-    Raises:
-        CheckpointError: on access, when a parameter is missing or is no finite numbers, or when names that
-            were one parameter hold different values now.
-    """
-
-    def __init__(self, arrays: Mapping[str, Array], aliases: Mapping[str, tuple[str, ...]], where: str) -> None:
+    def __init__(self, arrays: Mapping[str, Array], parameters: Mapping[str, Parameter], where: str) -> None:
         self.arrays = arrays
-        self.aliases = aliases
+        self.parameters = parameters
         self.where = where
 
-    def __getitem__(self, name: str) -> Array:
-        held = [n for n in (name, *self.aliases.get(name, ())) if n in self.arrays]
+    def get(self, name: str, shape: Shape) -> Array:
+        """A parameter of that shape.
+
+        Raises:
+            CheckpointError: it is missing, of another shape or no finite numbers, or names that were one parameter
+                hold different values now.
+        """
+        known = self.parameters.get(name)
+        held = [n for n in (name, *(known.aliases if known else ())) if n in self.arrays]
         if not held:
             raise CheckpointError(f"{self.where} lacks the parameter '{name}'")
         array = self.arrays[held[0]]
         other = next((n for n in held[1:] if not np.array_equal(self.arrays[n], array)), None)
         if other is not None:
             raise CheckpointError(f"{self.where}: '{held[0]}' and '{other}' were one parameter and differ now")
-        if array.dtype.kind in "iub" or not _finite(array):
+        if not is_real(array) or not _finite(array):
             raise CheckpointError(f"{self.where}: '{held[0]}' ({array.dtype}) holds NaN, Inf or no real numbers")
-        return array
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(self.arrays)
-
-    def __len__(self) -> int:
-        return len(self.arrays)
-
-    def of_shape(self, name: str, shape: Shape) -> Array:
-        """A parameter, whose shape must not have changed."""
-        array = self[name]
         if array.shape != shape:
-            raise CheckpointError(f"{self.where}: '{name}' is {list(array.shape)}, not {list(shape)} as it was")
+            raise CheckpointError(f"{self.where}: '{held[0]}' is {list(array.shape)}, not {list(shape)} as it was")
         return array
 
 
@@ -72,14 +64,14 @@ def from_checkpoint(
         CheckpointError: a parameter is missing, or does not fit.
         MaskError: the links are to weights that the model does not have.
     """
-    retrained = Retrained(arrays, {name: p.aliases for name, p in parameters.items()}, where)
+    retrained = Retrained(arrays, parameters, where)
     linked = {link.weight: None for parameter in parameters.values() for link in parameter.links}
     targets = align(source, weights_of(model), linked, into)
     was = {w.name: w for w in source}
     weights = {w.name: w for w in loose_weights(model)}
     found: dict[str, Array] = {}
     for name, parameter in parameters.items():
-        values = retrained.of_shape(name, parameter.shape)
+        values = retrained.get(name, parameter.shape)
         for link in parameter.links:
             weight = weights[targets[link.weight].name]
             if weight.shape != was[link.weight].shape:
@@ -89,16 +81,16 @@ def from_checkpoint(
                 )
             held = found.setdefault(weight.name, weight.array(model).copy())
             part = link.into.of(held) if link.into else held
-            part[...] = _cast(_values(link, values, retrained, parameter.shape, weight), weight, where)
+            part[...] = _cast(_values(link, values, retrained, weight), weight, where)
     return found
 
 
-def _values(link: Link, parameter: Array, retrained: Retrained, shape: Shape, weight: Weight) -> Array:
-    if link.fold is None:
-        return link.to_weight(parameter, weight.shape)
-    channels = retrained[link.fold.variance].shape
-    norm = {name: retrained.of_shape(name, channels) for name in link.fold.names}
+def _values(link: Link, parameter: Array, retrained: Retrained, weight: Weight) -> Array:
     plain = link.to_weight(parameter, weight.shape)
+    if link.fold is None:
+        return plain
+    channels = weight.size if link.fold.axis is None else weight.shape[link.fold.axis]
+    norm = {name: retrained.get(name, (channels,)) for name in link.fold.names}
     return link.fold.applied(plain, norm).reshape(plain.shape)
 
 

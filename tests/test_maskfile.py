@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 from onnxprune import maskfile
 from onnxprune.errors import MaskError
 from onnxprune.links import Fold, Link, Span
-from onnxprune.maskfile import KEY, MaskFile, Parameter, Pruning, WeightShape
+from onnxprune.maskfile import KEY, MaskFile
+from onnxprune.maskheader import Parameter, Pruning, WeightShape
 
 GOLDEN = Path(__file__).parent / "data" / "masks-1.safetensors"
 
@@ -180,6 +181,7 @@ HEADERS = {
     "empty span": (setter(*FC, "links", 0, "of", value=[0, 1, 1]), "'fc.weight'.*1:1"),
     "span axis": (setter(*FC, "links", 0, "into", value=[2, 0, 1]), "'fc.weight'.*axis 2"),
     "overlap": (setter("parameters", "k.weight", "links", value=[{"weight": "qkv", "into": [0, 1, 3]}] * 2), "overlap"),
+    "fold of a part": (setter("parameters", "conv.weight", "links", 0, "of", value=[0, 0, 2]), "'conv.weight'.*part"),
     "fold axis": (setter("parameters", "conv.weight", "links", 0, "fold", "axis", value=4), "'conv.weight'.*axis 4"),
     "fold name": (remover("parameters", "conv.weight", "links", 0, "fold", "mean"), "'conv.weight'.*'mean'"),
     "removed index": (setter("weights", 0, "removed", value={"1": [3]}), "'onnx::MatMul_7'.*axis 1"),

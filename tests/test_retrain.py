@@ -17,8 +17,8 @@ from onnxprune import maskfile, names
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError, MaskError, OptionError, OutputError, ToleranceMissed
 from onnxprune.links import Link
-from onnxprune.maskfile import Pruning
-from onnxprune.masking import assemble, lay, take
+from onnxprune.maskheader import Pruning
+from onnxprune.masking import lay, take, to_file
 from onnxprune.model import Model
 from onnxprune.structure import weights_of
 from onnxprune_passes import ApplyMasks, Magnitude, Update
@@ -156,11 +156,11 @@ def test_a_tied_weight_keeps_what_any_of_its_uses_keeps():
     matches = names.match(opened, {"embed": table, "head": table})
     assert matches.parameters["embed"].aliases == ("head",)
     Magnitude(sparsity=0.9).run(opened)
-    file, notes = assemble(take(opened, {"w": Pruning()}), ANY_FILE, matches)
+    file, notes = to_file(take(opened, {"w": Pruning()}), ANY_FILE, matches)
     assert file.masks == {}
     assert notes == ["'embed' gets no mask: 'w' is pruned, and other weights that hold it are not"]
     Magnitude(set=("e=0.5",)).run(opened)
-    file, notes = assemble(take(opened, {"w": Pruning(), "e": Pruning()}), ANY_FILE, matches)
+    file, notes = to_file(take(opened, {"w": Pruning(), "e": Pruning()}), ANY_FILE, matches)
     assert notes == []
     assert np.count_nonzero(file.masks["embed"]) == 800  # the embedding keeps half, and the head a part of that
 
@@ -172,7 +172,7 @@ def test_removed_channels_count_from_the_beginning():
         {"name": "fc0.weight", "axis": 0, "indices": [1, 3]},
         {"name": "fc0.weight", "axis": 0, "indices": [0, 1]},
     ]
-    file, _ = assemble(taken, ANY_FILE, removed=removed)
+    file, _ = to_file(taken, ANY_FILE, removed=removed)
     (entry,) = [w for w in file.weights if w.name == "fc0.weight"]
     assert entry.removed == {0: (0, 1, 2, 3)}
     assert entry.left == (60, 32)

@@ -68,8 +68,11 @@ class Update(Pass):
                 weight.set_array(model, values)
                 change.modified = True
             change.weights[name] = {"requested": None if kept is None else 1 - np.count_nonzero(kept) / kept.size}
-        for name in weights.keys() - retrained.keys():
-            change.skipped.setdefault(name, "nothing says which parameter it is")
+        for name, weight in weights.items():
+            if name not in retrained:
+                reason = change.skipped.setdefault(name, "nothing says which parameter it is")
+                if weight.kind != "unused" and not weight.kind.endswith("operand"):  # a constant of the graph
+                    change.notes.append(f"'{name}' stays as it was: {reason}")
         return change
 
     def _retrained(self, model: Model, masks: maskfile.MaskFile | None, change: Change, where: str) -> dict[str, Array]:

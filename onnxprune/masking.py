@@ -68,9 +68,9 @@ class Recorder:
 
     def __call__(self, step: Pass, change: Change) -> None:
         """A pass ran."""
-        if step.name == RESTORES and self.checkpoint is not None:  # before the values go
-            self.matches = match(self.model, self.checkpoint)
-        elif step.name == PRUNES:
+        if self.checkpoint is not None and self.matches is NO_NAMES and step.name in (RESTORES, PRUNES):
+            self.matches = match(self.model, self.checkpoint)  # if it can be, before the values go
+        if step.name == PRUNES:
             records = change.weights.items()
             prunings = {name: Pruning(str(step), r["requested"], r["threshold"]) for name, r in records}
             self.taken = take(self.model, prunings)
@@ -103,10 +103,11 @@ def to_file(
             masks[name] = mask
             parameters[name] = replace(parameter, pruning=_agreed([taken.prunings[w] for w in pruned]))
     linked = {link.weight for parameter in matches.parameters.values() for link in parameter.links}
+    known = {n for name, parameter in matches.parameters.items() for n in (name, *parameter.aliases)}
     for weight, kept in taken.kept.items():
         if weight in linked:
             continue
-        if weight in parameters:
+        if weight in known:
             raise MaskError(f"the weight '{weight}' was not matched, and a parameter of that name is another weight")
         if matches is not NO_NAMES:
             reason = matches.unmatched.get(weight, "is not in the original")

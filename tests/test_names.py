@@ -163,6 +163,17 @@ def test_constants_are_never_guessed_but_their_own_name_is_no_guess(value):
     assert found.parameters["a"].aliases == ()
 
 
+def test_zeros_under_the_name_of_other_values_are_not_those():
+    found = matched({"w": np.zeros((16, 16), FLOAT)}, {"w": normal(16, 16)})
+    assert found.parameters == {}
+
+
+def test_arrays_that_are_no_weights_are_passed_over():
+    parameter = normal(16, 16)
+    others = {"text": np.array(["a", "b"]), "complex": parameter.astype(complex), "mask": parameter > 0}
+    assert only({"w": parameter.T.copy()}, others | {"p": parameter})[0] == "p"
+
+
 def test_a_symmetric_weight_has_several_orders():
     half = normal(16, 16)
     found = matched({"w": half + half.T}, {"p": half + half.T})
@@ -194,20 +205,22 @@ def norm(prefix, channels, seed, style="torch"):
     names = {
         "torch": ("running_var", "running_mean", "weight", "bias"),
         "keras": ("moving_variance:0", "moving_mean:0", "gamma:0", "beta:0"),
+        "flax": ("var", "mean", "scale", "bias"),
     }[style]
+    trees = ("batch_stats/", "batch_stats/", "params/", "params/") if style == "flax" else ("",) * 4
     slash = "." if style == "torch" else "/"
     values = (rng.uniform(0.5, 2, channels), *rng.standard_normal((3, channels)))
-    return {f"{prefix}{slash}{n}": v.astype(FLOAT) for n, v in zip(names, values, strict=True)}
+    return {f"{t}{prefix}{slash}{n}": v.astype(FLOAT) for t, n, v in zip(trees, names, values, strict=True)}
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-3, 1e-6])
-@pytest.mark.parametrize("style", ["torch", "keras"])
+@pytest.mark.parametrize("style", ["torch", "keras", "flax"])
 @pytest.mark.parametrize("dtype", [FLOAT, HALF])
 def test_a_folded_batch_norm(epsilon, style, dtype):
     checkpoint = {f"c{i}.weight": normal(16, 8, 3, 3, seed=i) for i in range(4)}
     for i in range(4):
         checkpoint |= norm(f"n{i}", 16, i, style)
-    variance, mean, gamma, beta = (n for n in checkpoint if n.startswith("n2"))
+    variance, mean, gamma, beta = (n for n in checkpoint if "n2" in n)
     scale = checkpoint[gamma] / np.sqrt(checkpoint[variance] + FLOAT(epsilon))
     weights = {
         "w": (checkpoint["c2.weight"] * scale[:, None, None, None]).astype(dtype),

@@ -147,6 +147,18 @@ def test_a_name_that_is_another_parameter(mlp_files):
         onnxprune.prune("m.onnx", "p.onnx", sparsity=0.9, masks="k.safetensors", names_from="crossed.safetensors")
 
 
+def test_names_without_a_pass_that_decodes(mlp_files):
+    onnxprune.transform("m.onnx", "p.onnx", ["magnitude{sparsity=0.9}"], masks="k.npz", names_from="c.safetensors")
+    assert set(onnxprune.read_masks("k.npz").masks) == {"dense0/kernel", "dense1/kernel"}
+
+
+def test_an_update_says_what_it_leaves(mlp_files):
+    save_file({"dense0/kernel": mlp_files[0]["dense0/kernel"]}, "half.safetensors")
+    result = onnxprune.update("m.onnx", "r.safetensors", "u.onnx", names_from="half.safetensors")
+    assert result.notes == [f"'{n}' stays as it was: no parameter holds its values" for n in
+                            ("fc0.bias", "fc1.weight", "fc1.bias")]  # fmt: skip
+
+
 def test_a_tied_weight_keeps_what_any_of_its_uses_keeps():
     """The head is pruned, the embedding is left alone: the network has one parameter for both."""
     table = normal(50, 32)

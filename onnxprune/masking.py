@@ -20,6 +20,7 @@ from onnxprune.model import Model
 from onnxprune.names import Matches, match
 from onnxprune.pipeline import Change, Pass
 from onnxprune.structure import align, weights_of
+from onnxprune.weights import Weight
 
 NO_NAMES = Matches({}, {})
 PRUNES, RESTORES = "magnitude", "decode"  # the passes that a recorder waits for
@@ -186,3 +187,14 @@ def survivors(model: Model, laid: Mapping[str, Array]) -> dict[str, int]:
             if alive:
                 found[weight.name] = alive
     return found
+
+
+def settle(model: Model, weight: Weight, values: Array, kept: Array | None, change: Change) -> None:
+    """Give a weight values, zero where the mask prunes, and record it."""
+    if kept is not None:
+        values = np.where(kept, values, weight.zero_value)
+    if not np.array_equal(values, weight.array(model)):
+        weight.set_array(model, values)
+        change.modified = True
+    change.weights[weight.name] = {"requested": None if kept is None else 1 - np.count_nonzero(kept) / kept.size}
+    model.payloads.forget_pages()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -53,10 +54,10 @@ def _finite(array: Array) -> bool:
 
 
 def from_checkpoint(
-    model: Model, parameters: Mapping[str, Parameter], source: list[WeightShape], arrays: Mapping[str, Array],
+    model: Model, parameters: Mapping[str, Parameter], source: Sequence[WeightShape], arrays: Mapping[str, Array],
     where: str, into: str,
-) -> dict[str, Array]:  # fmt: skip
-    """Weight of the model -> its new values, for every weight that a parameter is linked to.
+) -> Iterator[tuple[str, Array]]:  # fmt: skip
+    """(weight of the model, its new values) for every weight that a parameter is linked to, one at a time.
 
     `source` are the weights that the links speak of; `where` and `into` name checkpoint and model in errors.
 
@@ -65,24 +66,25 @@ def from_checkpoint(
         MaskError: the links are to weights that the model does not have.
     """
     retrained = Retrained(arrays, parameters, where)
-    linked = {link.weight: None for parameter in parameters.values() for link in parameter.links}
-    targets = align(source, weights_of(model), linked, into)
+    links: dict[str, list[tuple[str, Link]]] = defaultdict(list)
+    for name, parameter in parameters.items():
+        for link in parameter.links:
+            links[link.weight].append((name, link))
+    targets = align(source, weights_of(model), links, into)
     was = {w.name: w for w in source}
     weights = {w.name: w for w in loose_weights(model)}
-    found: dict[str, Array] = {}
-    for name, parameter in parameters.items():
-        values = retrained.get(name, parameter.shape)
-        for link in parameter.links:
-            weight = weights[targets[link.weight].name]
-            if weight.shape != was[link.weight].shape:
-                raise CheckpointError(
-                    f"{into}: channels of '{weight.name}' were removed, which changed its neighbours: update the "
-                    "model from before and strip it again"
-                )
-            held = found.setdefault(weight.name, weight.array(model).copy())
-            part = link.into.of(held) if link.into else held
-            part[...] = _cast(_values(link, values, retrained, weight), weight, where)
-    return found
+    for old, entries in links.items():
+        weight = weights[targets[old].name]
+        if weight.shape != was[old].shape:
+            raise CheckpointError(
+                f"{into}: channels of '{weight.name}' were removed, which changed its neighbours: update the model "
+                "from before and strip it again"
+            )
+        held = weight.array(model).copy()
+        for name, link in entries:
+            values = _values(link, retrained.get(name, parameters[name].shape), retrained, weight)
+            (link.into.of(held) if link.into else held)[...] = _cast(values, weight, where)
+        yield weight.name, held
 
 
 def _values(link: Link, parameter: Array, retrained: Retrained, weight: Weight) -> Array:
@@ -102,20 +104,18 @@ def _cast(values: Array, weight: Weight, where: str) -> Array:
     return cast
 
 
-def from_model(model: Model, retrained: Model, where: str) -> dict[str, Array]:
-    """Weight of the model -> its values in a re-exported model, by name or by the order in which nodes read them.
+def from_model(model: Model, retrained: Model, where: str) -> Iterator[tuple[str, Array]]:
+    """(weight of the model, its values in a re-exported model), by name or by the order in which nodes read them.
 
     Raises:
         MaskError: the models differ in structure.
         CheckpointError: a weight is quantised or holds NaN or Inf.
     """
     own, theirs = ({w.name: w for w in loose_weights(m)} for m in (model, retrained))
-    source = list(weights_of(model))
-    targets = align(source, weights_of(retrained), [w.name for w in source], where)
-    found = {}
-    for name, target in targets.items():
-        weight, array = own[name], theirs[target.name].array(retrained)
+    source = weights_of(model)
+    for name, target in align(source, weights_of(retrained), [w.name for w in source], where).items():
+        weight = own[name]
         if weight.element not in FLOATS:
             raise CheckpointError(f"'{name}' is {weight.dtype}: quantise the retrained model anew instead")
-        found[name] = _cast(array, weight, where)
-    return found
+        yield name, _cast(theirs[target.name].array(retrained), weight, where)
+        retrained.payloads.forget_pages()

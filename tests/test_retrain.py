@@ -159,6 +159,13 @@ def test_an_update_says_what_it_leaves(mlp_files):
                             ("fc0.bias", "fc1.weight", "fc1.bias")]  # fmt: skip
 
 
+def test_a_weight_that_an_update_leaves_is_masked_all_the_same(mlp_files):
+    onnxprune.prune("m.onnx", "p.onnx", sparsity=0.9, masks="k.safetensors")
+    save_file({"dense0/kernel": mlp_files[0]["dense0/kernel"]}, "half.safetensors")
+    onnxprune.update("m.onnx", "r.safetensors", "u.onnx", masks="k.safetensors", names_from="half.safetensors")
+    assert len(onnxprune.check_masks("u.onnx", "k.safetensors")) == 2
+
+
 def test_a_tied_weight_keeps_what_any_of_its_uses_keeps():
     """The head is pruned, the embedding is left alone: the network has one parameter for both."""
     table = normal(50, 32)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from onnxprune import checkpoints, maskfile, names
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError
-from onnxprune.masking import NO_NAMES, lay
+from onnxprune.masking import NO_NAMES, lay, settle
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
 
@@ -43,11 +41,5 @@ class ApplyMasks(Pass):
         weights = [w for w in loose_weights(model) if w.name in laid]
         for done, weight in enumerate(weights):
             progress(self.name, done, len(weights))
-            array, kept = weight.array(model), laid[weight.name]
-            if ((array != weight.zero_value) & ~kept).any():
-                array = np.where(kept, array, weight.zero_value)
-                weight.set_array(model, array)
-                change.modified = True
-            change.weights[weight.name] = {"requested": 1 - np.count_nonzero(kept) / kept.size}
-            model.payloads.forget_pages()
+            settle(model, weight, weight.array(model), laid[weight.name], change)
         return change

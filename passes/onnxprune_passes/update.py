@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from onnxprune import checkpoints, maskfile, names, updating
 from onnxprune.dtypes import Array
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError
-from onnxprune.masking import lay
+from onnxprune.masking import lay, settle
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.structure import weights_of
@@ -52,31 +53,27 @@ class Update(Pass):
         change, where = Change(), str(model.path or "the model")
         masks = maskfile.read(Path(self.masks)) if self.masks else None
         laid = lay(masks, model, where) if masks is not None else {}
-        retrained = self._retrained(model, masks, change, where)
         weights = {w.name: w for w in loose_weights(model)}
-        for done, (name, values) in enumerate(retrained.items()):
-            progress(self.name, done, len(retrained))
-            weight, kept = weights[name], laid.get(name)
-            if kept is not None:
-                alive = int(np.count_nonzero(values[~kept]))
-                if alive:
-                    change.notes.append(
-                        f"'{name}': {alive:,} masked entries were not zero in {self.source}; now they are"
-                    )
-                values = np.where(kept, values, weight.zero_value)
-            if not np.array_equal(values, weight.array(model)):
-                weight.set_array(model, values)
-                change.modified = True
-            change.weights[name] = {"requested": None if kept is None else 1 - np.count_nonzero(kept) / kept.size}
+        for done, (name, values) in enumerate(self._retrained(model, masks, change, where)):
+            progress(self.name, done, len(weights))
+            kept = laid.get(name)
+            alive = 0 if kept is None else int(np.count_nonzero(values[~kept]))
+            if alive:
+                change.notes.append(f"'{name}': {alive:,} masked entries were not zero in {self.source}; now they are")
+            settle(model, weights[name], values, kept, change)
         for name, weight in weights.items():
-            if name not in retrained:
+            if name not in change.weights:
                 reason = change.skipped.setdefault(name, "nothing says which parameter it is")
                 if weight.kind != "unused" and not weight.kind.endswith("operand"):  # a constant of the graph
                     change.notes.append(f"'{name}' stays as it was: {reason}")
+                if name in laid:
+                    settle(model, weight, weight.array(model), laid[name], change)
         return change
 
-    def _retrained(self, model: Model, masks: maskfile.MaskFile | None, change: Change, where: str) -> dict[str, Array]:
-        """Weight -> its new values; what stays as it is goes into `skipped`."""
+    def _retrained(
+        self, model: Model, masks: maskfile.MaskFile | None, change: Change, where: str
+    ) -> Iterator[tuple[str, Array]]:
+        """(weight, its new values); what stays as it is goes into `skipped`."""
         source = Path(self.source)
         if self._is_model:
             other = Model.load(source)
@@ -85,8 +82,8 @@ class Update(Pass):
         if self.names_from:
             matches = names.match(model, checkpoints.read(Path(self.names_from)))
             change.skipped.update(matches.unmatched)
-            parameters, listed = matches.parameters, list(weights_of(model))
+            parameters, listed = matches.parameters, weights_of(model)
         else:
             assert masks is not None
-            parameters, listed = dict(masks.parameters), list(masks.weights)
+            parameters, listed = dict(masks.parameters), masks.weights
         return updating.from_checkpoint(model, parameters, listed, checkpoints.read(source), self.source, where)

@@ -59,7 +59,8 @@ class Fold:
     def scale(self, parameters: Mapping[str, Array]) -> Array:
         """What each output channel is multiplied by, float64 [channels]."""
         gamma = 1.0 if self.gamma is None else parameters[self.gamma].astype(np.float64)
-        return gamma / np.sqrt(parameters[self.variance].astype(np.float64) + self.epsilon)
+        with np.errstate(divide="ignore", invalid="ignore"):  # a variance below zero: who uses the result says so
+            return gamma / np.sqrt(parameters[self.variance].astype(np.float64) + self.epsilon)
 
     def applied(self, weight: Array, parameters: Mapping[str, Array]) -> Array:
         """The folded weight or bias, float64."""

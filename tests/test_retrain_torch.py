@@ -62,8 +62,9 @@ def test_the_loop(name, dynamo, tmp_path):
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, after)
     with torch.no_grad():
         expected = net(x).numpy()
-    for options in ({"masks": masks}, {"names_from": before}):
-        result = onnxprune.update(source, after, updated, **options)
+    for start, options in ((source, {"masks": masks}), (source, {"names_from": before}),
+                           (pruned, {"masks": masks, "names_from": before})):  # fmt: skip
+        result = onnxprune.update(start, after, updated, **options)
         np.testing.assert_allclose(run(updated, x), expected, rtol=1e-4, atol=1e-4)
         assert result.notes == []
     onnxprune.check_masks(updated, masks)

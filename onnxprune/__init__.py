@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         prune,
         save,
         session,
+        strip,
         transform,
         unpack,
         verify,
@@ -43,6 +44,7 @@ _HOMES = dict.fromkeys(
         "prune",
         "save",
         "session",
+        "strip",
         "transform",
         "unpack",
         "verify",
@@ -55,7 +57,7 @@ _HOMES |= {"MaskFile": "onnxprune.maskfile", "Model": "onnxprune.model", "Result
 __all__ = [
     "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat", "compress", "decode",
     "encode", "export_masks", "inspect", "load", "pack", "passes", "prune", "read_masks", "save", "session",
-    "transform", "unpack", "update", "verify",
+    "strip", "transform", "unpack", "update", "verify",
 ]  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import onnxruntime as ort
 from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry
 from onnxprune import data as data_files
 from onnxprune.compatibility import Compatibility, compatibility
+from onnxprune.cost import layers
 from onnxprune.deviation import METRICS, compare, missed
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import layouts_of, planted_in, uproot
@@ -24,13 +25,14 @@ from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, 
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
-from onnxprune.result import Deviation, Result, file_facts, inspect_model, versions, weight_facts
-from onnxprune.runtime import inputs_of, open_session, run, run_all
+from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
+from onnxprune.runtime import inputs_of, latency, open_session, run
 from onnxprune.scopes import custom_domains
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
 _HALVINGS = 8
+_OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
@@ -61,17 +63,23 @@ def compress(
     loss: float | None = None,
     prefer: str = "speed",
     encoding: str = "auto",
+    strip: bool = True,
+    channels: float | None = None,
+    multiple: int = 1,
     tolerance: float | None = None,
     **checks: Any,
 ) -> Result:
-    """Prune by magnitude, store each weight in its smallest form, verify.
+    """Prune by magnitude, remove dead neurons, store each weight in its smallest form, verify.
 
     Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
-    encode pass. Where the loss decides, a `tolerance` halves it until the result keeps within. The rest of the
+    encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves
+    all shapes alone. Where the loss decides, a `tolerance` halves it until the result keeps within. The rest of the
     keywords are those of `transform`.
     """
+    if channels is not None and not strip:
+        raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
     ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
     form, by_name = _values(values, "auto")
     target = out or _beside(Path(model))
@@ -86,8 +94,14 @@ def compress(
             "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
             encoding=encoding, data=str(data or ""),
         )  # fmt: skip
-        pruning = [magnitude] if ruled or form != "auto" or pattern else []
-        return transform(model, target, [make_pass("decode"), *pruning, encode_pass], tolerance=tolerance, **checks)
+        steps = [make_pass("decode")]
+        if channels is not None:
+            steps.append(make_pass("channels", sparsity=channels, multiple=multiple))
+        if ruled or form != "auto" or pattern:
+            steps.append(magnitude)
+        if strip:
+            steps.append(make_pass("dead_neurons", encoded=True))
+        return transform(model, target, [*steps, encode_pass], tolerance=tolerance, **checks)
 
     if loss is None:
         loss = LOSS if data is None or ruled else LOSS_ON_DATA
@@ -140,6 +154,17 @@ def encode(
 def decode(model: PathLike, out: PathLike, **checks: Any) -> Result:
     """Every encoded weight back as a dense initializer, bit for bit."""
     return transform(model, out, [make_pass("decode")], **checks)
+
+
+def strip(
+    model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "l1", scope: str = "layer",
+    multiple: int = 1, **checks: Any,
+) -> Result:  # fmt: skip
+    """Remove dead neurons; with `channels` that share of whole channels first. The rest are options of the pass."""
+    steps = [make_pass("decode")]
+    if channels is not None:
+        steps.append(make_pass("channels", sparsity=channels, score=score, scope=scope, multiple=multiple))
+    return transform(model, out, [*steps, make_pass("dead_neurons")], **checks)
 
 
 def make_pass(name: str, **options: Any) -> Pass:
@@ -206,12 +231,15 @@ def transform(
         else:
             _copy(opened, source, place)
         written = [p for p in sorted(place.parent.iterdir()) if p != place]
-        deviation = _verified(source, place, data, samples, tolerance, metric) if verify else Deviation("none")
+        removed = pipeline.removals(changes)
+        deviation, cost = Deviation("none"), None
+        if verify:
+            deviation, cost = _verified(source, place, data, samples, tolerance, metric, costs=bool(removed))
         output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
         # Reads every weight, before the file is in place: what is damaged is not written.
         weights, parameters = weight_facts(before, opened, changes)
         if recorder is not None and masks is not None:
-            file, said = masking.to_file(recorder.taken, source, recorder.matches)
+            file, said = masking.to_file(recorder.taken, source, recorder.matches, removed)
             maskfile.write(Path(masks), file)
             notes += said
     return Result(
@@ -221,7 +249,8 @@ def transform(
         parameters=parameters,
         weights=weights,
         skipped=[{"name": n, "reason": r} for c in changes for n, r in c.skipped.items()],
-        removed=[],
+        removed=removed,
+        cost=cost,
         integers=sum(group.fused for group in planted_in(opened)),
         deviation=deviation,
         passes=[str(step) for step in chain],
@@ -296,7 +325,9 @@ def inspect(model: PathLike) -> list[dict[str, Any]]:
     rows = []
     details = {w.name: w for w in find(opened)}
     for name, fact in facts.items():
-        row = {k: v for k, v in dataclasses.asdict(fact).items() if k not in ("requested", "bytes_after")}
+        row = {
+            k: v for k, v in dataclasses.asdict(fact).items() if k not in ("requested", "bytes_after", "shape_after")
+        }
         row["bytes"] = row.pop("bytes_before")
         weight = details.get(name)
         if weight is not None:
@@ -331,7 +362,7 @@ def verify(
         ToleranceMissed: the tolerance was given and missed, or could not be checked.
     """
     _check_request(Path(a), None, False, metric, tolerance, True, samples)
-    return _verified(Path(a), Path(b), data, samples, tolerance, metric)
+    return _verified(Path(a), Path(b), data, samples, tolerance, metric)[0]
 
 
 def _check_request(
@@ -359,12 +390,14 @@ def _copy(model: Model, source: Path, place: Path) -> None:
 
 
 def _verified(
-    source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None, metric: str
-) -> Deviation:
+    source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None, metric: str,
+    *, costs: bool = False,
+) -> tuple[Deviation, Cost | None]:  # fmt: skip
+    """Run both models on the same inputs; `costs` also counts and times a run of each."""
     model = Model.load(source)
     custom = sorted(custom_domains(model.proto))
     if custom:
-        return _unverified(f"it uses custom operators of {', '.join(custom)}", tolerance)
+        return _unverified(f"it uses custom operators of {', '.join(custom)}", tolerance), None
     session = open_session(source)
     if data is not None:
         kind = "data"
@@ -375,15 +408,25 @@ def _verified(
             feeds = synthesise(model, session, count)
         except CannotSynthesise as error:
             open_session(result)  # it must load all the same
-            return _unverified(f"no inputs could be synthesised ({error}); give --data", tolerance)
+            return _unverified(f"no inputs could be synthesised ({error}); give --data", tolerance), None
     reference = [run(session, feed) for feed in feeds]
+    before = latency(session, feeds[0]) if costs else 0.0
     del session
-    outputs = compare(reference, run_all(result, feeds))
+    session = open_session(result)
+    outputs = compare(reference, [run(session, feed) for feed in feeds])
     if tolerance is not None:
         miss = missed(outputs, metric, tolerance)
         if miss:
             raise ToleranceMissed(f"tolerance missed, nothing written: {miss}")
-    return Deviation(kind, count, "", [o.facts() for o in outputs])
+    cost = None
+    if costs:
+        counts = {"before": source, "after": result}
+        cost = Cost(
+            inputs={name: list(array.shape) for name, array in feeds[0].items()},
+            flops={when: sum(layer.flops for layer in layers(path, feeds[0])) for when, path in counts.items()},
+            latency_ms={"before": before, "after": latency(session, feeds[0])},
+        )
+    return Deviation(kind, count, "", [o.facts() for o in outputs]), cost
 
 
 def _unverified(reason: str, tolerance: float | None) -> Deviation:

@@ -57,10 +57,13 @@ def _values(default: str) -> Callable[..., Any]:
         click.option(
             "--loss",
             type=float,
-            help="Squared error over energy, summed over the weights.  [default: 0.02; with --data 0.03]",
+            help="Squared error over energy, summed over the weights.  [default: 0.02; with --data 0.04]",
         ),
         click.option(
-            "--prefer", default="speed", show_default=True, help="speed (fast kernels, fast loading) or size."
+            "--prefer",
+            default="speed",
+            show_default=True,
+            help="speed (forms that load fast) or size (plain and packed).",
         ),
     )
 
@@ -80,6 +83,10 @@ _rules = _stack(
     click.option("--pattern", default="", help="2:4 keeps 2 of every 4 inputs; 1x4 prunes blocks of 4 inputs."),
     click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="Sparsity for weights by glob; repeatable."),
     click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable."),
+)
+_channels = _stack(
+    click.option("--channels", type=float, metavar="S", help="Remove this share of whole channels, the least first."),
+    click.option("--multiple", type=int, default=1, show_default=True, help="Round kept channels up to a multiple."),
 )
 
 
@@ -105,12 +112,14 @@ def cli() -> None:
 @_values("auto")
 @_encoding
 @_masks
+@_channels
+@click.option("--no-strip", is_flag=True, help="Leave dead neurons in: no shape changes.")
 @_checks
-def compress(model: Path, out: Path | None, set_: tuple[str, ...], **options: Any) -> None:
-    """Prune, encode and verify a model. Without a rule it loses what --loss allows."""
+def compress(model: Path, out: Path | None, set_: tuple[str, ...], no_strip: bool, **options: Any) -> None:
+    """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows."""
     from onnxprune import api
 
-    _transform(options, lambda rest: api.compress(model, out, set=set_, **rest))
+    _transform(options, lambda rest: api.compress(model, out, set=set_, strip=not no_strip, **rest))
 
 
 @cli.command()
@@ -124,6 +133,20 @@ def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None
     from onnxprune import api
 
     _transform(options, lambda rest: api.prune(model, out, set=set_, **rest))
+
+
+@cli.command()
+@_model
+@_out
+@_channels
+@click.option("--score", default="l1", show_default=True, help="What channels are compared by: l1, l2, batchnorm.")
+@click.option("--scope", default="layer", show_default=True, help="What the share of channels is of: layer, global.")
+@_checks
+def strip(model: Path, out: Path, **options: Any) -> None:
+    """Remove dead neurons for good, and with --channels whole channels."""
+    from onnxprune import api
+
+    _transform(options, lambda rest: api.strip(model, out, **rest))
 
 
 @cli.command()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,12 +44,6 @@ class WeightShape:
     def left(self) -> Shape:
         """The shape without what was removed."""
         return tuple(n - len(self.removed.get(axis, ())) for axis, n in enumerate(self.shape))
-
-    def without(self, axis: int, indices: Sequence[int]) -> WeightShape:
-        """With more of an axis removed; the indices count what is left of it now."""
-        gone = self.removed.get(axis, ())
-        left = [i for i in range(self.shape[axis]) if i not in set(gone)]
-        return replace(self, removed={**self.removed, axis: tuple(sorted([*gone, *(left[i] for i in indices)]))})
 
     def cut(self, array: Array) -> Array:
         """An array of the whole shape without what was removed."""

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Parameter, Pruning, WeightShape
 from onnxprune.model import Model
 from onnxprune.names import Matches, match
-from onnxprune.pipeline import Change, Pass
+from onnxprune.pipeline import Change, Pass, Removed, removals
 from onnxprune.structure import align, weights_of
 from onnxprune.weights import Weight
 
@@ -53,7 +52,7 @@ def take(model: Model, prunings: Mapping[str, Pruning]) -> Taken:
 
 
 class Recorder:
-    """Takes the masks of a run while they have the shapes of the source: called after each of its passes.
+    """Takes the masks of a run in the shapes that the source has: called after each of its passes.
 
     Raises:
         OptionError: none of the passes prunes by a rule.
@@ -65,16 +64,39 @@ class Recorder:
         self.model = model
         self.checkpoint = checkpoint
         self.matches = NO_NAMES
-        self.taken = Taken(())
+        self.taken = Taken(weights_of(model))
+        self.changes: list[Change] = []
 
     def __call__(self, step: Pass, change: Change) -> None:
         """A pass ran."""
+        self.changes.append(change)
         if self.checkpoint is not None and self.matches is NO_NAMES and step.name in (RESTORES, PRUNES):
             self.matches = match(self.model, self.checkpoint)  # if it can be, before the values go
-        if step.name == PRUNES:
+        if step.name == RESTORES:
+            self.taken = Taken(weights_of(self.model))
+        elif step.name == PRUNES:
             records = change.weights.items()
             prunings = {name: Pruning(str(step), r["requested"], r["threshold"]) for name, r in records}
-            self.taken = take(self.model, prunings)
+            self._take(take(self.model, prunings))
+
+    def _take(self, now: Taken) -> None:
+        """The masks of now, in the shapes of the source: what was removed since is pruned too."""
+        shapes = {w.name: w for w in _without(self.taken.weights, removals(self.changes))}
+        for name in (n for n, shape in shapes.items() if n in now.kept or shape.removed):
+            left = [
+                np.setdiff1d(np.arange(n), shapes[name].removed.get(a, ())) for a, n in enumerate(shapes[name].shape)
+            ]
+            mask = self.taken.kept[name] = np.zeros(shapes[name].shape, bool)
+            mask[np.ix_(*left)] = now.kept.get(name, True)
+            self.taken.prunings[name] = now.prunings.get(name, Pruning())
+
+
+def _without(weights: Iterable[WeightShape], removed: Iterable[Removed]) -> tuple[WeightShape, ...]:
+    """The weights with what was removed from each of their axes."""
+    gone: dict[str, dict[int, tuple[int, ...]]] = {}
+    for cut in removed:
+        gone.setdefault(cut.name, {})[cut.axis] = tuple(cut.indices)
+    return tuple(replace(w, removed=gone.get(w.name, {})) for w in weights)
 
 
 def digest(path: Path) -> str:
@@ -84,12 +106,12 @@ def digest(path: Path) -> str:
 
 
 def to_file(
-    taken: Taken, source: Path, matches: Matches = NO_NAMES, removed: Iterable[Mapping[str, Any]] = ()
+    taken: Taken, source: Path, matches: Matches = NO_NAMES, removed: Iterable[Removed] = ()
 ) -> tuple[MaskFile, list[str]]:
     """The mask file of what was taken, keyed and oriented by the matches; and what a user should know.
 
-    A parameter that several weights hold keeps what any of them keeps. `removed` are entries {name, axis, indices}
-    of what left the weights since, each counting what was there at its time.
+    A parameter that several weights hold keeps what any of them keeps. `removed` is what left the
+    weights since, counted in their own axes.
 
     Raises:
         MaskError: a weight without a match has the name of a parameter that another weight holds.
@@ -114,10 +136,7 @@ def to_file(
             reason = matches.unmatched.get(weight, "is not in the original")
             notes.append(f"the mask of '{weight}' keeps its ONNX name: {reason}")
         masks[weight], parameters[weight] = kept, Parameter(kept.shape, (Link(weight),), (), taken.prunings[weight])
-    shapes = {w.name: w for w in taken.weights}
-    for entry in (entry for entry in removed if entry["name"] in shapes):
-        shapes[entry["name"]] = shapes[entry["name"]].without(entry["axis"], entry["indices"])
-    return MaskFile(digest(source), tuple(shapes.values()), parameters, masks), notes
+    return MaskFile(digest(source), _without(taken.weights, removed), parameters, masks), notes
 
 
 def _joined(parameter: Parameter, kept: Mapping[str, Array]) -> Array:

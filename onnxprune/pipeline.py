@@ -11,11 +11,25 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+from onnxprune.dtypes import Array
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
 from onnxprune.model import Model
 
 METADATA = "onnxprune.passes"
 Progress = Callable[[str, int, int], None]  # (pass, weights done, weights in all)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """An axis of a weight that became shorter: `indices` of it, ascending, are gone."""
+
+    name: str
+    axis: int
+    before: int
+    after: int
+    indices: list[int]
 
 
 @dataclass
@@ -26,13 +40,27 @@ class Change:
         weights: name -> facts about a weight that it looked at (requested, zeros, encoding ...).
         skipped: name -> why it left a weight alone.
         notes: what a user should know, one sentence each.
+        removed: what was cut out of weights.
         modified: whether the model differs from before.
     """
 
     weights: dict[str, dict[str, Any]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    removed: list[Removed] = field(default_factory=list)
     modified: bool = False
+
+
+def removals(changes: Sequence[Change]) -> list[Removed]:
+    """What was cut out of each axis of each weight by all passes, counted in the original axis."""
+    left: dict[tuple[str, int], tuple[int, Array]] = {}
+    for cut in (cut for change in changes for cut in change.removed):
+        size, kept = left.get((cut.name, cut.axis), (cut.before, np.arange(cut.before)))
+        left[cut.name, cut.axis] = size, np.delete(kept, cut.indices)
+    return [
+        Removed(name, axis, size, len(kept), np.setdiff1d(np.arange(size), kept).tolist())
+        for (name, axis), (size, kept) in left.items()
+    ]
 
 
 def silent(name: str, done: int, total: int) -> None:

@@ -112,11 +112,13 @@ class Codebook:
         levels: the value of each code, float64.
         error: sum of squared errors over the histogram's weight.
         shares: how many entries take each code.
+        cuts: where the cell of one level ends and that of the next begins, ascending; None: midway between them.
     """
 
     levels: Array
     error: float
     shares: Array
+    cuts: Array | None = None
 
 
 def codebook(histogram: Histogram, levels: int, prune: bool) -> Codebook:
@@ -223,7 +225,7 @@ def measured(histogram: Histogram, centres: Array, prune: bool) -> Codebook:
     return Codebook(np.concatenate([[0.0], points[~zero]]), max(error, 0.0), shares)
 
 
-def encode(array: Array, scale: Array | None, levels: Array, prune: bool) -> Array:
+def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: Array | None = None) -> Array:
     """The code of each entry, uint8 or uint16, in the array's shape: the nearest level of array / scale.
 
     Args:
@@ -231,13 +233,14 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool) -> Arr
         scale: what it is divided by, or None.
         levels: as in `Codebook`: 0.0 first, then ascending.
         prune: whether entries other than 0 may get code 0.
+        cuts: as in `Codebook`, where the nearest level is not wanted.
     """
     kind = np.uint8 if len(levels) <= 256 else np.uint16
     if len(levels) == 1:
         return np.zeros(array.shape, kind)
     order, values = _order()
     points = np.sort(levels) if prune else levels[1:]
-    rank = np.searchsorted(_cuts(points), values, side="right")
+    rank = np.searchsorted(_cuts(points) if cuts is None else cuts, values, side="right")
     code_of = np.searchsorted(levels[1:], points) + 1
     code_of[points == 0] = 0
     table = np.zeros(_PATTERNS, kind)
@@ -266,7 +269,7 @@ def root_mean_square(array: Array, axes: tuple[int, ...]) -> Array:
     return np.expand_dims(mean, axes)
 
 
-def balance(rows: Array, codes: Array, levels: Array, prune: bool) -> None:
+def balance(rows: Array, codes: Array, levels: Array, prune: bool, cuts: Array | None = None) -> None:
     """Move the codes of a few entries to the next level so that the errors of each row add up to nearly nothing.
 
     What a layer reads is seldom centred on 0 (after a ReLU it never is): of a rounding error the sum
@@ -278,12 +281,13 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool) -> None:
         codes: [R, n], edited in place.
         levels: as in `Codebook`.
         prune: whether entries other than 0 may get code 0; zeros keep theirs without it.
+        cuts: as in `Codebook`.
     """
     order = np.argsort(levels, kind="stable") if prune else 1 + np.arange(len(levels) - 1)
     points = levels[order].astype(rows.dtype)
     rank_of = np.zeros(len(levels), np.int32)
     rank_of[order] = np.arange(len(order))
-    mids, steps = (points[1:] + points[:-1]) / 2, np.diff(points)
+    borders, steps = _cuts(points) if cuts is None else cuts.astype(rows.dtype), np.diff(points)
     most = min(rows.shape[1], 4 + int(4 * np.sqrt(rows.shape[1])))
     block = max(1, _CHUNK // rows.shape[1])
     if len(points) < 2:
@@ -299,7 +303,7 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool) -> None:
         if not prune:
             allowed &= part != 0
         border = border.clip(0, len(steps) - 1)
-        cost = np.where(allowed, np.abs(x - mids[border]), np.inf)
+        cost = np.where(allowed, np.abs(x - borders[border]), np.inf)
         near = np.argpartition(cost, most - 1, axis=1)[:, :most] if most < cost.shape[1] else np.arange(most)[None]
         near = np.broadcast_to(near, (len(x), most))
         near = np.take_along_axis(near, np.argsort(np.take_along_axis(cost, near, 1), axis=1, kind="stable"), 1)

@@ -17,7 +17,7 @@ from onnxprune.compatibility import Compatibility
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
 from onnxprune.maskfile import MaskFile
-from onnxprune.result import Deviation, Result
+from onnxprune.result import Cost, Deviation, Result, WeightFacts
 
 _ROWS = 40  # weights shown on a terminal; --json has all of them
 
@@ -30,7 +30,7 @@ def size(count: int) -> str:
     return f"{count} B"
 
 
-def percent(part: int, whole: int) -> str:
+def percent(part: float, whole: float) -> str:
     """A share in percent."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
 
@@ -103,7 +103,7 @@ def show_result(console: Console, result: Result) -> None:
         rows = [
             [
                 weight.name,
-                "x".join(map(str, weight.shape)),
+                _shape(weight),
                 percent(weight.zeros, weight.total),
                 "" if weight.requested is None else f"{100 * weight.requested:.1f} %",
                 weight.encoding,
@@ -121,6 +121,12 @@ def show_result(console: Console, result: Result) -> None:
     for note in result.notes[:8]:
         _line(console, f"note: {note}", "yellow")
     _show_closing(console, result)
+
+
+def _shape(weight: WeightFacts) -> str:
+    after = "x".join(map(str, weight.shape_after))
+    before = "x".join(map(str, weight.shape))
+    return after if after == before else f"{before} -> {after}"
 
 
 def _show_skipped(console: Console, skipped: list[dict[str, str]]) -> None:
@@ -150,13 +156,25 @@ def _show_closing(console: Console, result: Result) -> None:
         console, f"  parameters  {counts['after']:,}, of which {zeros:,} are zero ({percent(zeros, counts['after'])})"
     )
     show_deviation(console, result.deviation)
+    if result.cost is not None:
+        _show_cost(console, result.cost)
     if result.integers:
         what = "1 matrix is" if result.integers == 1 else f"{result.integers} matrices are"
         _line(
             console, f"  speed       {what} read as integers from onnxruntime 1.25 on; before, slower than dense", "dim"
         )
-    elif zeros:
+    elif zeros and result.cost is None:
         _line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
+
+
+def _show_cost(console: Console, cost: Cost) -> None:
+    before, after = cost.flops["before"], cost.flops["after"]
+    if before:
+        _line(
+            console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})"
+        )
+    slow, fast = cost.latency_ms["before"], cost.latency_ms["after"]
+    _line(console, f"  latency     {slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)})")
 
 
 def show_deviation(console: Console, deviation: Deviation) -> None:

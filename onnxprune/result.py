@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.model import Model
-from onnxprune.pipeline import Change
+from onnxprune.pipeline import Change, Removed
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 8 << 20, 512 << 10, 8
 
@@ -34,7 +34,7 @@ class FileFacts:
 
 @dataclass
 class WeightFacts:
-    """A weight before and after."""
+    """A weight before and after; `zeros` counts what was pruned or is 0 in the shape before, cut out or not."""
 
     name: str
     shape: list[int]
@@ -46,6 +46,7 @@ class WeightFacts:
     encoding: str
     bytes_before: int
     bytes_after: int
+    shape_after: list[int]
 
 
 @dataclass
@@ -59,10 +60,20 @@ class Deviation:
 
 
 @dataclass
+class Cost:
+    """What one run on inputs of these shapes costs: floating-point operations, and milliseconds here."""
+
+    inputs: dict[str, list[int]]
+    flops: dict[str, int]
+    latency_ms: dict[str, float]
+
+
+@dataclass
 class Result:
     """What happened to a model: the JSON of `--json`, field by field.
 
-    `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded.
+    `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
+    models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`.
     """
 
     input: FileFacts
@@ -71,7 +82,8 @@ class Result:
     parameters: dict[str, int]
     weights: list[WeightFacts]
     skipped: list[dict[str, str]]
-    removed: list[dict[str, Any]]
+    removed: list[Removed]
+    cost: Cost | None
     integers: int
     deviation: Deviation
     passes: list[str]
@@ -97,7 +109,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
         encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
         found.append(
             WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,
-                        weight.zeros(array), None, encoding, size, size)
+                        weight.zeros(array), None, encoding, size, size, list(weight.shape))
         )  # fmt: skip
         model.payloads.forget_pages()
     for group in planted_in(model):
@@ -107,7 +119,7 @@ def inspect_model(model: Model) -> list[WeightFacts]:
         stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.stored_as}"
         found.append(
             WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size, zeros, None,
-                        stored, size, size)
+                        stored, size, size, list(array.shape))
         )  # fmt: skip
         model.payloads.forget_pages()
     return found
@@ -124,16 +136,24 @@ def weight_facts(
     after = {w.name: w for w in inspect_model(model)}
     weights = []
     for name, fact in before.items():
-        now = after.get(name, fact)
+        now = after.get(name) or _removed(fact)
         record = touched.get(name, {})
         if "requested" in record or now.encoding != fact.encoding or now.bytes_after != fact.bytes_before:
             weights.append(
-                dataclasses.replace(fact, zeros=now.zeros, requested=record.get("requested"),
-                                    encoding=now.encoding, bytes_after=now.bytes_after)
+                dataclasses.replace(
+                    fact, zeros=record.get("zeros", fact.total - now.total + now.zeros),
+                    requested=record.get("requested"), encoding=now.encoding, bytes_after=now.bytes_after,
+                    shape_after=now.shape,
+                )
             )  # fmt: skip
     total = sum(f.total for f in before.values())
     left = sum(f.total for f in after.values())
     return weights, {"before": total, "after": left, "nonzero": left - sum(f.zeros for f in after.values())}
+
+
+def _removed(fact: WeightFacts) -> WeightFacts:
+    """A weight that nothing needs any more."""
+    return dataclasses.replace(fact, shape=[0] * len(fact.shape), total=0, zeros=0, encoding="removed", bytes_after=0)
 
 
 def file_facts(path: Path, companions: Iterable[Path]) -> FileFacts:

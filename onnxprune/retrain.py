@@ -85,7 +85,10 @@ def _prunings_since(before: Model, model: Model, original: Path) -> dict[str, Pr
     for weight in loose_weights(model):
         was = old.get(weight.name)
         if was is None or was.shape != weight.shape:
-            raise MaskError(f"{original} is not what was pruned: it has no '{weight.name}' of {list(weight.shape)}")
+            raise MaskError(
+                f"{original} is not what was pruned, or channels were removed since (`--masks` keeps them): it "
+                f"has no '{weight.name}' of {list(weight.shape)}"
+            )
         array = weight.array(model)
         if weight.zeros(array) > was.zeros(was.array(before)):
             found[weight.name] = Pruning(rule, None, _threshold(was, was.array(before), array))

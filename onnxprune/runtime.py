@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import statistics
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 
+_RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
 Feeds = Mapping[str, Array]
 _TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -32,18 +37,21 @@ class Input:
     type: str
 
 
-def open_session(path: str | os.PathLike[str]) -> ort.InferenceSession:
-    """A CPU session for the file.
+def open_session(
+    model: str | os.PathLike[str] | bytes, name: str = "", options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """A CPU session for a file, or for the bytes of a model that errors call `name`.
 
     Raises:
         RuntimeFailure: ONNX Runtime does not load it.
     """
-    options = ort.SessionOptions()
+    options = options or ort.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
     try:
-        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(path)}: {_first_line(error)}") from error
+        raise RuntimeFailure(f"ONNX Runtime does not load {name or model!s}: {_first_line(error)}") from error
 
 
 def inputs_of(session: ort.InferenceSession) -> list[Input]:
@@ -72,10 +80,48 @@ def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, Any]:
         raise RuntimeFailure(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
 
 
+def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto) -> list[Array]:
+    """What a single node of a model computes from the arrays; None stands for an input that is left out.
+
+    bfloat16, which ONNX Runtime neither takes nor gives in Python, goes in as initializers and comes out as float32.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime does not compute it.
+    """
+    alone = NodeProto()
+    alone.CopyFrom(node)
+    given = {f"i{position}": array for position, array in enumerate(arrays) if array is not None}
+    alone.input[:] = [f"i{position}" if array is not None else "" for position, array in enumerate(arrays)]
+    alone.output[:] = [f"o{position}" if name else "" for position, name in enumerate(node.output)]
+    outputs, nodes, inputs, held = [name for name in alone.output if name], [alone], [], []
+    if any(array.dtype == ml_dtypes.bfloat16 for array in given.values()):
+        nodes += [helper.make_node("Cast", [name], [f"{name} wide"], to=TensorProto.FLOAT) for name in outputs]
+        outputs = [f"{name} wide" for name in outputs]
+        held = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in given.items()]
+        given = {}
+    for name, array in given.items():
+        inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
+    graph = helper.make_graph(nodes, "node", inputs, [ValueInfoProto(name=name) for name in outputs], held)
+    made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
+    session = open_session(made.SerializeToString(), f"a {node.op_type} by itself")
+    return list(run(session, given).values())
+
+
 def run_all(path: str | os.PathLike[str], feeds: Iterable[Feeds]) -> list[dict[str, Any]]:
     """Outputs for each of the feeds, from a session that is closed again."""
     session = open_session(path)
     return [run(session, feed) for feed in feeds]
+
+
+def latency(session: ort.InferenceSession, feeds: Feeds) -> float:
+    """Median milliseconds of a run, after one to warm up."""
+    run(session, feeds)
+    times: list[float] = []
+    while len(times) < _RUNS or (sum(times) < _TIMED and len(times) < 20 * _RUNS):
+        start = time.perf_counter()
+        run(session, feeds)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
 
 
 def _first_line(error: Exception) -> str:

@@ -78,6 +78,15 @@ class Scope:
             scope = scope.parent
         return scope
 
+    def branches(self) -> Iterator[tuple[Scope, list[Scope]]]:
+        """For each If around this body, outwards: its branch that leads here, and all of its branches."""
+        scope = self
+        while scope.parent is not None:
+            for index, bodies in scope.parent.children.items():
+                if any(body is scope for body in bodies) and scope.parent.body.node[index].op_type == "If":
+                    yield scope, bodies
+            scope = scope.parent
+
     def inner(self) -> Iterator[Scope]:
         """This scope and every body below it."""
         yield self

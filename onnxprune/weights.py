@@ -138,6 +138,20 @@ class Weight:
         return int(np.count_nonzero(array == self.zero_value))
 
 
+def ways(weights: Sequence[Weight]) -> list[list[int]]:
+    """Which of the weights may run together, by their numbers: all but those in other branches of an If.
+
+    Whatever a run of the model reads is in one of the ways, and every weight is in one.
+    """
+    found: list[set[int]] = []
+    for weight in weights:
+        rivals = [body for branch, bodies in weight.scope.branches() for body in bodies if body is not branch]
+        never = {id(scope) for body in rivals for scope in body.inner()}
+        found.append({number for number, other in enumerate(weights) if id(other.scope) not in never})
+    least = [way for way in found if not any(other < way for other in found)]
+    return [sorted(way) for number, way in enumerate(least) if way not in least[:number]]
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a pattern names a weight: in full, or as a glob."""
     return name == pattern or fnmatchcase(name, pattern)

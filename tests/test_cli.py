@@ -127,7 +127,9 @@ def test_json_holds_what_the_design_lists(model, tmp_path, options):
     assert (weight["total"], weight["zeros"], weight["requested"]) == (8192, round(0.9 * 8192), 0.9)
     assert all(s.keys() == {"name", "reason"} for s in facts["skipped"])
     assert facts["skipped"]
-    assert facts["removed"] == []
+    assert all(r.keys() == {"name", "axis", "before", "after", "indices"} for r in facts["removed"])
+    assert all(r["before"] - r["after"] == len(r["indices"]) for r in facts["removed"])
+    assert (facts["cost"] is None) == bool(options)
     assert facts["deviation"]["source"] == ("none" if options else "synthetic")
     for output in facts["deviation"]["outputs"]:
         assert output.keys() >= {"name", "max_abs", "sqnr_db", "cosine", "top1_agreement"}

@@ -77,7 +77,7 @@ def model(tmp_path) -> Path:
 @pytest.fixture
 def encoded(tmp_path) -> Path:
     source = put(tmp_path / "dense.onnx", mlp(sizes=SIZES))
-    api.compress(source, tmp_path / "encoded.onnx", sparsity=0.8, verify=False)
+    api.compress(source, tmp_path / "encoded.onnx", sparsity=0.8, strip=False, verify=False)
     return tmp_path / "encoded.onnx"
 
 

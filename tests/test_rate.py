@@ -6,10 +6,12 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from onnxprune import api, cli, rate
 from onnxprune.discovery import find
@@ -18,8 +20,9 @@ from onnxprune.encodings.values import gridded
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.rate import Point, allocate, hull
+from onnxprune.weights import ways
 from onnxprune_passes import Decode, Encode
-from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise
+from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
 
 points = st.builds(Point, st.integers(1, 1000).map(float), st.floats(0, 1))
 several = st.lists(points, min_size=1, max_size=12)
@@ -124,11 +127,13 @@ def write(folder: Path, name: str) -> Path:
     return path
 
 
-def loss_of(before: Model, after: Model) -> float:
-    """Squared error over energy, channel by channel: the sum over the weights."""
+def loss_of(before: Model, after: Model, path: str = "") -> float:
+    """Squared error over energy, channel by channel: the sum over the weights whose names begin with the path."""
     decoded = {w.name: w for w in find(after)}
     total = 0.0
     for weight in find(before):
+        if not weight.name.startswith(path):
+            continue
         old, new = (w.array(m).astype(np.float64) for w, m in ((weight, before), (decoded[weight.name], after)))
         if not (old != new).any():
             continue
@@ -170,6 +175,52 @@ def test_no_loss_keeps_every_value(name, keep_zeros):
     Encode(values="auto", loss=0.0, keep_zeros=keep_zeros).run(opened)
     Decode().run(opened)
     assert loss_of(before, opened) == 0.0
+
+
+def branching(widths) -> onnx.ModelProto:
+    """A matrix, and behind it an If whose branches hold two matrices each, as wide as given."""
+
+    def branch(name: str, width: int) -> onnx.GraphProto:
+        first, second = f"{name}0", f"{name}1"
+        nodes = [node("MatMul", ["h", first], [f"{name}h"]), node("MatMul", [f"{name}h", second], [f"{name}y"])]
+        held = [tensor(first, normal(64, width, seed=width)), tensor(second, normal(width, 10))]
+        return helper.make_graph(nodes, name, [], [info(f"{name}y", ["N", 10])], held)
+
+    choice = node("If", ["flag"], ["y"], then_branch=branch("a", widths[0]), else_branch=branch("b", widths[1]))
+    inputs = [info("x", ["N", 32]), info("flag", [], TensorProto.BOOL)]
+    return model([node("MatMul", ["x", "w"], ["h"]), choice], inputs, [info("y", ["N", 10])], {"w": normal(32, 64)})
+
+
+@pytest.mark.parametrize("widths", [(300, 300), (300, 200), (900, 30)])
+def test_the_noise_of_branches_that_never_run_together_does_not_add_up(widths):
+    proto = branching(widths)
+    before, opened = load(proto), load(proto)
+    Encode(values="auto", loss=0.05).run(opened)
+    Decode().run(opened)
+    losses = [loss_of(before, opened, path) for path in ("w", "If_y.then_branch/", "If_y.else_branch/")]
+    assert all(losses)
+    assert losses[0] + max(losses[1:]) <= 1.2 * 0.05
+    assert sum(losses) > 1.2 * 0.05
+
+
+def test_what_one_run_reads_is_one_way():
+    found = [w for w in find(load(branching((30, 40)))) if w.reason is None]
+    names = [{found[i].name for i in way} for way in ways(found)]
+    branches = [{f"If_y.{side}_branch/{letter}{n}" for n in (0, 1)} for side, letter in (("then", "a"), ("else", "b"))]
+    assert sorted(map(sorted, names)) == sorted(sorted({"w"} | branch) for branch in branches)
+    alone = [w for w in find(load(mlp((96, 200, 10)))) if w.reason is None]
+    assert ways(alone) == [list(range(len(alone)))]
+
+
+@given(lines, budgets, st.lists(st.sets(st.integers(0, 3), min_size=1), min_size=1, max_size=3))
+def test_each_way_keeps_within_the_budget(curves, budget, together):
+    asked = [sorted(i for i in way if i < len(curves)) for way in together]
+    asked.append(sorted(set(range(len(curves))) - {i for way in asked for i in way}))
+    chosen = allocate(curves, budget, None, asked)
+    for way in asked:
+        assert sum(chosen[i].loss for i in way) <= budget + 1e-12
+    if any(len(way) == len(curves) for way in asked):
+        assert all(ours.loss <= one.loss for ours, one in zip(chosen, allocate(curves, budget), strict=True))
 
 
 # the command line -----------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("model")
     source = model if isinstance(model, Path) else filled(model, folder)
     compressed, pruned, decoded = (folder / f"{name}.onnx" for name in ("compressed", "pruned", "decoded"))
-    result = onnxprune.compress(source, compressed, sparsity=sparsity, values="exact", verify=False)
+    result = onnxprune.compress(source, compressed, sparsity=sparsity, values="exact", strip=False, verify=False)
     onnxprune.prune(source, pruned, sparsity=sparsity, verify=False)
     onnxprune.decode(compressed, decoded, verify=False)
     return Made(source, sparsity, result, compressed, pruned, decoded)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError, MaskError, OptionError, OutputError, ToleranceMissed
 from onnxprune.links import Link
 from onnxprune.maskheader import Pruning
-from onnxprune.masking import lay, take, to_file
+from onnxprune.masking import take, to_file
 from onnxprune.model import Model
 from onnxprune.structure import weights_of
 from onnxprune_passes import ApplyMasks, Magnitude, Update
@@ -99,7 +98,7 @@ def test_prune_writes_what_it_pruned(mlp_files):
 
 
 def test_without_names_the_masks_are_the_weights(mlp_files):
-    onnxprune.compress("m.onnx", "p.onnx", sparsity=0.8, masks="k.npz")
+    onnxprune.compress("m.onnx", "p.onnx", sparsity=0.8, strip=False, masks="k.npz")
     masks = onnxprune.read_masks("k.npz")
     onnxprune.decode("p.onnx", "d.onnx")
     assert {n: m.tolist() for n, m in masks.masks.items()} == {
@@ -110,7 +109,8 @@ def test_without_names_the_masks_are_the_weights(mlp_files):
 @pytest.mark.parametrize("form", ["exact", "shared:4", "int8"])
 def test_export_finds_the_same_masks(mlp_files, form):
     names_from = {"names_from": "c.safetensors"}
-    onnxprune.compress("m.onnx", "p.onnx", sparsity=0.9, values=form, masks="k.safetensors", **names_from)
+    onnxprune.prune("m.onnx", "q.onnx", sparsity=0.9, masks="k.safetensors", **names_from)
+    onnxprune.encode("q.onnx", "p.onnx", values=form)
     said = onnxprune.read_masks("k.safetensors")
     file, notes = onnxprune.export_masks("p.onnx", "e.npz", original="m.onnx", **names_from)
     assert notes == []
@@ -184,21 +184,25 @@ def test_a_tied_weight_keeps_what_any_of_its_uses_keeps():
     assert np.count_nonzero(file.masks["embed"]) == 800  # the embedding keeps half, and the head a part of that
 
 
-def test_removed_channels_count_from_the_beginning():
-    opened = load(mlp(SIZES))
-    taken = take(opened, {"fc0.weight": Pruning()})
-    removed = [
-        {"name": "fc0.weight", "axis": 0, "indices": [1, 3]},
-        {"name": "fc0.weight", "axis": 0, "indices": [0, 1]},
-    ]
-    file, _ = to_file(taken, ANY_FILE, removed=removed)
-    (entry,) = [w for w in file.weights if w.name == "fc0.weight"]
-    assert entry.removed == {0: (0, 1, 2, 3)}
-    assert entry.left == (60, 32)
-    small = load(mlp((32, 60, 16)))
-    kept = np.arange(64 * 32).reshape(64, 32) % 3 > 0
-    laid = lay(dataclasses.replace(file, masks={"fc0.weight": kept}), small, "small")
-    np.testing.assert_array_equal(laid["fc0.weight"], kept[4:])
+def test_masks_have_the_shapes_from_before_channels_left(mlp_files, folder):
+    """Removed first by norm and then because they are dead: both are pruned in the masks, and listed."""
+    options = {"sparsity": 0.97, "channels": 0.25, "masks": "k.safetensors", "names_from": "c.safetensors"}
+    result = onnxprune.compress("m.onnx", "p.onnx", values="exact", **options)
+    assert result.removed
+    file = onnxprune.read_masks("k.safetensors")
+    removed = {w.name: dict(w.removed) for w in file.weights}
+    assert {(r.name, r.axis): tuple(r.indices) for r in result.removed} == {
+        (name, axis): indices for name, axes in removed.items() for axis, indices in axes.items()
+    }
+    assert len(removed["fc0.weight"][0]) >= 16
+    assert file.masks["dense0/kernel"].shape == (32, 64)
+    assert not file.masks["dense1/kernel"][list(removed["fc1.weight"][1])].all()
+    assert len(onnxprune.check_masks("p.onnx", "k.safetensors")) >= 2
+    onnxprune.update("m.onnx", "r.safetensors", "u.onnx", masks="k.safetensors")
+    assert onnxprune.check_masks("u.onnx", "k.safetensors")
+    onnxprune.decode("p.onnx", "d.onnx")
+    with pytest.raises(CheckpointError, match=r"channels of 'fc\d\.\w+' were removed"):
+        onnxprune.update("d.onnx", "r.safetensors", "x.onnx", masks="k.safetensors")
 
 
 # onto models -----------------------------------------------------------------------------------------
@@ -292,7 +296,7 @@ def test_requests_that_contradict_themselves(mlp_files):
 
 def test_an_original_that_is_another_model(masked):
     put(masked / "o.onnx", mlp((32, 60, 16)))
-    with pytest.raises(MaskError, match=r"o\.onnx is not what was pruned.*fc0\.weight"):
+    with pytest.raises(MaskError, match=r"o\.onnx is not what was pruned.*'fc0\.weight' of"):
         onnxprune.export_masks("p.onnx", "x.npz", original="o.onnx")
 
 
@@ -322,7 +326,8 @@ def test_update(masked, mlp_files, options, start):
 
 
 def test_update_of_an_encoded_model(masked, mlp_files):
-    onnxprune.compress("m.onnx", "e.onnx", sparsity=0.9, values="shared:4", masks="k.npz", names_from="c.safetensors")
+    options = {"strip": False, "masks": "k.npz", "names_from": "c.safetensors"}
+    onnxprune.compress("m.onnx", "e.onnx", sparsity=0.9, values="shared:4", **options)
     onnxprune.update("e.onnx", "r.safetensors", "u.onnx", masks="k.npz")
     np.testing.assert_array_equal(values("u.onnx")["fc0.bias"], mlp_files[1]["dense0/bias"])
 

@@ -57,7 +57,7 @@ def load(path: str, feeds: str) -> dict[str, Any]:
 
 
 def compressed(folder: Path, model: Path, sets: list[str], forms: list[str], runs: int) -> list[dict[str, Any]]:
-    """A row for the pruned dense model and one for each form ("FORM" or "FORM PATTERN=FORM ...")."""
+    """A row for the pruned dense model and one for each form: "FORM", with PATTERN=FORM and --prefer behind it."""
     import numpy as np
 
     import onnxprune
@@ -79,7 +79,8 @@ def compressed(folder: Path, model: Path, sets: list[str], forms: list[str], run
         out, packed = folder / f"{number}.onnx", folder / f"{number}.onnxz"
         print(f"{model.stem}: {form}", file=sys.stderr)
         start = time.perf_counter()
-        onnxprune.compress(model, out, set=sets, values=form.split(), verify=False)
+        values, _, prefer = form.partition(" --prefer ")
+        onnxprune.compress(model, out, set=sets, values=values.split(), prefer=prefer or "speed", verify=False)
         seconds = time.perf_counter() - start
         size = onnxprune.pack(out, packed).after
         fed = {item.name: np.load(feeds)["x"]}
@@ -170,8 +171,9 @@ def main() -> None:
         names = [w["name"] for w in onnxprune.inspect(alexnet) if w.get("kind") in ("conv", "gemm")]
         sets = [f"{name}={1 - share:.2f}" for name, share in zip(names, ALEXNET, strict=True)]
         mixed = " ".join(["shared:4", *(f"{name}=shared:8" for name in names[:5])])
-        found["AlexNet"] = compressed(folder, alexnet, sets, [mixed], options.runs)
-        found["AlexNet"][-1]["form"] = "shared, conv 8 bits, FC 4"
+        found["AlexNet"] = compressed(folder, alexnet, sets, [mixed, f"{mixed} --prefer size"], options.runs)
+        for row, prefer in zip(found["AlexNet"][1:], ("", " --prefer size"), strict=True):
+            row["form"] = f"shared, conv 8 bits, FC 4{prefer}"
         for name, densities in LENETS.items():
             model = ROOT / "models" / f"{name}.onnx"
             names = [w["name"] for w in onnxprune.inspect(model) if w.get("kind") in ("conv", "gemm", "matmul")]

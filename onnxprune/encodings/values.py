@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import ml_dtypes
@@ -28,7 +28,9 @@ from onnxprune import quantise
 from onnxprune.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
+from onnxprune.entropy import constrained
 from onnxprune.errors import OptionError
+from onnxprune.feedback import Feedback
 from onnxprune.weights import Weight
 
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
@@ -92,13 +94,16 @@ class Values(ABC):
         return words.OPSET
 
     @abstractmethod
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """The weight in this form, or None where the form cannot hold it.
 
         Args:
             weight: axes, element type, zero.
             array: its values.
             transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
+            feedback: of the inputs that it is multiplied with; only books use it.
         """
 
     def __str__(self) -> str:
@@ -119,7 +124,7 @@ class Exact(Values):
         """See `Values.opset`."""
         return 1
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded:
+    def code(self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None) -> Coded:
         """See `Values.code`."""
         return Coded(array, weight.zero_value)
 
@@ -138,7 +143,9 @@ class Half(Values):
         """See `Values.opset`."""
         return 1
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`: values beyond 65,504 do not fit."""
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
@@ -151,6 +158,7 @@ class Shared(Values):
 
     name = "shared"
     bits: int = 4
+    excess: float = 0.0  # see `entropy.constrained`
 
     def __post_init__(self) -> None:
         """Check the bits."""
@@ -159,7 +167,9 @@ class Shared(Values):
     def __str__(self) -> str:
         return f"{self.name}:{self.bits}"
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`: a scale per output channel where it is worth its bytes."""
         wide = computed(array)
         if wide is None:
@@ -168,20 +178,22 @@ class Shared(Values):
         scale, unit = channel_scale(weight, wide), unit_scale(wide)
         importance = None if scale is None else np.square(unit / scale.astype(np.float64))
         histogram = quantise.Histogram.of(wide, unit, importance)
-        book = plain = quantise.codebook(histogram, levels, prune=False)
-        if scale is not None and plain.error > 0:
-            scaled = quantise.codebook(quantise.Histogram.of(wide, scale), levels, prune=False)
+        book = quantise.codebook(histogram, levels, prune=False)
+        if scale is not None and book.error > 0:
+            by_channel = quantise.Histogram.of(wide, scale)
+            scaled = quantise.codebook(by_channel, levels, prune=False)
             kept = wide.size - histogram.zeros
-            gained = math.log2(plain.error / max(scaled.error, 1e-12 * plain.error)) / 2 * kept
-            if gained > 16 * scale.size and plain.error > _SCALE_GAINS * scaled.error:
-                book, unit = scaled, scale
-        return with_book(weight, wide, unit, book, prune=False)
+            gained = math.log2(book.error / max(scaled.error, 1e-12 * book.error)) / 2 * kept
+            if gained > 16 * scale.size and book.error > _SCALE_GAINS * scaled.error:
+                book, unit, histogram = scaled, scale, by_channel
+        return with_book(weight, wide, unit, constrained(histogram, book, self.excess), False, feedback)
 
-    def recode(self, weight: Weight, array: Array) -> Coded:
+    def recode(self, weight: Weight, array: Array, feedback: Feedback | None = None) -> Coded:
         """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
         wide = array.astype(np.float32) - weight.zero_value
-        book = quantise.codebook(quantise.Histogram.of(wide), 2**self.bits, prune=False)
-        return recoded(weight, array, whole(book.levels, False), False)
+        histogram = quantise.Histogram.of(wide)
+        book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
+        return recoded(weight, array, book, False, feedback)
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,7 @@ class Int8(Values):
 
     name = "int8"
     bits: int = 8
+    excess: float = 0.0  # see `entropy.constrained`; a whole grid has none
 
     def __post_init__(self) -> None:
         """Check the bits."""
@@ -202,7 +215,9 @@ class Int8(Values):
         """See `Values.opset`."""
         return DEQUANTISE_AXIS if fused else words.OPSET
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
         if wide is None:
@@ -211,8 +226,9 @@ class Int8(Values):
             scale = channel_scale(weight, wide, transposed)
             if scale is None:
                 scale = unit_scale(wide)
-            book = quantise.codebook(quantise.Histogram.of(wide, scale), 2**self.bits, prune=False)
-            return on_grid(weight, wide, scale, book, prune=False, transposed=transposed)
+            histogram = quantise.Histogram.of(wide, scale)
+            book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
+            return on_grid(weight, wide, scale, book, False, transposed, feedback)
         axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
         top = np.abs(wide).max(axes, keepdims=True) / 127
         scale = tidy_scale(np.where(top > _DEAD, top, 1.0), up=True)
@@ -230,7 +246,9 @@ class Int4(Values):
         """See `Values.opset`."""
         return INT4 if fused else words.OPSET
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None) -> Coded | None:
+    def code(
+        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
         if wide is None:
@@ -304,9 +322,10 @@ def tidy_scale(scale: Array, up: bool = False) -> Array:
     return half
 
 
-def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool) -> Coded:
+def with_book(
+    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+) -> Coded:
     """Codes into a float book; a scale for the whole weight goes into the book."""
-    codes = quantise.encode(wide, scale, book.levels, prune)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     size = np.abs(book.levels[1:] * unit)
     low, high = _HALF_NORMAL
@@ -314,27 +333,30 @@ def with_book(weight: Weight, wide: Array, scale: Array, book: quantise.Codebook
     halves = normal and (2 * len(size) >= _CAST or wide.size > _SMALL)  # half the memory of the scatter too
     kind: type = np.float16 if halves else np.float32
     values: Array = (book.levels * unit).astype(kind)
-    _balance(weight, wide, scale, codes, values.astype(np.float64) / unit, prune)
+    stored = replace(book, levels=values.astype(np.float64) / unit)
+    codes = _rounded(weight, wide, scale, book.levels, stored, prune, feedback)
     return Coded(codes, np.zeros((), kind), values, None if scale.size == 1 else scale)
 
 
 def on_grid(
-    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None
-) -> Coded:
+    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None,
+    feedback: Feedback | None = None,
+) -> Coded:  # fmt: skip
     """Codes into a book of int8 values; the grid ends at the largest level."""
     levels, top = gridded(book.levels, prune)
-    codes = quantise.encode(wide, scale, levels, prune)
-    _balance(weight, wide, scale, codes, levels, prune)
+    codes = _rounded(weight, wide, scale, levels, _moved(book, levels), prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
 
 
-def recoded(weight: Weight, array: Array, levels: Array, prune: bool) -> Coded:
+def recoded(
+    weight: Weight, array: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+) -> Coded:
     """Codes of an int8 or uint8 weight into a book of its own type; the levels count from the zero point."""
     wide = array.astype(np.float32) - weight.zero_value
     one = np.ones((1,) * wide.ndim, np.float32)
-    codes = quantise.encode(wide, one, levels, prune)
-    _balance(weight, wide, one, codes, levels, prune)
+    levels = whole(book.levels, prune)
+    codes = _rounded(weight, wide, one, levels, _moved(book, levels), prune, feedback)
     return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(array.dtype))
 
 
@@ -356,14 +378,42 @@ def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
     return whole(levels * (127 / top), prune) * (top / 127), top
 
 
-def _balance(weight: Weight, wide: Array, scale: Array, codes: Array, levels: Array, prune: bool) -> None:
-    """Let the errors of each output add up to nearly nothing: in each kernel of a convolution, then over all inputs."""
+def _moved(book: quantise.Codebook, levels: Array) -> quantise.Codebook:
+    """The book with its levels moved to a grid; its cuts are midway again where some of them fell together."""
+    return replace(book, levels=levels, cuts=book.cuts if len(levels) == len(book.levels) else None)
+
+
+def _rounded(
+    weight: Weight, wide: Array, scale: Array, nearest: Array, book: quantise.Codebook, prune: bool,
+    feedback: Feedback | None,
+) -> Array:  # fmt: skip
+    """The codes of a weight such that its outputs keep what they can: by error feedback where its inputs are known.
+
+    Elsewhere the errors of each output add up to nearly nothing: in each kernel of a convolution, then over all
+    inputs.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: what they are divided by.
+        nearest: the levels of which each entry gets the nearest at first.
+        book: what they are stored as, and the cuts.
+        prune: whether entries other than 0 may get code 0.
+        feedback: of its inputs.
+    """
     inner = inner_axes(weight)
     outer = tuple(a for a in range(wide.ndim) if a not in inner)
-    if not inner or not outer or not wide.size:
-        return
-    values, moved = wide.transpose(outer + inner), codes.transpose(outer + inner)
-    divisor = scale.astype(wide.dtype).transpose(outer + inner)
+    levels, cuts = book.levels, book.cuts
+    apart = bool(inner and outer and wide.size)
+    values, divisor = wide.transpose(outer + inner), scale.astype(wide.dtype).transpose(outer + inner)
+    if feedback is not None and apart:
+        rows = (values / divisor).reshape(-1, feedback.order.shape[1])
+        codes = feedback.round(rows, levels, prune, cuts).reshape(values.shape)
+        return np.ascontiguousarray(codes.transpose(np.argsort(outer + inner)))
+    codes = quantise.encode(wide, scale, nearest, prune, cuts)
+    if not apart:
+        return codes
+    moved = codes.transpose(outer + inner)
     step = max(1, _LARGE // max(1, values[0].size))
     kernel = math.prod(wide.shape[a] for a in inner[1:])
     for at in range(0, len(values), step):
@@ -373,9 +423,10 @@ def _balance(weight: Weight, wide: Array, scale: Array, codes: Array, levels: Ar
         shape = target.shape
         for width in ([kernel] if kernel >= _KERNEL else []) + [math.prod(shape[len(outer) :])]:
             rows = target.reshape(-1, width)
-            quantise.balance(np.ascontiguousarray(part).reshape(-1, width), rows, levels, prune)
+            quantise.balance(np.ascontiguousarray(part).reshape(-1, width), rows, levels, prune, cuts)
             target = rows.reshape(shape)
         moved[at : at + step] = target
+    return codes
 
 
 def oriented(codes: Array, book: Array | None, scale: Array, transposed: bool | None) -> Coded:
@@ -482,16 +533,21 @@ def restore(carrier: Array, parts: Mapping[str, Array], flags: str, element: int
 FORMS: dict[str, type[Values]] = {form.name: form for form in (Exact, Half, Shared, Int8, Int4)}
 
 
-def form_of(spec: str) -> Values:
+def form_of(spec: str, excess: float = 0.0) -> Values:
     """A form from its name: exact, half, shared:4, int8, int8:5, int4.
+
+    Args:
+        spec: the name.
+        excess: the squared error that a book may give for entropy, see `entropy.constrained`.
 
     Raises:
         OptionError: there is no such form.
     """
     name, colon, bits = spec.partition(":")
+    books = {"shared": Shared, "int8": Int8}
+    if name in books and (not colon or bits.isdecimal()):
+        return books[name](bits=int(bits), excess=excess) if colon else books[name](excess=excess)
     if name in FORMS and not colon:
         return FORMS[name]()
-    if name in ("shared", "int8") and bits.isdecimal():
-        return FORMS[name](bits=int(bits))  # type: ignore[call-arg]
     known = ", ".join(sorted(FORMS))
     raise OptionError(f"values '{spec}' is not one of auto, {known}, shared:BITS, int8:BITS")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from onnxprune.encodings.values import (
     INT4,
     Exact,
     Int4,
+    Int8,
     Shared,
     channel_scale,
     computed,
@@ -39,12 +40,15 @@ from onnxprune.encodings.values import (
     whole,
     with_book,
 )
+from onnxprune.entropy import EXCESS
 from onnxprune.errors import OptionError, WeightError
+from onnxprune.feedback import Feedback
 from onnxprune.gains import gains
 from onnxprune.model import Model
+from onnxprune.moments import moments
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.weights import SMALL, Weight, check_patterns, matches
+from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT = Exact()
@@ -52,16 +56,23 @@ _AUTO = "auto"
 _ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
 _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
+_GAIN_SAMPLES = 4  # each costs a run per weight
 _LEAST = 64  # elements below which half precision saves less than its Cast takes
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """What becomes of a weight: a form, or the point that rate and distortion chose."""
+    """What becomes of a weight: a form, or the point that rate and distortion chose; and how errors are passed on."""
 
     values: Values = _EXACT
     point: rate.Point | None = None
+    feedback: Feedback | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it keeps the values."""
+        return self.values == _EXACT and self.point is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +87,12 @@ class Encode(Pass):
         skip: globs of weights that keep exact values.
         loss: for auto, the sum over the weights of squared error over energy.
         keep_zeros: for auto, whether only what is 0 becomes 0.
-        data: for auto, an .npz file or a folder (see `data.load`): the noise of each weight counts by the root of
-            what reaches the outputs, against the usual weight.
+        data: an .npz file or a folder (see `data.load`): books are rounded with error feedback on what the layers
+            read, and for auto the noise of each weight counts by the root of what reaches the outputs, against the
+            usual weight, and by what feedback leaves of it.
         samples: at most so many samples of the data.
-        prefer: speed (kernels that read small integers, forms that load fast) or size.
+        prefer: speed (forms that load fast) or size: never more bytes for that, and the books of shared and int8:BITS
+            are those whose codes `pack` makes smaller, for at most a fifth more squared error.
     """
 
     name = "encode"
@@ -90,7 +103,7 @@ class Encode(Pass):
     loss: float = rate.LOSS
     keep_zeros: bool = False
     data: str = ""
-    samples: int = 4
+    samples: int = 64
     prefer: str = "speed"
 
     def __post_init__(self) -> None:
@@ -158,7 +171,7 @@ class Encode(Pass):
             elif weight.size < SMALL:
                 continue
             elif spec != _AUTO:
-                form = form_of(spec)
+                form = form_of(spec, EXCESS if self.prefer == "size" else 0.0)
                 fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
                 choices[number] = _Choice(form if fits else _EXACT)
             elif opset_of(model, weight.scope) >= form_of("shared").opset(fused=False):
@@ -167,21 +180,38 @@ class Encode(Pass):
                 if line:
                     curves[number] = line
                 model.payloads.forget_pages()
-        points = rate.allocate(list(curves.values()), self.loss, self._gains(model, [weights[n] for n in curves]))
+        feedbacks = self._feedbacks(
+            model, {n: weights[n] for n in range(len(weights)) if n in curves or _has_book(choices[n])}
+        )
+        measured = [weights[n] for n in curves]
+        noise = self._noise(model, measured, [feedbacks.get(n) for n in curves])
+        points = rate.allocate(list(curves.values()), self.loss, noise, ways(measured))
         for number, point in zip(curves, points, strict=True):
             choices[number] = _Choice(_EXACT, point if point.book is not None else None)
-        return choices
+        return [replace(choice, feedback=feedbacks.get(number)) for number, choice in enumerate(choices)]
 
-    def _gains(self, model: Model, weights: list[Weight]) -> list[float] | None:
-        """What the noise of each weight does to the outputs on the data, or None without data."""
+    def _feedbacks(self, model: Model, weights: dict[int, Weight]) -> dict[int, Feedback]:
+        """How errors are passed on in the weights whose inputs were measured on the data."""
+        if not self.data or not weights:
+            return {}
+        measured = moments(model, list(weights.values()), Path(self.data), self.samples)
+        found = {}
+        for number in reversed(weights):
+            held = measured.pop()  # as large as what is made of it
+            if held is not None:
+                found[number] = Feedback.of(held)
+        return found
+
+    def _noise(self, model: Model, weights: list[Weight], feedbacks: list[Feedback | None]) -> list[float] | None:
+        """What the noise of each weight does to the outputs, against the usual weight; None without data."""
         if not self.data or not weights:
             return None
-        measured = [gain or None for gain in gains(model, weights, Path(self.data), self.samples)]
+        measured = [gain or None for gain in gains(model, weights, Path(self.data), _GAIN_SAMPLES)]
         known = [gain for gain in measured if gain is not None]
-        if not known:
-            return None
-        usual = float(np.exp(np.mean(np.log(known))))
-        return [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
+        usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
+        trusted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
+        left = [1.0 if feedback is None else feedback.remaining for feedback in feedbacks]
+        return [gain * rest for gain, rest in zip(trusted, left, strict=True)]
 
     def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
         prune = not self.keep_zeros
@@ -216,13 +246,15 @@ class Encode(Pass):
             assert point.book is not None
             assert point.scale is not None
             if weight.element in QUANTISED:
-                return recoded(weight, array, point.book.levels, not self.keep_zeros), None
+                return recoded(weight, array, point.book, not self.keep_zeros, choice.feedback), None
             wide = computed(array)
             assert wide is not None
             readers = self._readers(model, weight, DEQUANTISE_AXIS) if point.scale.size > 1 else None
             if readers is not None:
-                return on_grid(weight, wide, point.scale, point.book, not self.keep_zeros, readers.transposed), readers
-            return with_book(weight, wide, point.scale, point.book, not self.keep_zeros), None
+                return on_grid(
+                    weight, wide, point.scale, point.book, not self.keep_zeros, readers.transposed, choice.feedback
+                ), readers
+            return with_book(weight, wide, point.scale, point.book, not self.keep_zeros, choice.feedback), None
         if opset_of(model, weight.scope) < form.opset(fused=False):
             return None, None
         readers = None
@@ -230,10 +262,10 @@ class Encode(Pass):
             readers = self._readers(model, weight, form.opset(fused=True))
         coded: Coded | None
         if weight.element in QUANTISED and isinstance(form, Shared):
-            return form.recode(weight, array), None
-        coded = form.code(weight, array, readers.transposed if readers else None)
+            return form.recode(weight, array, choice.feedback), None
+        coded = form.code(weight, array, readers.transposed if readers else None, choice.feedback)
         if readers and readers.others and coded and coded.block and coded.carrier.shape[0] % coded.block:
-            readers, coded = None, form.code(weight, array, None)
+            readers, coded = None, form.code(weight, array, None, choice.feedback)
         return coded, readers
 
     # the opset ---------------------------------------------------------------------------------------------
@@ -287,11 +319,11 @@ class Encode(Pass):
         if weight.zero_value.ndim:
             change.skipped[weight.name] = "stays dense: its channels have different zero points"
             return
-        if not _encodable(weight, SMALL if choice == _Choice() else _LEAST):
+        if not _encodable(weight, SMALL if choice.plain else _LEAST):
             return
         array = weight.array(model)
         best, lossless = None, True
-        if choice != _Choice():
+        if not choice.plain:
             coded, readers = self._code(model, weight, array, choice)
             if coded is not None:
                 best = self._best(model, weight, coded, choice, readers, next(ids), before)
@@ -412,6 +444,10 @@ def _halvable(array: Array) -> bool:
         and bool(np.isfinite(array).all())
         and (not size.size or (size.min() >= 2**-14 and size.max() <= 65504))
     )
+
+
+def _has_book(choice: _Choice) -> bool:
+    return isinstance(choice.values, Shared) or (isinstance(choice.values, Int8) and choice.values.bits < 8)
 
 
 def _lossy(weight: Weight) -> bool:

@@ -1,0 +1,270 @@
+"""What a graph computes in vain: places that are the same for every input, and places that nothing reads.
+
+A place whose incoming weights are all zero emits a constant, which is followed through what stands
+behind it. A layer does not need to read a constant: its bias can hold it. So a group is alive only if
+it is pinned, if something other than a weight uses it, or if a weight that is not zero carries what is
+not a constant from it to a place that is alive (Han et al. 2015, section 3.5, with biases taken into
+account). Starting from the pinned groups, what is never reached is dead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from onnxprune.coupling import Coupling, Slot
+from onnxprune.coupling.slots import Flow, Joined, Mapped, Mix, Moved, Narrowed, Silent
+from onnxprune.dtypes import Array
+from onnxprune.errors import RuntimeFailure
+from onnxprune.runtime import evaluate
+
+
+@dataclass
+class Liveness:
+    """Constants and dead groups of one graph; see the module."""
+
+    coupling: Coupling
+    _matrices: dict[int, Array] = field(default_factory=dict, repr=False)
+
+    # constants -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def constants(self) -> dict[Slot, Array]:
+        """Slot -> the value of each entry that is the same whatever the input; NaN where it is not."""
+        found: dict[Slot, Array] = {}
+        for flow in self.coupling.flows:
+            values = self._follow(flow, found)
+            if values is not None and not np.isnan(values).all():
+                found[flow.target] = values
+        return found
+
+    def _follow(self, flow: Flow, found: dict[Slot, Array]) -> Array | None:
+        if self.coupling.is_constant(flow.target.value):  # its values are at hand
+            return None
+        match flow:
+            case Moved():
+                values = self._known(flow.source, found)
+                if values is None:
+                    return None
+                moved = values.reshape(-1)[flow.index] if flow.index is not None else values
+                return np.where(moved == 0, 0.0, np.nan) if flow.zero_only else moved
+            case Narrowed():
+                values = self._known(flow.source, found)
+                if values is None:
+                    return None
+                at = flow.source.axes.index(flow.target.axes[0])
+                rows = np.moveaxis(values, at, 0).reshape(values.shape[at], -1)
+                return np.where((rows == rows[:, :1]).all(axis=1), rows[:, 0], np.nan)
+            case Joined():
+                parts = [self._part(p, found) for p in flow.parts]
+                return np.concatenate(parts)
+            case Mapped():
+                return self._mapped(flow, found)
+            case Mix():
+                return None if flow.recurrent else self._mixed(flow, found)
+            case Silent():
+                return self._silent(flow, found)
+
+    def _part(self, part: Slot | int, found: dict[Slot, Array]) -> Array:
+        if isinstance(part, int):
+            return np.full(part, np.nan)
+        values = self._known(part, found)
+        return np.full(part.ids.shape, np.nan) if values is None else values
+
+    def _known(self, slot: Slot, found: dict[Slot, Array]) -> Array | None:
+        """What is known of a slot; of a constant tensor, the entries that are alike along its other axes."""
+        if slot in found or not self.coupling.is_constant(slot.value):
+            return found.get(slot)
+        array = self.coupling.array(slot.value)
+        if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
+            return None
+        rows = np.moveaxis(array, slot.axes, range(len(slot.axes))).reshape(*slot.ids.shape, -1).astype(np.float64)
+        return np.where((rows == rows[..., :1]).all(axis=-1), rows[..., 0], np.nan)
+
+    def _mapped(self, flow: Mapped, found: dict[Slot, Array]) -> Array | None:
+        """Entry by entry through the operator itself."""
+        known = [None if slot is None else self._known(slot, found) for slot in flow.operands]
+        zero = self._annulled(flow, known)
+        if any(slot is not None and values is None for slot, values in zip(flow.operands, known, strict=True)):
+            return zero
+        valid = np.logical_and.reduce([~np.isnan(v) for v in known if v is not None])
+        if not valid.any():
+            return zero
+        arrays: list[Array | None] = []
+        for name, slot, values in zip(flow.node.input, flow.operands, known, strict=True):
+            array = self._operand(name, slot, values)
+            if name and array is None:
+                return zero
+            arrays.append(array)
+        try:
+            result = evaluate(flow.node, arrays, self.coupling.model.proto)[0]
+        except RuntimeFailure:  # an operator that needs more than one number along the other axes: nothing is known
+            return zero
+        if result.size != flow.target.ids.size:
+            return zero
+        values = np.where(valid, result.astype(np.float64).reshape(flow.target.ids.shape), np.nan)
+        return values if zero is None else np.where(np.isnan(values), zero, values)
+
+    def _operand(self, name: str, slot: Slot | None, values: Array | None) -> Array | None:
+        """An input that has the known entries along the slot's axes and one along all others; or a single number."""
+        if not name:
+            return None
+        value = self.coupling.shapes.values.get(name)
+        if slot is not None and values is not None:
+            if value is None or value.shape is None or value.dtype is None:
+                return None
+            shape = [1] * len(value.shape)
+            for axis, size in zip(slot.axes, slot.ids.shape, strict=True):
+                shape[axis] = size
+            return np.nan_to_num(values).reshape(shape).astype(value.dtype)
+        if self.coupling.is_constant(name):
+            array = self.coupling.array(name)
+            return array if array.size == 1 else None
+        return None
+
+    @staticmethod
+    def _annulled(flow: Mapped, known: list[Array | None]) -> Array | None:
+        """A product with zero is zero whatever the other side is."""
+        if flow.node.op_type != "Mul":
+            return None
+        zeros = [v == 0 for v in known if v is not None]
+        return np.where(np.logical_or.reduce(zeros), 0.0, np.nan) if zeros else None
+
+    def _mixed(self, mix: Mix, found: dict[Slot, Array]) -> Array | None:
+        """Outputs of a layer that read constants only."""
+        carried = self.carried(mix, found)
+        bias = self._bias(mix, found)
+        reads = self.matrix(mix)
+        if carried is not None:
+            reads = reads & np.isnan(carried).reshape(reads.shape[0], 1, -1)
+        varies = reads.any(axis=2)
+        if bias is None or varies.all():
+            return None
+        sums = self._sums(mix)
+        groups, outputs, inputs = sums.shape
+        values = np.zeros(groups * inputs) if carried is None else np.nan_to_num(carried)
+        total = mix.scale * (sums @ values.reshape(groups, inputs, 1))[..., 0] + bias.reshape(groups, outputs)
+        return np.where(varies, np.nan, total).reshape(-1)
+
+    def carried(self, mix: Mix, found: dict[Slot, Array] | None = None) -> Array | None:
+        """The constants that a layer reads and need not read: its bias can hold what they add; NaN for others."""
+        found = self.constants if found is None else found
+        values = None if mix.reader is None or mix.recurrent else self._known(mix.reader, found)
+        if values is None:
+            return None
+        values = np.where(np.isfinite(values), values, np.nan)
+        return values if self._foldable(mix) else np.where(values == 0, 0.0, np.nan)
+
+    def _foldable(self, mix: Mix) -> bool:
+        """Whether a constant may go into the bias."""
+        if mix.padded:
+            return False
+        name = mix.node.input[mix.bias] if mix.bias is not None and mix.bias < len(mix.node.input) else ""
+        return not name or self.coupling.tensor(name) is not None
+
+    def _bias(self, mix: Mix, found: dict[Slot, Array]) -> Array | None:
+        """The bias of each output; None where it is not a constant."""
+        size = mix.target.ids.size
+        name = mix.node.input[mix.bias] if mix.bias is not None and mix.bias < len(mix.node.input) else ""
+        if not name:
+            return np.zeros(size)
+        if not self.coupling.is_constant(name):
+            return None
+        array = self.coupling.array(name).astype(np.float64) * mix.bias_scale
+        rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
+        row = np.where((rows == rows[:1]).all(axis=0), rows[0], np.nan)
+        return np.broadcast_to(row, size)
+
+    def _silent(self, flow: Silent, found: dict[Slot, Array]) -> Array | None:
+        """Hidden units whose state nothing feeds: f(0) = 0 for the default activations."""
+        for state in flow.states:
+            values = self._known(state, found)
+            if values is None or values.any():  # NaN counts
+                return None
+        hidden = flow.target.ids.size
+        fed = np.zeros(hidden, bool)
+        for position in (1, 2, 3):
+            name = flow.node.input[position] if position < len(flow.node.input) else ""
+            if name and not self.coupling.is_constant(name):
+                return None
+            if name:
+                array = self.coupling.array(name)  # [directions, gates * hidden, ...], biases twice as many gates
+                gates = array.reshape(array.shape[0], -1, flow.gates, hidden, *array.shape[2:])[:, :, flow.gate]
+                fed |= (gates != 0).any(axis=tuple(a for a in range(gates.ndim) if a != 2))
+        return np.where(fed, np.nan, 0.0)
+
+    # weights ---------------------------------------------------------------------------------------------------
+
+    def matrix(self, mix: Mix) -> Array:
+        """[groups, outputs, inputs]: whether the weight is anything but zero."""
+        key = id(mix)
+        if key not in self._matrices:
+            self._matrices[key] = (mix.view(self.coupling.array(mix.weight)) != 0).any(axis=-1)
+            self.coupling.model.payloads.forget_pages()
+        return self._matrices[key]
+
+    def _sums(self, mix: Mix) -> Array:
+        """[groups, outputs, inputs]: the weight summed over a window, in float64."""
+        return mix.view(self.coupling.array(mix.weight)).sum(axis=-1, dtype=np.float64)
+
+    def folded(self, mix: Mix, dead: Array) -> Array:
+        """What the bias of each output takes over from dead inputs, before `scale`."""
+        sums = self._sums(mix)
+        groups, outputs, inputs = sums.shape
+        values = self.carried(mix)
+        if values is None or mix.reader is None:
+            return np.zeros(groups * outputs)
+        gone = np.where(dead[self.coupling.groups(mix.reader)], np.nan_to_num(values), 0.0)
+        return (sums @ gone.reshape(groups, inputs, 1))[..., 0].reshape(-1)
+
+    # what is dead ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def dead(self) -> Array:
+        """Group -> whether it can go without changing what the graph computes."""
+        coupling = self.coupling
+        mixes = [flow for flow in coupling.flows if isinstance(flow, Mix)]
+        live = coupling.pinned | coupling.used
+        self._reach(mixes, live)
+        slots = [slot for own in coupling.slots.values() for slot in own]
+        while True:
+            emptied = [s for s in slots if not live[coupling.groups(s)].any()]
+            if not emptied:
+                break
+            for slot in emptied:  # one place stays: there are no values without any
+                live[coupling.groups(slot).reshape(-1)[0]] = True
+            self._reach(mixes, live)
+        return ~live
+
+    def hampered(self) -> dict[str, int]:
+        """Nodes that need constants which they read only because their padding meets zeros instead -> how many."""
+        found = {}
+        for mix in self.coupling.flows:
+            if isinstance(mix, Mix) and mix.padded and mix.reader is not None:
+                values = self._known(mix.reader, self.constants)
+                if values is None:
+                    continue
+                heard = ~self.dead[self.coupling.groups(mix.target)].reshape(*self.matrix(mix).shape[:2], 1)
+                read = (self.matrix(mix) & heard).any(axis=1).reshape(-1)
+                count = int(np.count_nonzero(read & np.isfinite(values) & (values != 0)))
+                if count:
+                    found[mix.node.name or mix.node.output[0]] = count
+        return found
+
+    def _reach(self, mixes: list[Mix], live: Array) -> None:
+        """Mark what living places read, until nothing new comes to life."""
+        before = -1
+        while before != (before := int(np.count_nonzero(live))):
+            for mix in reversed(mixes):
+                if mix.reader is None:
+                    continue
+                reader = self.coupling.groups(mix.reader)
+                if live[reader].all():
+                    continue
+                matrix = self.matrix(mix)
+                heard = live[self.coupling.groups(mix.target)].reshape(*matrix.shape[:2], 1)
+                read = (matrix & heard).any(axis=1).reshape(-1)
+                carried = self.carried(mix)
+                live[reader[read if carried is None else read & np.isnan(carried)]] = True

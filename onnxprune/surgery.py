@@ -1,0 +1,327 @@
+"""Take dead places out of a graph: weights are cut, biases take over constants, sizes are set right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+
+import numpy as np
+import onnx_graphsurgeon as gs
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from onnxprune.coupling import Coupling
+from onnxprune.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
+from onnxprune.dtypes import Array
+from onnxprune.errors import PassError
+from onnxprune.model import Model
+from onnxprune.pipeline import Removed
+from onnxprune.roles import attribute
+from onnxprune.scopes import Scope, scopes_of
+from onnxprune.shapes import set_dim
+from onnxprune.unread import Unread
+
+Fold = Callable[[Mix, Array], Array]  # (a layer, groups that go) -> what each output's bias takes over
+
+
+@dataclass
+class Surgery:
+    """What is done to one graph; `removed` lists the weights that became smaller."""
+
+    coupling: Coupling
+    removed: list[Removed] = field(default_factory=list)
+    gone: Array = field(default_factory=lambda: np.zeros(0, bool))  # group -> whether it is removed
+    _made: dict[str, TensorProto] = field(default_factory=dict)  # constants that this surgery added
+
+    @property
+    def body(self) -> GraphProto:
+        """The graph."""
+        assert isinstance(self.coupling.scope.body, GraphProto)
+        return self.coupling.scope.body
+
+    def perform(self, gone: Array, fold: Fold | None = None) -> None:
+        """Remove groups; `fold` says what the biases take over."""
+        self.gone = gone
+        for flow in self.coupling.flows:
+            if fold is not None and isinstance(flow, Mix) and flow.reader is not None and not flow.recurrent:
+                self._fold(flow, fold(flow, self.gone))
+        for fix in self.coupling.fixes:
+            match fix:
+                case Size():
+                    self._set_size(fix)
+                case SplitSizes():
+                    self._set_split(fix)
+                case Bounds():
+                    self._set_bounds(fix)
+                case Indices():
+                    self._renumber(fix)
+        self._cut()
+
+    def gather(self, found: Unread) -> None:
+        """Let a layer read only some features of what is in front of it, with a smaller weight."""
+        node, tensor = found.mix.node, self.coupling.tensor(found.mix.weight)
+        assert tensor is not None
+        data = node.input[0]
+        name = self._fresh(f"{found.mix.weight}.read")
+        indices = self._new(f"{found.mix.weight}.indices", np.flatnonzero(found.read).astype(np.int32))
+        made = helper.make_node("Gather", [data, indices], [name], name=name, axis=found.mix.target.axes[0])
+        self.body.node.insert(list(map(id, self.body.node)).index(id(node)), made)
+        node.input[0] = name
+        self.coupling.model.replace(tensor, np.compress(found.read, self.coupling.model.array(tensor), axis=found.axis))
+        self._declare(found.mix.weight, found.axis, found.read)
+        self._record(found.mix.weight, found.axis, found.read)
+
+    def _declare(self, name: str, axis: int, kept: Array) -> None:
+        """The new size, where the graph declares one."""
+        if name in self._infos:
+            set_dim(self._infos[name], axis, int(np.count_nonzero(kept)))
+
+    @cached_property
+    def _infos(self) -> dict[str, ValueInfoProto]:
+        return {info.name: info for info in (*self.body.value_info, *self.body.input)}
+
+    def _record(self, name: str, axis: int, kept: Array) -> None:
+        where = np.flatnonzero(~kept).tolist()
+        self.removed.append(Removed(self.coupling.scope.path + name, axis, kept.size, kept.size - len(where), where))
+
+    # biases ------------------------------------------------------------------------------------------------------
+
+    def _fold(self, mix: Mix, amounts: Array) -> None:
+        kept = self.coupling.kept(mix.target, self.gone)
+        if not amounts[kept].any():
+            return
+        amounts = amounts * mix.scale
+        if mix.bias is None:
+            self._add(mix, amounts[kept])
+            return
+        node, position = mix.node, mix.bias
+        name = node.input[position] if position < len(node.input) else ""
+        dtype = self._dtype(mix)
+        if not name:
+            self._give(node, position, (amounts[kept] / (mix.bias_scale or 1)).astype(dtype), ".bias")
+            if not mix.bias_scale:
+                _set_attribute(node, "beta", 1.0)
+            return
+        before = self._array(name)
+        bias = (before.astype(np.float64) * mix.bias_scale + amounts) / (mix.bias_scale or 1)
+        if not mix.bias_scale:
+            _set_attribute(node, "beta", 1.0)
+        self._write(node, position, bias.astype(dtype), cut=None if bias.shape == before.shape else kept)
+
+    def _dtype(self, mix: Mix) -> np.dtype:
+        """The type of what a layer makes."""
+        value = self.coupling.shapes.values.get(mix.node.output[0])
+        dtype = value.dtype if value is not None else None
+        return dtype or self.coupling.array(mix.weight).dtype
+
+    def _add(self, mix: Mix, amounts: Array) -> None:
+        """A MatMul has no bias: an Add behind it takes its output's name."""
+        node = mix.node
+        name = node.output[0]
+        axis = mix.target.axes[0]
+        rank = len(self.coupling.shapes.shape(name) or ())
+        inner = self._fresh(f"{name}.product")
+        array = amounts.reshape([-1] + [1] * (rank - 1 - axis)).astype(self._dtype(mix))
+        bias = self._new(f"{name}.bias", array)
+        node.output[0] = inner
+        added = helper.make_node("Add", [inner, bias], [name], name=f"{node.name or name}.bias")
+        self.body.node.insert(list(map(id, self.body.node)).index(id(node)) + 1, added)
+
+    # sizes -------------------------------------------------------------------------------------------------------
+
+    def _left(self, size: Size) -> int:
+        return int(np.count_nonzero(self.coupling.kept(size.slot, self.gone, size.axis)))
+
+    def _set_size(self, size: Size) -> None:
+        left = self._left(size)
+        if isinstance(size.place, str):
+            _set_attribute(size.node, size.place, left)
+            return
+        numbers = self._array(size.node.input[size.place]).copy()
+        if numbers.reshape(-1)[size.index] != left:
+            numbers.reshape(-1)[size.index] = left
+            self._write(size.node, size.place, numbers)
+
+    def _set_split(self, split: SplitSizes) -> None:
+        sizes = [int(np.count_nonzero(self.coupling.kept(slot, self.gone))) for slot in split.slots]
+        node = split.node
+        if sum(sizes) == sum(slot.ids.size for slot in split.slots):
+            return
+        if len(node.input) > 1 and node.input[1]:
+            self._write(node, 1, np.array(sizes, np.int64))
+        elif attribute(node, "split", None) is not None or self.coupling.model.opset < 13:
+            _set_attribute(node, "split", sizes)
+        elif len(set(sizes)) > 1:
+            _drop_attribute(node, "num_outputs")
+            self._give(node, 1, np.array(sizes, np.int64), ".split")
+
+    def _set_bounds(self, cut: Bounds) -> None:
+        kept = self.coupling.kept(cut.slot, self.gone)
+        start, stop = int(np.count_nonzero(kept[: cut.start])), int(np.count_nonzero(kept[: cut.stop]))
+        if kept.all():
+            return
+        for position, name, number in ((1, "starts", start), (2, "ends", stop)):
+            given = attribute(cut.node, name, None)
+            numbers = list(given) if given is not None else self._array(cut.node.input[position]).copy()
+            numbers[cut.index] = number
+            if given is not None:
+                _set_attribute(cut.node, name, numbers)
+            else:
+                self._write(cut.node, position, np.asarray(numbers))
+
+    def _renumber(self, indices: Indices) -> None:
+        kept = self.coupling.kept(indices.slot, self.gone)
+        if kept.all():
+            return
+        array = self._array(indices.node.input[indices.position])
+        chosen = np.where(array < 0, array + kept.size, array)
+        if array.ndim == 1:
+            chosen = chosen[kept[chosen]]
+        places = np.cumsum(kept) - 1
+        self._write(indices.node, indices.position, places[chosen].astype(array.dtype))
+
+    def _array(self, name: str) -> Array:
+        """The values of a constant as they are now."""
+        made = self._made.get(name)
+        return self.coupling.array(name) if made is None else self.coupling.model.array(made)
+
+    # constants ---------------------------------------------------------------------------------------------------
+
+    def _cut(self) -> None:
+        """Constants without the places that go; declared shapes of values likewise."""
+        for name, slots in self.coupling.slots.items():
+            tensor = self.coupling.tensor(name)
+            array = None if tensor is None else self.coupling.model.array(tensor)
+            for slot in slots:
+                for axis in slot.axes:
+                    kept = self.coupling.kept(slot, self.gone, axis)
+                    if kept.all():
+                        continue
+                    self._declare(name, axis, kept)
+                    if array is not None:
+                        array = np.compress(kept, array, axis=axis)
+                        self._record(name, axis, kept)
+            if tensor is not None and array is not None and list(array.shape) != list(tensor.dims):
+                self.coupling.model.replace(tensor, array)
+
+    def _write(self, node: NodeProto, position: int, array: Array, cut: Array | None = None) -> None:
+        """New values for a constant input; a copy for this node alone where others read the same tensor."""
+        name = node.input[position]
+        if name in self._made and cut is None:
+            self.coupling.model.replace(self._made[name], array)
+            return
+        tensor = self.coupling.tensor(name)
+        scope = self.coupling.scope
+        readers = sum(len(inner.readers.get(name, ())) for inner in scope.inner())
+        if tensor is not None and readers == 1 and name not in scope.outputs and cut is None:
+            self.coupling.model.replace(tensor, array)
+        else:
+            slots = self.coupling.slots.get(name, ())
+            for slot in slots if cut is None else ():
+                array = np.compress(self.coupling.kept(slot, self.gone), array, axis=slot.axes[0])
+            if cut is not None:
+                array = array[..., cut]
+            node.input[position] = self._new(f"{name}.{node.name or node.output[0]}", array)
+
+    def _give(self, node: NodeProto, position: int, array: Array, suffix: str) -> None:
+        """A constant for an input that was left out."""
+        while len(node.input) <= position:
+            node.input.append("")
+        node.input[position] = self._new(f"{node.name or node.output[0]}{suffix}", array)
+
+    def _new(self, name: str, array: Array) -> str:
+        """A new constant: an initializer, or a Constant node where IR 3 wants initializers to be inputs."""
+        name = self._fresh(name)
+        tensor = self.coupling.model.tensor(name, array, helper.np_dtype_to_tensor_dtype(array.dtype))
+        if self.coupling.model.proto.ir_version >= 4:
+            self.body.initializer.append(tensor)
+            self._made[name] = self.body.initializer[-1]
+        else:
+            self.body.node.insert(0, helper.make_node("Constant", [], [name], value=tensor))
+            self._made[name] = self.body.node[0].attribute[0].t
+        return name
+
+    def _fresh(self, name: str) -> str:
+        """A name that nothing has."""
+        found = next(n for n in _names(name) if n not in self._taken)
+        self._taken.add(found)
+        return found
+
+    @cached_property
+    def _taken(self) -> set[str]:
+        bodies = [inner.body for inner in _root(self.coupling.scope).inner()]
+        names = {n for body in bodies for node in body.node for n in (*node.input, *node.output, node.name)}
+        graphs = [body for body in bodies if isinstance(body, GraphProto)]
+        return names | {t.name for g in graphs for t in (*g.initializer, *g.input, *g.output)}
+
+
+def _root(scope: Scope) -> Scope:
+    while scope.parent is not None:
+        scope = scope.parent
+    return scope
+
+
+def _names(name: str) -> Iterator[str]:
+    yield name
+    for number in count(1):
+        yield f"{name}.{number}"
+
+
+def _set_attribute(node: NodeProto, name: str, value: object) -> None:
+    _drop_attribute(node, name)
+    node.attribute.append(helper.make_attribute(name, value))
+
+
+def _drop_attribute(node: NodeProto, name: str) -> None:
+    kept = [a for a in node.attribute if a.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+
+
+# what nothing reads any more ------------------------------------------------------------------------------------------
+
+
+def sweep(model: Model) -> None:
+    """Remove nodes and initializers that no output needs, in every graph.
+
+    Raises:
+        PassError: onnx-graphsurgeon cannot read the graph.
+    """
+    try:
+        table = gs.import_onnx(model.proto)
+    except Exception as error:  # its exceptions share no base class
+        raise PassError(f"onnx-graphsurgeon cannot read the graph: {error}") from error
+    pairs = list(_pairs(table, model.proto.graph))
+    before = [list(graph.nodes) for graph, _ in pairs]
+    table.cleanup(recurse_functions=False)
+    for (graph, body), nodes in zip(pairs, before, strict=True):
+        left = {id(node) for node in graph.nodes}
+        for place in reversed([n for n, node in enumerate(nodes) if id(node) not in left]):
+            del body.node[place]
+    for top in scopes_of(model.proto)[:1]:
+        for scope in top.inner():
+            _drop_unread(model, scope)
+
+
+def _pairs(graph: gs.Graph, body: GraphProto) -> Iterator[tuple[gs.Graph, GraphProto]]:
+    """Each graph of the table beside its protobuf."""
+    yield graph, body
+    for node, proto in zip(graph.nodes, body.node, strict=True):
+        for attr in proto.attribute:
+            if attr.type == AttributeProto.GRAPH:
+                yield from _pairs(node.attrs[attr.name], attr.g)
+
+
+def _drop_unread(model: Model, scope: Scope) -> None:
+    body = scope.body
+    if not isinstance(body, GraphProto):
+        return
+    read = {n for inner in scope.inner() for node in inner.body.node for n in node.input}
+    read |= {n for inner in scope.inner() for n in inner.outputs} | scope.inputs
+    for place in reversed([n for n, t in enumerate(body.initializer) if t.name not in read]):
+        model.drop(body.initializer[place])
+        del body.initializer[place]
+    alive = read | {n for node in body.node for n in node.output}
+    for place in reversed([n for n, info in enumerate(body.value_info) if info.name not in alive]):
+        del body.value_info[place]

@@ -1,0 +1,63 @@
+"""Features that a matrix never reads, but that cannot go because others do or because a caller gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.coupling.slots import Mix
+from onnxprune.dtypes import Array
+from onnxprune.liveness import Liveness
+from onnxprune.roles import attribute
+
+_INDEX = 4  # bytes of an index
+_NODE = 160  # bytes that a Gather takes beside its indices
+_LEAST = 1 << 15  # multiplications a row below which a Gather takes longer than they do
+_COPIED = 32  # multiplications that must go for each number that a Gather copies
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A layer that reads the features `read` (a mask) only, along `axis` of its weight."""
+
+    mix: Mix
+    axis: int
+    read: Array
+
+
+def unread(liveness: Liveness, *, encoded: bool) -> Iterator[Unread]:
+    """Layers in front of which a Gather saves time, and bytes: of a dense weight, or of an encoded one."""
+    coupling = liveness.coupling
+    for flow in coupling.flows:
+        if (
+            not isinstance(flow, Mix)
+            or flow.node.op_type not in ("Gemm", "MatMul")
+            or flow.weight != flow.node.input[1]
+        ):
+            continue
+        tensor = coupling.tensor(flow.weight)
+        if tensor is None or flow.weight in coupling.scope.outputs:
+            continue
+        if sum(len(inner.readers.get(flow.weight, ())) for inner in coupling.scope.inner()) > 1:
+            continue
+        matrix = liveness.matrix(flow)[0]
+        read = matrix.any(axis=0)
+        kept = int(np.count_nonzero(read))
+        gone = matrix.shape[0] * (read.size - kept)
+        if not kept or gone < max(_LEAST, _COPIED * kept):
+            continue
+        saved = _encoded_bytes(matrix, gone) if encoded else gone * coupling.array(flow.weight).dtype.itemsize
+        if saved > _INDEX * kept + _NODE:
+            yield Unread(flow, 1 if attribute(flow.node, "transB", 0) else 0, read)
+
+
+def _encoded_bytes(matrix: Array, gone: int) -> int:
+    """What so many zeros fewer save where positions are a bit each, or a byte for each that is not zero."""
+    filled = int(np.count_nonzero(matrix))
+
+    def positions(size: int) -> int:
+        return min(size // 8, filled + (size - filled) // 255)
+
+    return positions(matrix.size) - positions(matrix.size - gone)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         unpack,
         verify,
     )  # fmt: skip
+    from onnxprune.maskfile import MaskFile
     from onnxprune.model import Model
     from onnxprune.result import Result
+    from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
 _HOMES = dict.fromkeys(
@@ -48,11 +50,14 @@ _HOMES = dict.fromkeys(
         "verify",
     ),
     "onnxprune.api",
-) | {"Model": "onnxprune.model", "Result": "onnxprune.result"}
+)
+_HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
+_HOMES |= {"MaskFile": "onnxprune.maskfile", "Model": "onnxprune.model", "Result": "onnxprune.result"}
 
 __all__ = [
-    "Model", "OnnxPruneError", "Result", "compat", "compress", "decode", "encode", "inspect", "load", "pack", "passes",
-    "prune", "save", "session", "strip", "transform", "unpack", "verify",
+    "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat", "compress", "decode",
+    "encode", "export_masks", "inspect", "load", "pack", "passes", "prune", "read_masks", "save", "session",
+    "strip", "transform", "unpack", "update", "verify",
 ]  # fmt: skip
 
 

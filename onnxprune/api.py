@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry
 from onnxprune import data as data_files
-from onnxprune import packed, pipeline, registry
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
 from onnxprune.deviation import METRICS, compare, missed
@@ -25,7 +25,7 @@ from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, 
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
-from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, removals, versions, weight_facts
+from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, latency, open_session, run
 from onnxprune.scopes import custom_domains
 from onnxprune.synthesis import CannotSynthesise, synthesise
@@ -189,6 +189,8 @@ def transform(
     metric: str = "agreement",
     verify: bool = True,
     in_place: bool = False,
+    masks: PathLike | None = None,
+    names_from: PathLike | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Load, run the passes, verify against the original, write atomically.
@@ -203,6 +205,8 @@ def transform(
         metric: agreement, sqnr or cosine; see `deviation.missed`.
         verify: whether to run original and result in ONNX Runtime.
         in_place: allow `out` to be `model`.
+        masks: a file for the masks of what the magnitude pass pruned, in the shapes of the source.
+        names_from: the checkpoint that the model was exported from, whose names and orientation the masks get.
         progress: called with (pass, weights done, weights in all).
 
     Raises:
@@ -218,20 +222,26 @@ def transform(
     if target.exists() and any(target.samefile(file) for file in opened.companions()):
         raise OutputError(f"{target} holds the external data of {source}: choose another output")
     input_facts = file_facts(source, opened.companions())
-    changes = pipeline.run(opened, chain, progress)
+    recorder = _recorder(opened, chain, masks, names_from, (source, target))
+    changes = pipeline.run(opened, chain, progress, recorder or pipeline.unobserved)
+    notes = [note for change in changes for note in change.notes]
     with replacing(target) as place:
         if any(change.modified for change in changes):
             opened.write(place)
         else:
             _copy(opened, source, place)
         written = [p for p in sorted(place.parent.iterdir()) if p != place]
-        removed = removals(changes)
+        removed = pipeline.removals(changes)
         deviation, cost = Deviation("none"), None
         if verify:
             deviation, cost = _verified(source, place, data, samples, tolerance, metric, costs=bool(removed))
         output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
         # Reads every weight, before the file is in place: what is damaged is not written.
         weights, parameters = weight_facts(before, opened, changes)
+        if recorder is not None and masks is not None:
+            file, said = masking.to_file(recorder.taken, source, recorder.matches, removed)
+            maskfile.write(Path(masks), file)
+            notes += said
     return Result(
         input=input_facts,
         output=output_facts,
@@ -244,9 +254,22 @@ def transform(
         integers=sum(group.fused for group in planted_in(opened)),
         deviation=deviation,
         passes=[str(step) for step in chain],
-        notes=[note for change in changes for note in change.notes],
+        notes=notes,
         versions=versions(),
     )
+
+
+def _recorder(
+    model: Model, chain: Sequence[Pass], masks: PathLike | None, names_from: PathLike | None, models: Sequence[Path]
+) -> masking.Recorder | None:
+    """What takes the masks while the passes run, if they are asked for."""
+    if masks is None:
+        if names_from is not None:
+            raise OptionError("names_from names what is in a mask file: give masks too")
+        return None
+    if Path(masks).resolve() in {path.resolve() for path in models}:
+        raise OutputError(f"{masks} is a model: choose another file for the masks")
+    return masking.Recorder(model, chain, None if names_from is None else checkpoints.read(Path(names_from)))
 
 
 def pack(model: PathLike, out: PathLike) -> packed.Sizes:

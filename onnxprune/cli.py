@@ -90,6 +90,12 @@ _channels = _stack(
 )
 
 
+_names_from = click.option(
+    "--names-from", type=_FILE, help="The checkpoint of the model: .safetensors, .npz or .pt, matched by value."
+)
+_masks = _stack(click.option("--masks", type=_FILE, help="Write masks of what the rule prunes here."), _names_from)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="onnxprune")
 def cli() -> None:
@@ -105,6 +111,7 @@ def cli() -> None:
 @_rules
 @_values("auto")
 @_encoding
+@_masks
 @_channels
 @click.option("--no-strip", is_flag=True, help="Leave dead neurons in: no shape changes.")
 @_checks
@@ -119,6 +126,7 @@ def compress(model: Path, out: Path | None, set_: tuple[str, ...], no_strip: boo
 @_model
 @_out
 @_rules
+@_masks
 @_checks
 def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None:
     """Zero the smallest weights; the file stays dense."""
@@ -254,6 +262,83 @@ def unpack(model: Path, out: Path) -> None:
 def _show_sizes(sizes: Sizes, out: Path) -> None:
     small, large = sorted((sizes.before, sizes.after))
     click.echo(f"{out}: {sizes.before:,} -> {sizes.after:,} bytes, ratio {large / small:.2f}")
+
+
+@cli.group()
+def masks() -> None:
+    """Take masks out as files that any framework reads, lay them over models, check and show them."""
+
+
+@masks.command()
+@click.argument("pruned", type=_FILE)
+@_out
+@_names_from
+@click.option("--original", type=_FILE, help="The model before it was pruned: its values are easier to match.")
+def export(pruned: Path, out: Path, names_from: Path | None, original: Path | None) -> None:
+    """Write the zeros of a pruned model as a mask file."""
+    from onnxprune import report, retrain
+
+    file, notes = retrain.export_masks(pruned, out, names_from=names_from, original=original)
+    report.show_masks(_console(), file)
+    for note in notes:
+        _warn(note)
+
+
+@masks.command()
+@_model
+@click.argument("file", metavar="MASKS", type=_FILE)
+@_out
+@_names_from
+@_checks
+def apply(model: Path, file: Path, out: Path, **options: Any) -> None:
+    """Zero in a model what a mask file prunes."""
+    from onnxprune import retrain
+
+    _transform(options, lambda rest: retrain.apply_masks(model, file, out, **rest))
+
+
+@masks.command()
+@_model
+@click.argument("file", metavar="MASKS", type=_FILE)
+@_names_from
+def check(model: Path, file: Path, names_from: Path | None) -> None:
+    """See that what a mask file prunes is zero in a model; exit 3 where it is not."""
+    from onnxprune import retrain
+
+    masked = retrain.check_masks(model, file, names_from=names_from)
+    click.echo(f"{sum(masked.values()):,} masked entries of {len(masked)} weights are zero")
+
+
+@masks.command()
+@click.argument("file", metavar="MASKS", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def show(file: Path, as_json: bool) -> None:
+    """Show what a mask file holds."""
+    from onnxprune import report, retrain
+
+    held = retrain.read_masks(file)
+    if as_json:
+        click.echo(report.to_json(held.facts()), nl=False)
+    else:
+        report.show_masks(_console(), held)
+
+
+@cli.command()
+@_model
+@click.option("--from", "source", type=_FILE, required=True, help="The retrained checkpoint, or a re-exported .onnx.")
+@_out
+@click.option("--masks", type=_FILE, help="What it prunes is zero afterwards; with names it says what is what.")
+@_names_from
+@_checks
+def update(model: Path, source: Path, out: Path, **options: Any) -> None:
+    """Put retrained weights into a model; folded batch norms are computed anew.
+
+    Which parameter is which weight is in the mask file, or is found by value in the checkpoint that the model was
+    exported from (--names-from): the retrained values are others.
+    """
+    from onnxprune import retrain
+
+    _transform(options, lambda rest: retrain.update(model, source, out, **rest))
 
 
 @cli.command()

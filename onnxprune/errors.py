@@ -7,6 +7,8 @@ OnnxPruneError            exit code 1: the input or the request is bad
 ├── DataError             --data does not fit the model's inputs
 ├── OutputError           the output cannot be written
 ├── PackedError           a packed model is damaged, of a newer version, or a model cannot be packed
+├── MaskError             a mask file is damaged, of a newer version, or does not fit the model
+├── CheckpointError       a checkpoint cannot be read, lacks a tensor, or holds one that does not fit
 ├── PassError             a pass is unknown, clashes with another provider's, or failed
 ├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
 └── ToleranceMissed       exit code 3: a check ran, and the result missed it
@@ -44,6 +46,14 @@ class OutputError(OnnxPruneError):
 
 class PackedError(OnnxPruneError):
     """A packed model is damaged or of a newer version, or a model cannot be packed."""
+
+
+class MaskError(OnnxPruneError):
+    """A mask file is damaged or of a newer version, or does not fit the model."""
+
+
+class CheckpointError(OnnxPruneError):
+    """A checkpoint cannot be read, lacks a tensor, or holds one that does not fit."""
 
 
 class PassError(OnnxPruneError):

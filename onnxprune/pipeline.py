@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
+from onnxprune.dtypes import Array
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
 from onnxprune.model import Model
 
@@ -46,6 +49,18 @@ class Change:
     notes: list[str] = field(default_factory=list)
     removed: list[Removed] = field(default_factory=list)
     modified: bool = False
+
+
+def removals(changes: Sequence[Change]) -> list[Removed]:
+    """What was cut out of each axis of each weight by all passes, counted in the original axis."""
+    left: dict[tuple[str, int], tuple[int, Array]] = {}
+    for cut in (cut for change in changes for cut in change.removed):
+        size, kept = left.get((cut.name, cut.axis), (cut.before, np.arange(cut.before)))
+        left[cut.name, cut.axis] = size, np.delete(kept, cut.indices)
+    return [
+        Removed(name, axis, size, len(kept), np.setdiff1d(np.arange(size), kept).tolist())
+        for (name, axis), (size, kept) in left.items()
+    ]
 
 
 def silent(name: str, done: int, total: int) -> None:
@@ -128,8 +143,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def run(model: Model, passes: Sequence[Pass], progress: Progress = silent) -> list[Change]:
-    """Run the passes in order; what changed the model is written into its metadata.
+def unobserved(step: Pass, change: Change) -> None:
+    """A pass ran, and nobody asked."""
+
+
+def run(
+    model: Model, passes: Sequence[Pass], progress: Progress = silent, ran: Callable[[Pass, Change], None] = unobserved
+) -> list[Change]:
+    """Run the passes in order; what changed the model is written into its metadata. `ran` is called after each.
 
     Raises:
         OnnxPruneError: from a pass, with the passes that had already run.
@@ -138,6 +159,7 @@ def run(model: Model, passes: Sequence[Pass], progress: Progress = silent) -> li
     for number, item in enumerate(passes):
         try:
             changes.append(item.run(model, progress))
+            ran(item, changes[-1])
         except OnnxPruneError as error:
             if number:
                 error.add_note(f"already run: {' '.join(str(p) for p in passes[:number])}")

@@ -16,6 +16,7 @@ from rich.text import Text
 from onnxprune.compatibility import Compatibility
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
+from onnxprune.maskfile import MaskFile
 from onnxprune.result import Cost, Deviation, Result, WeightFacts
 
 _ROWS = 40  # weights shown on a terminal; --json has all of them
@@ -87,6 +88,10 @@ _INSPECTION = [
 _COMPATIBILITY = [
     _Column("form", right=False), _Column("weights"), _Column("opset", 1), _Column("onnxruntime loads"),
     _Column("fast from"), _Column("OpenVINO", right=False),
+]  # fmt: skip
+_MASKS = [
+    _Column("parameter", right=False), _Column("shape"), _Column("asked", 2), _Column("reached"), _Column("below", 1),
+    _Column("ONNX weight", 4, right=False), _Column("transform", 3, right=False),
 ]  # fmt: skip
 _NEWER = "newer than 1.32"
 
@@ -244,6 +249,29 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
         _line(console, f"{note}.", "yellow")
     _line(console, "Leave the session's graph optimisation on: without it every inference decodes.")
     _line(console, "For other runtimes write dense weights: onnxprune decode MODEL -o OUT", "dim")
+
+
+def show_masks(console: Console, masks: MaskFile) -> None:
+    """Every mask, the weights that it is of, and what was matched besides."""
+    facts = masks.facts()["parameters"]
+    rows = []
+    for name, parameter in masks.parameters.items():
+        if parameter.pruning is not None:
+            asked, threshold = parameter.pruning.requested, parameter.pruning.threshold
+            rows.append([
+                " = ".join((name, *parameter.aliases)),
+                "x".join(map(str, parameter.shape)),
+                "" if asked is None else f"{100 * asked:.1f} %",
+                f"{100 * facts[name]['mask']['reached']:.1f} %",
+                "" if threshold is None else f"{threshold:.3g}",
+                ", ".join(dict.fromkeys(link.weight for link in parameter.links)),
+                ", ".join(dict.fromkeys(link.transform for link in parameter.links)),
+            ])  # fmt: skip
+    _print_table(console, _MASKS, rows)
+    kept, total = sum(int(m.sum()) for m in masks.masks.values()), sum(m.size for m in masks.masks.values())
+    others = len(masks.parameters) - len(rows)
+    _line(console, f"{len(rows)} masks keep {kept:,} of {total:,} entries; {others} more parameters are named")
+    _line(console, f"pruned from a model with SHA-256 {masks.model}", "dim")
 
 
 def to_json(facts: Any) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.dtypes import Array
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Removed
@@ -155,18 +154,6 @@ def weight_facts(
 def _removed(fact: WeightFacts) -> WeightFacts:
     """A weight that nothing needs any more."""
     return dataclasses.replace(fact, shape=[0] * len(fact.shape), total=0, zeros=0, encoding="removed", bytes_after=0)
-
-
-def removals(changes: Sequence[Change]) -> list[Removed]:
-    """What was cut out of each axis of each weight by all passes, counted in the original axis."""
-    left: dict[tuple[str, int], tuple[int, Array]] = {}
-    for cut in (cut for change in changes for cut in change.removed):
-        size, kept = left.get((cut.name, cut.axis), (cut.before, np.arange(cut.before)))
-        left[cut.name, cut.axis] = size, np.delete(kept, cut.indices)
-    return [
-        Removed(name, axis, size, len(kept), np.setdiff1d(np.arange(size), kept).tolist())
-        for (name, axis), (size, kept) in left.items()
-    ]
 
 
 def file_facts(path: Path, companions: Iterable[Path]) -> FileFacts:

@@ -488,3 +488,48 @@ def test_inspect_json_has_no_nan(call, tmp_path):
     code, out, _ = call("inspect", put(tmp_path / "nan.onnx", proto), "--json")
     assert code == 0
     assert json.loads(out, parse_constant=pytest.fail)
+
+
+# masks and checkpoints --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def masks(tmp_path, model) -> Path:
+    api.prune(model, tmp_path / "p.onnx", sparsity=0.8, masks=tmp_path / "k.safetensors", verify=False)
+    return tmp_path / "k.safetensors"
+
+
+@pytest.mark.parametrize("kind", bad_files())
+def test_not_a_mask_file(refused, tmp_path, model, masks, kind):
+    bad, out = tmp_path / "bad.safetensors", ["-o", tmp_path / "o.onnx"]
+    bad.write_bytes(bad_files()[kind])
+    for args in (
+        ["masks", "show", bad],
+        ["masks", "check", model, bad],
+        ["masks", "apply", model, bad, *out],
+        ["masks", "export", tmp_path / "p.onnx", "--names-from", bad, *out],
+        ["update", model, "--from", bad, "--masks", bad, *out],
+        ["update", model, "--from", bad, "--names-from", bad, *out],
+    ):
+        assert "bad.safetensors" in refused(1, *args)
+
+
+def test_masks_that_do_not_fit(refused, tmp_path, model, masks):
+    other = put(tmp_path / "other.onnx", mlp(sizes=(32, 48, 8)))
+    line = refused(1, "masks", "apply", other, masks, "-o", tmp_path / "o.onnx")
+    assert "other.onnx" in line
+    assert "'fc0.weight' is [48, 32], not [64, 32]" in line
+    assert "'fc0.weight' 1,638 of 1,638" in refused(3, "masks", "check", model, masks)
+    assert "gone" in refused(1, "masks", "show", tmp_path / "gone")
+    assert "gone" in refused(1, "masks", "export", tmp_path / "p.onnx", "-o", tmp_path / "gone" / "k.npz")
+    assert "is no checkpoint" in refused(1, "update", model, "--from", model.parent / "w.h5", "-o", tmp_path / "o.onnx",
+                                         "--masks", masks)  # fmt: skip
+
+
+def test_a_prune_that_cannot_write_its_masks_writes_nothing(refused, tmp_path, model):
+    out = ["-o", tmp_path / "o.onnx"]
+    assert "k.npz" in refused(1, "prune", model, *out, "--sparsity", "0.5", "--masks", tmp_path / "gone" / "k.npz")
+    assert "give sparsity" in refused(1, "compress", model, *out, "--masks", tmp_path / "k.npz")
+    assert "give masks" in refused(1, "prune", model, *out, "--sparsity", "0.5", "--names-from", tmp_path / "c.npz")
+    assert "c.npz" in refused(1, "prune", model, *out, "--sparsity", "0.5", "--masks", tmp_path / "k.npz",
+                              "--names-from", tmp_path / "c.npz")  # fmt: skip

@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.numpy import save_file
 
 import onnxprune
 from onnxprune import pipeline
+from onnxprune.discovery import find
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -52,6 +54,19 @@ def test_the_commands_of_the_start(folder):
         assert shell(line.split("  #")[0])
     assert Path("your.pruned.onnx").stat().st_size * 7 < Path("your.onnx").stat().st_size
     assert Path("dense.onnx").is_file()
+
+
+def test_retraining(folder):
+    """The commands with the three lines of the recipe as the training."""
+    model = onnxprune.load("models/lenet-300-100.onnx")
+    arrays = {w.name: w.array(model) for w in find(model)}
+    save_file({f"net.{name}": array.copy() for name, array in arrays.items()}, "trained.safetensors")
+    for line in block(README, "sh", "onnxprune update").splitlines():
+        if line.startswith("python train.py"):
+            exec(compile(block(README, "python", "load_file"), "README.md", "exec"), {})
+        else:
+            assert shell(line)
+    assert Path("small.onnx").stat().st_size * 15 < Path("models/lenet-300-100.onnx").stat().st_size
 
 
 def test_the_python_example(folder, capsys):

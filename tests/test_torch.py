@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,8 @@ import pytest
 import onnxprune
 
 torch = pytest.importorskip("torch", reason="the torch tests need the train extra")
+from tests.networks import Recurrent, export  # noqa: E402
+
 pytestmark = pytest.mark.torch
 
 SHARE = 0.6
@@ -19,16 +20,6 @@ SHARE = 0.6
 
 def networks() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
     nn = torch.nn
-
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn = nn.LSTM(24, 32, batch_first=True)
-            self.head = nn.Linear(32, 20)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.rnn(x)[0])
-
     convolutional = nn.Sequential(
         nn.Conv2d(3, 16, 3),
         nn.BatchNorm2d(16),
@@ -59,9 +50,7 @@ def test_pruning_the_export_is_pruning_the_network(name: str, dynamo: bool, tmp_
     net.eval()
     x = torch.randn(shape)
     source, target = tmp_path / "net.onnx", tmp_path / "small.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporters warn about themselves
-        torch.onnx.export(net, (x,), str(source), input_names=["x"], dynamo=dynamo)
+    export(net, x, source, dynamo)
     result = onnxprune.compress(source, target, sparsity=SHARE, values="exact")
     pruned = [w for w in result.weights if w.requested is not None]
     assert len(pruned) == sum(p.dim() > 1 and p.numel() >= 256 for p in net.parameters())

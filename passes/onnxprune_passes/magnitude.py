@@ -122,10 +122,11 @@ class Magnitude(Pass):
             progress(self.name, done, len(shares))
             array = weight.array(model)
             if cut is not None:
+                threshold: float | None = cut.threshold
                 pruned, ties = _cut_array(weight, array, masks.Cut(cut.threshold, ties))
             else:
-                pruned = self._prune(weight, array, share, len(shares))
-            record = {"requested": share, "zeros": weight.zeros(pruned), "total": weight.size}
+                pruned, threshold = self._prune(weight, array, share, len(shares))
+            record = {"requested": share, "zeros": weight.zeros(pruned), "total": weight.size, "threshold": threshold}
             change.weights[weight.name] = record
             if pruned is not array and _differ(pruned, array):
                 weight.set_array(model, pruned)
@@ -174,10 +175,10 @@ class Magnitude(Pass):
                 yield chunk.astype(np.float64) if wide else chunk
             model.payloads.forget_pages()
 
-    def _prune(self, weight: Weight, array: Array, share: float | None, weights: int) -> Array:
-        """The pruned values of one weight among so many."""
+    def _prune(self, weight: Weight, array: Array, share: float | None, weights: int) -> tuple[Array, float | None]:
+        """The pruned values of one weight among so many, and the threshold where all its entries share one."""
         if self._n_of_m is not None or self._block is not None or self.scope == "channel":
-            return _zeroed(weight, array, self._structured(weight, array, share))
+            return _zeroed(weight, array, self._structured(weight, array, share)), None
         if share is not None:
             cut = masks.smallest(lambda: weight.magnitude_chunks(array), round(share * weight.size), weight.size)
         elif self.loss is not None:
@@ -187,7 +188,7 @@ class Magnitude(Pass):
             cut = masks.Cut(self.quality * _std(weight, array), 0)
         else:
             cut = masks.Cut(self.threshold or 0.0, 0)
-        return _cut_array(weight, array, cut)[0]
+        return _cut_array(weight, array, cut)[0], cut.threshold
 
     def _structured(self, weight: Weight, array: Array, share: float | None) -> Array:
         """The mask of a pattern or of the channel scope, in the weight's own shape."""

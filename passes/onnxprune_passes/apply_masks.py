@@ -1,0 +1,45 @@
+"""apply_masks: zero what a mask file prunes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnxprune import checkpoints, maskfile, names
+from onnxprune.encodings.graft import loose_weights
+from onnxprune.errors import OptionError
+from onnxprune.masking import NO_NAMES, lay, settle
+from onnxprune.model import Model
+from onnxprune.pipeline import Change, Pass, Progress, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyMasks(Pass):
+    """Zero what a mask file prunes; quantised weights get their zero point.
+
+    Options:
+        masks: the mask file.
+        names_from: a checkpoint of this very model, for a model that shares neither names nor structure with the one
+            that was pruned: its weights are found by value.
+    """
+
+    name = "apply_masks"
+    masks: str = ""
+    names_from: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if not self.masks:
+            raise OptionError("masks must name a mask file")
+
+    def run(self, model: Model, progress: Progress = silent) -> Change:
+        """See `Pass.run`."""
+        change = Change()
+        file = maskfile.read(Path(self.masks))
+        matches = names.match(model, checkpoints.read(Path(self.names_from))) if self.names_from else NO_NAMES
+        laid = lay(file, model, str(model.path or "the model"), matches)
+        weights = [w for w in loose_weights(model) if w.name in laid]
+        for done, weight in enumerate(weights):
+            progress(self.name, done, len(weights))
+            settle(model, weight, weight.array(model), laid[weight.name], change)
+        return change

@@ -1,0 +1,89 @@
+"""update: retrained values from a checkpoint, or from a re-exported model, into the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune import checkpoints, maskfile, names, updating
+from onnxprune.dtypes import Array
+from onnxprune.encodings.graft import loose_weights
+from onnxprune.errors import OptionError
+from onnxprune.masking import lay, settle
+from onnxprune.model import Model
+from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.structure import weights_of
+from onnxprune_passes.decode import Decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update(Pass):
+    """Retrained weights, biases and norms into the graph, folded batch norms computed anew, masks laid over them.
+
+    Options:
+        source: the retrained checkpoint, or a re-exported model (.onnx).
+        masks: a mask file: what it prunes is zero afterwards, and its links say which parameter is which weight.
+        names_from: the checkpoint that the model was exported from, to find by value which parameter is which weight.
+    """
+
+    name = "update"
+    source: str = ""
+    masks: str = ""
+    names_from: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if not self.source:
+            raise OptionError("source must name a retrained checkpoint or model")
+        if not (self.masks or self.names_from or self._is_model):
+            raise OptionError(
+                "nothing says which parameter is which weight: give a mask file that was written with --names-from, "
+                "or --names-from with the checkpoint that the model was exported from"
+            )
+
+    @property
+    def _is_model(self) -> bool:
+        return Path(self.source).suffix == ".onnx"
+
+    def run(self, model: Model, progress: Progress = silent) -> Change:
+        """See `Pass.run`."""
+        change, where = Change(), str(model.path or "the model")
+        masks = maskfile.read(Path(self.masks)) if self.masks else None
+        laid = lay(masks, model, where) if masks is not None else {}
+        weights = {w.name: w for w in loose_weights(model)}
+        for done, (name, values) in enumerate(self._retrained(model, masks, change, where)):
+            progress(self.name, done, len(weights))
+            kept = laid.get(name)
+            alive = 0 if kept is None else int(np.count_nonzero(values[~kept]))
+            if alive:
+                change.notes.append(f"'{name}': {alive:,} masked entries were not zero in {self.source}; now they are")
+            settle(model, weights[name], values, kept, change)
+        for name, weight in weights.items():
+            if name not in change.weights:
+                reason = change.skipped.setdefault(name, "nothing says which parameter it is")
+                if weight.kind != "unused" and not weight.kind.endswith("operand"):  # a constant of the graph
+                    change.notes.append(f"'{name}' stays as it was: {reason}")
+                if name in laid:
+                    settle(model, weight, weight.array(model), laid[name], change)
+        return change
+
+    def _retrained(
+        self, model: Model, masks: maskfile.MaskFile | None, change: Change, where: str
+    ) -> Iterator[tuple[str, Array]]:
+        """(weight, its new values); what stays as it is goes into `skipped`."""
+        source = Path(self.source)
+        if self._is_model:
+            other = Model.load(source)
+            Decode().run(other)
+            return updating.from_model(model, other, self.source)
+        if self.names_from:
+            matches = names.match(model, checkpoints.read(Path(self.names_from)))
+            change.skipped.update(matches.unmatched)
+            parameters, listed = matches.parameters, weights_of(model)
+        else:
+            assert masks is not None
+            parameters, listed = dict(masks.parameters), masks.weights
+        return updating.from_checkpoint(model, parameters, listed, checkpoints.read(source), self.source, where)

@@ -147,11 +147,13 @@ class Liveness:
         varies = reads.any(axis=2)
         if bias is None or varies.all():
             return None
-        sums = self._sums(mix)
-        groups, outputs, inputs = sums.shape
+        groups, outputs, inputs = reads.shape
         values = np.zeros(groups * inputs) if carried is None else np.nan_to_num(carried)
-        total = mix.scale * (sums @ values.reshape(groups, inputs, 1))[..., 0] + bias.reshape(groups, outputs)
-        return np.where(varies, np.nan, total).reshape(-1)
+        rows = np.flatnonzero(~varies.all(axis=0))
+        sums = _summed(mix.view(self.coupling.array(mix.weight))[:, rows])
+        total = np.full((groups, outputs), np.nan)
+        total[:, rows] = mix.scale * (sums @ values.reshape(groups, inputs, 1))[..., 0]
+        return np.where(varies, np.nan, total + bias.reshape(groups, outputs)).reshape(-1)
 
     def carried(self, mix: Mix, found: dict[Slot, Array] | None = None) -> Array | None:
         """The constants that a layer reads and need not read: its bias can hold what they add; NaN for others."""
@@ -206,23 +208,22 @@ class Liveness:
         """[groups, outputs, inputs]: whether the weight is anything but zero."""
         key = id(mix)
         if key not in self._matrices:
-            self._matrices[key] = (mix.view(self.coupling.array(mix.weight)) != 0).any(axis=-1)
+            weight = mix.view(self.coupling.array(mix.weight))
+            filled = weight[..., 0] != 0 if weight.shape[-1] == 1 else (weight != 0).any(axis=-1)
+            self._matrices[key] = filled
             self.coupling.model.payloads.forget_pages()
         return self._matrices[key]
 
-    def _sums(self, mix: Mix) -> Array:
-        """[groups, outputs, inputs]: the weight summed over a window, in float64."""
-        return mix.view(self.coupling.array(mix.weight)).sum(axis=-1, dtype=np.float64)
-
     def folded(self, mix: Mix, dead: Array) -> Array:
         """What the bias of each output takes over from dead inputs, before `scale`."""
-        sums = self._sums(mix)
-        groups, outputs, inputs = sums.shape
         values = self.carried(mix)
         if values is None or mix.reader is None:
-            return np.zeros(groups * outputs)
+            return np.zeros(mix.target.ids.size)
         gone = np.where(dead[self.coupling.groups(mix.reader)], np.nan_to_num(values), 0.0)
-        return (sums @ gone.reshape(groups, inputs, 1))[..., 0].reshape(-1)
+        weight = mix.view(self.coupling.array(mix.weight))
+        gone = gone.reshape(len(weight), -1, 1)
+        columns = np.flatnonzero(gone.any(axis=(0, 2)))
+        return (_summed(weight[:, :, columns]) @ gone[:, columns])[..., 0].reshape(-1)
 
     # what is dead ----------------------------------------------------------------------------------------------
 
@@ -269,3 +270,8 @@ class Liveness:
                 read = (matrix & heard).any(axis=1).reshape(-1)
                 carried = self.carried(mix)
                 live[reader[read if carried is None else read & np.isnan(carried)]] = True
+
+
+def _summed(weight: Array) -> Array:
+    """[groups, outputs, inputs, rest] without the rest, in float64."""
+    return weight.sum(axis=-1, dtype=np.float64)

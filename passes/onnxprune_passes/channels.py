@@ -12,7 +12,8 @@ from onnxprune.dtypes import Array
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.surgery import Surgery, sweep
+from onnxprune.surgery import Surgery
+from onnxprune.sweep import sweep
 
 SCORES = ("l1", "l2", "batchnorm")
 SCOPES = ("layer", "global")

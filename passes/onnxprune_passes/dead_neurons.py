@@ -8,7 +8,8 @@ from onnxprune.coupling import couplings
 from onnxprune.liveness import Liveness
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.surgery import Surgery, sweep
+from onnxprune.surgery import Surgery
+from onnxprune.sweep import sweep
 from onnxprune.unread import unread
 
 
@@ -29,22 +30,24 @@ class DeadNeurons(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        for coupling in couplings(model):
-            liveness = Liveness(coupling)
+        found = [Liveness(coupling) for coupling in couplings(model)]
+        for liveness in found:
             if liveness.dead.any():
-                surgery = Surgery(coupling)
+                surgery = Surgery(liveness.coupling)
                 surgery.perform(liveness.dead, liveness.folded)
                 change.removed += surgery.removed
             for node, count in liveness.hampered().items():
                 change.notes.append(
                     f"{count} constant channels stay in front of '{node}': its padding meets zeros in their place"
                 )
-            for label, count in coupling.unknown.items():
+            for label, count in liveness.coupling.unknown.items():
                 change.notes.append(f"no rule for {label} ({count} nodes): the channels around it stay")
-        for coupling in couplings(model):
-            surgery = Surgery(coupling)
-            for found in unread(Liveness(coupling), encoded=self.encoded):
-                surgery.gather(found)
+        if change.removed:
+            found = [Liveness(coupling) for coupling in couplings(model)]
+        for liveness in found:
+            surgery = Surgery(liveness.coupling)
+            for layer in unread(liveness, encoded=self.encoded):
+                surgery.gather(layer)
             change.removed += surgery.removed
         change.modified = bool(change.removed)
         if change.modified:

@@ -58,6 +58,7 @@ def compress(
     scope: str = "layer",
     pattern: str = "",
     set: Sequence[str] = (),
+    include: Sequence[str] = (),
     skip: Sequence[str] = (),
     values: str | Sequence[str] = "auto",
     loss: float | None = None,
@@ -88,7 +89,7 @@ def compress(
     def attempt(budget: float) -> Result:
         magnitude = make_pass(  # made even where the loss does it all: it checks the options
             "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
-            set=tuple(set), skip=tuple(skip), loss=None if ruled else budget,
+            set=tuple(set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
         )  # fmt: skip
         encode_pass = make_pass(
             "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,

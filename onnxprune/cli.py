@@ -82,6 +82,7 @@ _rules = _stack(
     click.option("--scope", default="layer", show_default=True, help="What the share is of: layer, global, channel."),
     click.option("--pattern", default="", help="2:4 keeps 2 of every 4 inputs; 1x4 prunes blocks of 4 inputs."),
     click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="Sparsity for weights by glob; repeatable."),
+    click.option("--include", multiple=True, metavar="PATTERN", help="Prune also what is left alone, such as biases."),
     click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable."),
 )
 _channels = _stack(

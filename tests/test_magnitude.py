@@ -144,7 +144,17 @@ def test_set_and_skip():
     assert zeros(opened)["fc1.weight"] == 512
 
 
-@pytest.mark.parametrize("options", [{"set": ("nothing*=0.5",)}, {"skip": ("nothing",)}])
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_include_prunes_biases_with_the_others(scope):
+    opened = prune(left_alone(), sparsity=0.5, scope=scope, include=("b*",))
+    found = zeros(opened)
+    assert found["bias"] == 150 if scope == "layer" else 0 < found["bias"] < 300
+    assert found["bias"] + found["w"] == (300 + 300 * 300) // 2
+    assert found["shift"] == found["table"] == 0
+    assert zeros(prune(left_alone(), sparsity=0.5, include=("b*",), skip=("bias",)))["bias"] == 0
+
+
+@pytest.mark.parametrize("options", [{"set": ("nothing*=0.5",)}, {"skip": ("nothing",)}, {"include": ("nothing",)}])
 def test_a_pattern_that_matches_nothing_is_an_error(options):
     with pytest.raises(WeightError, match="no weight matches 'nothing"):
         prune(MLP, sparsity=0.5, **options)

@@ -1,4 +1,4 @@
-"""Train the two LeNets of Han et al. 2015 on MNIST with torch and export them to ONNX.
+"""Train the two LeNets of Han et al. 2015 on MNIST, or on Fashion-MNIST, with torch and export them to ONNX.
 
 python tools/train_lenet.py lenet-300-100 -o models/lenet-300-100.onnx
 
@@ -16,8 +16,6 @@ from pathlib import Path
 import mnist
 import torch
 from torch import nn
-
-HELD_OUT = 5_000
 
 
 def lenet_300_100() -> nn.Module:
@@ -52,11 +50,11 @@ def error_rate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     return 100 * wrong / len(labels)
 
 
-def train(net: nn.Module, epochs: int, rate: float) -> float:
+def train(net: nn.Module, data: str, epochs: int, rate: float) -> float:
     """SGD with momentum, L2 and a cosine rate; leaves the epoch that the held-out images like best."""
-    images, labels = (torch.from_numpy(a) for a in mnist.load("train"))
-    fit, held = slice(None, -HELD_OUT), slice(-HELD_OUT, None)
-    count = len(labels) - HELD_OUT
+    images, labels = (torch.from_numpy(a) for a in mnist.load("train", data))
+    fit, held = slice(None, -mnist.HELD_OUT), slice(-mnist.HELD_OUT, None)
+    count = len(labels) - mnist.HELD_OUT
     optimizer = torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
     best, kept = math.inf, net.state_dict()
     for epoch in range(epochs):
@@ -80,6 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("net", choices=NETS)
     parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--data", choices=mnist.SETS, default="mnist")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
@@ -87,8 +86,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     net = NETS[options.net]()
-    held = train(net, options.epochs, options.rate)
-    test = error_rate(net, *(torch.from_numpy(a) for a in mnist.load("t10k")))
+    held = train(net, options.data, options.epochs, options.rate)
+    test = error_rate(net, *(torch.from_numpy(a) for a in mnist.load("t10k", options.data)))
     print(f"{options.net}: held-out error {held:.2f} %, test error {test:.2f} %")
     torch.onnx.export(
         net.eval(),

@@ -38,6 +38,8 @@ class Magnitude(Pass):
             of 1 output by 4 inputs.
         set: "PATTERN=SPARSITY", a glob on the weight's name; the last match counts. A name in full
             reaches a weight that is left alone by default.
+        include: globs of weights to prune with the others although they are left alone by default: biases count
+            as parameters, and under a global share few of them are worth their place.
         skip: globs of weights to leave alone.
     """
 
@@ -49,6 +51,7 @@ class Magnitude(Pass):
     scope: str = "layer"
     pattern: str = ""
     set: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -137,7 +140,7 @@ class Magnitude(Pass):
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
         """The weights to prune with their share, in the order of the model; the others into `skipped`."""
-        check_patterns(weights, (*(entry.rpartition("=")[0] for entry in self.set), *self.skip))
+        check_patterns(weights, (*(entry.rpartition("=")[0] for entry in self.set), *self.include, *self.skip))
         chosen = []
         for weight in weights:
             share, named = self.sparsity, False
@@ -158,7 +161,7 @@ class Magnitude(Pass):
             return weight.fixed
         if any(matches(weight.name, pattern) for pattern in self.skip):
             return "skipped on request"
-        if weight.reason and not named:
+        if weight.reason and not named and not any(matches(weight.name, pattern) for pattern in self.include):
             return weight.reason
         ruled = (share, self.quality, self.threshold, self.loss, self._n_of_m)
         if all(rule is None for rule in ruled):

@@ -1,0 +1,1 @@
+"""Masks kept while a framework trains: `torch`, `jax` and `keras`, each imported by the user who has it."""

@@ -414,3 +414,26 @@ def test_a_model_without_dead_neurons():
     for proto in (conv_net(), mlp()):
         assert feeds_of(proto)
         untouched(proto)
+
+
+@pytest.mark.parametrize("kind", ["Add", "Sub"])
+@pytest.mark.parametrize("last", [False, True])
+def test_a_branch_that_adds_nothing_goes_with_the_sum(kind, last):
+    """h + conv(relu(conv(h))) whose last convolution is zero; not where the sum itself is an output."""
+    weights = {"a": normal(8, 3, 1, 1), "b": normal(8, 8, 3, 3, seed=1), "c": np.zeros((8, 8, 3, 3), np.float32)}
+    nodes = [
+        node("Conv", ["x", "a"], ["h"]),
+        node("Conv", ["h", "b"], ["i"], pads=[1, 1, 1, 1]),
+        node("Relu", ["i"], ["j"]),
+        node("Conv", ["j", "c"], ["k"], pads=[1, 1, 1, 1]),
+        node(kind, ["h", "k"], ["y" if last else "s"]),
+        *([] if last else [node("Relu", ["s"], ["y"])]),
+    ]
+    proto = model(nodes, [info("x", ["N", 3, 4, 4])], [info("y", ["N", 8, 4, 4])], weights)
+    after, change = checks.stripped(proto, DeadNeurons())
+    assert {"b", "c"}.isdisjoint(checks.shapes(after)) != last
+    assert any("adds nothing" in n or "added nothing" in n for n in change.notes) != last
+    checks.assert_equal_outputs(proto, after)
+    again, second = checks.stripped(after, DeadNeurons())
+    assert not second.modified
+    assert again.SerializeToString() == after.SerializeToString()

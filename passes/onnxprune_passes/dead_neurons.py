@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune.bypass import bypass
 from onnxprune.coupling import couplings
 from onnxprune.liveness import Liveness
 from onnxprune.model import Model
@@ -17,8 +18,9 @@ from onnxprune.unread import unread
 class DeadNeurons(Pass):
     """Remove channels that nothing reads, and those that are the same for every input.
 
-    The latter go into the bias of what reads them. Where a matrix leaves features unread that have to stay, a Gather
-    goes in front of a smaller matrix if that saves time and bytes. Outputs stay what they were, up to rounding.
+    The latter go into the bias of what reads them. A branch that adds nothing to a sum goes with the sum. Where a
+    matrix leaves features unread that have to stay, a Gather goes in front of a smaller matrix if that saves time and
+    bytes. Outputs stay what they were, up to rounding.
 
     Options:
         encoded: whether encodings follow that store zeros in next to no bytes.
@@ -31,6 +33,11 @@ class DeadNeurons(Pass):
         """See `Pass.run`."""
         change = Change()
         found = [Liveness(coupling) for coupling in couplings(model)]
+        silent = sum(map(bypass, found))
+        if silent:
+            change.notes.append(f"{silent} sums to which a branch added nothing are gone, with those branches")
+            sweep(model)
+            found = [Liveness(coupling) for coupling in couplings(model)]
         for liveness in found:
             if liveness.dead.any():
                 surgery = Surgery(liveness.coupling)
@@ -49,7 +56,7 @@ class DeadNeurons(Pass):
             for layer in unread(liveness, encoded=self.encoded):
                 surgery.gather(layer)
             change.removed += surgery.removed
-        change.modified = bool(change.removed)
+        change.modified = bool(change.removed or silent)
         if change.modified:
             sweep(model)
         return change

@@ -140,8 +140,9 @@ def _walk(wiring: Wiring, node: NodeProto, rule: Rule | None) -> None:
 
 
 def _count(wiring: Wiring, node: NodeProto, why: str = "") -> None:
-    """Remember that a node pins slots, if it meets any."""
-    if any(wiring.slots.get(name) for name in node.input):
+    """Remember that a node pins slots, if it meets any: those of values, or of matrices and kernels."""
+    matrices = (wiring.constant(name) for name in node.input if name)
+    if any(wiring.slots.get(n) for n in node.input) or any(t is not None and len(t.dims) > 1 for t in matrices):
         label = f"{domain(node)}::{node.op_type}{why}".removeprefix("::")
         wiring.unknown[label] = wiring.unknown.get(label, 0) + 1
 

@@ -66,6 +66,8 @@ class Channels(Pass):
             for label, count in coupling.unknown.items():
                 change.notes.append(f"no rule for {label} ({count} nodes): the channels around it stay")
         change.modified = bool(change.removed)
+        if self.sparsity and not change.modified:
+            change.notes.append("no channel can go: all touch an input, an output or an operator without a rule")
         if change.modified:
             sweep(model)
         return change

@@ -101,7 +101,7 @@ def compress(
         if ruled or form != "auto" or pattern:
             steps.append(magnitude)
         if strip:
-            steps.append(make_pass("dead_neurons", encoded=True))
+            steps.append(make_pass("dead_neurons", encoded=True, multiple=multiple))
         return transform(model, target, [*steps, encode_pass], tolerance=tolerance, **checks)
 
     if loss is None:
@@ -165,7 +165,7 @@ def strip(
     steps = [make_pass("decode")]
     if channels is not None:
         steps.append(make_pass("channels", sparsity=channels, score=score, scope=scope, multiple=multiple))
-    return transform(model, out, [*steps, make_pass("dead_neurons")], **checks)
+    return transform(model, out, [*steps, make_pass("dead_neurons", multiple=multiple)], **checks)
 
 
 def make_pass(name: str, **options: Any) -> Pass:

@@ -87,7 +87,9 @@ _rules = _stack(
 )
 _channels = _stack(
     click.option("--channels", type=float, metavar="S", help="Remove this share of whole channels, the least first."),
-    click.option("--multiple", type=int, default=1, show_default=True, help="Round kept channels up to a multiple."),
+    click.option(
+        "--multiple", type=int, default=1, show_default=True, help="Round kept channels up to this, dead ones too."
+    ),
 )
 
 

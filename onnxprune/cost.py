@@ -43,6 +43,7 @@ def layers(path: Path, feeds: Feeds) -> list[Layer]:
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")  # packed weights have no shape any more
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "run")
         session = open_session(path, options=options)

@@ -23,9 +23,14 @@ from onnxprune.runtime import evaluate
 
 @dataclass
 class Liveness:
-    """Constants and dead groups of one graph; see the module."""
+    """Constants and dead groups of one graph; see the module.
+
+    Attributes:
+        multiple: so many dead places of a layer stay alive that what it keeps is a multiple of this, or all.
+    """
 
     coupling: Coupling
+    multiple: int = 1
     _matrices: dict[int, Array] = field(default_factory=dict, repr=False)
 
     # constants -------------------------------------------------------------------------------------------------
@@ -238,7 +243,17 @@ class Liveness:
             for slot in emptied:
                 live[coupling.groups(slot).reshape(-1)[0]] = True
             self._reach(mixes, live)
+        if self.multiple > 1:
+            for mix in mixes:
+                self._round_up(mix, live)
+                self._reach(mixes, live)
         return ~live
+
+    def _round_up(self, mix: Mix, live: Array) -> None:
+        """Let the first dead outputs of a layer live, until their number is a multiple."""
+        groups = self.coupling.groups(mix.target).reshape(-1)
+        while missing := min(-np.count_nonzero(live[groups]) % self.multiple, np.count_nonzero(~live[groups])):
+            live[np.unique(groups[~live[groups]])[: max(missing // _widest(groups), 1)]] = True
 
     def hampered(self) -> dict[str, int]:
         """Nodes that need constants which they read only because their padding meets zeros instead -> how many."""
@@ -275,3 +290,8 @@ class Liveness:
 def _summed(weight: Array) -> Array:
     """[groups, outputs, inputs, rest] without the rest, in float64."""
     return weight.sum(axis=-1, dtype=np.float64)
+
+
+def _widest(groups: Array) -> int:
+    """The most places that one group holds."""
+    return int(np.unique(groups, return_counts=True)[1].max())

@@ -437,3 +437,14 @@ def test_a_branch_that_adds_nothing_goes_with_the_sum(kind, last):
     again, second = checks.stripped(after, DeadNeurons())
     assert not second.modified
     assert again.SerializeToString() == after.SerializeToString()
+
+
+@pytest.mark.parametrize(("multiple", "kept"), [(1, 5), (2, 6), (4, 8), (8, 8), (3, 6), (16, 8)])
+def test_dead_channels_stay_up_to_a_multiple(multiple, kept):
+    proto = layers()
+    read = np.where(np.arange(8)[:, None] < 5, normal(8, 3), 0)
+    proto.graph.initializer[1].CopyFrom(tensor("b", read.astype(np.float32)))
+    after, _ = checks.stripped(proto, DeadNeurons(multiple=multiple))
+    assert checks.shapes(after) == {"a": (6, kept), "b": (kept, 3)}
+    checks.assert_equal_outputs(proto, after)
+    assert not checks.stripped(after, DeadNeurons(multiple=multiple))[1].modified

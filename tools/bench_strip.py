@@ -1,11 +1,12 @@
 """Dead neurons and whole channels removed from real topologies: operations, latency, time of the analysis.
 
-python tools/bench_strip.py [--models NAME ...] [--dead SHARE] [--channels SHARE] [--rounds N]
+python tools/bench_strip.py [--models NAME ...] [--dead SHARE] [--channels SHARE] [--multiple N]
 python tools/bench_strip.py --growth
 
 `strip --channels` removes the least channels of each network of the onnx wheel (random weights) and of the models in
 models/. Then a share of the channels of every Conv and Gemm of the networks is killed, half by zero inputs and half by
-zero outputs, and `strip` removes them. Before and after run in turn in one process; ratios are medians.
+zero outputs, and `strip` removes them. Before and after run in turn on one thread, timed by the processor time of the
+process, which other work on the machine moves little; ratios are medians.
 --growth prints the time of the analysis for chains of 100, 1,000 and 10,000 nodes.
 """
 
@@ -20,9 +21,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from fill_light import fill, light
 from onnx import TensorProto, helper, numpy_helper
 
+_REPEATS = 3
 ROOT = Path(__file__).parent.parent
 NETWORKS = (
     "resnet50",
@@ -53,32 +56,37 @@ def kill(model: onnx.ModelProto, share: float, seed: int = 0) -> None:
 
 
 def compared(before: Path, after: Path, rounds: int) -> tuple[float, float, float]:
-    """Milliseconds before and after, and the median ratio of runs in turn."""
+    """Milliseconds of one core before and after, and the median ratio of runs in turn."""
     from onnxprune.model import Model
     from onnxprune.runtime import open_session, run
     from onnxprune.synthesis import synthesise
 
-    sessions = [open_session(before), open_session(after)]
+    sessions = []
+    for path in (before, after):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        sessions.append(open_session(path, options=options))
     feeds = synthesise(Model.load(before), sessions[0], 1)[0]
     pairs = []
     for _ in range(rounds + 1):
         pair = []
         for session in sessions:
-            start = time.perf_counter()
-            run(session, feeds)
-            pair.append(1000 * (time.perf_counter() - start))
+            start = time.process_time()
+            for _ in range(_REPEATS):
+                run(session, feeds)
+            pair.append(1000 * (time.process_time() - start) / _REPEATS)
         pairs.append(pair)
     one, two = (statistics.median(side) for side in zip(*pairs[1:], strict=True))
     return one, two, statistics.median(b / a for a, b in pairs[1:])
 
 
-def row(name: str, what: str, source: Path, target: Path, rounds: int, **options: Any) -> None:
+def row(name: str, what: str, source: Path, target: Path, given: argparse.Namespace, **options: Any) -> None:
     """Strip, time, print."""
     import onnxprune
 
-    result = onnxprune.strip(source, target, samples=2, **options)
+    result = onnxprune.strip(source, target, samples=2, multiple=given.multiple, **options)
     onnx.checker.check_model(str(target), full_check=True)
-    before, after, ratio = compared(source, target, rounds)
+    before, after, ratio = compared(source, target, given.rounds)
     work = f"{result.cost.flops['after'] / result.cost.flops['before']:.2f}" if result.cost is not None else "1"
     worst = max((o["relative_l2"] or 0.0 for o in result.deviation.outputs), default=float("nan"))
     parameters = result.parameters
@@ -126,7 +134,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", default=NETWORKS)
     parser.add_argument("--dead", type=float, default=0.3)
     parser.add_argument("--channels", type=float, default=0.3)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--multiple", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--growth", action="store_true")
     options = parser.parse_args()
     if options.growth:
@@ -136,20 +145,19 @@ def main() -> None:
             print(f"| {nodes:,} | {seconds:.2f} | {1e6 * seconds / nodes:.0f} |")
         print(f"\nResNet-50: {analysis(fill(onnx.load(light('resnet50')))):.2f} s")
         return
-    print(
-        "| model | removed | parameters | operations | latency ms | ratio | error |\n|---|---|---|---:|---|---:|---:|"
-    )
+    print("| model | removed | parameters | operations | CPU ms | ratio | error |\n|---|---|---|---:|---|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "m.onnx", Path(folder) / "o.onnx"
         for name in options.models:
             model = fill(onnx.load(light(name)))
             onnx.save(model, source)
-            row(name, f"channels {options.channels:g}", source, target, options.rounds, channels=options.channels)
+            row(name, f"channels {options.channels:g}", source, target, options, channels=options.channels)
             kill(model, options.dead)
             onnx.save(model, source)
-            row(name, "dead", source, target, options.rounds)
+            row(name, "dead", source, target, options)
         for path in sorted((ROOT / "models").rglob("*.onnx")):
-            row(path.stem, f"channels {options.channels:g}", path, target, options.rounds, channels=options.channels)
+            name = path.parent.name if path.stem == "model" else path.stem
+            row(name, f"channels {options.channels:g}", path, target, options, channels=options.channels)
 
 
 if __name__ == "__main__":

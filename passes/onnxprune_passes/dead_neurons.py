@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnxprune.bypass import bypass
 from onnxprune.coupling import couplings
+from onnxprune.errors import OptionError
 from onnxprune.liveness import Liveness
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
@@ -24,20 +25,28 @@ class DeadNeurons(Pass):
 
     Options:
         encoded: whether encodings follow that store zeros in next to no bytes.
+        multiple: dead channels stay as far as needed for kept counts that are multiples of this: ONNX Runtime computes
+            convolutions of 4, 8 or 16 channels at a time.
     """
 
     name = "dead_neurons"
     encoded: bool = False
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.multiple < 1:
+            raise OptionError(f"dead_neurons: multiple must be at least 1, not {self.multiple}")
 
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        found = [Liveness(coupling) for coupling in couplings(model)]
+        found = self._analysed(model)
         silent = sum(map(bypass, found))
         if silent:
             change.notes.append(f"{silent} sums to which a branch added nothing are gone, with those branches")
             sweep(model)
-            found = [Liveness(coupling) for coupling in couplings(model)]
+            found = self._analysed(model)
         for liveness in found:
             if liveness.dead.any():
                 surgery = Surgery(liveness.coupling)
@@ -50,7 +59,7 @@ class DeadNeurons(Pass):
             for label, count in liveness.coupling.unknown.items():
                 change.notes.append(f"no rule for {label} ({count} nodes): the channels around it stay")
         if change.removed:
-            found = [Liveness(coupling) for coupling in couplings(model)]
+            found = self._analysed(model)
         for liveness in found:
             surgery = Surgery(liveness.coupling)
             for layer in unread(liveness, encoded=self.encoded):
@@ -60,3 +69,6 @@ class DeadNeurons(Pass):
         if change.modified:
             sweep(model)
         return change
+
+    def _analysed(self, model: Model) -> list[Liveness]:
+        return [Liveness(coupling, self.multiple) for coupling in couplings(model)]

@@ -192,3 +192,15 @@ def test_the_table_has_a_line_for_each_tool(bench: ModuleType) -> None:
     assert len(text) == 2 + 4
     assert {line.count("|") for line in text} == {10}
     assert "| gzip -6 | not installed |" in text[-1]
+
+
+def test_dead_channels_of_a_chain_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    bench_strip = importlib.import_module("bench_strip")
+    model = bench_strip.chain(8)
+    bench_strip.kill(model, 0.5)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        assert (array == 0).all(axis=(1, 2, 3)).sum() >= 4
+        assert (array == 0).all(axis=(0, 2, 3)).sum() >= 4
+    assert bench_strip.analysis(model) > 0

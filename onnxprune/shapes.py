@@ -155,8 +155,11 @@ class Shapes:
         return value.shape if value is not None else None
 
     def numbers(self, name: str) -> list[int] | None:
-        """The whole numbers of a constant, or None where the value is not one."""
-        tensor = self.scope.constant(name) if name else None
+        """The whole numbers of a constant that no caller may override, or None where the value is none."""
+        owner = self.scope.owner(name) if name else None
+        if owner is None or (name in owner.inputs and self.model.proto.ir_version >= 4):
+            return None
+        tensor = self.scope.constant(name)
         return None if tensor is None else [int(n) for n in self.model.array(tensor).reshape(-1)]
 
     def sources(self, node: NodeProto, position: int) -> list[Source] | None:

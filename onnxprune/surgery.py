@@ -77,11 +77,20 @@ class Surgery:
 
     @cached_property
     def _infos(self) -> dict[str, ValueInfoProto]:
-        return {info.name: info for info in (*self.body.value_info, *self.body.input)}
+        """What this graph and those around it declare, the innermost first."""
+        found: dict[str, ValueInfoProto] = {}
+        scope: Scope | None = self.coupling.scope
+        while scope is not None:
+            assert isinstance(scope.body, GraphProto)
+            found = {info.name: info for info in (*scope.body.value_info, *scope.body.input)} | found
+            scope = scope.parent
+        return found
 
     def _record(self, name: str, axis: int, kept: Array) -> None:
         where = np.flatnonzero(~kept).tolist()
-        self.removed.append(Removed(self.coupling.scope.path + name, axis, kept.size, kept.size - len(where), where))
+        owner = self.coupling.scope.owner(name)
+        path = owner.path if owner is not None else self.coupling.scope.path
+        self.removed.append(Removed(path + name, axis, kept.size, kept.size - len(where), where))
 
     # biases ------------------------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class Coupling:
         Raises:
             ModelError: ONNX Runtime cannot compute it.
         """
-        tensor = self.tensor(name)
+        tensor = self.scope.constant(name)
         if tensor is not None:
             return self.model.array(tensor)
         if self._last[0] != name:  # a weight is asked for several times in a row

@@ -36,6 +36,7 @@ class Wiring:
     unknown: dict[str, int] = field(default_factory=dict)
     _narrowed: dict[tuple[int, int], Slot] = field(default_factory=dict)
     total: int = 0
+    _tensors: dict[str, TensorProto | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Hold the nodes: they are told apart by identity."""
@@ -55,9 +56,20 @@ class Wiring:
         return self.slots.get(name, [])
 
     def constant(self, name: str) -> TensorProto | None:
-        """The tensor behind a name, if it is a constant of this very graph that no caller may override."""
-        overridable = name in self.scope.inputs and self.model.proto.ir_version >= 4
-        return None if overridable or self.scope.owner(name) is not self.scope else self.scope.constant(name)
+        """The tensor behind a name, if it is a constant that no caller may override and that this graph alone reads."""
+        if name not in self._tensors:
+            self._tensors[name] = self._tensor(name)
+        return self._tensors[name]
+
+    def _tensor(self, name: str) -> TensorProto | None:
+        owner = self.scope.owner(name)
+        if owner is None or (name in owner.inputs and self.model.proto.ir_version >= 4):
+            return None
+        if owner is not self.scope:
+            bodies = [body for body in owner.inner() if name in body.readers or name in body.outputs]
+            if any(body is not self.scope and body.owner(name) is owner for body in bodies):
+                return None
+        return self.scope.constant(name)
 
     def pin(self, slots: Iterable[Slot]) -> None:
         """They stay."""

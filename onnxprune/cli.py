@@ -360,7 +360,7 @@ def update(model: Path, source: Path, out: Path, **options: Any) -> None:
     required=True,
     metavar="COMMAND",
     help="Trains {model} under {masks} and writes {out} (.safetensors; or {out.npz}, {out.pt}, {out.onnx}). May have "
-    "{round}, {rounds}, {sparsity}. Quotes group words; no shell runs it.",
+    "{checkpoint} (with --names-from: what the round begins with), {round}, {rounds}, {sparsity}. No shell runs it.",
 )
 @click.option("--evaluate", metavar="COMMAND", help="Prints a number for {model} as its last line; higher is better.")
 @click.option("--tolerance", type=float, help="How far below that of the unpruned model it may be; else exit 3.")

@@ -38,7 +38,8 @@ def iterate(
         out: the file to write: dense, with zeros.
         retrain: the command that trains `{model}` under `{masks}` and writes a checkpoint, or a re-exported model, to
             `{out}`. `{out}` ends in .safetensors, `{out.npz}`, `{out.pt}` and `{out.onnx}` as they say. `{round}`,
-            `{rounds}` and `{sparsity}` are numbers. It is split like a shell's and run without one.
+            `{rounds}` and `{sparsity}` are numbers; with `names_from`, `{checkpoint}` is what the round begins with:
+            that file, then what the last round wrote. It is split like a shell's and run without one.
         to: the sparsity after the last round.
         rounds: how many rounds.
         schedule: cubic, linear or geometric; see `schedule`.
@@ -72,8 +73,8 @@ def iterate(
     target, folder = Path(out), Path(f"{os.fspath(out)}.rounds") if work is None else Path(work)
     if target.resolve() in {path.resolve() for path in (plan.model, plan.names_from) if path is not None}:
         raise OutputError(f"{target} is an input: choose another output")
-    if not target.parent.is_dir():
-        raise OutputError(f"cannot write {target}: its folder does not exist")
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()) or target.resolve() == folder.resolve():
+        raise OutputError(f"cannot write {target}: it must be a file in a folder that exists")
     phases = Phases(plan, folder)
     with opened(folder, plan.arguments(), restart=restart) as journal:
         base, results, notes = _run(phases, journal, say)

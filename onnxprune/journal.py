@@ -119,7 +119,8 @@ def _read(state: Path, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The finished phases, if the arguments are those of before."""
     try:
         held = json.loads(state.read_bytes())
-        version, before, done = held["version"], held["arguments"], held["done"]
+        version, before = held["version"], dict(held["arguments"])
+        done = [{"phase": r["phase"], "files": dict(r["files"]), "facts": dict(r["facts"])} for r in held["done"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{state} is damaged ({error}): begin anew with restart") from error
     if version != VERSION:

@@ -104,9 +104,10 @@ class Phases:
 
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
-        self.retrain = Command(
-            "retrain", plan.retrain, ("model", "masks", "out", "round", "rounds", "sparsity"), ("out",)
-        )
+        known = ["model", "masks", "out", "round", "rounds"]
+        known += ["sparsity"] if plan.to is not None else []
+        known += ["checkpoint"] if plan.names_from is not None else []
+        self.retrain = Command("retrain", plan.retrain, known, ("out",))
         self.evaluate = None if plan.evaluate is None else Command("evaluate", plan.evaluate, ("model",), ("model",))
 
     def of(self, number: int) -> Iterator[tuple[str, Phase]]:
@@ -128,6 +129,10 @@ class Phases:
 
     def _file(self, number: int, name: str) -> Path:
         return self.folder / f"round-{number}" / name
+
+    def _retrained(self, number: int) -> Path:
+        """What the retrain command writes in a round."""
+        return self._file(number, f"retrained{self.retrain.suffix('out', '.safetensors')}")
 
     def _names(self, number: int, known: Facts) -> Found:
         """Which parameter is which weight: found once, since retrained values are others."""
@@ -160,10 +165,11 @@ class Phases:
         return notes, recorder.taken.kept
 
     def _retrain(self, number: int, known: Facts) -> Found:
-        target = self._file(number, f"retrained{self.retrain.suffix('out', '.safetensors')}")
+        target = self._retrained(number)
         values = {
             "model": self._file(number, "pruned.onnx"), "masks": self._file(number, "masks.safetensors"),
             "round": number, "rounds": self.plan.rounds, "sparsity": self.plan.asked(number),
+            "checkpoint": self._retrained(number - 1) if number > 1 else self.plan.names_from,
         }  # fmt: skip
         log = self._file(number, "retrain.log")
         with staged(target) as place:
@@ -180,7 +186,7 @@ class Phases:
 
     def _ingest(self, number: int, known: Facts) -> Found:
         """The retrained weights in the graph; what was pruned must be zero, or is pruned anew."""
-        (source,) = (p for p in self._file(number, "").glob("retrained.*") if p.suffix != ".data")
+        source = self._retrained(number)
         masks, path = self._file(number, "masks.safetensors"), self.model(number)
         model = Model.load(self._file(number, "pruned.onnx"))
         update = make_pass("update", source=str(source), masks=str(masks), lay_masks=False)

@@ -303,7 +303,7 @@ def show_iteration(console: Console, result: Iteration) -> None:
         f"  round {chosen.number}: {chosen.nonzero:,} of {result.parameters:,} parameters are not zero "
         f"({result.parameters / max(chosen.nonzero, 1):.1f}x fewer); its masks are {chosen.masks}",
     )
-    _line(console, f"  store it small: onnxprune compress {result.output} --values ...", "dim")
+    _line(console, f"  store it small: onnxprune compress {result.output} --sparsity 0", "dim")
 
 
 def to_json(facts: Any) -> str:

@@ -158,10 +158,10 @@ def test_a_framework_with_names_and_an_orientation_of_its_own(folder):
         "masks, before = load_file(sys.argv[1]), load_file(sys.argv[3])\n"
         "save_file({n: (a + 1) * masks.get(n, True) for n, a in before.items()}, sys.argv[2])\n"
     )
-    iterate(retrain=f"{PYTHON} train.py {{masks}} {{out}} c.safetensors", names_from="c.safetensors")
+    iterate(retrain=f"{PYTHON} train.py {{masks}} {{out}} {{checkpoint}}", names_from="c.safetensors")
     kept = arrays("o.onnx")
     for name, array in held.items():
-        np.testing.assert_array_equal(kept[name][kept[name] != 0], (array + 1)[kept[name] != 0])
+        np.testing.assert_array_equal(kept[name][kept[name] != 0], (array + 1 + 1)[kept[name] != 0])
 
 
 @pytest.mark.parametrize("suffix", ["npz", "onnx"])
@@ -264,6 +264,8 @@ def test_a_failing_command(folder):
         ({"tolerance": 0.1}, "needs an evaluate"),
         ({"tolerance": -1, "evaluate": EVALUATE}, "from 0 up"),
         ({"retrain": "python train.py"}, r"lacks \{out\}"),
+        ({"retrain": "python train.py {checkpoint} {out}"}, r"\{checkpoint\} is none of"),
+        ({"retrain": "python train.py {sparsity} {out}", "to": None, "set": ["fc0*=0.5"]}, r"\{sparsity\} is none of"),
         ({"retrain": "python train.py {outt} {out}"}, r"\{outt\} is none of"),
         ({"retrain": "'python {out}"}, "No closing quotation"),
         ({"retrain": " "}, "retrain is empty"),
@@ -280,10 +282,12 @@ def test_options_that_make_no_sense(folder, options, message):
 def test_outputs_and_folders_that_hold_something_else(folder):
     with pytest.raises(OutputError, match="is an input"):
         onnxprune.iterate("m.onnx", "m.onnx", retrain=RETRAIN, to=0.5)
-    with pytest.raises(OutputError, match="its folder does not exist"):
+    with pytest.raises(OutputError, match="a file in a folder that exists"):
         onnxprune.iterate("m.onnx", "no/o.onnx", retrain=RETRAIN, to=0.5)
     with pytest.raises(OutputError, match="holds other things"):
         iterate(work=".", restart=True)
+    with pytest.raises(OutputError, match="a file in a folder that exists"):
+        iterate(work="o.onnx")
     with pytest.raises(OutputError, match="cannot use the folder"):
         iterate(work="m.onnx")
     with pytest.raises(CheckpointError, match="no such file"):

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
         unpack,
         verify,
     )  # fmt: skip
+    from onnxprune.iteration import iterate
     from onnxprune.maskfile import MaskFile
     from onnxprune.model import Model
     from onnxprune.result import Result
     from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
+    from onnxprune.rounds import Iteration
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
 _HOMES = dict.fromkeys(
@@ -52,12 +54,13 @@ _HOMES = dict.fromkeys(
     "onnxprune.api",
 )
 _HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
+_HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration"}
 _HOMES |= {"MaskFile": "onnxprune.maskfile", "Model": "onnxprune.model", "Result": "onnxprune.result"}
 
 __all__ = [
-    "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat", "compress", "decode",
-    "encode", "export_masks", "inspect", "load", "pack", "passes", "prune", "read_masks", "save", "session",
-    "strip", "transform", "unpack", "update", "verify",
+    "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat", "compress",
+    "decode", "encode", "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune", "read_masks", "save",
+    "session", "strip", "transform", "unpack", "update", "verify",
 ]  # fmt: skip
 
 

@@ -345,6 +345,64 @@ def update(model: Path, source: Path, out: Path, **options: Any) -> None:
 
 
 @cli.command()
+@_model
+@_out
+@click.option("--to", type=float, metavar="S", help="Share of the weights that is zero after the last round.")
+@click.option("--rounds", type=int, default=6, show_default=True, help="How many rounds.")
+@click.option(
+    "--schedule",
+    default="cubic",
+    show_default=True,
+    help="cubic (Zhu and Gupta 2017), linear, or geometric (each round prunes the same share of what is left).",
+)
+@click.option("--scope", default="layer", show_default=True, help="What the share is of: layer, global, channel.")
+@click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="The same for weights by glob; repeatable.")
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable.")
+@click.option(
+    "--retrain",
+    required=True,
+    metavar="COMMAND",
+    help="Trains {model} under {masks} and writes {out} (.safetensors; or {out.npz}, {out.pt}, {out.onnx}). May have "
+    "{checkpoint} (with --names-from: what the round begins with), {round}, {rounds}, {sparsity}. No shell runs it.",
+)
+@click.option("--evaluate", metavar="COMMAND", help="Prints a number for {model} as its last line; higher is better.")
+@click.option("--tolerance", type=float, help="How far below that of the unpruned model it may be; else exit 3.")
+@click.option("--lower-is-better", is_flag=True, help="The number is an error: the tolerance is above it.")
+@_names_from
+@click.option("--work", type=_FILE, metavar="DIR", help="Keeps every round.  [default: OUT.rounds]")
+@click.option("--splice", is_flag=True, help="Let pruned weights return where their retrained values are large enough.")
+@click.option("--restart", is_flag=True, help="Forget the rounds that are there.")
+@_json_report
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def iterate(
+    model: Path, out: Path, set_: tuple[str, ...], json_file: Path | None, quiet: bool, **options: Any
+) -> None:  # fmt: skip
+    """Prune and retrain in rounds with your training command; write the sparsest model that is good enough.
+
+    The same command goes on where a killed one was. The output is dense, with zeros: compress stores it small.
+    """
+    from onnxprune import iteration, report
+    from onnxprune.errors import CommandError
+
+    if json_file is not None:
+        report.check_place(json_file, model, out)
+    say = iteration.silent if quiet else lambda line: click.echo(line, err=True)
+    try:
+        result = iteration.iterate(model, out, set=set_, say=say, **options)
+    except CommandError as error:
+        for line in error.output:
+            click.echo(f"  {line}", err=True)
+        raise
+    except KeyboardInterrupt:
+        click.echo("stopped: the same command goes on from here", err=True)
+        raise
+    if json_file is not None:
+        report.write_json(json_file, result.facts())
+    if not quiet:
+        report.show_iteration(_console(), result)
+
+
+@cli.command()
 def passes() -> None:
     """List the installed passes, built in and third-party, with their options."""
     import dataclasses

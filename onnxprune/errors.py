@@ -9,6 +9,7 @@ OnnxPruneError            exit code 1: the input or the request is bad
 ├── PackedError           a packed model is damaged, of a newer version, or a model cannot be packed
 ├── MaskError             a mask file is damaged, of a newer version, or does not fit the model
 ├── CheckpointError       a checkpoint cannot be read, lacks a tensor, or holds one that does not fit
+├── CommandError          a command of the user failed, or did not answer as agreed
 ├── PassError             a pass is unknown, clashes with another provider's, or failed
 ├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
 └── ToleranceMissed       exit code 3: a check ran, and the result missed it
@@ -16,6 +17,8 @@ OnnxPruneError            exit code 1: the input or the request is bad
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class OnnxPruneError(Exception):
@@ -54,6 +57,14 @@ class MaskError(OnnxPruneError):
 
 class CheckpointError(OnnxPruneError):
     """A checkpoint cannot be read, lacks a tensor, or holds one that does not fit."""
+
+
+class CommandError(OnnxPruneError):
+    """A command of the user failed, or did not answer as agreed; `output` has the last lines that it printed."""
+
+    def __init__(self, message: str, output: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.output = tuple(output)
 
 
 class PassError(OnnxPruneError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from onnxprune.dtypes import Array
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError, OptionError
+from onnxprune.files import digest
 from onnxprune.links import Link
 from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Parameter, Pruning, WeightShape
@@ -54,16 +54,18 @@ def take(model: Model, prunings: Mapping[str, Pruning]) -> Taken:
 class Recorder:
     """Takes the masks of a run in the shapes that the source has: called after each of its passes.
 
+    `names` is the checkpoint that the source was exported from, or what was matched already.
+
     Raises:
         OptionError: none of the passes prunes by a rule.
     """
 
-    def __init__(self, model: Model, passes: Sequence[Pass], checkpoint: Mapping[str, Array] | None) -> None:
+    def __init__(self, model: Model, passes: Sequence[Pass], names: Mapping[str, Array] | Matches | None) -> None:
         if not any(step.name == PRUNES for step in passes):
             raise OptionError("masks are of what a rule prunes: give sparsity, quality, threshold, set or pattern")
         self.model = model
-        self.checkpoint = checkpoint
-        self.matches = NO_NAMES
+        self.checkpoint = None if isinstance(names, Matches) else names
+        self.matches = names if isinstance(names, Matches) else NO_NAMES
         self.taken = Taken(weights_of(model))
         self.changes: list[Change] = []
 
@@ -97,12 +99,6 @@ def _without(weights: Iterable[WeightShape], removed: Iterable[Removed]) -> tupl
     for cut in removed:
         gone.setdefault(cut.name, {})[cut.axis] = tuple(cut.indices)
     return tuple(replace(w, removed=gone.get(w.name, {})) for w in weights)
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a model's file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def to_file(

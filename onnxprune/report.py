@@ -18,6 +18,7 @@ from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
 from onnxprune.maskfile import MaskFile
 from onnxprune.result import Cost, Deviation, Result, WeightFacts
+from onnxprune.rounds import Iteration
 
 _ROWS = 40  # weights shown on a terminal; --json has all of them
 
@@ -92,6 +93,10 @@ _COMPATIBILITY = [
 _MASKS = [
     _Column("parameter", right=False), _Column("shape"), _Column("asked", 2), _Column("reached"), _Column("below", 1),
     _Column("ONNX weight", 4, right=False), _Column("transform", 3, right=False),
+]  # fmt: skip
+_ROUNDS = [
+    _Column("round"), _Column("asked", 1), _Column("zeros"), _Column("non-zeros"), _Column("returned", 2),
+    _Column("metric"), _Column("within"),
 ]  # fmt: skip
 _NEWER = "newer than 1.32"
 
@@ -272,6 +277,33 @@ def show_masks(console: Console, masks: MaskFile) -> None:
     others = len(masks.parameters) - len(rows)
     _line(console, f"{len(rows)} masks keep {kept:,} of {total:,} entries; {others} more parameters are named")
     _line(console, f"pruned from a model with SHA-256 {masks.model}", "dim")
+
+
+def show_iteration(console: Console, result: Iteration) -> None:
+    """Every round, and which one was written."""
+    metric = "" if result.metric is None else f"{result.metric:g}"
+    rows = [["0", "", "", "", "", metric, ""]] if metric else []
+    for r in result.rounds:
+        rows.append([
+            str(r.number),
+            "" if r.asked is None else f"{100 * r.asked:.2f} %",
+            f"{100 * r.sparsity:.2f} %",
+            f"{r.nonzero:,}",
+            f"{r.returned:,}",
+            "" if r.metric is None else f"{r.metric:g}",
+            {None: "", True: "yes", False: "no"}[r.within],
+        ])  # fmt: skip
+    _print_table(console, _ROUNDS, rows)
+    for note in result.notes[:8]:
+        _line(console, f"note: {note}", "yellow")
+    chosen = result.rounds[result.chosen - 1]
+    _line(console, result.output, "bold")
+    _line(
+        console,
+        f"  round {chosen.number}: {chosen.nonzero:,} of {result.parameters:,} parameters are not zero "
+        f"({result.parameters / max(chosen.nonzero, 1):.1f}x fewer); its masks are {chosen.masks}",
+    )
+    _line(console, f"  store it small: onnxprune compress {result.output} --sparsity 0", "dim")
 
 
 def to_json(facts: Any) -> str:

@@ -69,6 +69,21 @@ def test_retraining(folder):
     assert Path("small.onnx").stat().st_size * 15 < Path("models/lenet-300-100.onnx").stat().st_size
 
 
+def test_rounds_of_retraining(folder):
+    """The commands with a training that moves what is kept, and an evaluation of one line."""
+    Path("train.py").write_text(
+        "import sys\nimport onnxprune\nfrom onnxprune.discovery import find\n"
+        "from safetensors.numpy import load_file, save_file\n"
+        "_, _, model, _, masks, _, out = sys.argv\n"
+        "model, masks = onnxprune.load(model), load_file(masks)\n"
+        "save_file({w.name: w.array(model) * masks.get(w.name, 1) * 1.01 for w in find(model)}, out)\n"
+    )
+    Path("evaluate.py").write_text("print('one image'), print(0.97)\n")
+    for line in block(README, "sh", "onnxprune iterate").splitlines():
+        assert shell(line.replace("'python ", f"'{sys.executable} "))
+    assert Path("small.onnx").stat().st_size * 20 < Path("models/lenet-300-100.onnx").stat().st_size
+
+
 def test_the_python_example(folder, capsys):
     exec(compile(block(README, "python", "import onnxprune"), "README.md", "exec"), {})
     ratio, nonzero = capsys.readouterr().out.splitlines()[0].split()

@@ -27,12 +27,14 @@ class Update(Pass):
         source: the retrained checkpoint, or a re-exported model (.onnx).
         masks: a mask file: what it prunes is zero afterwards, and its links say which parameter is which weight.
         names_from: the checkpoint that the model was exported from, to find by value which parameter is which weight.
+        lay_masks: whether the masks are laid over the result; else they only say which parameter is which weight.
     """
 
     name = "update"
     source: str = ""
     masks: str = ""
     names_from: str = ""
+    lay_masks: bool = True
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -52,7 +54,7 @@ class Update(Pass):
         """See `Pass.run`."""
         change, where = Change(), str(model.path or "the model")
         masks = maskfile.read(Path(self.masks)) if self.masks else None
-        laid = lay(masks, model, where) if masks is not None else {}
+        laid = lay(masks, model, where) if masks is not None and self.lay_masks else {}
         weights = {w.name: w for w in loose_weights(model)}
         for done, (name, values) in enumerate(self._retrained(model, masks, change, where)):
             progress(self.name, done, len(weights))

@@ -150,7 +150,9 @@ class Phases:
     def _prune(self, number: int, known: Facts) -> Found:
         model, pruned = Model.load(self.model(number - 1)), self._file(number, "pruned.onnx")
         masks = self._file(number, "masks.safetensors")
-        notes, _ = self._pruned(model, number, known, masks)
+        notes, kept = self._pruned(model, number, known, masks)
+        if not kept:
+            raise OptionError(f"no weight of {self.plan.model} is pruned: `onnxprune inspect` says why")
         model.save(pruned)
         return [*_files_of(pruned), masks], {"notes": notes}
 

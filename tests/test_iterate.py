@@ -257,6 +257,7 @@ def test_a_failing_command(folder):
     ("options", "message"),
     [
         ({"to": 1.0}, "sparsity must be"),
+        ({"to": 1.5}, "sparsity must be"),
         ({"to": None}, "nothing says how much"),
         ({"rounds": 0}, "rounds must be at least 1"),
         ({"schedule": "square"}, "schedule 'square' is not one of"),
@@ -277,6 +278,11 @@ def test_options_that_make_no_sense(folder, options, message):
     with pytest.raises(OptionError, match=message):
         iterate(**options)
     assert not Path("o.onnx.rounds").exists()
+
+
+def test_nothing_to_prune(folder):
+    with pytest.raises(OptionError, match=r"no weight of m\.onnx is pruned"):
+        iterate(skip=["*"])
 
 
 def test_outputs_and_folders_that_hold_something_else(folder):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from onnxprune.model import Model
 from onnxprune.names import match
 
 torch = pytest.importorskip("torch", reason="these tests need the train extra")
+from safetensors.torch import load_file, save_file  # noqa: E402
+
 from tests.networks import build, export, wander  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -130,3 +134,36 @@ def test_a_file_that_holds_code_is_refused(tmp_path):
         with pytest.raises(CheckpointError, match=message):
             onnxprune.update(tmp_path / "m.onnx", tmp_path / f"{name}.pt", tmp_path / "u.onnx",
                              names_from=tmp_path / f"{name}.pt")  # fmt: skip
+
+
+TRAIN = """
+import sys
+sys.path.insert(0, {root!r})
+import torch
+from safetensors.torch import load_file, save_file
+from tests.networks import build, wander
+checkpoint, masks, out, number = sys.argv[1:]
+net, _ = build("conv")
+net.load_state_dict(load_file(checkpoint))
+wander(net, seed=int(number))
+state = net.state_dict()
+for name, mask in load_file(masks).items():
+    state[name] *= mask
+save_file(state, out)
+"""
+
+
+@each_export
+def test_rounds_under_folded_norms(dynamo, tmp_path):
+    """Training that never reads ONNX, in three rounds: the model computes what torch does with the last checkpoint."""
+    net, x = build("conv")
+    source, out, before = tmp_path / "m.onnx", tmp_path / "o.onnx", tmp_path / "before.safetensors"
+    export(net, x, source, dynamo)
+    save_file(net.state_dict(), before)
+    (tmp_path / "train.py").write_text(TRAIN.format(root=str(Path(__file__).parent.parent)))
+    train = shlex.join([sys.executable, str(tmp_path / "train.py"), "{checkpoint}", "{masks}", "{out}", "{round}"])
+    result = onnxprune.iterate(source, out, to=0.9, rounds=3, names_from=before, retrain=train)
+    assert result.rounds[-1].sparsity == pytest.approx(0.9, abs=1e-3)
+    net.load_state_dict(load_file(tmp_path / "o.onnx.rounds" / "round-3" / "retrained.safetensors"))
+    with torch.no_grad():
+        np.testing.assert_allclose(run(out, x), net(x).numpy(), rtol=1e-4, atol=1e-4)

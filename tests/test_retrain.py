@@ -422,3 +422,15 @@ def test_the_commands(masked, mlp_files):
     assert "written" not in call("masks", "apply", "m.onnx", "e.npz", "-o", "a.onnx", "--json", "facts.json")
     assert "1,536 masked entries of 2 weights are zero" in call("masks", "check", "a.onnx", "e.npz")
     assert "u.onnx" in call("update", "q.onnx", "--from", "r.safetensors", "-o", "u.onnx", "--masks", "q.npz")
+
+
+def test_parameters_of_one_element_are_said_to_stay(folder):
+    """No value tells them apart; a bias of a single output is one."""
+    put(Path("m.onnx"), mlp((8, 64, 1)))
+    before = values("m.onnx")
+    before["fc1.bias"] = np.zeros(1, np.float32)
+    save_file(before, "old.safetensors")
+    save_file({n: a + 1 for n, a in before.items()}, "new.safetensors")
+    result = onnxprune.update("m.onnx", "new.safetensors", "o.onnx", names_from="old.safetensors")
+    assert "parameters of one element stay as they were: fc1.bias" in result.notes
+    np.testing.assert_array_equal(values("o.onnx")["fc1.weight"], before["fc1.weight"] + 1)

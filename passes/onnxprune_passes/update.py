@@ -88,4 +88,8 @@ class Update(Pass):
         else:
             assert masks is not None
             parameters, listed = dict(masks.parameters), masks.weights
-        return updating.from_checkpoint(model, parameters, listed, checkpoints.read(source), self.source, where)
+        arrays = checkpoints.read(source)
+        single = [n for n, array in arrays.items() if array.size == 1 and checkpoints.is_real(array)]
+        if single:  # a number alone says too little to be matched by value
+            change.notes.append(f"parameters of one element stay as they were: {', '.join(single)}")
+        return updating.from_checkpoint(model, parameters, listed, arrays, self.source, where)

@@ -357,6 +357,7 @@ def update(model: Path, source: Path, out: Path, **options: Any) -> None:
 )
 @click.option("--scope", default="layer", show_default=True, help="What the share is of: layer, global, channel.")
 @click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="The same for weights by glob; repeatable.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Prune also what is left alone, such as biases.")
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable.")
 @click.option(
     "--retrain",

@@ -24,9 +24,10 @@ def silent(line: str) -> None:
 
 def iterate(
     model: PathLike, out: PathLike, *, retrain: str, to: float | None = None, rounds: int = 6, schedule: str = "cubic",
-    scope: str = "layer", set: Sequence[str] = (), skip: Sequence[str] = (), evaluate: str | None = None,
-    tolerance: float | None = None, lower_is_better: bool = False, names_from: PathLike | None = None,
-    work: PathLike | None = None, splice: bool = False, restart: bool = False, say: Say = silent,
+    scope: str = "layer", set: Sequence[str] = (), include: Sequence[str] = (), skip: Sequence[str] = (),
+    evaluate: str | None = None, tolerance: float | None = None, lower_is_better: bool = False,
+    names_from: PathLike | None = None, work: PathLike | None = None, splice: bool = False, restart: bool = False,
+    say: Say = silent,
 ) -> Iteration:  # fmt: skip
     """Prune and retrain in rounds of rising sparsity; write the sparsest model that is good enough.
 
@@ -45,6 +46,7 @@ def iterate(
         schedule: cubic, linear or geometric; see `schedule`.
         scope: what the sparsity is of, as in the magnitude pass.
         set: "PATTERN=SPARSITY" after the last round; scaled along the schedule before.
+        include: globs of weights to prune although they are left alone by default, such as biases.
         skip: globs of weights to leave alone.
         evaluate: the command that prints one number for `{model}` as its last line, higher is better.
         tolerance: how far below the unpruned model's number a round may be.
@@ -65,8 +67,8 @@ def iterate(
     """
     plan = Plan(
         model=Path(model), names_from=None if names_from is None else Path(names_from), to=to, rounds=rounds,
-        schedule=schedule, scope=scope, set=tuple(set), skip=tuple(skip), retrain=retrain, evaluate=evaluate,
-        splice=splice,
+        schedule=schedule, scope=scope, set=tuple(set), include=tuple(include), skip=tuple(skip), retrain=retrain,
+        evaluate=evaluate, splice=splice,
     )  # fmt: skip
     if tolerance is not None and (evaluate is None or not math.isfinite(tolerance) or tolerance < 0):
         raise OptionError("tolerance must be a number from 0 up, and needs an evaluate command")

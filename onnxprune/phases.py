@@ -57,6 +57,7 @@ class Plan:
     schedule: str
     scope: str
     set: tuple[str, ...]
+    include: tuple[str, ...]
     skip: tuple[str, ...]
     retrain: str
     evaluate: str | None
@@ -73,7 +74,7 @@ class Plan:
     def arguments(self) -> dict[str, Any]:
         """For the journal: files count by what they hold."""
         held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        held |= {name: list(held[name]) for name in ("set", "skip")}
+        held |= {name: list(held[name]) for name in ("set", "include", "skip")}
         held["model"] = [digest(path) for path in _files_of(self.model)]
         if self.names_from is not None:
             checkpoints.read(self.names_from)  # says what is wrong with it before anything is done
@@ -86,7 +87,7 @@ class Plan:
 
     def magnitude(self, number: int) -> Pass:
         """The pass that prunes in a round."""
-        options = {"scope": self.scope, "skip": self.skip}
+        options = {"scope": self.scope, "include": self.include, "skip": self.skip}
         final = make_pass("magnitude", sparsity=self.to, set=self.set, **options)
         if number == self.rounds:
             return final

@@ -460,3 +460,11 @@ def test_the_command_line(folder):
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-2:][0] == "  out of luck"
     assert failed.stderr.splitlines()[-1].startswith("Error: the retrain command ended with exit code 1; its output is")
+
+
+def test_biases_are_pruned_where_they_are_included(folder):
+    iterate(scope="global", include=("*.bias",))
+    held = arrays("o.onnx")
+    total = sum(a.size for a in held.values())
+    assert sum(np.count_nonzero(a) for a in held.values()) == total - round(0.9 * total)
+    assert any(np.count_nonzero(a) < a.size for n, a in held.items() if n.endswith("bias"))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import json
+import multiprocessing
 import os
 import random
 import shlex
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-import traceback
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -396,40 +397,39 @@ def kept(work: str) -> dict[str, bytes]:
     return {str(p.relative_to(work)): p.read_bytes() for p in files}
 
 
-def tell(pipe: int, line: str) -> None:
-    os.write(pipe, f"{line}\n".encode())
+def iterate_in(folder: Path, options: dict, lines: Connection) -> None:
+    """What is killed: a process of its own that says what it does."""
+    os.chdir(folder)
+    onnxprune.iterate("m.onnx", "o.onnx", **options, say=lines.send)
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_killed_fifty_times_it_ends_with_the_same_files(folder):
-    """Runs that are killed at random moments, of this process and in any phase, each going on where the last one was.
+    """Runs that are killed at random moments, of their process and in any phase, each going on where the last one was.
 
-    A fork takes the place of a new interpreter, whose imports would be most of what is killed.
+    A fork server takes the place of a new interpreter, whose imports would be most of what is killed.
     """
     options = {"retrain": RETRAIN, "to": 0.9, "rounds": 3, "evaluate": EVALUATE, "tolerance": 0.95}
     whole = onnxprune.iterate("m.onnx", "whole.onnx", **options)
     moments = [("", 0.02), ("prune", 0.02), ("retrain", 0.2), ("ingest", 0.02), ("evaluate", 0.2)]  # how long they take
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.test_iterate", "onnxprune.iteration"])
     rng, kills = random.Random(0), 0
     while kills < 50:
-        receive, send = os.pipe()
-        child = os.fork()
-        if child == 0:
-            try:
-                onnxprune.iterate("m.onnx", "o.onnx", **options, say=functools.partial(tell, send))
-            except BaseException:
-                traceback.print_exc()
-            os._exit(0)  # no second pytest goes on from here
-        os.close(send)
-        with os.fdopen(receive) as lines:
-            phase, length = moments[kills % len(moments)]
-            while phase and (line := lines.readline()) and not line.endswith(f"{phase}\n"):
+        receive, send = processes.Pipe(duplex=False)
+        child = processes.Process(target=iterate_in, args=(folder, options, send))
+        child.start()
+        send.close()
+        phase, length = moments[kills % len(moments)]
+        with receive, contextlib.suppress(EOFError):
+            while phase and not receive.recv().endswith(phase):
                 pass
             time.sleep(rng.uniform(0, length))
-            if os.waitpid(child, os.WNOHANG) == (0, 0):
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
-                kills += 1
-                continue
+        if child.is_alive():
+            child.kill()
+            child.join()
+            kills += 1
+            continue
+        assert child.exitcode == 0
         assert kept("o.onnx.rounds") == kept("whole.onnx.rounds")  # it had come to its end: begin again
         assert Path("o.onnx").read_bytes() == Path("whole.onnx").read_bytes()
         Path("o.onnx").unlink()

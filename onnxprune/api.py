@@ -255,7 +255,7 @@ def transform(
         integers=sum(group.fused for group in planted_in(opened)),
         deviation=deviation,
         passes=[str(step) for step in chain],
-        notes=notes,
+        notes=list(dict.fromkeys(notes)),
         versions=versions(),
     )
 

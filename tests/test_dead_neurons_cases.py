@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+import onnxprune
 from onnxprune.model import Model
 from onnxprune_passes import DeadNeurons
 from tests import graph_checks as checks
@@ -448,3 +449,11 @@ def test_dead_channels_stay_up_to_a_multiple(multiple, kept):
     assert checks.shapes(after) == {"a": (6, kept), "b": (kept, 3)}
     checks.assert_equal_outputs(proto, after)
     assert not checks.stripped(after, DeadNeurons(multiple=multiple))[1].modified
+
+
+def test_what_both_passes_remark_is_said_once(tmp_path):
+    unknown = node("Einsum", ["h"], ["k"], equation="ij->ij")
+    (tmp_path / "m.onnx").write_bytes(layers(unknown).SerializeToString())
+    notes = onnxprune.strip(tmp_path / "m.onnx", tmp_path / "o.onnx", channels=0.5).notes
+    assert sum("Einsum" in note for note in notes) == 1
+    assert len(set(notes)) == len(notes)

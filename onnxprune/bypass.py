@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from onnxprune.liveness import Liveness
+from onnxprune.roles import domain
 
 
 def bypass(liveness: Liveness) -> int:
@@ -28,7 +29,7 @@ def bypass(liveness: Liveness) -> int:
 
 def _other(liveness: Liveness, node: NodeProto) -> str | None:
     """What an Add or Sub of nothing gives back unchanged."""
-    if node.op_type not in ("Add", "Sub") or node.domain not in ("", "ai.onnx") or len(node.input) != 2:
+    if node.op_type not in ("Add", "Sub") or domain(node) or len(node.input) != 2:
         return None
     coupling = liveness.coupling
     shape = coupling.shapes.shape(node.output[0])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 
 from onnxprune import data
 from onnxprune.deviation import compare
@@ -62,12 +62,10 @@ def gains(model: Model, weights: Sequence[Weight], source: Path, samples: int) -
 
 def _write_exposed(model: Model, names: set[str], path: Path) -> set[str]:
     """Write the model with weights as optional inputs of the main graph; returns which of them are."""
-    original, exposed = model.proto, set()
-    model.proto = ModelProto()
-    model.proto.CopyFrom(original)
-    try:
-        graph = model.proto.graph
-        model.proto.ir_version = max(original.ir_version, 4)
+    exposed = set()
+    with model.edited() as proto:
+        graph = proto.graph
+        proto.ir_version = max(proto.ir_version, 4)
         scopes = [inner for top in scopes_of(model.proto) for inner in top.inner()]
         for weight in find(model):
             body, tensor = weight.scope.body, weight.tensor
@@ -86,8 +84,6 @@ def _write_exposed(model: Model, names: set[str], path: Path) -> set[str]:
                 graph.input.append(helper.make_tensor_value_info(weight.value, weight.element, weight.shape))
             exposed.add(weight.name)
         model.write(path)
-    finally:
-        model.proto = original
     return exposed
 
 

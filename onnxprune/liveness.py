@@ -9,6 +9,7 @@ account). Starting from the pinned groups, what is never reached is dead.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -52,8 +53,7 @@ class Liveness:
             case Filled():
                 return np.full(flow.target.ids.shape, flow.value)
             case Product():
-                zeros = [values == 0 for f in flow.factors if (values := self._known(f, found)) is not None]
-                return np.where(np.logical_or.reduce(zeros), 0.0, np.nan) if zeros else None
+                return _product(self._known(factor, found) for factor in flow.factors)
             case Moved():
                 values = self._known(flow.source, found)
                 if values is None:
@@ -96,7 +96,7 @@ class Liveness:
     def _mapped(self, flow: Mapped, found: dict[Slot, Array]) -> Array | None:
         """Entry by entry through the operator itself."""
         known = [None if slot is None else self._known(slot, found) for slot in flow.operands]
-        zero = self._annulled(flow, known)
+        zero = _product(known) if flow.node.op_type == "Mul" else None
         if any(slot is not None and values is None for slot, values in zip(flow.operands, known, strict=True)):
             return zero
         valid = np.logical_and.reduce([~np.isnan(v) for v in known if v is not None])
@@ -133,14 +133,6 @@ class Liveness:
             array = self.coupling.array(name)
             return array if array.size == 1 else None
         return None
-
-    @staticmethod
-    def _annulled(flow: Mapped, known: list[Array | None]) -> Array | None:
-        """A product with zero is zero whatever the other side is."""
-        if flow.node.op_type != "Mul":
-            return None
-        zeros = [v == 0 for v in known if v is not None]
-        return np.where(np.logical_or.reduce(zeros), 0.0, np.nan) if zeros else None
 
     def _mixed(self, mix: Mix, found: dict[Slot, Array]) -> Array | None:
         """Outputs of a layer that read constants only."""
@@ -236,17 +228,16 @@ class Liveness:
     def dead(self) -> Array:
         """Group -> whether it can go without changing what the graph computes."""
         coupling = self.coupling
-        mixes = [flow for flow in coupling.flows if isinstance(flow, Mix)]
         live = coupling.pinned | coupling.used
-        self._reach(mixes, live)
+        self._reach(live)
         while emptied := coupling.emptied(~live):
             for slot in emptied:
                 live[coupling.groups(slot).reshape(-1)[0]] = True
-            self._reach(mixes, live)
+            self._reach(live)
         if self.multiple > 1:
-            for mix in mixes:
+            for mix in coupling.layers:
                 self._round_up(mix, live)
-                self._reach(mixes, live)
+                self._reach(live)
         return ~live
 
     def _round_up(self, mix: Mix, live: Array) -> None:
@@ -258,8 +249,8 @@ class Liveness:
     def hampered(self) -> dict[str, int]:
         """Nodes that need constants which they read only because their padding meets zeros instead -> how many."""
         found = {}
-        for mix in self.coupling.flows:
-            if isinstance(mix, Mix) and mix.padded and mix.reader is not None:
+        for mix in self.coupling.layers:
+            if mix.padded and mix.reader is not None:
                 values = self._known(mix.reader, self.constants)
                 if values is None:
                     continue
@@ -270,11 +261,11 @@ class Liveness:
                     found[mix.node.name or mix.node.output[0]] = count
         return found
 
-    def _reach(self, mixes: list[Mix], live: Array) -> None:
+    def _reach(self, live: Array) -> None:
         """Mark what living places read, until nothing new comes to life."""
         before = -1
         while before != (before := int(np.count_nonzero(live))):
-            for mix in reversed(mixes):
+            for mix in reversed(self.coupling.layers):
                 if mix.reader is None:
                     continue
                 reader = self.coupling.groups(mix.reader)
@@ -285,6 +276,12 @@ class Liveness:
                 read = (matrix & heard).any(axis=1).reshape(-1)
                 carried = self.carried(mix)
                 live[reader[read if carried is None else read & np.isnan(carried)]] = True
+
+
+def _product(factors: Iterable[Array | None]) -> Array | None:
+    """What is known of a product: it is zero where a factor is, whatever the others are."""
+    zeros = [values == 0 for values in factors if values is not None]
+    return np.where(np.logical_or.reduce(zeros), 0.0, np.nan) if zeros else None
 
 
 def _summed(weight: Array) -> Array:

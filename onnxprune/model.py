@@ -221,6 +221,17 @@ class Model:
         with replacing(Path(path)) as place:
             self.write(place)
 
+    @contextlib.contextmanager
+    def edited(self) -> Iterator[ModelProto]:
+        """A copy of the graph in place of it, to change and to write; afterwards the graph is as it was."""
+        original = self.proto
+        self.proto = ModelProto()
+        self.proto.CopyFrom(original)
+        try:
+            yield self.proto
+        finally:
+            self.proto = original
+
     # facts --------------------------------------------------------------------------------------
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnxprune import data
 from onnxprune.dtypes import Array
@@ -92,16 +92,11 @@ def _measurable(weight: Weight, node: NodeProto, position: int) -> bool:
 
 def _write_exposed(model: Model, names: Sequence[str], path: Path) -> None:
     """Write the model with values as outputs of the main graph."""
-    original = model.proto
-    model.proto = ModelProto()
-    model.proto.CopyFrom(original)
-    try:
-        graph = model.proto.graph
+    with model.edited() as proto:
+        graph = proto.graph
         held = {value.name for value in (*graph.output, *graph.input)}
         graph.output.extend(ValueInfoProto(name=name) for name in names if name not in held)
         model.write(path)
-    finally:
-        model.proto = original
 
 
 def _pieces(session: Any, feed: Feeds) -> list[Feeds]:

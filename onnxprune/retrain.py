@@ -67,9 +67,14 @@ def _decoded(path: PathLike) -> Model:
     return model
 
 
+def _rule(model: Model) -> str | None:
+    """The passes that the model says it went through."""
+    return next((p.value for p in model.proto.metadata_props if p.key == METADATA), None)
+
+
 def _default_prunings(model: Model) -> dict[str, Pruning]:
     """The weights that are pruned by default and hold zeros; the rule is what the model says of itself."""
-    rule = next((p.value for p in model.proto.metadata_props if p.key == METADATA), None)
+    rule = _rule(model)
     found = {}
     for weight in loose_weights(model):
         if weight.reason is None and weight.zeros(weight.array(model)):
@@ -80,7 +85,7 @@ def _default_prunings(model: Model) -> dict[str, Pruning]:
 
 def _prunings_since(before: Model, model: Model, original: Path) -> dict[str, Pruning]:
     """The weights that hold more zeros than before."""
-    rule = next((p.value for p in model.proto.metadata_props if p.key == METADATA), None)
+    rule = _rule(model)
     old, found = {w.name: w for w in loose_weights(before)}, {}
     for weight in loose_weights(model):
         was = old.get(weight.name)

@@ -94,6 +94,10 @@ class Scope:
             for body in bodies:
                 yield from body.inner()
 
+    def reads(self, name: str) -> int:
+        """How many inputs of nodes read the name, in this body and in every one below it."""
+        return sum(len(inner.readers.get(name, ())) for inner in self.inner())
+
     def constant(self, name: str) -> TensorProto | None:
         """The tensor that `name` stands for, looked up outwards, when it is a constant."""
         scope = self.owner(name)

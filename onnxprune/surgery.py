@@ -40,9 +40,9 @@ class Surgery:
     def perform(self, gone: Array, fold: Fold | None = None) -> None:
         """Remove groups; `fold` says what the biases take over."""
         self.gone = gone
-        for flow in self.coupling.flows:
-            if fold is not None and isinstance(flow, Mix) and flow.reader is not None and not flow.recurrent:
-                self._fold(flow, fold(flow, self.gone))
+        for layer in self.coupling.layers:
+            if fold is not None and layer.reader is not None and not layer.recurrent:
+                self._fold(layer, fold(layer, self.gone))
         for fix in self.coupling.fixes:
             match fix:
                 case Size():
@@ -64,11 +64,15 @@ class Surgery:
         name = self._fresh(f"{found.mix.weight}.read")
         indices = self._new(f"{found.mix.weight}.indices", np.flatnonzero(found.read).astype(np.int32))
         made = helper.make_node("Gather", [data, indices], [name], name=name, axis=found.mix.target.axes[0])
-        self.body.node.insert(list(map(id, self.body.node)).index(id(node)), made)
+        self.body.node.insert(self._place(node), made)
         node.input[0] = name
         self.coupling.model.replace(tensor, np.compress(found.read, self.coupling.model.array(tensor), axis=found.axis))
         self._declare(found.mix.weight, found.axis, int(np.count_nonzero(found.read)))
         self._record(found.mix.weight, found.axis, found.read)
+
+    def _place(self, node: NodeProto) -> int:
+        """Where a node stands in the graph."""
+        return next(place for place, other in enumerate(self.body.node) if other is node)
 
     def _declare(self, name: str, axis: int, size: int) -> None:
         """The new size, where the graph declares one."""
@@ -136,7 +140,7 @@ class Surgery:
         bias = self._new(f"{name}.bias", array)
         node.output[0] = inner
         added = helper.make_node("Add", [inner, bias], [name], name=f"{node.name or name}.bias")
-        self.body.node.insert(list(map(id, self.body.node)).index(id(node)) + 1, added)
+        self.body.node.insert(self._place(node) + 1, added)
 
     # sizes -------------------------------------------------------------------------------------------------------
 
@@ -226,7 +230,7 @@ class Surgery:
             wanted.setdefault(node.input[position], []).append((node, position, array))
         for name, edits in wanted.items():
             scope, tensor = self.coupling.scope, self.coupling.tensor(name)
-            readers = sum(len(inner.readers.get(name, ())) for inner in scope.inner())
+            readers = scope.reads(name)
             alike = all(np.array_equal(array, edits[0][2]) for _, _, array in edits)
             if tensor is not None and alike and readers == len(edits) and name not in scope.outputs:
                 self.coupling.model.replace(tensor, edits[0][2])

@@ -30,27 +30,21 @@ class Unread:
 def unread(liveness: Liveness, *, encoded: bool) -> Iterator[Unread]:
     """Layers in front of which a Gather saves time, and bytes: of a dense weight, or of an encoded one."""
     coupling = liveness.coupling
-    for flow in coupling.flows:
-        if (
-            not isinstance(flow, Mix)
-            or flow.node.op_type not in ("Gemm", "MatMul")
-            or flow.weight != flow.node.input[1]
-        ):
+    for mix in coupling.layers:
+        name = mix.weight
+        if mix.node.op_type not in ("Gemm", "MatMul") or name != mix.node.input[1] or coupling.tensor(name) is None:
             continue
-        tensor = coupling.tensor(flow.weight)
-        if tensor is None or flow.weight in coupling.scope.outputs:
+        if name in coupling.scope.outputs or coupling.scope.reads(name) > 1:
             continue
-        if sum(len(inner.readers.get(flow.weight, ())) for inner in coupling.scope.inner()) > 1:
-            continue
-        matrix = liveness.matrix(flow)[0]
+        matrix = liveness.matrix(mix)[0]
         read = matrix.any(axis=0)
         kept = int(np.count_nonzero(read))
         gone = matrix.shape[0] * (read.size - kept)
         if not kept or gone < max(_LEAST, _COPIED * kept):
             continue
-        saved = _encoded_bytes(matrix, gone) if encoded else gone * coupling.array(flow.weight).dtype.itemsize
+        saved = _encoded_bytes(matrix, gone) if encoded else gone * coupling.array(name).dtype.itemsize
         if saved > _INDEX * kept + _NODE:
-            yield Unread(flow, 1 if attribute(flow.node, "transB", 0) else 0, read)
+            yield Unread(mix, 1 if attribute(mix.node, "transB", 0) else 0, read)
 
 
 def _encoded_bytes(matrix: Array, gone: int) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from onnxprune.coupling.slots import Fix, Flow, Size, Slot
+from onnxprune.coupling.slots import Fix, Flow, Mix, Size, Slot
 from onnxprune.coupling.table import rule_of
 from onnxprune.coupling.wiring import At, Rule, Unknown, Wiring
 from onnxprune.dtypes import Array
@@ -47,6 +48,15 @@ class Coupling:
     computed: frozenset[str]  # what is computed from constants alone
     _constant: Callable[[str], TensorProto | None]
     _last: tuple[str, Array] = ("", np.empty(0))
+
+    @cached_property
+    def layers(self) -> list[Mix]:
+        """The weights that mix what they read, in the order of the graph."""
+        return [flow for flow in self.flows if isinstance(flow, Mix)]
+
+    def remarks(self) -> list[str]:
+        """What a user should know: the operators that keep channels because nothing says how they couple them."""
+        return [f"no rule for {what} ({n} nodes): the channels around it stay" for what, n in self.unknown.items()]
 
     def groups(self, slot: Slot) -> Array:
         """The group of each entry, in the shape of the slot."""

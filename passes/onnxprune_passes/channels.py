@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.coupling import Coupling, Slot, couplings
-from onnxprune.coupling.slots import Mix
 from onnxprune.dtypes import Array
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
@@ -63,8 +62,7 @@ class Channels(Pass):
                 surgery = Surgery(coupling)
                 surgery.perform(gone)
                 change.removed += surgery.removed
-            for label, count in coupling.unknown.items():
-                change.notes.append(f"no rule for {label} ({count} nodes): the channels around it stay")
+            change.notes += coupling.remarks()
         change.modified = bool(change.removed)
         if self.sparsity and not change.modified:
             change.notes.append("no channel can go: all touch an input, an output or an operator without a rule")
@@ -103,10 +101,6 @@ class Channels(Pass):
         return np.bincount(chosen, minlength=len(ranked)).tolist()
 
 
-def _layers(coupling: Coupling) -> list[Mix]:
-    return [flow for flow in coupling.flows if isinstance(flow, Mix)]
-
-
 def _families(coupling: Coupling) -> list[Array]:
     """The groups that can go, by the layers that make them: layers that share a group are one family."""
     parent: dict[int, int] = {}
@@ -116,7 +110,7 @@ def _families(coupling: Coupling) -> list[Array]:
             parent[group] = group = parent[parent[group]]
         return group
 
-    for layer in _layers(coupling):
+    for layer in coupling.layers:
         made = np.unique(coupling.groups(layer.target))
         for group in made[1:].tolist():
             parent[root(group)] = root(int(made[0]))
@@ -134,7 +128,7 @@ def _scores(coupling: Coupling, score: str) -> Array:
         WeightError: a weight holds NaN or Inf.
     """
     total = np.zeros(len(coupling.pinned))
-    for layer in _layers(coupling):
+    for layer in coupling.layers:
         if score != "batchnorm":
             weight = layer.view(coupling.array(layer.weight))
             wide = np.abs(weight.astype(np.float32, copy=False)) if score == "l1" else weight.astype(np.float32) ** 2

@@ -56,8 +56,7 @@ class DeadNeurons(Pass):
                 change.notes.append(
                     f"{count} constant channels stay in front of '{node}': its padding meets zeros in their place"
                 )
-            for label, count in liveness.coupling.unknown.items():
-                change.notes.append(f"no rule for {label} ({count} nodes): the channels around it stay")
+            change.notes += liveness.coupling.remarks()
         if change.removed:
             found = self._analysed(model)
         for liveness in found:

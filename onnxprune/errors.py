@@ -9,7 +9,9 @@ OnnxPruneError            exit code 1: the input or the request is bad
 ├── PackedError           a packed model is damaged, of a newer version, or a model cannot be packed
 ├── MaskError             a mask file is damaged, of a newer version, or does not fit the model
 ├── CheckpointError       a checkpoint cannot be read, lacks a tensor, or holds one that does not fit
+├── CurvesError           a sensitivity scan's file is damaged, of a newer version, or of another model
 ├── CommandError          a command of the user failed, or did not answer as agreed
+├── WorkerError           a process that worked on one of many items was killed again and again
 ├── PassError             a pass is unknown, clashes with another provider's, or failed
 ├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
 └── ToleranceMissed       exit code 3: a check ran, and the result missed it
@@ -59,12 +61,20 @@ class CheckpointError(OnnxPruneError):
     """A checkpoint cannot be read, lacks a tensor, or holds one that does not fit."""
 
 
+class CurvesError(OnnxPruneError):
+    """A sensitivity scan's file is damaged, of a newer version, or of another model."""
+
+
 class CommandError(OnnxPruneError):
     """A command of the user failed, or did not answer as agreed; `output` has the last lines that it printed."""
 
     def __init__(self, message: str, output: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.output = tuple(output)
+
+
+class WorkerError(OnnxPruneError):
+    """A process that worked on one of many items was killed again and again."""
 
 
 class PassError(OnnxPruneError):

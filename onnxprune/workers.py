@@ -1,0 +1,167 @@
+"""One function over many items: here, in parallel processes, or on a dask cluster; a lost worker loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from onnxprune.errors import OptionError, WorkerError
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+_ALONE = 2  # processes that one item gets for itself before it is given up
+_AHEAD = 3  # items that a cluster holds per thread, so that none waits for the next
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Value]):
+    """What became of one item: the value, or the exception that the function raised."""
+
+    index: int
+    value: Value | None = None
+    error: Exception | None = None
+
+
+def spread(
+    function: Callable[[Item], Value], items: Sequence[Item], *, jobs: int = 1, cluster: str | None = None
+) -> Iterator[Outcome[Value]]:
+    """Call the function on every item; outcomes come as they finish. Function, items and values must be picklable.
+
+    Args:
+        function: a function of a module. It may be called again on an item whose worker was lost.
+        items: what it is called on.
+        jobs: processes; 1 calls it here.
+        cluster: the address of a dask scheduler, which takes the place of processes.
+
+    Raises:
+        OptionError: jobs is below 1, or the cluster cannot be reached.
+    """
+    if jobs < 1:
+        raise OptionError(f"jobs must be at least 1, not {jobs}")
+    if cluster is not None:
+        yield from _on_cluster(function, items, cluster)
+    elif jobs == 1:
+        yield from (_called(function, index, item) for index, item in enumerate(items))
+    else:
+        yield from _in_processes(function, items, jobs)
+
+
+def _called(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:
+    try:
+        return Outcome(index, function(item))
+    except Exception as error:  # handed on: whose items they are knows what to do about it
+        return Outcome(index, error=error)
+
+
+def _in_processes(function: Callable[[Item], Value], items: Sequence[Item], jobs: int) -> Iterator[Outcome[Value]]:
+    """A dead process breaks the whole pool and nothing says whose it was: what was at work then runs again alone."""
+    waiting = list(range(len(items)))[::-1]
+    while waiting:
+        suspects: list[int] = []
+        with _pool(jobs) as pool:
+            futures: dict[Future[Value], int] = {}
+            while futures or (waiting and not suspects):
+                while waiting and not suspects and len(futures) < jobs:
+                    index = waiting.pop()
+                    try:
+                        futures[pool.submit(function, items[index])] = index
+                    except BrokenExecutor:
+                        suspects.append(index)
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    index = futures.pop(future)
+                    if isinstance(future.exception(), BrokenExecutor):
+                        suspects.append(index)
+                    else:
+                        yield _outcome(index, future)
+        for index in suspects:
+            yield _alone(function, index, items[index])
+
+
+def _alone(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:
+    """In a process of its own, more than once: the first may have been killed by somebody who is not there any more."""
+    for _ in range(_ALONE):
+        with _pool(1) as pool:
+            future = pool.submit(function, item)
+            if not isinstance(future.exception(), BrokenExecutor):
+                return _outcome(index, future)
+    return Outcome(index, error=WorkerError("its process was killed each time (is there enough memory?)"))
+
+
+def _outcome(index: int, future: Future[Value]) -> Outcome[Value]:
+    error = future.exception()
+    if error is None:
+        return Outcome(index, future.result())
+    if isinstance(error, Exception):
+        return Outcome(index, error=error)
+    raise error
+
+
+@contextlib.contextmanager
+def _pool(jobs: int) -> Iterator[Executor]:
+    """Processes that end with this one, however it ends."""
+    known = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
+    try:
+        yield pool
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - known:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """In a new process: Ctrl-C is the asker's, who ends this one; and it does not outlive the asker."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _on_cluster(function: Callable[[Item], Value], items: Sequence[Item], address: str) -> Iterator[Outcome[Value]]:
+    """Through dask's standard executor; its scheduler gives what a lost worker held to another."""
+    with _client(address) as client, client.get_executor(pure=False) as pool:
+        width = _AHEAD * max(1, sum(client.ncores().values()))
+        waiting = iter(range(len(items)))
+        futures: dict[Future[Value], int] = {}
+        try:
+            while True:
+                for index in waiting:
+                    futures[pool.submit(function, items[index])] = index
+                    if len(futures) >= width:
+                        break
+                if not futures:
+                    return
+                for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                    yield _outcome(futures.pop(future), future)
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+@contextlib.contextmanager
+def _client(address: str) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise OptionError("--cluster needs dask: pip install 'onnxprune[cluster]'") from error
+    try:
+        client = Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"no dask scheduler answers at {address}: {error}") from error
+    with client:
+        yield client

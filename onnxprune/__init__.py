@@ -25,7 +25,9 @@ if TYPE_CHECKING:
         unpack,
         verify,
     )  # fmt: skip
+    from onnxprune.batch import Batch
     from onnxprune.iteration import iterate
+    from onnxprune.many import compress_many
     from onnxprune.maskfile import MaskFile
     from onnxprune.model import Model
     from onnxprune.result import Result
@@ -54,13 +56,14 @@ _HOMES = dict.fromkeys(
     "onnxprune.api",
 )
 _HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
+_HOMES |= {"Batch": "onnxprune.batch", "compress_many": "onnxprune.many"}
 _HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration"}
 _HOMES |= {"MaskFile": "onnxprune.maskfile", "Model": "onnxprune.model", "Result": "onnxprune.result"}
 
 __all__ = [
-    "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat", "compress",
-    "decode", "encode", "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune", "read_masks", "save",
-    "session", "strip", "transform", "unpack", "update", "verify",
+    "Batch", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat",
+    "compress", "compress_many", "decode", "encode", "export_masks", "inspect", "iterate", "load", "pack", "passes",
+    "prune", "read_masks", "save", "session", "strip", "transform", "unpack", "update", "verify",
 ]  # fmt: skip
 
 

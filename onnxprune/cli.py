@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from onnxprune.errors import OnnxPruneError
+from onnxprune.errors import OnnxPruneError, one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -109,20 +109,44 @@ def cli() -> None:
 
 
 @cli.command()
-@_model
-@click.option("-o", "--out", type=_FILE, help="The file to write.  [default: MODEL.pruned.onnx beside the model]")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=_FILE)
+@click.option(
+    "-o",
+    "--out",
+    type=_FILE,
+    help="The file to write; of several models the folder.  [default: MODEL.pruned.onnx beside the model]",
+)
 @_rules
 @_values("auto")
 @_encoding
 @_masks
 @_channels
 @click.option("--no-strip", is_flag=True, help="Leave dead neurons in: no shape changes.")
+@click.option(
+    "--jobs", type=int, default=1, show_default=True, metavar="N", help="Models worked on at a time, each in a process."
+)
+@click.option(
+    "--cluster", metavar="ADDRESS", help="Work on this dask cluster instead; its workers must reach the same paths."
+)
 @_checks
-def compress(model: Path, out: Path | None, set_: tuple[str, ...], no_strip: bool, **options: Any) -> None:
-    """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows."""
+def compress(
+    models: tuple[Path, ...], out: Path | None, set_: tuple[str, ...], no_strip: bool, jobs: int, cluster: str | None,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows.
+
+    Several models, and all *.onnx below folders, go into the folder OUT, where they lie as below theirs. One that
+    fails does not stop the others, the same command skips what it finds done, and --json has a line for each.
+    """
     from onnxprune import api
 
-    _transform(options, lambda rest: api.compress(model, out, set=set_, strip=not no_strip, **rest))
+    options |= {"set": set_, "strip": not no_strip}
+    if len(models) > 1 or models[0].is_dir():
+        _compress_many(models, out, jobs, cluster, options)
+        return
+    if jobs != 1 or cluster is not None:
+        raise click.UsageError("--jobs and --cluster are for several models.")
+    _transform(options, lambda rest: api.compress(models[0], out, **rest))
 
 
 @cli.command()
@@ -425,7 +449,7 @@ def _transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]
     verify = options["verify"] = not options.pop("no_verify")
     if json_file is not None:
         given = click.get_current_context().params
-        report.check_place(json_file, given["model"], given["out"])
+        report.check_place(json_file, *given.get("models", ()), given.get("model"), given["out"])
     with _progress(quiet) as progress:
         result = call(options | {"progress": progress})
     if json_file is not None:
@@ -434,6 +458,35 @@ def _transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]
         report.show_result(_console(), result)
     if verify and result.deviation.source == "none":
         _warn(f"the result was not verified: {result.deviation.reason}")
+
+
+def _compress_many(
+    models: tuple[Path, ...], out: Path | None, jobs: int, cluster: str | None, options: dict[str, Any]
+) -> None:
+    from onnxprune import many, report
+
+    if out is None:
+        raise click.UsageError("Several models need a folder to write to: -o OUT.")
+    quiet, json_file = options.pop("quiet"), options.pop("json_file")
+    options["verify"] = not options.pop("no_verify")
+    if json_file is not None:
+        report.check_place(json_file, *models)
+    try:
+        with _progress(quiet) as progress:
+            batch = many.compress_many(models, out, jobs=jobs, cluster=cluster, progress=progress, **options)
+    except KeyboardInterrupt:
+        click.echo("stopped: the same command goes on from here", err=True)
+        raise
+    if json_file is not None:
+        report.write_json_lines(json_file, [vars(model) for model in batch.models])
+    if not quiet:
+        report.show_batch(_console(), batch)
+    for note in batch.notes:
+        _warn(note)
+    for model in batch.models:
+        if model.error:
+            click.echo(f"Error: {model.error}", err=True)
+    click.get_current_context().exit(batch.exit_code)
 
 
 def _console() -> Console:
@@ -487,17 +540,12 @@ def main() -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except OnnxPruneError as error:
-        text = " ".join(str(error).split())
-        click.echo(f"Error: {text}", err=True)
+        click.echo(f"Error: {one_line(error)}", err=True)
         sys.exit(error.exit_code)
-    except MemoryError:
-        click.echo("Error: not enough memory for this model", err=True)
-        sys.exit(1)
     except OSError as error:  # of the terminal or pipe: files are the API's, which names them
         click.echo(f"Error: {error.filename or 'cannot print'}: {error.strerror or error}", err=True)
         sys.exit(1)
     except Exception as error:  # the one place: a user sees a line, never a traceback
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        click.echo(f"Error: a defect in onnxprune, please report it: {text}", err=True)
+        click.echo(f"Error: {one_line(error)}", err=True)
         sys.exit(1)
     sys.exit(code or 0)

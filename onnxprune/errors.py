@@ -93,3 +93,12 @@ class ToleranceMissed(OnnxPruneError):
 
 class NotVerified(ToleranceMissed):
     """A check was asked for and could not be run."""
+
+
+def one_line(error: Exception) -> str:
+    """What a user reads of an error: never a traceback, and what nobody foresaw says that it is a defect."""
+    if isinstance(error, OnnxPruneError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "not enough memory for this model"
+    return " ".join(f"a defect in onnxprune, please report it: {type(error).__name__}: {error}".split())

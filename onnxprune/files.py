@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from onnxprune.errors import OutputError
+
+_STAGED = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_PATIENCE = 2.0  # seconds
 
 
 @contextlib.contextmanager
@@ -38,6 +43,57 @@ def staged(target: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def sweep(targets: Iterable[Path]) -> None:
+    """Remove what `staged` left beside its targets when its process was killed."""
+    names: dict[Path, set[str]] = {}
+    for target in targets:
+        names.setdefault(target.parent, set()).add(target.name)
+    for folder, mine in names.items():
+        for left in folder.glob(".*.tmp"):
+            match = _STAGED.fullmatch(left.name)
+            if match and match["target"] in mine:
+                shutil.rmtree(left, ignore_errors=True)  # what wrote there may still be about to end
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder, made where there is none, against every other process that asks here.
+
+    Raises:
+        OutputError: another process holds it, or it cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise OutputError(f"cannot use the folder {folder}: {error.strerror or error}") from error
+    try:
+        if not _locked(handle):
+            raise OutputError(f"another run is working in {folder}")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    """Lock the folder; the lock goes with the process, however that ends.
+
+    A run that is killed while it starts a command leaves a copy of itself until that is the command: hence the wait.
+    """
+    import fcntl  # not on Windows, where the rest of this file works
+
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:

@@ -8,21 +8,17 @@ one goes on from files that are whole.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OptionError, OutputError
-from onnxprune.files import digest, staged, write
+from onnxprune.files import alone_in, digest, staged, write
 
 STATE = "state.json"
 VERSION = 1
-_PATIENCE = 2.0  # seconds
 
 
 class Journal:
@@ -69,34 +65,8 @@ def opened(folder: Path, arguments: Mapping[str, Any], *, restart: bool) -> Iter
         OptionError: it was begun with other arguments, and `restart` does not say to forget them.
         OutputError: the folder holds something else, is in use, or cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise OutputError(f"cannot use the folder {folder}: {error.strerror or error}") from error
-    try:
-        if not _locked(handle):
-            raise OutputError(f"another run is working in {folder}")
+    with alone_in(folder):
         yield _open(folder, dict(arguments), restart)
-    finally:
-        os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    """Lock the folder; the lock goes with the process, however that ends.
-
-    A run that is killed while it starts a command leaves a copy of itself until that is the command: hence the wait.
-    """
-    end = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.02)
-        else:
-            return True
 
 
 def _open(folder: Path, arguments: dict[str, Any], restart: bool) -> Journal:

@@ -198,7 +198,8 @@ class Model:
             del tensor.external_data[:]
             for key, value in (("location", companion.name), ("offset", offset), ("length", len(payload))):
                 tensor.external_data.add(key=key, value=str(value))
-        write(companion, self.payloads.released(parts))
+        if layout:  # else every tensor is small enough to lie in the model
+            write(companion, self.payloads.released(parts))
         return copy.SerializeToString(deterministic=True)
 
     def _layout(self, proto: ModelProto) -> Iterator[tuple[TensorProto, int, bytes, wire.Chunk]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnxprune.batch import DONE, FAILED, MISSED, SKIPPED, Batch
 from onnxprune.compatibility import Compatibility
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
@@ -97,6 +99,10 @@ _MASKS = [
 _ROUNDS = [
     _Column("round"), _Column("asked", 1), _Column("zeros"), _Column("non-zeros"), _Column("returned", 2),
     _Column("metric"), _Column("within"),
+]  # fmt: skip
+_BATCH = [
+    _Column("model", right=False), _Column("", 1, right=False), _Column("before", 4), _Column("after"),
+    _Column("smaller"), _Column("zeros", 3), _Column("verified", 2),
 ]  # fmt: skip
 _NEWER = "newer than 1.32"
 
@@ -306,9 +312,61 @@ def show_iteration(console: Console, result: Iteration) -> None:
     _line(console, f"  store it small: onnxprune compress {result.output} --sparsity 0", "dim")
 
 
+def show_batch(console: Console, batch: Batch) -> None:
+    """Every model that has a result, and the counts."""
+    results = [(model, model.result) for model in batch.models if model.result is not None]
+    before, after = (sum(result[side]["bytes"] for _, result in results) for side in ("input", "output"))
+    largest = {model.path for model, _ in sorted(results, key=lambda r: -r[1]["input"]["bytes"])[:_ROWS]}
+    rows = [
+        [
+            model.path,
+            model.status,
+            size(result["input"]["bytes"]),
+            size(result["output"]["bytes"]),
+            f"{result['ratio']:.2f}x",
+            percent(result["parameters"]["after"] - result["parameters"]["nonzero"], result["parameters"]["after"]),
+            _worst(result["deviation"]),
+        ]
+        for model, result in results
+        if model.path in largest
+    ]
+    if rows:
+        _print_table(console, _BATCH, rows)
+        if len(results) > _ROWS:
+            console.print(f"... and {len(results) - _ROWS} smaller models (--json lists all)")
+        console.print()
+        _line(console, f"{size(before)} -> {size(after)}  ({before / after:.2f}x smaller)")
+    counts = {state: batch.count(state) for state in (DONE, SKIPPED, MISSED, FAILED)}
+    told = ", ".join(f"{count} {_STATES[state]}" for state, count in counts.items() if count)
+    _line(console, f"{len(batch.models)} models: {told}", "bold")
+
+
+_STATES = {
+    DONE: "done", SKIPPED: "skipped because they are done", MISSED: "missed the tolerance", FAILED: "failed"
+}  # fmt: skip
+
+
+def _worst(deviation: dict[str, Any]) -> str:
+    """The output that differs most, in one word."""
+    if deviation["source"] == "none":
+        return "no"
+    outputs = deviation["outputs"]
+    if any(output["max_abs"] is None for output in outputs):
+        return "differs"
+    decibels = [output["sqnr_db"] for output in outputs if output["max_abs"]]
+    return f"{min(decibels):.1f} dB" if decibels else "equal"
+
+
 def to_json(facts: Any) -> str:
     """Valid JSON: numbers that it lacks are null."""
     return json.dumps(_finite(facts), indent=2, allow_nan=False) + "\n"
+
+
+def write_json_lines(path: Path, rows: Iterable[Any]) -> None:
+    """One line of JSON for each of the facts, written atomically."""
+    lines = [json.dumps(_finite(row), allow_nan=False).encode() + b"\n" for row in rows]
+    with staged(path) as place:
+        write(place, lines)
 
 
 def _finite(value: Any) -> Any:

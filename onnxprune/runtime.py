@@ -18,6 +18,7 @@ from onnxprune.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 
 _RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
+_threads = 0
 Feeds = Mapping[str, Array]
 _TYPES = {
     "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
@@ -37,6 +38,12 @@ class Input:
     type: str
 
 
+def use_threads(count: int) -> None:
+    """Sessions that this process opens from now on have so many threads each; 0 leaves it to ONNX Runtime."""
+    global _threads
+    _threads = count
+
+
 def open_session(
     model: str | os.PathLike[str] | bytes, name: str = "", options: ort.SessionOptions | None = None
 ) -> ort.InferenceSession:
@@ -46,6 +53,7 @@ def open_session(
         RuntimeFailure: ONNX Runtime does not load it.
     """
     options = options or ort.SessionOptions()
+    options.intra_op_num_threads = _threads
     options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -29,14 +30,20 @@ class Outcome(Generic[Value]):
 
 
 def spread(
-    function: Callable[[Item], Value], items: Sequence[Item], *, jobs: int = 1, cluster: str | None = None
-) -> Iterator[Outcome[Value]]:
+    function: Callable[[Item], Value],
+    items: Sequence[Item],
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    apart: bool = False,
+) -> Generator[Outcome[Value], None, None]:
     """Call the function on every item; outcomes come as they finish. Function, items and values must be picklable.
 
     Args:
         function: a function of a module. It may be called again on an item whose worker was lost.
         items: what it is called on.
         jobs: processes; 1 calls it here.
+        apart: a single job gets a process as well, so that what kills it does not kill the asker.
         cluster: the address of a dask scheduler, which takes the place of processes.
 
     Raises:
@@ -46,10 +53,15 @@ def spread(
         raise OptionError(f"jobs must be at least 1, not {jobs}")
     if cluster is not None:
         yield from _on_cluster(function, items, cluster)
-    elif jobs == 1:
+    elif jobs == 1 and not apart:
         yield from (_called(function, index, item) for index, item in enumerate(items))
     else:
         yield from _in_processes(function, items, jobs)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _called(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:
@@ -70,7 +82,8 @@ def _in_processes(function: Callable[[Item], Value], items: Sequence[Item], jobs
                 while waiting and not suspects and len(futures) < jobs:
                     index = waiting.pop()
                     try:
-                        futures[pool.submit(function, items[index])] = index
+                        with _uninterrupted():
+                            futures[pool.submit(function, items[index])] = index
                     except BrokenExecutor:
                         suspects.append(index)
                 for future in wait(futures, return_when=FIRST_COMPLETED).done:
@@ -87,7 +100,8 @@ def _alone(function: Callable[[Item], Value], index: int, item: Item) -> Outcome
     """In a process of its own, more than once: the first may have been killed by somebody who is not there any more."""
     for _ in range(_ALONE):
         with _pool(1) as pool:
-            future = pool.submit(function, item)
+            with _uninterrupted():
+                future = pool.submit(function, item)
             if not isinstance(future.exception(), BrokenExecutor):
                 return _outcome(index, future)
     return Outcome(index, error=WorkerError("its process was killed each time (is there enough memory?)"))
@@ -106,7 +120,7 @@ def _outcome(index: int, future: Future[Value]) -> Outcome[Value]:
 def _pool(jobs: int) -> Iterator[Executor]:
     """Processes that end with this one, however it ends."""
     known = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (max(1, cores() // jobs),))
     try:
         yield pool
     except BaseException:
@@ -117,11 +131,19 @@ def _pool(jobs: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
-    """In a new process: Ctrl-C is the asker's, who ends this one; and it does not outlive the asker."""
-    import signal
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes that are begun here never see Ctrl-C, not even while they start: it is the asker's, who ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _begin(threads: int) -> None:
+    """In a new process: numpy, not imported yet, gets its share of the cores; it does not outlive the asker."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

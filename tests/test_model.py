@@ -286,6 +286,17 @@ def test_external_data_in_and_out(tmp_path):
     assert {e.value for t in raw.graph.initializer for e in t.external_data if e.key == "location"} == set(companions)
 
 
+def test_no_empty_companion(tmp_path):
+    """Tensors that became small lie in the model itself."""
+    model = Model.load(external(tmp_path))
+    for tensor in model.proto.graph.initializer:
+        model.replace(tensor, np.zeros(3, np.float32))
+    (tmp_path / "out").mkdir()
+    model.save(tmp_path / "out" / "o.onnx")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["o.onnx"]
+    assert not any(t.external_data for t in onnx.load(tmp_path / "out" / "o.onnx").graph.initializer)
+
+
 def test_external_data_without_length(tmp_path):
     path = external(tmp_path)
     refer(path, length=None)

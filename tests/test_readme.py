@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -54,6 +55,12 @@ def test_the_commands_of_the_start(folder):
         assert shell(line.split("  #")[0])
     assert Path("your.pruned.onnx").stat().st_size * 7 < Path("your.onnx").stat().st_size
     assert Path("dense.onnx").is_file()
+
+
+def test_many_models(folder):
+    printed = shell(block(README, "sh", "small.jsonl"))
+    assert printed == block(README, "", "2 models: 2 done")
+    assert [json.loads(line)["status"] for line in Path("small.jsonl").read_text().splitlines()] == ["done", "done"]
 
 
 def test_retraining(folder):

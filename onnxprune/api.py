@@ -25,6 +25,7 @@ from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, 
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
+from onnxprune.remote import local
 from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, latency, open_session, run
 from onnxprune.scopes import custom_domains
@@ -48,6 +49,7 @@ def save(model: Model, path: PathLike) -> None:
     model.save(path)
 
 
+@local(writes="out")
 def compress(
     model: PathLike,
     out: PathLike | None = None,
@@ -83,7 +85,7 @@ def compress(
         raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
     ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
     form, by_name = _values(values, "auto")
-    target = out or _beside(Path(model))
+    target = _beside(Path(model)) if out is None else out
     data = checks.get("data")
 
     def attempt(budget: float) -> Result:
@@ -179,6 +181,7 @@ def passes() -> dict[str, tuple[type[Pass], str]]:
     return registry.available()
 
 
+@local(writes="out")
 def transform(
     model: PathLike,
     out: PathLike,
@@ -273,17 +276,20 @@ def _recorder(
     return masking.Recorder(model, chain, None if names_from is None else checkpoints.read(Path(names_from)))
 
 
+@local(writes="out")
 def pack(model: PathLike, out: PathLike) -> packed.Sizes:
     """Write a model and its external data as one small file; see `packed.pack`."""
     source = Path(model)
     return packed.pack(source, Path(out), {} if packed.is_packed(source) else layouts_of(Model.load(source)))
 
 
+@local(writes="out")
 def unpack(model: PathLike, out: PathLike) -> packed.Sizes:
     """Restore a packed model byte for byte; see `packed.unpack`."""
     return packed.unpack(Path(model), Path(out))
 
 
+@local()
 def session(
     model: PathLike,
     *,
@@ -317,6 +323,7 @@ def session(
         return opened(os.fspath(place))
 
 
+@local()
 def inspect(model: PathLike) -> list[dict[str, Any]]:
     """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone."""
     opened = Model.load(model)
@@ -343,6 +350,7 @@ def inspect(model: PathLike) -> list[dict[str, Any]]:
     return rows
 
 
+@local()
 def compat(model: PathLike) -> Compatibility:
     """The forms of the encoded weights, and the runtimes that read them; see `compatibility`."""
     return compatibility(Model.load(model))
@@ -353,6 +361,7 @@ def _std(array: Any) -> float | None:
     return value if np.isfinite(value) else None
 
 
+@local(reads=("a", "b"))
 def verify(
     a: PathLike, b: PathLike, *, data: PathLike | None = None, samples: int | None = None,
     tolerance: float | None = None, metric: str = "agreement",

@@ -13,16 +13,34 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from onnxprune.errors import OnnxPruneError, one_line
+from onnxprune.files import is_url
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from onnxprune.api import PathLike
     from onnxprune.packed import Sizes
     from onnxprune.result import Result
 
-_FILE = click.Path(path_type=Path)
-_model = click.argument("model", type=_FILE)
-_out = click.option("-o", "--out", type=_FILE, required=True, help="The file to write.")
+
+class _File(click.Path):
+    """A path. A model stays text where a path would lose a slash of a URL, or make a folder of an empty name."""
+
+    def __init__(self, *, url: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self._url = url
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if self._url and (is_url(value) or not value):
+            return value
+        if is_url(value):
+            self.fail(f"'{value}' is a URL, and this has to be a file here.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+_FILE, _PLACE = _File(), _File(url=True)
+_model = click.argument("model", type=_PLACE)
+_out = click.option("-o", "--out", type=_PLACE, required=True, help="The file to write.")
 _data = click.option("--data", type=_FILE, help="Inputs to verify on: .npz or folder, arrays named after the inputs.")
 _samples = click.option("--samples", type=int, help="At most so many samples of the data (synthesised: 8).")
 _tolerance = click.option("--tolerance", type=float, help="Write nothing and exit 3 when the metric misses this.")
@@ -109,11 +127,11 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=_FILE)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=_PLACE)
 @click.option(
     "-o",
     "--out",
-    type=_FILE,
+    type=_PLACE,
     help="The file to write; of several models the folder.  [default: MODEL.pruned.onnx beside the model]",
 )
 @_rules
@@ -130,8 +148,8 @@ def cli() -> None:
 )
 @_checks
 def compress(
-    models: tuple[Path, ...], out: Path | None, set_: tuple[str, ...], no_strip: bool, jobs: int, cluster: str | None,
-    **options: Any,
+    models: tuple[PathLike, ...], out: PathLike | None, set_: tuple[str, ...], no_strip: bool, jobs: int,
+    cluster: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows.
 
@@ -141,7 +159,7 @@ def compress(
     from onnxprune import api
 
     options |= {"set": set_, "strip": not no_strip}
-    if len(models) > 1 or models[0].is_dir():
+    if len(models) > 1 or (isinstance(models[0], Path) and models[0].is_dir()):
         _compress_many(models, out, jobs, cluster, options)
         return
     if jobs != 1 or cluster is not None:
@@ -155,7 +173,7 @@ def compress(
 @_rules
 @_masks
 @_checks
-def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None:
+def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any) -> None:
     """Zero the smallest weights; the file stays dense."""
     from onnxprune import api
 
@@ -169,7 +187,7 @@ def prune(model: Path, out: Path, set_: tuple[str, ...], **options: Any) -> None
 @click.option("--score", default="l1", show_default=True, help="What channels are compared by: l1, l2, batchnorm.")
 @click.option("--scope", default="layer", show_default=True, help="What the share of channels is of: layer, global.")
 @_checks
-def strip(model: Path, out: Path, **options: Any) -> None:
+def strip(model: PathLike, out: PathLike, **options: Any) -> None:
     """Remove dead neurons for good, and with --channels whole channels."""
     from onnxprune import api
 
@@ -182,7 +200,7 @@ def strip(model: Path, out: Path, **options: Any) -> None:
 @_values("exact")
 @_encoding
 @_checks
-def encode(model: Path, out: Path, **options: Any) -> None:
+def encode(model: PathLike, out: PathLike, **options: Any) -> None:
     """Store each weight in its smallest form."""
     from onnxprune import api
 
@@ -193,7 +211,7 @@ def encode(model: Path, out: Path, **options: Any) -> None:
 @_model
 @_out
 @_checks
-def decode(model: Path, out: Path, **options: Any) -> None:
+def decode(model: PathLike, out: PathLike, **options: Any) -> None:
     """Restore every encoded weight as a dense initializer, bit for bit."""
     from onnxprune import api
 
@@ -205,7 +223,7 @@ def decode(model: Path, out: Path, **options: Any) -> None:
 @_out
 @click.option("-p", "--pass", "steps", multiple=True, required=True, metavar="SPEC", help="A pass; repeatable.")
 @_checks
-def run(model: Path, out: Path, steps: tuple[str, ...], **options: Any) -> None:
+def run(model: PathLike, out: PathLike, steps: tuple[str, ...], **options: Any) -> None:
     """Run passes in order, such as -p 'magnitude{sparsity=0.9}' -p encode."""
     from onnxprune import api
 
@@ -215,7 +233,7 @@ def run(model: Path, out: Path, steps: tuple[str, ...], **options: Any) -> None:
 @cli.command()
 @_model
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(model: Path, as_json: bool) -> None:
+def inspect(model: PathLike, as_json: bool) -> None:
     """Show every weight of a model, and why the others are left alone."""
     from onnxprune import api, report
 
@@ -229,7 +247,7 @@ def inspect(model: Path, as_json: bool) -> None:
 @cli.command()
 @_model
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compat(model: Path, as_json: bool) -> None:
+def compat(model: PathLike, as_json: bool) -> None:
     """Show the forms of the encoded weights, and which runtimes read them.
 
     Measured with onnxruntime 1.15 to 1.32 and OpenVINO 2026.4: a release before 1.15 may or may not do.
@@ -246,14 +264,14 @@ def compat(model: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("original", type=_FILE)
-@click.argument("result", type=_FILE)
+@click.argument("original", type=_PLACE)
+@click.argument("result", type=_PLACE)
 @_data
 @_samples
 @_tolerance
 @_metric
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(original: Path, result: Path, as_json: bool, **options: Any) -> None:
+def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) -> None:
     """Run two models on the same inputs and compare their outputs."""
     from onnxprune import api, report
 
@@ -269,7 +287,7 @@ def verify(original: Path, result: Path, as_json: bool, **options: Any) -> None:
 @cli.command()
 @_model
 @_out
-def pack(model: Path, out: Path) -> None:
+def pack(model: PathLike, out: PathLike) -> None:
     """Write a model and its external data as one small file for storage and transport."""
     from onnxprune import api
 
@@ -279,14 +297,14 @@ def pack(model: Path, out: Path) -> None:
 @cli.command()
 @_model
 @_out
-def unpack(model: Path, out: Path) -> None:
+def unpack(model: PathLike, out: PathLike) -> None:
     """Restore a packed model byte for byte."""
     from onnxprune import api
 
     _show_sizes(api.unpack(model, out), out)
 
 
-def _show_sizes(sizes: Sizes, out: Path) -> None:
+def _show_sizes(sizes: Sizes, out: PathLike) -> None:
     small, large = sorted((sizes.before, sizes.after))
     click.echo(f"{out}: {sizes.before:,} -> {sizes.after:,} bytes, ratio {large / small:.2f}")
 
@@ -297,11 +315,11 @@ def masks() -> None:
 
 
 @masks.command()
-@click.argument("pruned", type=_FILE)
+@click.argument("pruned", type=_PLACE)
 @_out
 @_names_from
-@click.option("--original", type=_FILE, help="The model before it was pruned: its values are easier to match.")
-def export(pruned: Path, out: Path, names_from: Path | None, original: Path | None) -> None:
+@click.option("--original", type=_PLACE, help="The model before it was pruned: its values are easier to match.")
+def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: PathLike | None) -> None:
     """Write the zeros of a pruned model as a mask file."""
     from onnxprune import report, retrain
 
@@ -317,7 +335,7 @@ def export(pruned: Path, out: Path, names_from: Path | None, original: Path | No
 @_out
 @_names_from
 @_checks
-def apply(model: Path, file: Path, out: Path, **options: Any) -> None:
+def apply(model: PathLike, file: Path, out: PathLike, **options: Any) -> None:
     """Zero in a model what a mask file prunes."""
     from onnxprune import retrain
 
@@ -328,7 +346,7 @@ def apply(model: Path, file: Path, out: Path, **options: Any) -> None:
 @_model
 @click.argument("file", metavar="MASKS", type=_FILE)
 @_names_from
-def check(model: Path, file: Path, names_from: Path | None) -> None:
+def check(model: PathLike, file: Path, names_from: Path | None) -> None:
     """See that what a mask file prunes is zero in a model; exit 3 where it is not."""
     from onnxprune import retrain
 
@@ -357,7 +375,7 @@ def show(file: Path, as_json: bool) -> None:
 @click.option("--masks", type=_FILE, help="What it prunes is zero afterwards; with names it says what is what.")
 @_names_from
 @_checks
-def update(model: Path, source: Path, out: Path, **options: Any) -> None:
+def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None:
     """Put retrained weights into a model; folded batch norms are computed anew.
 
     Which parameter is which weight is in the mask file, or is found by value in the checkpoint that the model was
@@ -369,8 +387,8 @@ def update(model: Path, source: Path, out: Path, **options: Any) -> None:
 
 
 @cli.command()
-@_model
-@_out
+@click.argument("model", type=_FILE)
+@click.option("-o", "--out", type=_FILE, required=True, help="The file to write.")
 @click.option("--to", type=float, metavar="S", help="Share of the weights that is zero after the last round.")
 @click.option("--rounds", type=int, default=6, show_default=True, help="How many rounds.")
 @click.option(
@@ -461,12 +479,13 @@ def _transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]
 
 
 def _compress_many(
-    models: tuple[Path, ...], out: Path | None, jobs: int, cluster: str | None, options: dict[str, Any]
+    models: tuple[PathLike, ...], out: PathLike | None, jobs: int, cluster: str | None, options: dict[str, Any]
 ) -> None:
     from onnxprune import many, report
+    from onnxprune.errors import OptionError
 
     if out is None:
-        raise click.UsageError("Several models need a folder to write to: -o OUT.")
+        raise OptionError("several models need a folder to write to: give -o OUT")
     quiet, json_file = options.pop("quiet"), options.pop("json_file")
     options["verify"] = not options.pop("no_verify")
     if json_file is not None:

@@ -15,7 +15,13 @@ from pathlib import Path
 from onnxprune.errors import OutputError
 
 _STAGED = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a scheme of one letter is a drive
 _PATIENCE = 2.0  # seconds
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is the URL of a file elsewhere; always text, because a Path loses one of the slashes."""
+    return isinstance(path, str) and _URL.match(path) is not None
 
 
 @contextlib.contextmanager

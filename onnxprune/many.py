@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from onnxprune import api, runtime
 from onnxprune.batch import DONE, SKIPPED, Batch, Compressed, failure
 from onnxprune.errors import DataError, OptionError
-from onnxprune.files import digest, sweep
+from onnxprune.files import digest, is_url, sweep
 from onnxprune.gathering import gather, real
 from onnxprune.ledger import NAME, Record, opened
 from onnxprune.model import Model
@@ -67,13 +68,19 @@ def compress_many(
         options: those of `compress`, except those that are of one model (masks, names_from, in_place).
 
     Raises:
-        OptionError: an option is of one model, two outputs are one, jobs is below 1, or no cluster answers.
+        OptionError: an option is of one model, a path is a URL or empty, two outputs are one, jobs is below 1, or no
+            cluster answers.
         ModelError: a path or folder cannot be read, or a folder holds no model.
         OutputError: `out` is no folder, is in use, or outputs would lie among the inputs.
     """
     given = [name for name in _OF_ONE if options.get(name)]
     if given:
         raise OptionError(f"{given[0].replace('_', '-')} is of one model: give one at a time")
+    for path in (*models, out):
+        if is_url(path):
+            raise OptionError(f"{path}: models at URLs are compressed one at a time")
+        if not os.fspath(path):
+            raise OptionError("an empty name is no model and no folder")
     found = gather([Path(model) for model in models], Path(out))
     mark, threads = _mark(options), 1 if cluster else max(1, cores() // jobs) if jobs > 0 else 0
     fates: dict[int, Compressed] = {}

@@ -51,7 +51,14 @@ class Model:
             ModelError: no such file, not an ONNX model, damaged, or external data is missing, short
                 or outside the model's folder.
         """
-        file = Path(path)
+        model = cls._parsed(Path(path))
+        for tensor in model._external():
+            model._attach(tensor)
+        return model
+
+    @classmethod
+    def _parsed(cls, file: Path) -> Model:
+        """A model that knows nothing of its external data yet."""
         model = cls(ModelProto(), file)
         try:
             data = model.payloads.map(file)
@@ -65,9 +72,12 @@ class Model:
         for tensor in tensors_of(model.proto):
             if tensor.data_type not in TensorProto.DataType.values():
                 raise ModelError(f"{file}: tensor '{tensor.name}' has the unknown element type {tensor.data_type}")
-            if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
-                model._attach(tensor)
         return model
+
+    def _external(self) -> Iterator[TensorProto]:
+        for tensor in tensors_of(self.proto):
+            if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
+                yield tensor
 
     def _attach(self, tensor: TensorProto) -> None:
         """Let an external tensor refer to its mapped bytes."""
@@ -249,6 +259,16 @@ class Model:
     def companions(self) -> list[Path]:
         """The external data files that the model was loaded with."""
         return [file for file in self.payloads.files if file != self.path]
+
+
+def references(path: Path) -> list[str]:
+    """The external data files that a model names, there or not; relative to its folder.
+
+    Raises:
+        ModelError: it is not a model, or it is damaged.
+    """
+    named = (_location(tensor).replace("\\", "/") for tensor in Model._parsed(path)._external())
+    return sorted({name for name in named if name})
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -377,11 +378,11 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def check_place(path: Path, *models: Path | None) -> None:
+def check_place(path: Path, *models: str | os.PathLike[str] | None) -> None:
     """Raise OutputError, before anything is done, where the JSON file can or may not be written."""
     if (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: it is not a regular file in a folder that exists")
-    if path.resolve() in {model.resolve() for model in models if model is not None}:
+    if path.resolve() in {Path(model).resolve() for model in models if model is not None}:
         raise OutputError(f"{path} is a model: choose another file for --json")
 
 

@@ -17,12 +17,14 @@ from onnxprune.maskheader import Pruning
 from onnxprune.masking import NO_NAMES, lay, survivors, take, to_file
 from onnxprune.model import Model
 from onnxprune.pipeline import METADATA
+from onnxprune.remote import local
 from onnxprune.result import Result
 from onnxprune.weights import Weight
 
 PathLike = str | os.PathLike[str]
 
 
+@local(reads=("pruned", "original"), writes="out")
 def export_masks(
     pruned: PathLike, out: PathLike, *, names_from: PathLike | None = None, original: PathLike | None = None
 ) -> tuple[MaskFile, list[str]]:
@@ -123,6 +125,7 @@ def apply_masks(
     return transform(model, out, [make_pass("decode"), step], **checks)
 
 
+@local()
 def check_masks(model: PathLike, masks: PathLike, *, names_from: PathLike | None = None) -> dict[str, int]:
     """See that every masked entry of a model is zero; returns weight -> masked entries.
 

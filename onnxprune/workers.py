@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import multiprocessing
 import os
 import signal
@@ -48,6 +50,7 @@ def spread(
 
     Raises:
         OptionError: jobs is below 1, or the cluster cannot be reached.
+        WorkerError: the cluster was lost.
     """
     if jobs < 1:
         raise OptionError(f"jobs must be at least 1, not {jobs}")
@@ -104,6 +107,10 @@ def _alone(function: Callable[[Item], Value], index: int, item: Item) -> Outcome
                 future = pool.submit(function, item)
             if not isinstance(future.exception(), BrokenExecutor):
                 return _outcome(index, future)
+    return _given_up(index)
+
+
+def _given_up(index: int) -> Outcome[Value]:
     return Outcome(index, error=WorkerError("its process was killed each time (is there enough memory?)"))
 
 
@@ -155,24 +162,48 @@ def _end_with_parent() -> None:
 
 
 def _on_cluster(function: Callable[[Item], Value], items: Sequence[Item], address: str) -> Iterator[Outcome[Value]]:
-    """Through dask's standard executor; its scheduler gives what a lost worker held to another."""
+    """Through dask's standard executor; its scheduler gives what a lost worker held to another, a few times.
+
+    It then blames all that the worker held, most of it only waiting: that runs again alone, after the others.
+    """
     with _client(address) as client, client.get_executor(pure=False) as pool:
+        from distributed import KilledWorker
+
+        suspects: list[int] = []
         width = _AHEAD * max(1, sum(client.ncores().values()))
-        waiting = iter(range(len(items)))
-        futures: dict[Future[Value], int] = {}
-        try:
-            while True:
-                for index in waiting:
-                    futures[pool.submit(function, items[index])] = index
-                    if len(futures) >= width:
-                        break
-                if not futures:
-                    return
-                for future in wait(futures, return_when=FIRST_COMPLETED).done:
-                    yield _outcome(futures.pop(future), future)
-        finally:
-            for future in futures:
-                future.cancel()
+        for index, future in _submitted(pool, function, items, range(len(items)), width):
+            if isinstance(_error(future, address), KilledWorker):
+                suspects.append(index)
+            else:
+                yield _outcome(index, future)
+        for index, future in _submitted(pool, function, items, suspects, 1):
+            killed = isinstance(_error(future, address), KilledWorker)
+            yield _given_up(index) if killed else _outcome(index, future)
+
+
+def _submitted(
+    pool: Executor, function: Callable[[Item], Value], items: Sequence[Item], indices: Sequence[int], width: int
+) -> Iterator[tuple[int, Future[Value]]]:
+    """The futures of some items as they finish, at most `width` of them at a time."""
+    waiting = iter(indices)
+    futures: dict[Future[Value], int] = {}
+    try:
+        while True:
+            for index in itertools.islice(waiting, width - len(futures)):
+                futures[pool.submit(function, items[index])] = index
+            if not futures:
+                return
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                yield futures.pop(future), future
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _error(future: Future[Value], address: str) -> BaseException | None:
+    if future.cancelled():
+        raise WorkerError(f"the cluster at {address} was lost")
+    return future.exception()
 
 
 @contextlib.contextmanager
@@ -185,5 +216,11 @@ def _client(address: str) -> Iterator[Any]:
         client = Client(address, timeout="10s", set_as_default=False)
     except (OSError, ValueError) as error:
         raise OptionError(f"no dask scheduler answers at {address}: {error}") from error
-    with client:
-        yield client
+    told = logging.getLogger("distributed.client")
+    level = told.level
+    told.setLevel(logging.CRITICAL + 1)  # what is lost is an error here, and needs no traceback besides
+    try:
+        with client:
+            yield client
+    finally:
+        told.setLevel(level)

@@ -24,7 +24,7 @@ from onnxprune.files import alone_in
 from onnxprune.ledger import NAME
 from onnxprune.workers import cores, spread
 from tests.builders import mlp
-from tests.test_workers import line, parent
+from tests.test_workers import line, local_cluster, parent
 
 TOOL = Path(sys.executable).with_name("onnxprune")
 SIZES = (32, 64, 8)
@@ -307,8 +307,13 @@ def test_missed_tolerances_are_3_and_failures_1(models, tmp_path):
 
 
 def test_usage(models, tmp_path):
-    assert "-o OUT" in call("compress", models, code=2).stderr
-    assert "-o OUT" in call("compress", models / "b.onnx", models / "deep" / "c.onnx", code=2).stderr
+    for given in ([models], [models / "b.onnx", models / "deep" / "c.onnx"]):
+        with pytest.raises(OptionError, match="give -o OUT"):
+            call("compress", *given, code=1)
+    with pytest.raises(OptionError, match="an empty name"):
+        call("compress", "", models, "-o", tmp_path / "out", code=1)
+    with pytest.raises(ModelError, match="not a regular file"):  # an empty shell variable is not this folder
+        call("compress", "", "-o", tmp_path / "out", code=1)
     assert "several models" in call("compress", models / "b.onnx", "--jobs", 2, code=2).stderr
     assert "MODEL" in call("compress", code=2).stderr
 
@@ -420,12 +425,9 @@ def test_stopped_it_goes_on(tmp_path, number):
 
 
 def test_on_a_cluster(models, tmp_path, monkeypatch):
-    distributed = pytest.importorskip("distributed")
     (models / "broken.onnx").write_bytes(b"nothing")
     monkeypatch.chdir(tmp_path)  # relative paths, which the workers need not resolve as the asker does
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-    ) as cluster:
+    with local_cluster() as cluster:
         for status in ("done", "skipped"):
             batch = onnxprune.compress_many(["models"], "out", cluster=cluster.scheduler_address, **FAST)
             assert states(batch) == {

@@ -38,11 +38,16 @@ def deadly(item: int) -> int:
     return item
 
 
+def local_cluster(workers: int = 2):
+    """On ports that are free: other tests may have a cluster at the same time."""
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+    )
+
+
 @pytest.fixture(scope="module")
 def scheduler():
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-    ) as cluster:
+    with local_cluster() as cluster:
         yield cluster
 
 
@@ -79,6 +84,21 @@ def test_on_a_cluster(scheduler, tmp_path):
     items = [(number, tmp_path / str(number)) for number in range(12)]
     found = by_index(spread(killed_once, items, cluster=scheduler.scheduler_address))
     assert {i: o.value for i, o in found.items()} == {i: 2 * i for i in range(12)}
+
+
+def test_what_kills_every_worker_of_a_cluster_is_one_error(scheduler):
+    found = by_index(spread(deadly, range(6), cluster=scheduler.scheduler_address))
+    assert isinstance(found[3].error, WorkerError)
+    assert {o.value for o in found.values() if o.error is None} == {0, 1, 2, 4, 5}
+
+
+def test_a_cluster_that_is_lost_is_one_error():
+    with local_cluster(1) as cluster:
+        outcomes = spread(time.sleep, [0, 60, 60], cluster=cluster.scheduler_address)
+        assert next(outcomes).index == 0
+        cluster.close()
+        with pytest.raises(WorkerError, match=r"the cluster at tcp://.* was lost"):
+            list(outcomes)
 
 
 def test_no_cluster_is_one_error():

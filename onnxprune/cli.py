@@ -494,8 +494,8 @@ def _compress_many(
         with _progress(quiet) as progress:
             batch = many.compress_many(models, out, jobs=jobs, cluster=cluster, progress=progress, **options)
     except KeyboardInterrupt:
-        click.echo("stopped: the same command goes on from here", err=True)
-        raise
+        click.echo("Error: interrupted; the same command goes on from here", err=True)
+        click.get_current_context().exit(130)
     if json_file is not None:
         report.write_json_lines(json_file, [vars(model) for model in batch.models])
     if not quiet:

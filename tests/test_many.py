@@ -378,7 +378,7 @@ def await_outputs(asker: subprocess.Popen, out: Path, count: int) -> None:
 def test_a_worker_that_is_killed_costs_nothing(tmp_path):
     models, out = crowd(tmp_path / "models", 40, 2), tmp_path / "out"
     asker = begin(models, out, "--json", tmp_path / "f.jsonl")
-    await_outputs(asker, out, 8)
+    await_outputs(asker, out, 5)
     os.kill(children(asker)[0], signal.SIGKILL)
     stdout, stderr = asker.communicate(timeout=100)
     assert asker.returncode == 1, stderr
@@ -395,7 +395,7 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path):
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_it_goes_on(tmp_path, number):
-    models, out = crowd(tmp_path / "models", 30, 2), tmp_path / "out"
+    models, out = crowd(tmp_path / "models", 40, 2), tmp_path / "out"
     asker = begin(models, out)
     await_outputs(asker, out, 5)
     workers = children(asker)
@@ -409,17 +409,16 @@ def test_stopped_it_goes_on(tmp_path, number):
             time.sleep(0.05)
     else:
         assert asker.returncode == 130
-        assert stderr.startswith("stopped: the same command goes on from here\n")
-        assert "Traceback" not in stderr
+        assert stderr == "Error: interrupted; the same command goes on from here\n"
         assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")]
     assert not any(b"spawn_main" in line(str(pid)) for pid in workers)
     there = stamps(out)
-    assert 5 <= len(there) < 28
+    assert 5 <= len(there) < 38
     again = begin(models, out, "--json", tmp_path / "f.jsonl")
     stdout, stderr = again.communicate(timeout=60)
     assert (again.returncode, stderr.count("Error: ")) == (1, 2)
     found = [json.loads(line)["status"] for line in (tmp_path / "f.jsonl").read_text().splitlines()]
-    assert (len(found), found.count("failed")) == (30, 2)
+    assert (len(found), found.count("failed")) == (40, 2)
     assert found.count("skipped") >= len(there) - 2, "at most what was just being remembered is done again"
     assert {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()} == {*stamps(out), NAME}
 

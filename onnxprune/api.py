@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry
+from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry
 from onnxprune import data as data_files
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
@@ -274,9 +274,9 @@ def _recorder(
 
 
 def pack(model: PathLike, out: PathLike) -> packed.Sizes:
-    """Write a model and its external data as one small file; see `packed.pack`."""
+    """Write a model and its external data as one small file; see `packing.pack`."""
     source = Path(model)
-    return packed.pack(source, Path(out), {} if packed.is_packed(source) else layouts_of(Model.load(source)))
+    return packing.pack(source, Path(out), {} if packed.is_packed(source) else layouts_of(Model.load(source)))
 
 
 def unpack(model: PathLike, out: PathLike) -> packed.Sizes:

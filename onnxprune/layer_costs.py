@@ -27,7 +27,8 @@ class LayerCost:
         bytes: that the weights take in the file.
         flops: of one sample, each multiplication with its addition counted as two, zeros included.
         weight_share: Weight %.
-        input_share: of the entries that it reads, those that are not zero; 1 for the network's input.
+        input_share: of the entries that it reads, those that are not zero; 1 for the network's input. Of two
+            activations the product.
         act_share: Act %.
         flop_share: FLOP %.
         neurons: entries of its output as the next layer reads them, per sample.
@@ -59,9 +60,10 @@ class TotalCost:
         act_share: mean over the neurons of all layers.
         flop_share: mean of the layers' FLOP %, weighted with their operations, over those where it is known.
         measured_flops: operations of the layers where it is known.
-        layers_ms: sum over the layers, of medians: below the whole where each run is held up somewhere else.
+        layers_ms: sum over the layers.
         other_ms: sum over the nodes that belong to no layer.
-        latency_ms: of a whole run, measured without the profiler, which slows a run down.
+        latency_ms: of a whole run, measured without the profiler, which slows a run down. Sums of the nodes' medians
+            are below it where a busy machine holds each run up somewhere else.
     """
 
     parameters: int

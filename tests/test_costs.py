@@ -405,6 +405,7 @@ def test_grouped_convolution_and_qdq(tmp_path):
     assert layer.flops == 2 * 8 * 4 * 4 * (2 * 3 * 3)
     assert (layer.weights, layer.parameters, layer.neurons) == (("w",), 8 * 2 * 9, 8)
     assert layer.weight_share == np.count_nonzero(quantised["w"]) / (8 * 2 * 9)
+    assert layer.latency_ms
 
 
 def test_a_product_whose_left_side_is_transposed(tmp_path):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onnxprune.api import (
         compat,
         compress,
+        costs,
         decode,
         encode,
         inspect,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         verify,
     )  # fmt: skip
     from onnxprune.iteration import iterate
+    from onnxprune.layer_costs import Costs
     from onnxprune.maskfile import MaskFile
     from onnxprune.model import Model
     from onnxprune.result import Result
@@ -37,6 +39,7 @@ _HOMES = dict.fromkeys(
     (
         "compat",
         "compress",
+        "costs",
         "decode",
         "encode",
         "inspect",
@@ -55,12 +58,17 @@ _HOMES = dict.fromkeys(
 )
 _HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
 _HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration"}
-_HOMES |= {"MaskFile": "onnxprune.maskfile", "Model": "onnxprune.model", "Result": "onnxprune.result"}
+_HOMES |= {
+    "Costs": "onnxprune.layer_costs",
+    "MaskFile": "onnxprune.maskfile",
+    "Model": "onnxprune.model",
+    "Result": "onnxprune.result",
+}
 
 __all__ = [
-    "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat", "compress",
-    "decode", "encode", "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune", "read_masks", "save",
-    "session", "strip", "transform", "unpack", "update", "verify",
+    "Costs", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat",
+    "compress", "costs", "decode", "encode", "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune",
+    "read_masks", "save", "session", "strip", "transform", "unpack", "update", "verify",
 ]  # fmt: skip
 
 

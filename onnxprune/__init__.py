@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from onnxprune.api import (
         compat,
         compress,
+        costs,
         decode,
         encode,
         inspect,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )  # fmt: skip
     from onnxprune.batch import Batch
     from onnxprune.iteration import iterate
+    from onnxprune.layer_costs import Costs
     from onnxprune.many import compress_many
     from onnxprune.maskfile import MaskFile
     from onnxprune.model import Model
@@ -39,6 +41,7 @@ _HOMES = dict.fromkeys(
     (
         "compat",
         "compress",
+        "costs",
         "decode",
         "encode",
         "inspect",
@@ -58,12 +61,18 @@ _HOMES = dict.fromkeys(
 _HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
 _HOMES |= {"Batch": "onnxprune.batch", "compress_many": "onnxprune.many"}
 _HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration"}
-_HOMES |= {"MaskFile": "onnxprune.maskfile", "Model": "onnxprune.model", "Result": "onnxprune.result"}
+_HOMES |= {
+    "Costs": "onnxprune.layer_costs",
+    "MaskFile": "onnxprune.maskfile",
+    "Model": "onnxprune.model",
+    "Result": "onnxprune.result",
+}
 
 __all__ = [
-    "Batch", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat",
-    "compress", "compress_many", "decode", "encode", "export_masks", "inspect", "iterate", "load", "pack", "passes",
-    "prune", "read_masks", "save", "session", "strip", "transform", "unpack", "update", "verify",
+    "Batch", "Costs", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks",
+    "compat", "compress", "compress_many", "costs", "decode", "encode", "export_masks", "inspect", "iterate",
+    "load", "pack", "passes", "prune", "read_masks", "save", "session", "strip", "transform", "unpack", "update",
+    "verify",
 ]  # fmt: skip
 
 

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry
+from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry
 from onnxprune import data as data_files
+from onnxprune.accounting import account
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
 from onnxprune.deviation import METRICS, compare, missed
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
+from onnxprune.layer_costs import Costs
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
@@ -29,9 +31,8 @@ from onnxprune.remote import local
 from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, latency, open_session, run
 from onnxprune.scopes import custom_domains
-from onnxprune.synthesis import CannotSynthesise, synthesise
+from onnxprune.synthesis import SAMPLES, CannotSynthesise, synthesise
 
-SYNTHETIC_SAMPLES = 8
 _HALVINGS = 8
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
@@ -278,9 +279,9 @@ def _recorder(
 
 @local(writes="out")
 def pack(model: PathLike, out: PathLike) -> packed.Sizes:
-    """Write a model and its external data as one small file; see `packed.pack`."""
+    """Write a model and its external data as one small file; see `packing.pack`."""
     source = Path(model)
-    return packed.pack(source, Path(out), {} if packed.is_packed(source) else layouts_of(Model.load(source)))
+    return packing.pack(source, Path(out), {} if packed.is_packed(source) else layouts_of(Model.load(source)))
 
 
 @local(writes="out")
@@ -351,6 +352,21 @@ def inspect(model: PathLike) -> list[dict[str, Any]]:
 
 
 @local()
+def costs(model: PathLike, *, data: PathLike | None = None, samples: int | None = None) -> Costs:
+    """What each layer holds and does: parameters, bytes, operations, shares that are not zero, milliseconds.
+
+    The shares of activations are measured on `data`, see `transform`, or on synthesised inputs. An encoded model is
+    decoded to find its layers; bytes and milliseconds are those of the file as it is.
+
+    Raises:
+        DataError: the data does not fit, or no inputs could be synthesised.
+        RuntimeFailure: ONNX Runtime does not load or run the model.
+    """
+    _check_samples(samples)
+    return account(Path(model), None if data is None else Path(data), samples)
+
+
+@local()
 def compat(model: PathLike) -> Compatibility:
     """The forms of the encoded weights, and the runtimes that read them; see `compatibility`."""
     return compatibility(Model.load(model))
@@ -385,10 +401,14 @@ def _check_request(
         raise OptionError("a tolerance cannot be checked without verification")
     if tolerance is not None and math.isnan(tolerance):
         raise OptionError("the tolerance must be a number, not NaN")
-    if samples is not None and samples < 1:
-        raise OptionError(f"samples must be at least 1, not {samples}")
+    _check_samples(samples)
     if target is not None and not in_place and target.exists() and source.exists() and target.samefile(source):
         raise OutputError(f"{target} is the input; give --in-place to overwrite it")
+
+
+def _check_samples(samples: int | None) -> None:
+    if samples is not None and samples < 1:
+        raise OptionError(f"samples must be at least 1, not {samples}")
 
 
 def _copy(model: Model, source: Path, place: Path) -> None:
@@ -413,7 +433,7 @@ def _verified(
         kind = "data"
         feeds, count = data_files.load(Path(data), inputs_of(session), samples)
     else:
-        kind, count = "synthetic", samples or SYNTHETIC_SAMPLES
+        kind, count = "synthetic", samples or SAMPLES
         try:
             feeds = synthesise(model, session, count)
         except CannotSynthesise as error:

@@ -232,11 +232,26 @@ def run(model: PathLike, out: PathLike, steps: tuple[str, ...], **options: Any) 
 
 @cli.command()
 @_model
+@click.option("--cost", is_flag=True, help="Run it: what each layer costs, and the shares that are not zero.")
+@click.option("--data", type=_FILE, help="Inputs to run it on, as for verify; implies --cost.")
+@click.option("--samples", type=int, help="At most so many samples (synthesised: 8); implies --cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(model: PathLike, as_json: bool) -> None:
-    """Show every weight of a model, and why the others are left alone."""
+def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None, as_json: bool) -> None:
+    """Show every weight of a model, and why the others are left alone.
+
+    With --cost each layer instead: parameters, bytes, floating-point operations (2 per multiplication) of a sample,
+    entries that are not zero of its weights (weight %) and of its output as the next layer reads it (act %), weight %
+    times the act % of what it reads (FLOP %; the network's input counts in full), milliseconds of a run.
+    """
     from onnxprune import api, report
 
+    if cost or data is not None or samples is not None:
+        costs = api.costs(model, data=data, samples=samples)
+        if as_json:
+            click.echo(report.to_json(costs.facts()), nl=False)
+        else:
+            report.show_costs(_console(), costs)
+        return
     rows = api.inspect(model)
     if as_json:
         click.echo(report.to_json(rows), nl=False)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -12,9 +10,10 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxprune.runtime import Feeds, open_session, run
+from onnxprune.runtime import Feeds, profile, run
 
 Shapes = list[list[int]]
+KERNEL = "_kernel_time"  # what the profiler adds to a node's name
 
 
 @dataclass(frozen=True)
@@ -24,6 +23,7 @@ class Layer:
     kind: str
     inputs: Shapes
     outputs: Shapes
+    name: str = ""
 
     @property
     def flops(self) -> int:
@@ -40,17 +40,15 @@ def layers(path: Path, feeds: Feeds) -> list[Layer]:
     Raises:
         RuntimeFailure: the model does not load or run.
     """
-    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.add_session_config_entry("session.disable_prepacking", "1")  # packed weights have no shape any more
-        options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "run")
-        session = open_session(path, options=options)
-        run(session, feeds)
-        events = json.loads(Path(session.end_profiling()).read_text())
-    nodes = [event["args"] for event in events if event.get("cat") == "Node" and "output_type_shape" in event["args"]]
-    return [Layer(n["op_name"], _shapes(n["input_type_shape"]), _shapes(n["output_type_shape"])) for n in nodes]
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")  # packed weights have no shape any more
+    events = profile(path, lambda session: run(session, feeds), options)
+    nodes = [(e["name"], e["args"]) for e in events if e.get("cat") == "Node" and "output_type_shape" in e["args"]]
+    return [
+        Layer(n["op_name"], _shapes(n["input_type_shape"]), _shapes(n["output_type_shape"]), name.removesuffix(KERNEL))
+        for name, n in nodes
+    ]
 
 
 def _shapes(described: list[dict[str, Any]]) -> Shapes:
@@ -75,6 +73,12 @@ def _recurrent(inputs: Shapes, outputs: Shapes) -> int:
     return prod(inputs[0][:2]) * (prod(inputs[1]) + prod(inputs[2]))
 
 
+def _transposable(inputs: Shapes, outputs: Shapes) -> int:
+    """A product whose left side may be transposed: its axis that the output has not is summed."""
+    left = inputs[0]
+    return prod(outputs[0]) * (left[-2] if len(left) > 1 and left[-2] != outputs[0][-2] else left[-1])
+
+
 _MULTIPLICATIONS: dict[str, Callable[[Shapes, Shapes], int]] = {
     "Conv": _window(1),
     "ConvInteger": _window(1),
@@ -84,7 +88,16 @@ _MULTIPLICATIONS: dict[str, Callable[[Shapes, Shapes], int]] = {
     "MatMul": _product,
     "MatMulInteger": _product,
     "QLinearMatMul": _product,
+    "FusedConv": _window(1),
+    "FusedGemm": _gemm,
+    "FusedMatMul": _transposable,
+    "GemmFastGelu": _product,
+    "QGemm": _gemm,
+    "MatMulIntegerToFloat": _product,
+    "DynamicQuantizeMatMul": _product,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
+    "DynamicQuantizeLSTM": _recurrent,
 }
+COUNTED = frozenset(_MULTIPLICATIONS)

@@ -50,6 +50,15 @@ def load(path: Path, inputs: list[Input], samples: int | None = None) -> tuple[l
     return feeds, usable
 
 
+def pieces(inputs: list[Input], feed: Feeds, size: int) -> list[Feeds]:
+    """A feed in pieces of at most `size` samples, where its inputs have a free leading axis of samples."""
+    free = all(item.shape and not _fixed(item) for item in inputs)
+    count = max((len(value) for value in feed.values() if value.ndim), default=0)
+    if not free or not count or any(not value.ndim or len(value) != count for value in feed.values()):
+        return [feed]
+    return [{k: v[at : at + size] for k, v in feed.items()} for at in range(0, count, size)]
+
+
 def _read(path: Path) -> dict[str, Array]:
     """Arrays by name; a folder holds NAME.npy files, or .npz files whose samples follow each other."""
     try:

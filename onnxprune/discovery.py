@@ -83,7 +83,8 @@ def _constants(scope: Scope) -> Iterator[Weight]:
             yield from made(node.output[0], "constant", value, value)
 
 
-def _label(scope: Scope, node: NodeProto) -> str:
+def label(scope: Scope, node: NodeProto) -> str:
+    """What a node is called: its name with the path to its body, or its operator and first output."""
     return scope.path + (node.name or f"{node.op_type}({node.output[0] if node.output else ''})")
 
 
@@ -132,17 +133,17 @@ def _use(
         return
     role = linear_role(node, position, len(view.axes))
     if role is None:
-        yield _Use(_label(scope, node), None, other_role(node, position), view.quant)
+        yield _Use(label(scope, node), None, other_role(node, position), view.quant)
         return
     try:
         mapped = _in_own_axes(role, view.axes)
     except IndexError:
-        yield _Use(_label(scope, node), None, f"{node.op_type} operand of an impossible rank")
+        yield _Use(label(scope, node), None, f"{node.op_type} operand of an impossible rank")
         return
     quant = view.quant
     if quant is None and role.zero is not None:
         quant = _quantisation(model, scope, node, role.scale, role.zero, view.axes, role.out_axis)
-    yield _Use(_label(scope, node), mapped, quant=quant)
+    yield _Use(label(scope, node), mapped, quant=quant)
 
 
 def _bound(node: NodeProto, view: _View) -> NodeProto:
@@ -198,6 +199,7 @@ def _describe(weight: Weight, uses: list[_Use]) -> None:
     weight.consumers = tuple(dict.fromkeys(u.node for u in uses))
     linear = [u.role for u in uses if u.role is not None]
     others = list(dict.fromkeys(u.other for u in uses if u.role is None))
+    weight.linear = bool(linear)
     if linear:
         weight.kind = linear[0].kind
         axes = {(r.out_axis, r.in_axes) for r in linear}

@@ -10,7 +10,6 @@ import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
@@ -54,7 +53,7 @@ def moments(model: Model, weights: Sequence[Weight], source: Path, samples: int)
         _write_exposed(model, names, path)
         session = open_session(path)
         feeds, _ = data.load(source, inputs_of(session), samples)
-        pieces = [piece for feed in feeds for piece in _pieces(session, feed)]
+        pieces = [piece for feed in feeds for piece in data.pieces(inputs_of(session), feed, _AT_A_TIME)]
         sums = [
             _Sum(weight, found, len(pieces)) if found else None for weight, found in zip(weights, layers, strict=True)
         ]
@@ -97,15 +96,6 @@ def _write_exposed(model: Model, names: Sequence[str], path: Path) -> None:
         held = {value.name for value in (*graph.output, *graph.input)}
         graph.output.extend(ValueInfoProto(name=name) for name in names if name not in held)
         model.write(path)
-
-
-def _pieces(session: Any, feed: Feeds) -> list[Feeds]:
-    """A feed in pieces of few samples, where its inputs have a free leading axis of samples."""
-    free = all(item.shape and not isinstance(item.shape[0], int) for item in inputs_of(session))
-    count = max((len(value) for value in feed.values() if value.ndim), default=0)
-    if not free or not count or any(not value.ndim or len(value) != count for value in feed.values()):
-        return [feed]
-    return [{k: v[at : at + _AT_A_TIME] for k, v in feed.items()} for at in range(0, count, _AT_A_TIME)]
 
 
 class _Sum:

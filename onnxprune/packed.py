@@ -2,6 +2,7 @@
 
 Every large tensor is a stream of its own, all other bytes form the skeleton; a stream is coded in
 chunks, so that neither side holds more than a few of them. What unpacking restores is the same bytes.
+`packing` writes it, this module reads it.
 """
 
 from __future__ import annotations
@@ -12,32 +13,26 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from onnxprune import streams
-from onnxprune.dtypes import numpy_dtype
 from onnxprune.errors import OutputError, PackedError
-from onnxprune.files import staged, write
-from onnxprune.model import Model, replacing
+from onnxprune.files import write
+from onnxprune.model import replacing
 from onnxprune.payloads import Payloads
-from onnxprune.scopes import tensors_of
 from onnxprune.streams import CHUNK, Layout, Plan
-from onnxprune.wire import varint
 
 MAGIC = b"\x89ONNXZ\r\n"  # not text, and damaged by whoever takes it for text
 VERSION = 1
 MOST = 1024  # bytes restored per byte of the file: what a small hostile file can cost is bounded
 INDEX_LIMIT = 2 << 20  # bytes; a tensor takes about 15 of them, and 100 times as much in memory
 
-_HEADER = struct.Struct("<8sH")
-_FOOTER = struct.Struct("<IQ32s")  # bytes of the index and of the file, digest; a CRC follows
-_CRC = struct.Struct("<I")
-_ENDING = _FOOTER.size + _CRC.size
+HEADER = struct.Struct("<8sH")
+FOOTER = struct.Struct("<IQ32s")  # bytes of the index and of the file, digest; a CRC follows
+CRC = struct.Struct("<I")
+ENDING = FOOTER.size + CRC.size
 
 
 @dataclass(frozen=True)
@@ -80,178 +75,17 @@ def is_packed(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-# packing ----------------------------------------------------------------------------------------
-
-
-def pack(source: Path, target: Path, layouts: Mapping[str, Layout] | None = None) -> Sizes:
-    """Write the model at `source`, external data included, as one packed file.
-
-    Args:
-        source: an ONNX file.
-        target: the file to write.
-        layouts: how symbols lie in tensors, by tensor name: tried beside the general layouts.
-
-    Raises:
-        ModelError: the source is not a model.
-        PackedError: it is packed already, or its external data is in another folder.
-        OutputError: the target is one of the sources or cannot be written.
-    """
-    if is_packed(source):
-        raise PackedError(f"{source} is packed already")
-    model = Model.load(source)
-    _refuse_overwriting(target, model.payloads.files, source)
-    writer = _Writer(model, layouts or {})
-    with staged(target) as place:
-        write(place, writer.chunks())
-        after = place.stat().st_size
-    return Sizes(writer.size, after)
-
-
-def _refuse_overwriting(target: Path, files: Sequence[Path], source: Path) -> None:
+def refuse_overwriting(target: Path, files: Sequence[Path], source: Path) -> None:
+    """OutputError where the target is one of the files of the source."""
     for file in files:
         if target.exists() and target.samefile(file):
             raise OutputError(f"{target} is {'the input' if file == source else f'external data of {source}'}")
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """The bytes of a large tensor in a file."""
-
-    start: int
-    end: int
-    name: str
-    itemsize: int
-
-
-class _Writer:
-    def __init__(self, model: Model, layouts: Mapping[str, Layout]) -> None:
-        self._payloads = model.payloads
-        self._layouts = layouts
-        self._data = [model.payloads.map(file) for file in model.payloads.files]
-        self.size = sum(map(len, self._data))
-        self._cuts = [_cuts(model, data) for data in self._data]
-        self._names = [_name(file, model) for file in model.payloads.files]
-        if len({name.casefold() for name in self._names}) < len(self._names):
-            raise PackedError(f"{model.path}: files of its external data differ only in upper and lower case")
-        self._index = bytearray()
-        self._level = streams.THOROUGH if self.size <= 4 * CHUNK else streams.FAST
-
-    def chunks(self) -> Iterator[bytes]:
-        """The packed file, piece by piece."""
-        written = _HEADER.size
-        yield _HEADER.pack(MAGIC, VERSION)
-        self._describe_files()
-        for chunk, itemsize, hints in chain(self._skeleton(), self._tensors()):
-            coded = streams.encode(chunk, itemsize, hints, self._level)
-            self._describe(coded)
-            for _, body in coded.runs:
-                written += len(body)
-                yield body
-            if len(chunk) > 1 << 20:
-                self._payloads.forget_pages()
-        if len(self._index) > INDEX_LIMIT:
-            raise PackedError("the model has too many tensors to pack")
-        written += len(self._index) + _ENDING
-        padding = max(0, -(-self.size // MOST) - written)
-        yield bytes(padding)
-        ending = bytes(self._index) + _FOOTER.pack(len(self._index), written + padding, self._digest())
-        yield ending + _CRC.pack(zlib.crc32(ending))
-
-    def _digest(self) -> bytes:
-        digest = hashlib.blake2b(digest_size=32)
-        for part in self._payloads.released(chain.from_iterable(map(streams.chunks, self._data))):
-            digest.update(part)
-        return digest.digest()
-
-    def _skeleton(self) -> Iterator[tuple[memoryview, int, list[Layout]]]:
-        """What no tensor's stream holds, of all files, in chunks."""
-        held = bytearray()
-        for data, cuts in zip(self._data, self._cuts, strict=True):
-            starts, ends = [0, *(c.end for c in cuts)], [*(c.start for c in cuts), len(data)]
-            for start, end in zip(starts, ends, strict=True):
-                for part in streams.chunks(data[start:end]):
-                    held += part
-                    while len(held) >= CHUNK:
-                        yield memoryview(bytes(held[:CHUNK])), 1, []
-                        del held[:CHUNK]
-        if held:
-            yield memoryview(bytes(held)), 1, []
-
-    def _tensors(self) -> Iterator[tuple[memoryview, int, list[Layout]]]:
-        for data, cuts in zip(self._data, self._cuts, strict=True):
-            for cut in cuts:
-                hints = [self._layouts[cut.name]] if cut.name in self._layouts else []
-                for chunk in streams.chunks(data[cut.start : cut.end]):
-                    yield chunk, cut.itemsize, hints
-
-    def _put(self, *numbers: int) -> None:
-        for number in numbers:
-            self._index += varint(number)
-
-    def _describe_files(self) -> None:
-        self._put(len(self._data))
-        for name, data, cuts in zip(self._names, self._data, self._cuts, strict=True):
-            self._put(len(name.encode()))
-            self._index += name.encode()
-            self._put(len(data), len(cuts))
-            at = 0
-            for cut in cuts:
-                self._put(cut.start - at, cut.end - cut.start)
-                at = cut.end
-
-    def _describe(self, coded: streams.Coded) -> None:
-        layout = coded.plan.layout
-        if coded.plan == Plan():
-            self._put(0)
-        else:
-            self._put(2 * layout.word + coded.plan.shared, layout.base, layout.count)
-        crc = 0
-        for coding, body in coded.runs:
-            self._put(coding, len(body))
-            crc = zlib.crc32(body, crc)
-        self._index += _CRC.pack(crc)
-
-
-def _cuts(model: Model, data: memoryview) -> list[_Cut]:
-    """The large tensors whose bytes lie in `data`, in order; of those that overlap only the first."""
-    base = _address(data)
-    found = []
-    for tensor in tensors_of(model.proto):
-        payload = model.payloads.get(next((e.value for e in tensor.external_data if e.key == "location"), ""))
-        if payload:
-            start = _address(payload) - base
-            dtype = numpy_dtype(tensor.data_type)
-            found.append(_Cut(start, start + len(payload), tensor.name, dtype.itemsize if dtype else 1))
-    out: list[_Cut] = []
-    at = 0
-    for cut in sorted(found, key=lambda c: (c.start, c.end)):
-        if cut.start >= at and cut.end <= len(data):
-            out.append(cut)
-            at = cut.end
-    return out
-
-
-def _address(data: bytes | memoryview) -> int:
-    return int(np.frombuffer(data, np.uint8).__array_interface__["data"][0])
-
-
-def _name(file: Path, model: Model) -> str:
-    assert model.path is not None
-    if file == model.path:
-        return ""
-    name = str(file.relative_to(model.path.parent))
-    if not _plain(name):
-        raise PackedError(f"{model.path}: external data that is not beside the model cannot be packed: {file}")
-    return name
-
-
-def _plain(name: str) -> bool:
+def plain(name: str) -> bool:
     """Whether a name means a visible file in the folder at hand, on every system."""
     short = 0 < len(name.encode(errors="replace")) <= 255
     return short and name.isprintable() and name[0] != "." and not set(name) & set('/\\:<>"|?*')
-
-
-# unpacking --------------------------------------------------------------------------------------
 
 
 def unpack(source: Path, target: Path) -> Sizes:
@@ -263,7 +97,7 @@ def unpack(source: Path, target: Path) -> Sizes:
             has the name of the external data.
     """
     packed = Packed(source)
-    _refuse_overwriting(target, [source], source)
+    refuse_overwriting(target, [source], source)
     if any(file.name.casefold() == target.name.casefold() for file in packed.files):
         raise OutputError(f"cannot write {target}: the model's external data has that name")
     with replacing(target) as place:
@@ -299,19 +133,19 @@ class Packed:
         self.packed_nbytes = len(data)
         if data[: len(MAGIC)] != MAGIC:
             raise PackedError(f"{path} is not a packed model")
-        if len(data) < _HEADER.size + _ENDING:
+        if len(data) < HEADER.size + ENDING:
             raise self._damaged("it is cut short")
-        version = _HEADER.unpack_from(data)[1]
+        version = HEADER.unpack_from(data)[1]
         if version != VERSION:
             raise PackedError(f"{path} has version {version} of the packed form, this onnxprune reads {VERSION}")
-        length, size, self._digest = _FOOTER.unpack_from(data, len(data) - _ENDING)
-        start = len(data) - _ENDING - length
-        if start < _HEADER.size or zlib.crc32(data[start : -_CRC.size]) != _CRC.unpack(data[-_CRC.size :])[0]:
+        length, size, self._digest = FOOTER.unpack_from(data, len(data) - ENDING)
+        start = len(data) - ENDING - length
+        if start < HEADER.size or zlib.crc32(data[start : -CRC.size]) != CRC.unpack(data[-CRC.size :])[0]:
             raise self._damaged("it is cut short, or its index is")
         if size != len(data) or length > INDEX_LIMIT:
             raise self._damaged("its sizes contradict each other")
         try:
-            self._read(_Cursor(bytes(data[start:-_ENDING])), data[_HEADER.size : start])
+            self._read(_Cursor(bytes(data[start:-ENDING])), data[HEADER.size : start])
         except ValueError as error:
             raise self._damaged(str(error)) from error
 
@@ -340,7 +174,7 @@ class Packed:
     @staticmethod
     def _file(index: _Cursor, first: bool) -> File:
         name = index.take(index.count()).decode()
-        if first != (name == "") or not (first or _plain(name)):
+        if first != (name == "") or not (first or plain(name)):
             raise ValueError(f"a file has the forbidden name {name!r}")
         size = index.number()
         cuts = [(index.number(), index.number()) for _ in range(index.count())]
@@ -412,7 +246,7 @@ def _chunk(index: _Cursor, body: memoryview, size: int) -> tuple[_Chunk, memoryv
             raise ValueError("a stream is longer than the file")
         runs.append((coding, body[:length]))
         body = body[length:]
-    return _Chunk(size, plan, runs, _CRC.unpack(index.take(_CRC.size))[0]), body
+    return _Chunk(size, plan, runs, CRC.unpack(index.take(CRC.size))[0]), body
 
 
 class _Cursor:

@@ -19,6 +19,7 @@ from onnxprune.batch import DONE, FAILED, MISSED, SKIPPED, Batch
 from onnxprune.compatibility import Compatibility
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
+from onnxprune.layer_costs import Costs
 from onnxprune.maskfile import MaskFile
 from onnxprune.result import Cost, Deviation, Result, WeightFacts
 from onnxprune.rounds import Iteration
@@ -93,6 +94,10 @@ _COMPATIBILITY = [
     _Column("form", right=False), _Column("weights"), _Column("opset", 1), _Column("onnxruntime loads"),
     _Column("fast from"), _Column("OpenVINO", right=False),
 ]  # fmt: skip
+_COSTS = [
+    _Column("layer", right=False), _Column("kind", 1, right=False), _Column("weights", 4), _Column("bytes", 2),
+    _Column("FLOP"), _Column("weight %", 5), _Column("act %", 6), _Column("FLOP %"), _Column("ms", 3),
+]  # fmt: skip
 _MASKS = [
     _Column("parameter", right=False), _Column("shape"), _Column("asked", 2), _Column("reached"), _Column("below", 1),
     _Column("ONNX weight", 4, right=False), _Column("transform", 3, right=False),
@@ -161,8 +166,7 @@ def _show_closing(console: Console, result: Result) -> None:
     counts = result.parameters
     zeros = counts["after"] - counts["nonzero"]
     _line(console, f"{after.path}", "bold")
-    smaller = f"{result.ratio:.2f}x smaller" if result.ratio >= 1 else f"{1 / result.ratio:.2f}x larger"
-    _line(console, f"  on disk     {size(before.bytes)} -> {size(after.bytes)}  ({smaller})")
+    _line(console, f"  on disk     {size(before.bytes)} -> {size(after.bytes)}  ({_smaller(result.ratio)})")
     _line(console, f"  gzipped     {size(before.gzip_bytes)} -> {size(after.gzip_bytes)}")
     _line(
         console, f"  parameters  {counts['after']:,}, of which {zeros:,} are zero ({percent(zeros, counts['after'])})"
@@ -177,6 +181,10 @@ def _show_closing(console: Console, result: Result) -> None:
         )
     elif zeros and result.cost is None:
         _line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
+
+
+def _smaller(ratio: float) -> str:
+    return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
 
 
 def _show_cost(console: Console, cost: Cost) -> None:
@@ -236,6 +244,53 @@ def _inspection_row(row: dict[str, Any]) -> list[str]:
         row["encoding"],
         row.get("left_alone") or "",
     ]
+
+
+def show_costs(console: Console, costs: Costs) -> None:
+    """Every layer, the sums, and where time goes that belongs to no layer."""
+    total = costs.total
+    rows = [
+        [
+            ", ".join(layer.weights) or layer.name,
+            layer.kind,
+            f"{layer.parameters:,}",
+            size(layer.bytes),
+            "-" if layer.flops is None else _operations(layer.flops),
+            *(_share(share) for share in (layer.weight_share, layer.act_share, layer.flop_share)),
+            "-" if layer.latency_ms is None else f"{layer.latency_ms:.3f}",
+        ]
+        for layer in costs.layers
+    ]
+    shares = (total.weight_share, total.act_share, total.flop_share)
+    rows.append(
+        ["total", "", f"{total.parameters:,}", size(total.bytes), _operations(total.flops), *map(_share, shares),
+         f"{total.layers_ms:.3f}"]
+    )  # fmt: skip
+    _print_table(console, _COSTS, rows)
+    if total.measured_flops < total.flops:
+        _line(console, f"FLOP % is known for {percent(total.measured_flops, total.flops)} of the operations", "yellow")
+    inputs = "samples of --data" if costs.source == "data" else "synthesised inputs (random: --data says more)"
+    _line(console, f"shares measured on {costs.samples} {inputs}")
+    shapes = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in costs.inputs.items())
+    others = ", ".join(f"{kind} {ms:.3f}" for kind, ms in list(costs.other_ms.items())[:6])
+    _line(
+        console,
+        f"a run ({shapes}) takes {total.latency_ms:.3g} ms; its nodes, profiled: layers {total.layers_ms:.3g}, "
+        f"others {total.other_ms:.3g} ms"
+        + (f" ({others}{' ...' if len(costs.other_ms) > 6 else ''})" if others else ""),
+    )
+
+
+def _operations(count: int) -> str:
+    """Operations as people write them."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= factor:
+            return f"{count / factor:,.4g} {unit}"
+    return str(count)
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
 
 
 def show_compatibility(console: Console, facts: Compatibility) -> None:
@@ -336,7 +391,7 @@ def show_batch(console: Console, batch: Batch) -> None:
         if len(results) > _ROWS:
             console.print(f"... and {len(results) - _ROWS} smaller models (--json lists all)")
         console.print()
-        _line(console, f"{size(before)} -> {size(after)}  ({before / after:.2f}x smaller)")
+        _line(console, f"{size(before)} -> {size(after)}  ({_smaller(before / after)})")
     counts = {state: batch.count(state) for state in (DONE, SKIPPED, MISSED, FAILED)}
     told = ", ".join(f"{count} {_STATES[state]}" for state, count in counts.items() if count)
     _line(console, f"{len(batch.models)} models: {told}", "bold")

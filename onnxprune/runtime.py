@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
+import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -75,15 +78,15 @@ def inputs_of(session: ort.InferenceSession) -> list[Input]:
     ]
 
 
-def run(session: ort.InferenceSession, feeds: Feeds) -> dict[str, Any]:
-    """Outputs by name.
+def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Outputs by name, all of them or those that are named.
 
     Raises:
         RuntimeFailure: the model cannot run on these inputs.
     """
-    names = [o.name for o in session.get_outputs()]
+    names = [o.name for o in session.get_outputs()] if names is None else names
     try:
-        return dict(zip(names, session.run(None, dict(feeds)), strict=True))
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise RuntimeFailure(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
 
@@ -130,6 +133,28 @@ def latency(session: ort.InferenceSession, feeds: Feeds) -> float:
         run(session, feeds)
         times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times)
+
+
+def profile(
+    path: str | os.PathLike[str],
+    use: Callable[[ort.InferenceSession], object],
+    options: ort.SessionOptions | None = None,
+) -> list[dict[str, Any]]:
+    """The events that ONNX Runtime's profiler records while `use` runs a session of the file.
+
+    Raises:
+        RuntimeFailure: the model does not load or run, or the profile cannot be read.
+    """
+    options = options or ort.SessionOptions()
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "run")
+        session = open_session(path, options=options)
+        use(session)
+        try:
+            return json.loads(Path(session.end_profiling()).read_text(errors="replace"), strict=False)
+        except ValueError as error:
+            raise RuntimeFailure(f"ONNX Runtime's profile of {path!s} cannot be read: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -19,6 +19,7 @@ from onnxprune.scopes import Scope, scopes_of
 # Tried in this order for dimensions that are free: multiples of 32 suit most networks, and 512 and
 # 576 the windows of audio models.
 _SIZES = (64, 224, 16, 512, 128, 32, 320, 576, 8, 256, 3, 2, 1)
+SAMPLES = 8  # unless more or fewer are asked for
 _PASSED = frozenset({"Cast", "Identity", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Slice", "Expand"})
 _HOPS = 12
 

@@ -27,6 +27,7 @@ class Weight:
     Attributes:
         name: unique in the model; a tensor in a body carries the path to it.
         kind: conv, gemm, matmul, lstm ..., or what else it is (bias, norm, embedding ...).
+        linear: whether a layer multiplies with it.
         out_axis, in_axes: the axes of its own shape along which outputs and inputs lie, where known.
         consumers: the nodes that read it, behind Identity, Cast, Transpose and QDQ.
         reason: why it is left alone unless it is named in full; None for what is pruned by default.
@@ -43,6 +44,7 @@ class Weight:
     shape: tuple[int, ...]
     element: int
     kind: str = "unknown"
+    linear: bool = False
     out_axis: int | None = None
     in_axes: tuple[int, ...] = ()
     consumers: tuple[str, ...] = ()

@@ -84,6 +84,19 @@ def test_run(model, tmp_path):
     assert metadata["onnxprune.passes"] == "magnitude{sparsity=0.9} encode"
 
 
+@pytest.mark.parametrize("options", [["--cost"], ["--samples", "2"], ["--data", "data.npz"]])
+def test_inspect_what_layers_cost(model, tmp_path, options):
+    np.savez(tmp_path / "data.npz", x=np.ones((3, 64), np.float32))
+    options = [str(tmp_path / o) if o.endswith("npz") else o for o in options]
+    shown = call("inspect", model, *options).stdout
+    assert all(word in shown for word in ("fc0.weight", "act %", "FLOP %", "total", "a run (x 1x64) takes"))
+    facts = parse(call("inspect", model, *options, "--json").stdout)
+    assert [layer["weights"] for layer in facts["layers"]] == [["fc0.weight"], ["fc1.weight"]]
+    assert facts["total"]["flops"] == 2 * facts["total"]["parameters"]
+    assert facts["samples"] == {"--cost": 8, "--samples": 2}.get(options[0], 3)
+    assert facts["source"] == ("data" if options[0] == "--data" else "synthetic")
+
+
 def test_inspect(model):
     assert "fc0.weight" in call("inspect", model).stdout
     rows = {row["name"]: row for row in parse(call("inspect", model, "--json").stdout)}

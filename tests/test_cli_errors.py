@@ -117,6 +117,14 @@ def test_not_a_model(refused, tmp_path, kind, command):
     assert "bad.onnx" in refused(1, command, tmp_path / "bad.onnx", *output)
 
 
+def test_costs_on_data_that_does_not_fit(refused, model, tmp_path):
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 no archive")
+    assert "cut.npz" in refused(1, "inspect", model, "--data", tmp_path / "cut.npz")
+    np.savez(tmp_path / "other.npz", nothing=np.zeros((2, 2), np.float32))
+    assert "holds no array named" in refused(1, "inspect", model, "--data", tmp_path / "other.npz", "--json")
+    assert "samples must be at least 1" in refused(1, "inspect", model, "--samples", "-1")
+
+
 def test_no_model_there(refused, tmp_path):
     assert "No such file" in refused(1, "inspect", tmp_path / "gone.onnx")
     assert "regular" in refused(1, "inspect", tmp_path)

@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import onnxprune
-from onnxprune import packed, streams
+from onnxprune import packed, packing, streams
 from onnxprune.cli import cli
 from onnxprune.errors import ModelError, OutputError, PackedError, RuntimeFailure
 from onnxprune.packed import MAGIC, VERSION
@@ -175,7 +175,7 @@ def there_and_back(source: Path, folder: Path, **options) -> Path:
     """Packs and unpacks into a folder of its own; returns the restored model."""
     folder.mkdir()
     small, back = folder / "m.onnxz", folder / source.name
-    sizes = packed.pack(source, small, **options) if options else onnxprune.pack(source, small)
+    sizes = packing.pack(source, small, **options) if options else onnxprune.pack(source, small)
     assert sizes.after == small.stat().st_size
     again = onnxprune.unpack(small, back)
     assert (again.before, again.after) == (sizes.after, sizes.before)
@@ -399,13 +399,13 @@ def forge(*index: int | bytes, body: bytes = b"", digest: bytes = bytes(32), cla
     """A packed file whose checksums are right, whatever it says."""
     raw = b"".join(varint(part) if isinstance(part, int) else part for part in index)
     size = HEADER + len(body) + len(raw) + ENDING
-    ending = raw + packed._FOOTER.pack(len(raw), size if claim is None else claim, digest)
-    return packed._HEADER.pack(MAGIC, VERSION) + body + ending + packed._CRC.pack(zlib.crc32(ending))
+    ending = raw + packed.FOOTER.pack(len(raw), size if claim is None else claim, digest)
+    return packed.HEADER.pack(MAGIC, VERSION) + body + ending + packed.CRC.pack(zlib.crc32(ending))
 
 
 def run(coding: int, body: bytes, plan: tuple[int, ...] = (0,)) -> tuple[int | bytes, ...]:
     """The index of a chunk with one run."""
-    return (*plan, coding, len(body), packed._CRC.pack(zlib.crc32(body)))
+    return (*plan, coding, len(body), packed.CRC.pack(zlib.crc32(body)))
 
 
 def test_a_forged_file_is_a_file(tmp_path):

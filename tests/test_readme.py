@@ -49,6 +49,15 @@ def test_the_first_command_prints_what_the_readme_shows(folder):
     assert [line.rstrip() for line in printed.splitlines()] == [line.rstrip() for line in shown.splitlines()]
 
 
+def test_what_layers_cost_is_what_the_readme_shows(folder):
+    """But for milliseconds, which end each row and make the last line."""
+    *_, printed = (shell(line) for line in block(README, "sh", "lenet-5.small.onnx --data").splitlines())
+    shown = block(README, "", "act %")
+    tables = [[line.split()[:-1] for line in text.splitlines()[:-2]] for text in (printed, shown)]
+    assert tables[0] == tables[1]
+    assert printed.splitlines()[-2] == shown.splitlines()[-2]
+
+
 def test_the_commands_of_the_start(folder):
     shutil.copy("models/lenet-5.onnx", "your.onnx")
     for line in block(README, "sh", "your.onnx").splitlines():

@@ -70,6 +70,7 @@ def test_from_and_to_files(store, tmp_path):
     assert store.cat("/again/back.onnx") == store.cat("/back.onnx")
     for name in ("memory://back.onnxz", "memory://again/back.onnx"):
         assert [i.name for i in onnxprune.session(name).get_inputs()] == ["x"]
+    assert onnxprune.costs("memory://again/back.onnx").total.parameters == 64 * 128 + 128 * 8
     assert onnxprune.compat("memory://again/back.onnx").forms == []
 
 
@@ -89,6 +90,7 @@ def test_every_command(store, tmp_path):
     call("decode", there, "-o", there, "--in-place")
     call("run", here, "-o", there, "-p", "magnitude{sparsity=0.5}")
     assert "fc0.weight" in call("inspect", there).stdout
+    assert "fc0.weight" in call("inspect", there, "--cost").stdout
     assert "SQNR" in call("verify", here, there).stdout
     call("pack", there, "-o", "memory://out/o.onnxz")
     call("unpack", "memory://out/o.onnxz", "-o", there)

@@ -50,12 +50,12 @@ def error_rate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
     return 100 * wrong / len(labels)
 
 
-def train(net: nn.Module, data: str, epochs: int, rate: float) -> float:
-    """SGD with momentum, L2 and a cosine rate; leaves the epoch that the held-out images like best."""
+def train(net: nn.Module, data: str, epochs: int, rate: float, l1: float, l2: float) -> float:
+    """SGD with momentum, L1 or L2 and a cosine rate; leaves the epoch that the held-out images like best."""
     images, labels = (torch.from_numpy(a) for a in mnist.load("train", data))
     fit, held = slice(None, -mnist.HELD_OUT), slice(-mnist.HELD_OUT, None)
     count = len(labels) - mnist.HELD_OUT
-    optimizer = torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(net.parameters(), rate, momentum=0.9, weight_decay=l2, nesterov=True)
     best, kept = math.inf, net.state_dict()
     for epoch in range(epochs):
         net.train()
@@ -63,6 +63,8 @@ def train(net: nn.Module, data: str, epochs: int, rate: float) -> float:
             group["lr"] = rate * (0.5 + 0.5 * math.cos(math.pi * epoch / epochs))
         for batch in torch.randperm(count).split(64):
             loss = nn.functional.cross_entropy(net(images[fit][batch]), labels[fit][batch])
+            if l1:
+                loss = loss + l1 * sum(p.abs().sum() for p in net.parameters() if p.dim() > 1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -81,12 +83,14 @@ def main() -> None:
     parser.add_argument("--data", choices=mnist.SETS, default="mnist")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rate", type=float, default=0.05)
+    parser.add_argument("--l2", type=float, default=5e-4)
+    parser.add_argument("--l1", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
     net = NETS[options.net]()
-    held = train(net, options.data, options.epochs, options.rate)
+    held = train(net, options.data, options.epochs, options.rate, options.l1, options.l2)
     test = error_rate(net, *(torch.from_numpy(a) for a in mnist.load("t10k", options.data)))
     print(f"{options.net}: held-out error {held:.2f} %, test error {test:.2f} %")
     torch.onnx.export(

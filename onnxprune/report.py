@@ -320,11 +320,11 @@ def _finite(value: Any) -> Any:
 
 
 def check_place(path: Path, *models: Path | None) -> None:
-    """Raise OutputError, before anything is done, where the JSON file can or may not be written."""
+    """Raise OutputError, before anything is done, where a file of facts can or may not be written."""
     if (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: it is not a regular file in a folder that exists")
     if path.resolve() in {model.resolve() for model in models if model is not None}:
-        raise OutputError(f"{path} is a model: choose another file for --json")
+        raise OutputError(f"{path} is a model: choose another file for --json and --report")
 
 
 def write_json(path: Path, facts: Any) -> None:

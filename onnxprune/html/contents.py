@@ -1,0 +1,219 @@
+"""What a report says, before it has a form: facts of every weight, and sketches of the values of some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune import api
+from onnxprune.curves import Curves
+from onnxprune.discovery import find
+from onnxprune.dtypes import QUANTISED, Array, numpy_dtype
+from onnxprune.encodings.graft import planted_in, uproot
+from onnxprune.errors import CurvesError
+from onnxprune.html import sketch
+from onnxprune.html.images import Images
+from onnxprune.html.sketch import Histogram, Pattern
+from onnxprune.model import Model
+from onnxprune.pipeline import METADATA, Removed
+from onnxprune.result import FileFacts, Result, file_facts, inspect_model, versions, weight_facts
+from onnxprune.weights import Weight, check_patterns, matches
+
+PICTURED = 12  # weights whose values are drawn unless they are named
+Columns = Mapping[str, Mapping[str, Any]]  # weight -> title -> value
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight in the table; a side of which nothing is known is None."""
+
+    name: str
+    kind: str
+    dtype: str
+    shape: list[int]
+    shape_after: list[int]
+    total: int
+    zeros: int
+    requested: float | None
+    encoding: str
+    bytes_before: int
+    bytes_after: int
+    left_alone: str
+    more: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What is drawn of a weight's values.
+
+    Attributes:
+        histogram: of the values before and after, or of the only ones.
+        pattern: what is kept, [outputs, inputs] in the shape before wherever it is known what was cut out.
+        image: how many weights are kept by pixel [height, width] of the image that the matrix reads, or None.
+        outputs: how many rows the pattern has.
+    """
+
+    layer: Layer
+    histogram: Histogram
+    pattern: Pattern | None
+    image: Array | None
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A report on one model (`result` is None), or on a model and what became of it."""
+
+    file: FileFacts
+    parameters: dict[str, int]
+    result: Result | None
+    layers: list[Layer]
+    sketches: list[Sketch]
+    curves: Curves | None
+    titles: list[str] = field(default_factory=list)  # of further columns of the table
+
+
+class _Side:
+    """One of the two models: facts of its weights, and their values, decoded one by one."""
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self.rows = {row["name"]: row for row in api.inspect(path)}
+        self.model = Model.load(path)
+        self.model.payloads.scratch = scratch
+        for group in planted_in(self.model):
+            uproot(self.model, group, group.array(self.model))
+        self.weights = {w.name: w for w in find(self.model)}
+
+    def values(self, name: str) -> Array | None:
+        """The real values of a weight: what is quantised is dequantised; None where it is gone."""
+        weight = self.weights.get(name)
+        if weight is None:
+            return None
+        array = weight.array(self.model)
+        if weight.element in QUANTISED and weight.zero is not None:
+            scale = 1 if weight.scale is None else weight.scale.astype(np.float32)
+            return (array.astype(np.float32) - weight.zero.astype(np.float32)) * scale
+        return array if array.dtype.kind == "f" and array.itemsize >= 4 else array.astype(np.float32)
+
+
+def compared(model: Path, original: Path, data: Path | None, samples: int | None) -> Result:
+    """What became of the original, as far as the two files tell it."""
+    deviation = api.verify(original, model, data=data, samples=samples)
+    first, last = Model.load(original), Model.load(model)
+    before = {w.name: w for w in inspect_model(first)}
+    weights, parameters = weight_facts(before, last, [])
+    files = file_facts(original, first.companions()), file_facts(model, last.companions())
+    return Result(
+        input=files[0],
+        output=files[1],
+        ratio=files[0].bytes / files[1].bytes,
+        parameters=parameters,
+        weights=weights,
+        skipped=[{"name": r["name"], "reason": r["left_alone"]} for r in api.inspect(original) if r.get("left_alone")],
+        removed=[],
+        cost=None,
+        integers=sum(group.fused for group in planted_in(last)),
+        deviation=deviation,
+        passes=[p.value for p in last.proto.metadata_props if p.key == METADATA],
+        notes=[],
+        versions=versions(),
+    )
+
+
+def alone(model: Path) -> tuple[FileFacts, dict[str, int]]:
+    """The file and the parameters of a single model."""
+    opened = Model.load(model)
+    facts = inspect_model(opened)
+    total = sum(f.total for f in facts)
+    counts = {"before": total, "after": total, "nonzero": total - sum(f.zeros for f in facts)}
+    return file_facts(model, opened.companions()), counts
+
+
+def gather(
+    model: Path, result: Result | None, curves: Curves | None, weights: Sequence[str], columns: Columns, scratch: Path
+) -> Contents:
+    """Read the model, and what it was made of where that still is there.
+
+    Raises:
+        WeightError: no weight matches one of the patterns.
+        CurvesError: the scan is of another model.
+    """
+    last = _Side(model, scratch)
+    overwritten = result is None or Path(result.input.path).samefile(model)
+    first = last if overwritten or result is None else _Side(Path(result.input.path), scratch)
+    if curves is not None and not any(c.name in first.rows for c in curves.layers):
+        raise CurvesError(f"the sensitivity scan is of another model: no layer of it is a weight of {model}")
+    layers = list(_layers(first, last, result, columns))
+    file, parameters = alone(model) if result is None else (result.output, result.parameters)
+    return Contents(
+        file, parameters, result, layers,
+        list(_sketches(first, last, _chosen(layers, first, weights), [] if result is None else result.removed)),
+        curves, list(dict.fromkeys(title for cells in columns.values() for title in cells)),
+    )  # fmt: skip
+
+
+def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) -> Iterator[Layer]:
+    known = {} if result is None else {w.name: w for w in result.weights}
+    for name in dict.fromkeys((*first.rows, *last.rows)):
+        before, after = first.rows.get(name), last.rows.get(name)
+        row = before or after or {}
+        fact = known.get(name)
+        zeros = row["total"] if after is None else row["total"] - after["total"] + after["zeros"]
+        yield Layer(
+            name=name,
+            kind=row["kind"],
+            dtype=row["dtype"],
+            shape=row["shape"] if fact is None else fact.shape,
+            shape_after=[] if after is None else after["shape"],
+            total=row["total"] if fact is None else fact.total,
+            zeros=zeros if fact is None else fact.zeros,
+            requested=None if fact is None else fact.requested,
+            encoding="removed" if after is None else after["encoding"],
+            bytes_before=(0 if before is None else before["bytes"]) if fact is None else fact.bytes_before,
+            bytes_after=0 if after is None else after["bytes"],
+            left_alone=row.get("left_alone") or "",
+            more=columns.get(name, {}),
+        )
+
+
+def _chosen(layers: list[Layer], first: _Side, patterns: Sequence[str]) -> list[Layer]:
+    """What is drawn: the named weights, or the largest that linear layers read."""
+    drawable = [
+        layer for layer in layers
+        if (weight := first.weights.get(layer.name)) is not None and numpy_dtype(weight.element) is not None
+    ]  # fmt: skip
+    if patterns:
+        check_patterns([first.weights[layer.name] for layer in drawable], patterns)
+        return [layer for layer in drawable if any(matches(layer.name, pattern) for pattern in patterns)]
+    linear = [layer for layer in drawable if not layer.left_alone]
+    largest = {layer.name for layer in sorted(linear, key=lambda layer: -layer.total)[:PICTURED]}
+    return [layer for layer in linear if layer.name in largest]
+
+
+def _sketches(first: _Side, last: _Side, chosen: list[Layer], removed: Sequence[Removed]) -> Iterator[Sketch]:
+    images = Images(first.model)
+    for layer in chosen:
+        weight = first.weights[layer.name]
+        values = [side.values(layer.name) for side in dict.fromkeys((first, last))]
+        left = values[-1]
+        pattern, image, outputs = None, None, 0
+        if left is not None and left.size:
+            kept = sketch.put_back(left != 0, layer.name, removed)
+            matrix = sketch.as_matrix(kept, weight.out_axis)
+            pattern, outputs = sketch.pattern(matrix), len(matrix)
+            image = _by_pixel(kept, weight, images)
+        yield Sketch(layer, sketch.histogram([v for v in values if v is not None]), pattern, image, outputs)
+        for side in (first, last):
+            side.model.payloads.forget_pages()
+
+
+def _by_pixel(kept: Array, weight: Weight, images: Images) -> Array | None:
+    """How many weights are kept for each pixel of the image that the matrix reads."""
+    size = images.behind(weight)
+    if size is None or weight.out_axis is None or kept.shape != weight.shape:
+        return None
+    return kept.sum(weight.out_axis).reshape(size).sum(0)

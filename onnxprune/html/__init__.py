@@ -9,7 +9,7 @@ from pathlib import Path
 from onnxprune import curves as curve_files
 from onnxprune.errors import OptionError
 from onnxprune.files import staged, write
-from onnxprune.result import Result
+from onnxprune.result import Deviation, Result
 
 PathLike = str | os.PathLike[str]
 Columns = dict[str, dict[str, float]]
@@ -60,16 +60,22 @@ def write_report(
         OnnxPruneError: a model cannot be read or run.
     """
     check_extra()
+    from onnxprune import api
     from onnxprune.html import contents, page
 
-    target, result = Path(out), model if isinstance(model, Result) else None
-    if (original is None or result is not None) and (data, samples) != (None, None):
+    target, result = Path(out), None
+    if isinstance(model, Result):
+        result, deviation, path = model, model.deviation, Path(model.output.path)
+        original = None if Path(result.input.path).resolve() == path.resolve() else result.input.path
+    else:
+        deviation, path = Deviation("none"), Path(model)
+    if (data, samples) != (None, None) and (result is not None or original is None):
         raise OptionError("data and samples compare a model with its original: give both models")
     curves = None if sensitivity is None else curve_files.read(Path(sensitivity))
-    path = Path(model.output.path if isinstance(model, Result) else model)
-    if original is not None and result is None:
-        result = contents.compared(path, Path(original), None if data is None else Path(data), samples)
-    found = contents.gather(path, result, curves, weights, columns or {}, target.parent)
+    if result is None and original is not None:
+        deviation = api.verify(original, path, data=data, samples=samples)
+    source = None if original is None else Path(original)
+    found = contents.gather(path, source, result, deviation, curves, weights, columns or {}, target.parent)
     text = page.render(found, command)
     with staged(target) as place:
         write(place, [text.encode(errors="backslashreplace")])

@@ -13,14 +13,14 @@ from onnxprune import api
 from onnxprune.curves import Curves
 from onnxprune.discovery import find
 from onnxprune.dtypes import QUANTISED, Array, numpy_dtype
-from onnxprune.encodings.graft import planted_in, uproot
+from onnxprune.encodings.graft import planted_in
 from onnxprune.errors import CurvesError
 from onnxprune.html import sketch
 from onnxprune.html.images import Images
 from onnxprune.html.sketch import Histogram, Pattern
 from onnxprune.model import Model
 from onnxprune.pipeline import METADATA, Removed
-from onnxprune.result import FileFacts, Result, file_facts, inspect_model, versions, weight_facts
+from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
 from onnxprune.weights import Weight, check_patterns, matches
 
 PICTURED = 12  # weights whose values are drawn unless they are named
@@ -78,15 +78,22 @@ class Contents:
 
 
 class _Side:
-    """One of the two models: facts of its weights, and their values, decoded one by one."""
+    """One of the two models: facts of its weights, and their values, read one by one."""
 
     def __init__(self, path: Path, scratch: Path) -> None:
-        self.rows = {row["name"]: row for row in api.inspect(path)}
         self.model = Model.load(path)
         self.model.payloads.scratch = scratch
-        for group in planted_in(self.model):
-            uproot(self.model, group, group.array(self.model))
-        self.weights = {w.name: w for w in find(self.model)}
+        self.file = file_facts(path, self.model.companions())
+        self.integers = sum(group.fused for group in planted_in(self.model))
+        self.passes = [entry.value for entry in self.model.proto.metadata_props if entry.key == METADATA]
+        self.rows = {row["name"]: row for row in api.inspect(self.model)}
+        self.weights = {weight.name: weight for weight in find(self.model)}
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many there are, and how many of them are not zero."""
+        total = sum(row["total"] for row in self.rows.values())
+        return total, total - sum(row["zeros"] for row in self.rows.values())
 
     def values(self, name: str) -> Array | None:
         """The real values of a weight: what is quantised is dequantised; None where it is gone."""
@@ -100,60 +107,59 @@ class _Side:
         return array if array.dtype.kind == "f" and array.itemsize >= 4 else array.astype(np.float32)
 
 
-def compared(model: Path, original: Path, data: Path | None, samples: int | None) -> Result:
-    """What became of the original, as far as the two files tell it."""
-    deviation = api.verify(original, model, data=data, samples=samples)
-    first, last = Model.load(original), Model.load(model)
-    before = {w.name: w for w in inspect_model(first)}
-    weights, parameters = weight_facts(before, last, [])
-    files = file_facts(original, first.companions()), file_facts(model, last.companions())
-    return Result(
-        input=files[0],
-        output=files[1],
-        ratio=files[0].bytes / files[1].bytes,
-        parameters=parameters,
-        weights=weights,
-        skipped=[{"name": r["name"], "reason": r["left_alone"]} for r in api.inspect(original) if r.get("left_alone")],
-        removed=[],
-        cost=None,
-        integers=sum(group.fused for group in planted_in(last)),
-        deviation=deviation,
-        passes=[p.value for p in last.proto.metadata_props if p.key == METADATA],
-        notes=[],
-        versions=versions(),
-    )
-
-
-def alone(model: Path) -> tuple[FileFacts, dict[str, int]]:
-    """The file and the parameters of a single model."""
-    opened = Model.load(model)
-    facts = inspect_model(opened)
-    total = sum(f.total for f in facts)
-    counts = {"before": total, "after": total, "nonzero": total - sum(f.zeros for f in facts)}
-    return file_facts(model, opened.companions()), counts
-
-
 def gather(
-    model: Path, result: Result | None, curves: Curves | None, weights: Sequence[str], columns: Columns, scratch: Path
+    model: Path,
+    original: Path | None,
+    result: Result | None,
+    deviation: Deviation,
+    curves: Curves | None,
+    weights: Sequence[str],
+    columns: Columns,
+    scratch: Path,
 ) -> Contents:
-    """Read the model, and what it was made of where that still is there.
+    """Read the model, and what it was made of; without a result the two files tell what they can.
 
     Raises:
         WeightError: no weight matches one of the patterns.
         CurvesError: the scan is of another model.
     """
     last = _Side(model, scratch)
-    overwritten = result is None or Path(result.input.path).samefile(model)
-    first = last if overwritten or result is None else _Side(Path(result.input.path), scratch)
-    if curves is not None and not any(c.name in first.rows for c in curves.layers):
+    first = last if original is None else _Side(original, scratch)
+    if curves is not None and not any(curve.name in first.rows for curve in curves.layers):
         raise CurvesError(f"the sensitivity scan is of another model: no layer of it is a weight of {model}")
+    if result is None and original is not None:
+        result = _compared(first, last, deviation)
     layers = list(_layers(first, last, result, columns))
-    file, parameters = alone(model) if result is None else (result.output, result.parameters)
+    total, nonzero = last.parameters
     return Contents(
-        file, parameters, result, layers,
-        list(_sketches(first, last, _chosen(layers, first, weights), [] if result is None else result.removed)),
-        curves, list(dict.fromkeys(title for cells in columns.values() for title in cells)),
-    )  # fmt: skip
+        file=last.file,
+        parameters={"before": total, "after": total, "nonzero": nonzero} if result is None else result.parameters,
+        result=result,
+        layers=layers,
+        sketches=list(_sketches(first, last, _chosen(layers, first, weights), result.removed if result else [])),
+        curves=curves,
+        titles=list(dict.fromkeys(title for cells in columns.values() for title in cells)),
+    )
+
+
+def _compared(first: _Side, last: _Side, deviation: Deviation) -> Result:
+    """What became of a model, as far as two files tell it: not its weights, which are the layers."""
+    (before, _), (after, nonzero) = first.parameters, last.parameters
+    return Result(
+        input=first.file,
+        output=last.file,
+        ratio=first.file.bytes / last.file.bytes,
+        parameters={"before": before, "after": after, "nonzero": nonzero},
+        weights=[],
+        skipped=[{"name": n, "reason": r["left_alone"]} for n, r in first.rows.items() if r.get("left_alone")],
+        removed=[],
+        cost=None,
+        integers=last.integers,
+        deviation=deviation,
+        passes=last.passes,
+        notes=[],
+        versions=versions(),
+    )
 
 
 def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) -> Iterator[Layer]:

@@ -13,7 +13,7 @@ _IN_PLACE = frozenset({
     "Cast", "Clip", "Dropout", "Elu", "Flatten", "Identity", "LeakyRelu", "Relu", "Reshape", "Selu", "Sigmoid",
     "Squeeze", "Tanh", "Unsqueeze",
 })  # fmt: skip
-_LEAST = 4  # pixels of a side
+_LEAST = 8  # pixels of a side: below that there is nothing to see
 
 
 class Images:

@@ -22,6 +22,7 @@ from onnxprune.result import versions
 
 _BARS = 20  # weights of the bar chart; the rest is one bar
 _LEAST = 0.005  # of the largest weight's bytes: what takes less is not seen as a bar
+_LONGEST = 8  # times the height is the width of a pattern at most, whatever the matrix is
 _ROOM = 40  # characters of a name on the page; the whole of it is its title
 
 
@@ -44,6 +45,7 @@ def render(contents: Contents, command: str) -> str:
         bars=_bars(contents) if contents.layers else None,
         curves=None if contents.curves is None else _curves(contents.curves),
         cards=[_card(sketch, number) for number, sketch in enumerate(contents.sketches)],
+        asked=any(layer.requested is not None for layer in contents.layers),
         skipped=_grouped(contents),
         worst=_worst(contents),
         versions=contents.result.versions if contents.result else versions(),
@@ -108,6 +110,7 @@ def _pattern(found: Pattern) -> dict[str, Any]:
     return {
         "url": pictures.png(shares / most if most else shares), "height": shares.shape[0], "width": shares.shape[1],
         "down": sides[0], "across": sides[1], "block": block, "most": most,
+        "aspect": min(sides[1][1] / max(sides[0][1], 1), _LONGEST),
     }  # fmt: skip
 
 

@@ -27,7 +27,7 @@ from onnxprune.html.sketch import BINS, Histogram
 
 COLOURED = 8  # curves in a picture that have a colour of their own
 _WIDTH = 4.2  # inches; at 72 points each, what a telephone shows in its own size
-_BAR = 0.24  # inches of a pair of bars
+_BAR = 0.26  # inches of a pair of bars
 _NAME = 26  # characters beside a bar
 
 # Colours that matplotlib writes, and the custom property that takes the place of each.
@@ -40,7 +40,7 @@ _RC = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a $ in a weight's name is a $
     "font.family": "DejaVu Sans",  # it comes with matplotlib: the layout is that of any machine
-    "font.size": 8.5,
+    "font.size": 9.5,
     "axes.unicode_minus": False,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -118,7 +118,7 @@ def histogram(found: Histogram, title: str) -> str:
     """Counts of values other than zero, on a logarithmic axis: the first filled, the last as a line."""
     edges = np.linspace(-found.limit, found.limit, BINS + 1) if found.limit else np.linspace(-1, 1, BINS + 1)
     with _style():
-        figure = Figure((_WIDTH, 1.7), layout="constrained")
+        figure = Figure((_WIDTH, 1.8), layout="constrained")
         axes = figure.add_subplot()
         if len(found.counts) > 1:
             axes.stairs(found.counts[0], edges, fill=True, color=_BEFORE, baseline=0.5)

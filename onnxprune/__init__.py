@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         unpack,
         verify,
     )  # fmt: skip
+    from onnxprune.html import write_report
     from onnxprune.iteration import iterate
     from onnxprune.maskfile import MaskFile
     from onnxprune.model import Model
@@ -54,13 +55,13 @@ _HOMES = dict.fromkeys(
     "onnxprune.api",
 )
 _HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
-_HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration"}
+_HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration", "write_report": "onnxprune.html"}
 _HOMES |= {"MaskFile": "onnxprune.maskfile", "Model": "onnxprune.model", "Result": "onnxprune.result"}
 
 __all__ = [
     "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks", "compat", "compress",
     "decode", "encode", "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune", "read_masks", "save",
-    "session", "strip", "transform", "unpack", "update", "verify",
+    "session", "strip", "transform", "unpack", "update", "verify", "write_report",
 ]  # fmt: skip
 
 

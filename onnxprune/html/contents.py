@@ -54,14 +54,12 @@ class Sketch:
         histogram: of the values before and after, or of the only ones.
         pattern: what is kept, [outputs, inputs] in the shape before wherever it is known what was cut out.
         image: how many weights are kept by pixel [height, width] of the image that the matrix reads, or None.
-        outputs: how many rows the pattern has.
     """
 
     layer: Layer
     histogram: Histogram
     pattern: Pattern | None
     image: Array | None
-    outputs: int
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,9 @@ class _Side:
         total = sum(row["total"] for row in self.rows.values())
         return total, total - sum(row["zeros"] for row in self.rows.values())
 
-    def values(self, name: str) -> Array | None:
-        """The real values of a weight: what is quantised is dequantised; None where it is gone."""
-        weight = self.weights.get(name)
-        if weight is None:
-            return None
+    def values(self, name: str) -> Array:
+        """The real values of a weight: what is quantised is dequantised."""
+        weight = self.weights[name]
         array = weight.array(self.model)
         if weight.element in QUANTISED and weight.zero is not None:
             scale = 1 if weight.scale is None else weight.scale.astype(np.float32)
@@ -136,7 +132,7 @@ def gather(
         parameters={"before": total, "after": total, "nonzero": nonzero} if result is None else result.parameters,
         result=result,
         layers=layers,
-        sketches=list(_sketches(first, last, _chosen(layers, first, weights), result.removed if result else [])),
+        sketches=list(_sketches(first, last, _chosen(layers, first, last, weights), result.removed if result else [])),
         curves=curves,
         titles=list(dict.fromkeys(title for cells in columns.values() for title in cells)),
     )
@@ -164,10 +160,9 @@ def _compared(first: _Side, last: _Side, deviation: Deviation) -> Result:
 
 def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) -> Iterator[Layer]:
     known = {} if result is None else {w.name: w for w in result.weights}
-    for name in dict.fromkeys((*first.rows, *last.rows)):
-        before, after = first.rows.get(name), last.rows.get(name)
-        row = before or after or {}
-        fact = known.get(name)
+    for name in dict.fromkeys((*first.rows, *last.rows, *known)):
+        before, after, fact = first.rows.get(name), last.rows.get(name), known.get(name)
+        row = before or after or vars(fact)
         zeros = row["total"] if after is None else row["total"] - after["total"] + after["zeros"]
         yield Layer(
             name=name,
@@ -186,11 +181,12 @@ def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) 
         )
 
 
-def _chosen(layers: list[Layer], first: _Side, patterns: Sequence[str]) -> list[Layer]:
+def _chosen(layers: list[Layer], first: _Side, last: _Side, patterns: Sequence[str]) -> list[Layer]:
     """What is drawn: the named weights, or the largest that linear layers read."""
     drawable = [
         layer for layer in layers
-        if (weight := first.weights.get(layer.name)) is not None and numpy_dtype(weight.element) is not None
+        if layer.name in last.weights
+        and (weight := first.weights.get(layer.name)) is not None and numpy_dtype(weight.element) is not None
     ]  # fmt: skip
     if patterns:
         check_patterns([first.weights[layer.name] for layer in drawable], patterns)
@@ -205,14 +201,9 @@ def _sketches(first: _Side, last: _Side, chosen: list[Layer], removed: Sequence[
     for layer in chosen:
         weight = first.weights[layer.name]
         values = [side.values(layer.name) for side in dict.fromkeys((first, last))]
-        left = values[-1]
-        pattern, image, outputs = None, None, 0
-        if left is not None and left.size:
-            kept = sketch.put_back(left != 0, layer.name, removed)
-            matrix = sketch.as_matrix(kept, weight.out_axis)
-            pattern, outputs = sketch.pattern(matrix), len(matrix)
-            image = _by_pixel(kept, weight, images)
-        yield Sketch(layer, sketch.histogram([v for v in values if v is not None]), pattern, image, outputs)
+        kept = sketch.put_back(values[-1] != 0, layer.name, removed)
+        pattern = sketch.pattern(sketch.as_matrix(kept, weight.out_axis)) if kept.size else None
+        yield Sketch(layer, sketch.histogram(values), pattern, _by_pixel(kept, weight, images))
         for side in (first, last):
             side.model.payloads.forget_pages()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from onnxprune.model import Model
-from onnxprune.roles import domain
+from onnxprune.roles import attribute, domain
 from onnxprune.shapes import Value, inferred, values_of
 from onnxprune.weights import Weight
 
@@ -33,7 +33,7 @@ class Images:
             return None
         found = set()
         for node, position in scope.readers.get(weight.value, ()):
-            if position != 1 or domain(node) or node.op_type not in ("Gemm", "MatMul"):
+            if position != 1 or domain(node) or node.op_type not in ("Gemm", "MatMul") or attribute(node, "transA", 0):
                 return None
             name = node.input[0]
             while (value := self._values.get(name)) is None or value.shape is None or len(value.shape) != 4:

@@ -30,7 +30,7 @@ def render(contents: Contents, command: str) -> str:
     """The page as text; the same contents and command give the same text."""
     environment = Environment(
         loader=PackageLoader("onnxprune", "html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     environment.filters |= {"size": size, "short": lambda name, room=_ROOM: shortened(name, room), "digits": _digits}
     environment.globals |= {"percent": percent}
@@ -38,7 +38,7 @@ def render(contents: Contents, command: str) -> str:
     return environment.get_template("page.html").render(
         contents=contents,
         result=contents.result,
-        command=shortened(command, 100_000),
+        command=command,
         style=Markup(style),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -50,6 +50,11 @@ def render(contents: Contents, command: str) -> str:
         worst=_worst(contents),
         versions=contents.result.versions if contents.result else versions(),
     )
+
+
+def _visible(value: Any) -> Any:
+    """What the template puts into the page: any text may be of the model."""
+    return pictures.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _digits(value: float | None, digits: int = 4) -> str:

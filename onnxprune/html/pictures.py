@@ -65,9 +65,14 @@ def _style() -> Iterator[None]:
         yield
 
 
+def visible(text: str) -> str:
+    """The text with control characters, which no page may hold, and marks of direction as what they are written."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def shortened(name: str, room: int) -> str:
-    """The name with its middle left out, and with control characters in sight, which no page may hold."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+    """The name, made visible, with its middle left out."""
+    shown = visible(name)
     if len(shown) <= room:
         return shown
     head = (room - 1) // 2

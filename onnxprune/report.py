@@ -59,7 +59,7 @@ def _print_table(console: Console, columns: list[_Column], rows: list[list[str]]
     for i in shown:
         table.add_column(columns[i].title, justify="right" if columns[i].right else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(_shortened(row[i], room) if i == 0 else row[i]) for i in shown))
+        table.add_row(*(Text(shortened(row[i], room) if i == 0 else row[i]) for i in shown))
     console.print(table)
 
 
@@ -68,7 +68,7 @@ def _room(console: Console, widths: list[int], shown: list[int]) -> int:
     return console.width - sum(widths[i] + 2 for i in shown[1:]) - 1
 
 
-def _shortened(name: str, room: int) -> str:
+def shortened(name: str, room: int) -> str:
     """The name with its middle left out: what tells weights apart stands at the end."""
     if len(name) <= room:
         return name

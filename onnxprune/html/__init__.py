@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnxprune import curves as curve_files
@@ -12,7 +12,7 @@ from onnxprune.files import staged, write
 from onnxprune.result import Deviation, Result
 
 PathLike = str | os.PathLike[str]
-Columns = dict[str, dict[str, float]]
+Columns = Mapping[str, Mapping[str, float]]  # weight -> title -> number
 
 
 def check_extra() -> None:

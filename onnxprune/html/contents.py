@@ -15,7 +15,7 @@ from onnxprune.discovery import find
 from onnxprune.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.encodings.graft import planted_in
 from onnxprune.errors import CurvesError
-from onnxprune.html import sketch
+from onnxprune.html import Columns, sketch
 from onnxprune.html.images import Images
 from onnxprune.html.sketch import Histogram, Pattern
 from onnxprune.model import Model
@@ -24,7 +24,6 @@ from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
 from onnxprune.weights import Weight, check_patterns, matches
 
 PICTURED = 12  # weights whose values are drawn unless they are named
-Columns = Mapping[str, Mapping[str, Any]]  # weight -> title -> value
 
 
 @dataclass(frozen=True)

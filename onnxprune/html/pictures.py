@@ -21,6 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
+from onnxprune import report
 from onnxprune.curves import Curve, Curves
 from onnxprune.dtypes import Array
 from onnxprune.html.sketch import BINS, Histogram
@@ -72,11 +73,7 @@ def visible(text: str) -> str:
 
 def shortened(name: str, room: int) -> str:
     """The name, made visible, with its middle left out."""
-    shown = visible(name)
-    if len(shown) <= room:
-        return shown
-    head = (room - 1) // 2
-    return f"{shown[:head]}…{shown[len(shown) - (room - 1 - head) :]}"
+    return report.shortened(visible(name), room)
 
 
 def _svg(figure: Figure, label: str) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         verify,
     )  # fmt: skip
     from onnxprune.batch import Batch
+    from onnxprune.html import write_report
     from onnxprune.iteration import iterate
     from onnxprune.layer_costs import Costs
     from onnxprune.many import compress_many
@@ -60,7 +61,7 @@ _HOMES = dict.fromkeys(
 )
 _HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
 _HOMES |= {"Batch": "onnxprune.batch", "compress_many": "onnxprune.many"}
-_HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration"}
+_HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration", "write_report": "onnxprune.html"}
 _HOMES |= {
     "Costs": "onnxprune.layer_costs",
     "MaskFile": "onnxprune.maskfile",
@@ -72,7 +73,7 @@ __all__ = [
     "Batch", "Costs", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks",
     "compat", "compress", "compress_many", "costs", "decode", "encode", "export_masks", "inspect", "iterate",
     "load", "pack", "passes", "prune", "read_masks", "save", "session", "strip", "transform", "unpack", "update",
-    "verify",
+    "verify", "write_report",
 ]  # fmt: skip
 
 

@@ -325,9 +325,12 @@ def session(
 
 
 @local()
-def inspect(model: PathLike) -> list[dict[str, Any]]:
-    """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone."""
-    opened = Model.load(model)
+def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
+    """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone.
+
+    Of a `Model` the encoded weights are decoded on the way: in the graph, not in a file.
+    """
+    opened = model if isinstance(model, Model) else Model.load(model)
     facts = {f.name: f for f in inspect_model(opened)}
     for group in planted_in(opened):
         uproot(opened, group, group.array(opened))  # in memory only: decoded, it shows who reads it

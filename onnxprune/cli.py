@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from onnxprune.errors import OnnxPruneError, one_line
+from onnxprune.errors import OnnxPruneError, OptionError, one_line
 from onnxprune.files import is_url
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ _metric = click.option(
     "--metric", default="agreement", show_default=True, help="agreement, cosine (1 - value) or sqnr (dB, at least)."
 )
 _json_report = click.option("--json", "json_file", type=_FILE, help="Write all facts to this file.")
+_html_report = click.option(
+    "--report",
+    "html_file",
+    type=_FILE,
+    help="Write a report with pictures to this HTML file (extra: onnxprune[report]).",
+)
 _encoding = click.option(
     "--encoding", default="auto", show_default=True, help="auto, graph (self-decoding), coo, dense, or one form's name."
 )
@@ -90,7 +97,7 @@ _checks = _stack(
     _data, _samples, _tolerance, _metric,
     click.option("--no-verify", is_flag=True, help="Do not run original and result in ONNX Runtime."),
     click.option("--in-place", is_flag=True, help="Allow the output to be the input."),
-    _json_report,
+    _json_report, _html_report,
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
 )  # fmt: skip
 _rules = _stack(
@@ -299,6 +306,35 @@ def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) 
         _warn(deviation.reason)
 
 
+@cli.command("report")
+@_model
+@click.argument("original", type=_FILE, required=False)
+@click.option("-o", "--out", type=_FILE, required=True, help="The HTML file to write.")
+@_data
+@_samples
+@click.option("--sensitivity", type=_FILE, help="Draw the curves of this sensitivity scan.")
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="GLOB",
+    help="Draw these weights' values; repeatable.  [default: the 12 largest]",
+)
+def html_report(model: Path, original: Path | None, out: Path, **options: Any) -> None:
+    """Write an HTML report on a model, or on what became of ORIGINAL: one file with pictures, readable offline.
+
+    Needs pip install 'onnxprune[report]'.
+    """
+    from onnxprune import html, report
+
+    report.check_place(out, model, original)
+    html.write_report(model, out, original, command=_command_line(), **options)
+
+
+def _command_line() -> str:
+    """What the user typed."""
+    return shlex.join(["onnxprune", *sys.argv[1:]])
+
+
 @cli.command()
 @_model
 @_out
@@ -476,17 +512,25 @@ def passes() -> None:
 
 def _transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
     """What every command that writes a model shares: progress, the table, the JSON file, warnings."""
-    from onnxprune import report
+    from onnxprune import html, report
 
-    quiet, json_file = options.pop("quiet"), options.pop("json_file")
+    quiet, json_file, html_file = (options.pop(name) for name in ("quiet", "json_file", "html_file"))
     verify = options["verify"] = not options.pop("no_verify")
-    if json_file is not None:
-        given = click.get_current_context().params
-        report.check_place(json_file, *given.get("models", ()), given.get("model"), given["out"])
+    given = click.get_current_context().params
+    for place in filter(None, (json_file, html_file)):
+        report.check_place(place, *given.get("models", ()), given.get("model"), given["out"])
+    if html_file is not None:
+        html.check_extra()
+        if html_file == json_file:
+            raise OptionError(f"--json and --report both name {html_file}")
+        if is_url(given["out"]) or any(map(is_url, (*given.get("models", ()), given.get("model")))):
+            raise OptionError("--report is made from local files: give it to the report command afterwards")
     with _progress(quiet) as progress:
         result = call(options | {"progress": progress})
     if json_file is not None:
         report.write_json(json_file, result.facts())
+    if html_file is not None:
+        html.write_report(result, html_file, command=_command_line())
     if not quiet:
         report.show_result(_console(), result)
     if verify and result.deviation.source == "none":
@@ -497,10 +541,11 @@ def _compress_many(
     models: tuple[PathLike, ...], out: PathLike | None, jobs: int, cluster: str | None, options: dict[str, Any]
 ) -> None:
     from onnxprune import many, report
-    from onnxprune.errors import OptionError
 
     if out is None:
         raise OptionError("several models need a folder to write to: give -o OUT")
+    if options.pop("html_file") is not None:
+        raise OptionError("--report is of one model: give it to the report command afterwards")
     quiet, json_file = options.pop("quiet"), options.pop("json_file")
     options["verify"] = not options.pop("no_verify")
     if json_file is not None:

@@ -63,7 +63,7 @@ def _print_table(console: Console, columns: list[_Column], rows: list[list[str]]
     for i in shown:
         table.add_column(columns[i].title, justify="right" if columns[i].right else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(_shortened(row[i], room) if i == 0 else row[i]) for i in shown))
+        table.add_row(*(Text(shortened(row[i], room) if i == 0 else row[i]) for i in shown))
     console.print(table)
 
 
@@ -72,7 +72,7 @@ def _room(console: Console, widths: list[int], shown: list[int]) -> int:
     return console.width - sum(widths[i] + 2 for i in shown[1:]) - 1
 
 
-def _shortened(name: str, room: int) -> str:
+def shortened(name: str, room: int) -> str:
     """The name with its middle left out: what tells weights apart stands at the end."""
     if len(name) <= room:
         return name
@@ -434,11 +434,11 @@ def _finite(value: Any) -> Any:
 
 
 def check_place(path: Path, *models: str | os.PathLike[str] | None) -> None:
-    """Raise OutputError, before anything is done, where the JSON file can or may not be written."""
+    """Raise OutputError, before anything is done, where a file of facts can or may not be written."""
     if (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: it is not a regular file in a folder that exists")
     if path.resolve() in {Path(model).resolve() for model in models if model is not None}:
-        raise OutputError(f"{path} is a model: choose another file for --json")
+        raise OutputError(f"{path} is a model: choose another file for --json and --report")
 
 
 def write_json(path: Path, facts: Any) -> None:

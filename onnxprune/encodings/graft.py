@@ -221,6 +221,7 @@ class Planted:
     element: int
     prefix: str
     constants: dict[str, TensorProto]
+    nodes: list[NodeProto]  # that decode it
     node_name: str = ""  # of the Constant node that the weight was
 
     @property
@@ -238,7 +239,7 @@ class Planted:
     @property
     def fused(self) -> bool:
         """Whether a MatMul reads its integers."""
-        return any(n.op_type == "DequantizeLinear" and _belongs(n, self) for n in self.scope.body.node if n.output)
+        return any(node.op_type == "DequantizeLinear" for node in self.nodes)
 
     @property
     def was_constant(self) -> bool:
@@ -252,8 +253,7 @@ class Planted:
 
     def nbytes(self, model: Model) -> int:
         """Bytes that it takes in the file."""
-        operators = (n for n in self.scope.body.node if n.output and n.op_type != "Constant")
-        nodes = sum(n.ByteSize() + _TAG for n in operators if _belongs(n, self))
+        nodes = sum(node.ByteSize() + _TAG for node in self.nodes)
         payloads = sum(model.nbytes(t) + _TAG for t in self.constants.values())
         if self.as_constants:
             payloads += sum(CONSTANT_NODE + len(name) for name in self.constants)
@@ -291,7 +291,7 @@ class Planted:
     @property
     def fill(self) -> Array:
         """What the entries hold that are not stored, as an array of one element."""
-        for node in self.scope.body.node:
+        for node in self.nodes:
             if node.op_type == "ConstantOfShape" and node.output[0].startswith(self.prefix) and node.attribute:
                 return numpy_helper.to_array(node.attribute[0].t)
         return np.zeros(1, np.int8)
@@ -305,6 +305,7 @@ def planted_in(model: Model) -> list[Planted]:
     """Every weight that `encode` wrote, in the order of the file."""
     found = []
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
+        parts, operators = _parts(scope)
         for node in scope.body.node:
             label = node.name.split(":", 5)
             if len(label) < 5 or label[0] != MARK or not label[4].startswith("~"):
@@ -315,19 +316,36 @@ def planted_in(model: Model) -> list[Planted]:
                 raise ModelError(
                     f"'{node.output[0]}' was encoded as {encoding}/{values}, which this version does not know"
                 )
-            prefix = f"{name}."
-            constants = {k: t for k, t in scope.initializers.items() if k.startswith(prefix)}
-            for other in scope.body.node:
-                value = constant_value(other)
-                if value is not None and other.output[0].startswith(prefix):
-                    constants[other.output[0]] = value
+            constants, nodes = parts.get(name), operators.get(name, [])
             if not constants:
                 raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
             code = TensorProto.DataType.Value(element)
+            if node not in nodes:
+                nodes.append(node)
             found.append(
-                Planted(scope, node.output[0], encoding, values, dot + flags, code, prefix, constants, *constant)
+                Planted(
+                    scope, node.output[0], encoding, values, dot + flags, code, f"{name}.", constants, nodes, *constant
+                )
             )
     return found
+
+
+def _parts(scope: Scope) -> tuple[dict[str, dict[str, TensorProto]], dict[str, list[NodeProto]]]:
+    """Constants and operators of the encoded weights of a body, by id: one walk for all of them."""
+    constants: dict[str, dict[str, TensorProto]] = {}
+    operators: dict[str, list[NodeProto]] = {}
+    for name, tensor in scope.initializers.items():
+        constants.setdefault(name.partition(".")[0], {})[name] = tensor
+    for node in scope.body.node:
+        value = constant_value(node)
+        if not node.output:
+            continue
+        name = node.output[0]
+        if value is not None:
+            constants.setdefault(name.partition(".")[0], {})[name] = value
+        elif "." in name:
+            operators.setdefault(name.partition(".")[0], []).append(node)
+    return constants, operators
 
 
 def layouts_of(model: Model) -> dict[str, Layout]:

@@ -1,0 +1,81 @@
+"""The report that people look at: one HTML file that needs nothing else, of a model or of what became of one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from onnxprune import curves as curve_files
+from onnxprune.errors import OptionError
+from onnxprune.files import staged, write
+from onnxprune.result import Deviation, Result
+
+PathLike = str | os.PathLike[str]
+Columns = Mapping[str, Mapping[str, float]]  # weight -> title -> number
+
+
+def check_extra() -> None:
+    """See that what the report needs is installed.
+
+    Raises:
+        OptionError: it is not.
+    """
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise OptionError(f"the HTML report needs {error.name}: pip install 'onnxprune[report]'") from error
+
+
+def write_report(
+    model: PathLike | Result,
+    out: PathLike,
+    original: PathLike | None = None,
+    *,
+    data: PathLike | None = None,
+    samples: int | None = None,
+    sensitivity: PathLike | None = None,
+    weights: Sequence[str] = (),
+    columns: Columns | None = None,
+    command: str = "",
+) -> None:
+    """Write an HTML report, atomically; the same input gives the same bytes.
+
+    Args:
+        model: a model, or the result of `transform` and its kin, whose files must still be there.
+        out: the HTML file.
+        original: what the model was made of: the report compares the two.
+        data: samples to compare the outputs on, as for `transform`; None synthesises inputs.
+        samples: how many samples at most (data), or how many (synthesised).
+        sensitivity: the file of a sensitivity scan of the original or of the model.
+        weights: globs of the weights whose values are drawn; without any the largest of linear layers.
+        columns: further numbers of the table, by the weight's name and their title.
+        command: what made the model or the report, to be shown.
+
+    Raises:
+        OptionError: jinja2 or matplotlib are missing, or data is given where there is nothing to compare.
+        CurvesError: the scan cannot be read or is of another model.
+        WeightError: no weight matches a glob.
+        OnnxPruneError: a model cannot be read or run.
+    """
+    check_extra()
+    from onnxprune import api
+    from onnxprune.html import contents, page
+
+    target, result = Path(out), None
+    if isinstance(model, Result):
+        result, deviation, path = model, model.deviation, Path(model.output.path)
+        original = None if Path(result.input.path).resolve() == path.resolve() else result.input.path
+    else:
+        deviation, path = Deviation("none"), Path(model)
+    if (data, samples) != (None, None) and (result is not None or original is None):
+        raise OptionError("data and samples compare a model with its original: give both models")
+    curves = None if sensitivity is None else curve_files.read(Path(sensitivity))
+    if result is None and original is not None:
+        deviation = api.verify(original, path, data=data, samples=samples)
+    source = None if original is None else Path(original)
+    found = contents.gather(path, source, result, deviation, curves, weights, columns or {}, target.parent)
+    text = page.render(found, command)
+    with staged(target) as place:
+        write(place, [text.encode(errors="backslashreplace")])

@@ -312,6 +312,7 @@ def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) 
 @click.option("-o", "--out", type=_FILE, required=True, help="The HTML file to write.")
 @_data
 @_samples
+@click.option("--cost", is_flag=True, help="Run MODEL and show what each layer costs, as inspect --cost does.")
 @click.option("--sensitivity", type=_FILE, help="Draw the curves of this sensitivity scan.")
 @click.option(
     "--weights",

@@ -210,15 +210,17 @@ def test_a_single_model(tmp_path, source, encoded):
     assert all(row["encoding"] in page.text for row in rows)
 
 
-def test_sensitivity_and_columns(tmp_path, source):
+def test_sensitivity_and_cost(tmp_path, source):
     curves_of("fc0.weight", "fc1.weight").save(tmp_path / "s.json")
-    columns = {"fc0.weight": {"MFLOP": 1.25, "Act %": 37}, "unknown": {"third": 1}}
-    html.write_report(source, tmp_path / "r.html", sensitivity=tmp_path / "s.json", columns=columns)
+    html.write_report(source, tmp_path / "r.html", sensitivity=tmp_path / "s.json", cost=True)
     page = read(tmp_path / "r.html")
     assert "top1 $x$ <b> with one layer at a time" in page.text
     assert "top1 $x$ <b> against sparsity" in {attrs.get("aria-label") for _, attrs in page.tags}
-    assert "MFLOP Act %" in page.text
-    assert "1.25" in page.text
+    assert "MFLOP ms act % FLOP %" in page.text
+    (first, *_) = api.costs(source).layers
+    assert first.weights == ("fc0.weight",)
+    assert f"{first.flops / 1e6:.4g}" in page.text
+    assert f"{100 * first.flop_share:.4g}" in page.text
     curves_of("other").save(tmp_path / "s.json")
     with pytest.raises(CurvesError, match="of another model"):
         html.write_report(source, tmp_path / "r.html", sensitivity=tmp_path / "s.json")

@@ -1,0 +1,55 @@
+"""A few threads that work on slabs of weights side by side: numpy releases the lock in its heavy calls.
+
+Results come in the order of the items whatever the number of threads, and so does everything that is made of
+them. Only a few slabs are in flight at a time, so that memory does not grow with the weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+_pool: ContextVar[tuple[ThreadPoolExecutor, int] | None] = ContextVar("pool", default=None)
+_inside = threading.local()
+
+
+@contextlib.contextmanager
+def using(jobs: int) -> Iterator[None]:
+    """Let `run` use so many threads; 1 works in the caller's own."""
+    if jobs < 2:
+        yield
+        return
+    with ThreadPoolExecutor(jobs, "onnxprune", lambda: setattr(_inside, "worker", True)) as pool:
+        token = _pool.set((pool, jobs))
+        try:
+            yield
+        finally:
+            _pool.reset(token)
+
+
+def run(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    """`map`, by the threads of `using`; work that a worker starts is done by itself."""
+    held = None if getattr(_inside, "worker", False) else _pool.get()
+    if held is None:
+        yield from map(work, items)
+        return
+    pool, jobs = held
+    waiting: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            if len(waiting) > jobs:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, item))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry
+from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry, threads
 from onnxprune import data as data_files
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
@@ -36,6 +37,7 @@ _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
+Made = TypeVar("Made")
 
 
 def load(path: PathLike) -> Model:
@@ -179,6 +181,20 @@ def passes() -> dict[str, tuple[type[Pass], str]]:
     return registry.available()
 
 
+def _threaded(call: Callable[..., Made]) -> Callable[..., Made]:
+    """With the keyword `jobs`: how many threads work on the weights; None for one per core, up to `threads.MOST`."""
+
+    @functools.wraps(call)
+    def with_threads(*args: Any, jobs: int | None = None, **options: Any) -> Made:
+        if jobs is not None and jobs < 1:
+            raise OptionError(f"jobs must be at least 1, not {jobs}")
+        with threads.using(jobs or threads.default()):
+            return call(*args, **options)
+
+    return with_threads
+
+
+@_threaded
 def transform(
     model: PathLike,
     out: PathLike,
@@ -208,7 +224,8 @@ def transform(
         in_place: allow `out` to be `model`.
         masks: a file for the masks of what the magnitude pass pruned, in the shapes of the source.
         names_from: the checkpoint that the model was exported from, whose names and orientation the masks get.
-        progress: called with (pass, weights done, weights in all).
+        progress: called with (pass, bytes of weights done, bytes in all).
+        jobs: see `_threaded`; the result is the same whatever the number.
 
     Raises:
         OnnxPruneError: see `onnxprune.errors`.

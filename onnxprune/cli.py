@@ -72,6 +72,7 @@ _checks = _stack(
     _data, _samples, _tolerance, _metric,
     click.option("--no-verify", is_flag=True, help="Do not run original and result in ONNX Runtime."),
     click.option("--in-place", is_flag=True, help="Allow the output to be the input."),
+    click.option("--jobs", type=int, help="Threads that work on the weights.  [default: one per core, up to 4]"),
     _json_report,
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
 )  # fmt: skip
@@ -450,15 +451,18 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda name, done, total: None
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def update(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done + 1)
+            bar.update(tasks[name], completed=done)
 
         yield update
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune import workers
+from onnxprune import threads
 
 Array = np.ndarray
 Chunks = Callable[[], Iterable[Array]]
@@ -56,7 +56,7 @@ def smallest(slabs: Sequence[Chunks], count: int, total: int) -> Cut:
     while True:
         below = inside = 0
         found: list[Array] | None = []
-        for under, within, pieces in workers.run(partial(_counted, low=low, high=high), slabs):
+        for under, within, pieces in threads.run(partial(_counted, low=low, high=high), slabs):
             below, inside = below + under, inside + within
             if inside > _COLLECT and low != high:
                 found = None
@@ -96,7 +96,7 @@ def _bracket(slabs: Sequence[Chunks], count: int, total: int) -> tuple[int, int,
     def sampled(slab: Chunks) -> list[Array]:
         return [_bits(chunk)[stride // 2 :: stride].copy() for chunk in slab()]  # a view would keep the whole chunk
 
-    pieces = [piece for slab in workers.run(sampled, slabs) for piece in slab]
+    pieces = [piece for slab in threads.run(sampled, slabs) for piece in slab]
     sample = np.sort(np.concatenate(pieces or [np.zeros(0, np.uint32)]))
     kind = sample.dtype.type
     if not len(sample):
@@ -111,7 +111,7 @@ def _bracket(slabs: Sequence[Chunks], count: int, total: int) -> tuple[int, int,
 
 def _halve(slabs: Sequence[Chunks], low: int, high: int, count: int) -> tuple[int, int]:
     middle = (low + high) // 2
-    upto = sum(workers.run(lambda slab: sum(int(np.count_nonzero(_bits(c) <= middle)) for c in slab()), slabs))
+    upto = sum(threads.run(lambda slab: sum(int(np.count_nonzero(_bits(c) <= middle)) for c in slab()), slabs))
     return (low, middle) if upto >= count else (middle + 1, high)
 
 

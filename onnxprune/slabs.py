@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from onnxprune import workers
+from onnxprune import threads
 
 Array = np.ndarray
 Made = TypeVar("Made")
@@ -84,7 +84,7 @@ class Slabs:
 
     def each(self, work: Callable[[Rows, Array], Made]) -> Iterator[Made]:
         """What `work` makes of each slab and its rows, in order."""
-        return workers.run(lambda rows: work(rows, self.read(*rows, EVERY)), self.rows)
+        return threads.run(lambda rows: work(rows, self.read(*rows, EVERY)), self.rows)
 
     def map(self, dtype: np.dtype | type, change: Callable[[Rows, slice, Array], Array]) -> Slabs:
         """What `change` makes of the entries, in the same shape, whenever they are read."""

@@ -14,7 +14,7 @@ from onnxprune.dtypes import Array, bits_of
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
 from onnxprune.slabs import EVERY, Rows, Slabs, part_of, picked, ranges
 from onnxprune.weights import Weight, check_patterns, matches
 
@@ -122,8 +122,7 @@ class Magnitude(Pass):
             total = sum(w.size for w, _ in shares)
             assert self.sparsity is not None
             cut = masks.smallest(self._all_scores(model, shares), round(self.sparsity * total), total)
-        for done, (weight, share) in enumerate(shares):
-            progress(self.name, done, len(shares))
+        for _, (weight, share) in tracked(progress, self.name, shares, lambda entry: entry[0].nbytes(model)):
             slabs = weight.slabs(model)
             if self._n_of_m is not None or self._block is not None or self.scope == "channel":
                 array = slabs.whole()

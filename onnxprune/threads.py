@@ -7,6 +7,7 @@ them. Only a few slabs are in flight at a time, so that memory does not grow wit
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,8 +18,16 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
+MOST = 4  # threads by default: each takes some 100 MB, and reading is what more of them wait for
+
 _pool: ContextVar[tuple[ThreadPoolExecutor, int] | None] = ContextVar("pool", default=None)
 _inside = threading.local()
+
+
+def default() -> int:
+    """One thread for each core that this process may use, up to `MOST`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST)
 
 
 @contextlib.contextmanager

@@ -134,8 +134,10 @@ class Payloads:
                     self._spilled = Handle(os.dup(file.fileno())), 0
             handle, at = self._spilled
             view = memoryview(data)
-            for start in range(0, len(view), PIECE):  # a call writes no more than 2 GB
-                _write_at(handle.descriptor, view[start : start + PIECE], at + start)
+            os.lseek(handle.descriptor, at, os.SEEK_SET)
+            written = 0
+            while written < len(view):  # a call writes no more than 2 GB
+                written += os.write(handle.descriptor, view[written : written + PIECE])
         except OSError as error:
             raise OutputError(f"cannot keep new tensors in a scratch file: {error.strerror or error}") from error
         self._spilled = handle, at + len(view)
@@ -205,9 +207,3 @@ class Payloads:
                     self.forget_pages()
             else:
                 yield from chunk.pieces()
-
-
-def _write_at(descriptor: int, data: memoryview, at: int) -> None:
-    while data:
-        done = os.pwrite(descriptor, data, at)
-        data, at = data[done:], at + done

@@ -9,12 +9,12 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry
+from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry, threads
 from onnxprune import data as data_files
 from onnxprune.accounting import account
 from onnxprune.compatibility import Compatibility, compatibility
@@ -38,6 +38,7 @@ _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
+Made = TypeVar("Made")
 
 
 def load(path: PathLike) -> Model:
@@ -196,6 +197,7 @@ def transform(
     in_place: bool = False,
     masks: PathLike | None = None,
     names_from: PathLike | None = None,
+    jobs: int | None = None,
     progress: Progress = silent,
 ) -> Result:
     """Load, run the passes, verify against the original, write atomically.
@@ -212,7 +214,8 @@ def transform(
         in_place: allow `out` to be `model`.
         masks: a file for the masks of what the magnitude pass pruned, in the shapes of the source.
         names_from: the checkpoint that the model was exported from, whose names and orientation the masks get.
-        progress: called with (pass, weights done, weights in all).
+        jobs: threads that work on the weights; None is one per core, up to `threads.MOST`. The result is the same.
+        progress: called with (pass, bytes of weights done, bytes in all).
 
     Raises:
         OnnxPruneError: see `onnxprune.errors`.
@@ -228,9 +231,10 @@ def transform(
         raise OutputError(f"{target} holds the external data of {source}: choose another output")
     input_facts = file_facts(source, opened.companions())
     recorder = _recorder(opened, chain, masks, names_from, (source, target))
-    changes = pipeline.run(opened, chain, progress, recorder or pipeline.unobserved)
+    with threads.using(jobs):
+        changes = pipeline.run(opened, chain, progress, recorder or pipeline.unobserved)
     notes = [note for change in changes for note in change.notes]
-    with replacing(target) as place:
+    with threads.using(jobs), replacing(target) as place:
         if any(change.modified for change in changes):
             opened.write(place)
         else:

@@ -97,6 +97,10 @@ _checks = _stack(
     _data, _samples, _tolerance, _metric,
     click.option("--no-verify", is_flag=True, help="Do not run original and result in ONNX Runtime."),
     click.option("--in-place", is_flag=True, help="Allow the output to be the input."),
+    click.option(
+        "--jobs", type=int, metavar="N",
+        help="Threads that work on the weights; the same bytes come out.  [default: one per core, up to 4]",
+    ),
     _json_report, _html_report,
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
 )  # fmt: skip
@@ -148,29 +152,27 @@ def cli() -> None:
 @_channels
 @click.option("--no-strip", is_flag=True, help="Leave dead neurons in: no shape changes.")
 @click.option(
-    "--jobs", type=int, default=1, show_default=True, metavar="N", help="Models worked on at a time, each in a process."
-)
-@click.option(
     "--cluster", metavar="ADDRESS", help="Work on this dask cluster instead; its workers must reach the same paths."
 )
 @_checks
 def compress(
-    models: tuple[PathLike, ...], out: PathLike | None, set_: tuple[str, ...], no_strip: bool, jobs: int,
+    models: tuple[PathLike, ...], out: PathLike | None, set_: tuple[str, ...], no_strip: bool,
     cluster: str | None, **options: Any,
 ) -> None:  # fmt: skip
     """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows.
 
     Several models, and all *.onnx below folders, go into the folder OUT, where they lie as below theirs. One that
-    fails does not stop the others, the same command skips what it finds done, and --json has a line for each.
+    fails does not stop the others, the same command skips what it finds done, and --json has a line for each. --jobs is
+    then how many models are worked on at a time, each in a process; 1 without it.
     """
     from onnxprune import api
 
     options |= {"set": set_, "strip": not no_strip}
     if len(models) > 1 or (isinstance(models[0], Path) and models[0].is_dir()):
-        _compress_many(models, out, jobs, cluster, options)
+        _compress_many(models, out, cluster, options)
         return
-    if jobs != 1 or cluster is not None:
-        raise click.UsageError("--jobs and --cluster are for several models.")
+    if cluster is not None:
+        raise click.UsageError("--cluster is for several models.")
     _transform(options, lambda rest: api.compress(models[0], out, **rest))
 
 
@@ -539,7 +541,7 @@ def _transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]
 
 
 def _compress_many(
-    models: tuple[PathLike, ...], out: PathLike | None, jobs: int, cluster: str | None, options: dict[str, Any]
+    models: tuple[PathLike, ...], out: PathLike | None, cluster: str | None, options: dict[str, Any]
 ) -> None:
     from onnxprune import many, report
 
@@ -547,7 +549,7 @@ def _compress_many(
         raise OptionError("several models need a folder to write to: give -o OUT")
     if options.pop("html_file") is not None:
         raise OptionError("--report is of one model: give it to the report command afterwards")
-    quiet, json_file = options.pop("quiet"), options.pop("json_file")
+    quiet, json_file, jobs = options.pop("quiet"), options.pop("json_file"), options.pop("jobs") or 1
     options["verify"] = not options.pop("no_verify")
     if json_file is not None:
         report.check_place(json_file, *models)
@@ -583,15 +585,18 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield lambda name, done, total: None
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def update(name: str, done: int, total: int) -> None:
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=total)
-            bar.update(tasks[name], completed=done + 1)
+            bar.update(tasks[name], completed=done)
 
         yield update
 

@@ -7,6 +7,7 @@ import numpy as np
 from onnx import TensorProto, helper
 
 Array = np.ndarray
+ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)  # in each byte
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8})

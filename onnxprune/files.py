@@ -102,6 +102,17 @@ def _locked(handle: int) -> bool:
             return True
 
 
+def require(path: Path, size: int) -> None:
+    """See that the disk has room for so many bytes at `path` before the first of them is written.
+
+    Raises:
+        OutputError: it has not.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise OutputError(f"cannot write {path.name}: it takes {size:,} bytes, the disk has {free:,} free")
+
+
 def write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Write `chunks` and flush them to the disk: a rename must never outrun its data."""
     with path.open("wb") as file:

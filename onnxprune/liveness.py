@@ -15,11 +15,58 @@ from functools import cached_property
 
 import numpy as np
 
+from onnxprune import threads
 from onnxprune.coupling import Coupling, Slot
 from onnxprune.coupling.slots import Filled, Flow, Joined, Mapped, Mix, Moved, Narrowed, Product, Silent
-from onnxprune.dtypes import Array
+from onnxprune.dtypes import ONES, Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.runtime import evaluate
+from onnxprune.slabs import SLAB, Rows, ranges
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which entries of a matrix [groups, outputs, inputs] are not zero.
+
+    Attributes:
+        shape: of the matrix.
+        bits: a bit for each entry, packed along the inputs: all weights of a model are held at once.
+    """
+
+    shape: tuple[int, int, int]
+    bits: Array
+
+    @classmethod
+    def of(cls, filled: Array) -> Pattern:
+        """Of a boolean view [groups, outputs, inputs, rest]."""
+        groups, outputs, inputs, rest = filled.shape
+        step = max(1, SLAB // max(1, groups * inputs * rest))
+
+        def packed(rows: Rows) -> Array:
+            part = filled[:, slice(*rows)]
+            return np.packbits(part[..., 0] if rest == 1 else part.any(axis=-1), axis=-1)
+
+        bits = list(threads.run(packed, ranges(0, outputs, step)))
+        none = np.zeros((groups, outputs, -(-inputs // 8)), np.uint8)
+        return cls((groups, outputs, inputs), np.concatenate(bits, axis=1) if bits else none)
+
+    def outputs(self, heard: Array | None = None) -> Array:
+        """Which outputs [groups, outputs] read any of the inputs, or of those that the mask names."""
+        groups, _, inputs = self.shape
+        bits = self.bits if heard is None else self.bits & np.packbits(heard.reshape(groups, 1, inputs), axis=-1)
+        return np.asarray(bits.any(axis=2))
+
+    def inputs(self, heard: Array | None = None) -> Array:
+        """Which inputs [groups, inputs] any of the outputs reads, or of those that the mask names."""
+        groups, outputs, inputs = self.shape
+        every = np.ones((groups, outputs), bool) if heard is None else heard.reshape(groups, outputs)
+        read = [np.bitwise_or.reduce(part[own], axis=0) for part, own in zip(self.bits, every, strict=True)]
+        return np.unpackbits(np.stack(read), axis=-1, count=inputs).astype(bool)
+
+    @property
+    def filled(self) -> int:
+        """How many entries are not zero."""
+        return int(ONES[self.bits].sum())
 
 
 @dataclass
@@ -32,7 +79,7 @@ class Liveness:
 
     coupling: Coupling
     multiple: int = 1
-    _matrices: dict[int, Array] = field(default_factory=dict, repr=False)
+    _patterns: dict[int, Pattern] = field(default_factory=dict, repr=False)
 
     # constants -------------------------------------------------------------------------------------------------
 
@@ -138,10 +185,8 @@ class Liveness:
         """Outputs of a layer that read constants only."""
         carried = self.carried(mix, found)
         bias = self._bias(mix, found)
-        reads = self.matrix(mix)
-        if carried is not None:
-            reads = reads & np.isnan(carried).reshape(reads.shape[0], 1, -1)
-        varies = reads.any(axis=2)
+        reads = self.pattern(mix)
+        varies = reads.outputs(None if carried is None else np.isnan(carried))
         if bias is None or varies.all():
             return None
         groups, outputs, inputs = reads.shape
@@ -201,15 +246,12 @@ class Liveness:
 
     # weights ---------------------------------------------------------------------------------------------------
 
-    def matrix(self, mix: Mix) -> Array:
-        """[groups, outputs, inputs]: whether the weight is anything but zero."""
+    def pattern(self, mix: Mix) -> Pattern:
+        """Where the weight is anything but zero."""
         key = id(mix)
-        if key not in self._matrices:
-            weight = mix.view(self.coupling.array(mix.weight))
-            filled = weight[..., 0] != 0 if weight.shape[-1] == 1 else (weight != 0).any(axis=-1)
-            self._matrices[key] = filled
-            self.coupling.model.payloads.forget_pages()
-        return self._matrices[key]
+        if key not in self._patterns:
+            self._patterns[key] = Pattern.of(mix.view(self.coupling.filled(mix.weight)))
+        return self._patterns[key]
 
     def folded(self, mix: Mix, dead: Array) -> Array:
         """What the bias of each output takes over from dead inputs, before `scale`."""
@@ -254,8 +296,7 @@ class Liveness:
                 values = self._known(mix.reader, self.constants)
                 if values is None:
                     continue
-                heard = ~self.dead[self.coupling.groups(mix.target)].reshape(*self.matrix(mix).shape[:2], 1)
-                read = (self.matrix(mix) & heard).any(axis=1).reshape(-1)
+                read = self.pattern(mix).inputs(~self.dead[self.coupling.groups(mix.target)]).reshape(-1)
                 count = int(np.count_nonzero(read & np.isfinite(values) & (values != 0)))
                 if count:
                     found[mix.node.name or mix.node.output[0]] = count
@@ -271,9 +312,7 @@ class Liveness:
                 reader = self.coupling.groups(mix.reader)
                 if live[reader].all():
                     continue
-                matrix = self.matrix(mix)
-                heard = live[self.coupling.groups(mix.target)].reshape(*matrix.shape[:2], 1)
-                read = (matrix & heard).any(axis=1).reshape(-1)
+                read = self.pattern(mix).inputs(live[self.coupling.groups(mix.target)]).reshape(-1)
                 carried = self.carried(mix)
                 live[reader[read if carried is None else read & np.isnan(carried)]] = True
 

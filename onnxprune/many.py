@@ -20,7 +20,8 @@ from onnxprune.ledger import NAME, Record, opened
 from onnxprune.model import Model
 from onnxprune.pipeline import Progress, silent
 from onnxprune.result import versions
-from onnxprune.workers import Outcome, cores, spread
+from onnxprune.threads import cores
+from onnxprune.workers import Outcome, spread
 
 _OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share
 
@@ -154,7 +155,7 @@ def _compressed(task: _Task) -> _Finished:
     if task.record is not None and task.record.key == key and task.record.is_whole(folder):
         return _Finished(task.record, linked, skipped=True)
     folder.mkdir(parents=True, exist_ok=True)
-    result = api.compress(task.source, task.target, **task.options)
+    result = api.compress(task.source, task.target, jobs=task.threads, **task.options)
     files = [task.target, *Model.load(task.target).companions()]
     record = Record(key, {str(file.relative_to(folder)): digest(file) for file in files}, result.facts())
     return _Finished(record, linked, skipped=False)

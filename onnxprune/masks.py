@@ -6,10 +6,13 @@ value, so that a threshold found on the bits is exact. True in a mask means "pru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+from onnxprune import threads
 
 Array = np.ndarray
 Chunks = Callable[[], Iterable[Array]]
@@ -21,10 +24,11 @@ _SAMPLE = 1 << 15
 
 @dataclass(frozen=True)
 class Cut:
-    """Prune every score below `threshold`, and the first `ties` scores that equal it."""
+    """Prune every score below `threshold`, and the first `ties` of the `equal` scores that equal it."""
 
     threshold: float
     ties: int
+    equal: int = 0
 
     def mask(self, scores: Array) -> Array:
         """Which of the scores (any shape, the whole scope in index order) are pruned."""
@@ -39,44 +43,60 @@ def _bits(scores: Array) -> Array:
     return scores.reshape(-1).view(np.uint64 if scores.dtype == np.float64 else np.uint32)
 
 
-def smallest(chunks: Chunks, count: int, total: int) -> Cut:
+def smallest(slabs: Sequence[Chunks], count: int, total: int) -> Cut:
     """The cut that prunes exactly the `count` smallest of `total` scores, ties by lowest index.
 
-    `chunks` yields all scores, in order and of one dtype, each time it is called: selection walks
-    them two or three times and never holds a copy of them all. A bracket taken from a sample is
-    verified by counting, then narrowed until the candidates are few enough to be partitioned.
+    Each slab yields its scores, all of one dtype, whenever it is called: selection walks them two or three times and
+    never holds a copy of them all. A bracket taken from a sample is verified by counting, then narrowed until the
+    candidates are few enough to be partitioned.
     """
     if count <= 0:
         return Cut(0.0, 0)
-    low, high, kind = _bracket(chunks, count, total)
+    low, high, kind = _bracket(slabs, count, total)
     while True:
         below = inside = 0
         found: list[Array] | None = []
-        for chunk in chunks():
-            bits = _bits(chunk)
-            below += int(np.count_nonzero(bits < low))
-            candidate = (bits >= low) & (bits <= high)
-            inside += int(np.count_nonzero(candidate))
-            if found is not None:
-                found.append(bits[candidate])
+        for under, within, pieces in threads.run(partial(_counted, low=low, high=high), slabs):
+            below, inside = below + under, inside + within
             if inside > _COLLECT and low != high:
                 found = None
+            if found is not None:
+                found += pieces
         if low == high and below < count <= below + inside:
-            return Cut(_value(low, kind), count - below)
+            return Cut(_value(low, kind), count - below, inside)
         if not below < count <= below + inside:  # the sample misled: begin again with everything
             low, high = (0, low - 1) if count <= below else (high + 1, int(np.iinfo(kind).max))
             continue
         if found is not None:
             candidates = np.concatenate(found)
             key = int(np.partition(candidates, count - below - 1)[count - below - 1])
-            return Cut(_value(key, kind), count - below - int(np.count_nonzero(candidates < key)))
-        low, high = _halve(chunks, low, high, count)
+            ties = count - below - int(np.count_nonzero(candidates < key))
+            return Cut(_value(key, kind), ties, int(np.count_nonzero(candidates == key)))
+        low, high = _halve(slabs, low, high, count)
 
 
-def _bracket(chunks: Chunks, count: int, total: int) -> tuple[int, int, type]:
+def _counted(slab: Chunks, low: int, high: int) -> tuple[int, int, list[Array]]:
+    """How many scores of a slab lie below the bracket and in it, and where they are few the latter's bits."""
+    below = inside = 0
+    found: list[Array] = []
+    for chunk in slab():
+        bits = _bits(chunk)
+        below += int(np.count_nonzero(bits < low))
+        candidate = (bits >= low) & (bits <= high)
+        inside += int(np.count_nonzero(candidate))
+        if low != high and inside <= _COLLECT:
+            found.append(bits[candidate])
+    return below, inside, found
+
+
+def _bracket(slabs: Sequence[Chunks], count: int, total: int) -> tuple[int, int, type]:
     """Bounds on the bits that hold the wanted score with high probability, and their integer type."""
     stride = min(max(1, total // _SAMPLE), CHUNK)
-    pieces = [_bits(chunk)[stride // 2 :: stride].copy() for chunk in chunks()]  # a view would keep the whole chunk
+
+    def sampled(slab: Chunks) -> list[Array]:
+        return [_bits(chunk)[stride // 2 :: stride].copy() for chunk in slab()]  # a view would keep the whole chunk
+
+    pieces = [piece for slab in threads.run(sampled, slabs) for piece in slab]
     sample = np.sort(np.concatenate(pieces or [np.zeros(0, np.uint32)]))
     kind = sample.dtype.type
     if not len(sample):
@@ -89,9 +109,9 @@ def _bracket(chunks: Chunks, count: int, total: int) -> tuple[int, int, type]:
     return low, high, kind
 
 
-def _halve(chunks: Chunks, low: int, high: int, count: int) -> tuple[int, int]:
+def _halve(slabs: Sequence[Chunks], low: int, high: int, count: int) -> tuple[int, int]:
     middle = (low + high) // 2
-    upto = sum(int(np.count_nonzero(_bits(chunk) <= middle)) for chunk in chunks())
+    upto = sum(threads.run(lambda slab: sum(int(np.count_nonzero(_bits(c) <= middle)) for c in slab()), slabs))
     return (low, middle) if upto >= count else (middle + 1, high)
 
 

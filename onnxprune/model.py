@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -17,9 +18,10 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnxprune import wire
 from onnxprune.dtypes import Array, numpy_dtype
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.files import staged, write
-from onnxprune.payloads import Payloads
+from onnxprune.files import require, staged, write
+from onnxprune.payloads import Computed, Payload, Payloads, Stored, bytes_of
 from onnxprune.scopes import tensors_of
+from onnxprune.slabs import Slabs
 
 PROTOBUF_LIMIT = 2**31 - 1
 _VALUE_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "raw_data", "double_data", "uint64_data")
@@ -61,8 +63,11 @@ class Model:
         """A model that knows nothing of its external data yet."""
         model = cls(ModelProto(), file)
         try:
-            data = model.payloads.map(file)
-            model.proto.ParseFromString(b"".join(wire.take_out(data, model.payloads.keep)))
+            whole = model.payloads.file(file)
+            data = whole.view(0, len(whole))
+            model.proto.ParseFromString(
+                b"".join(wire.take_out(data, lambda at, size: model.payloads.keep(Stored(whole.handle, at, size))))
+            )
         except (DecodeError, ValueError, IndexError, RecursionError) as error:
             raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
         if not model.proto.HasField("graph") or not model.proto.opset_import:
@@ -109,9 +114,7 @@ class Model:
         if offset < 0 or length < 0 or offset + length > file.stat().st_size:
             raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is cut short in {file}")
         self.external = True
-        self._set_payload(
-            tensor, self.payloads.map(file)[offset : offset + length] if length else b"", self.payloads.keep
-        )
+        self._set_payload(tensor, self.payloads.stored(file, offset, length) if length else b"")
 
     def array(self, tensor: TensorProto) -> Array:
         """The tensor's values, read-only and not copied where they are stored as raw bytes.
@@ -119,22 +122,57 @@ class Model:
         Raises:
             ModelError: the bytes do not fit the shape.
         """
-        dtype = numpy_dtype(tensor.data_type)
-        raw: wire.Chunk | None = self.payloads.get(_location(tensor))
+        slabs = self._lazy(tensor)
+        if slabs is not None:
+            return slabs.whole().reshape(tuple(tensor.dims))
+        raw = self.payloads.get(_location(tensor))
+        assert raw is None or isinstance(raw, bytes | memoryview | Stored)
+        if isinstance(raw, Stored):
+            raw = raw.view(0, len(raw))
         if raw is None and tensor.HasField("raw_data"):
             raw = tensor.raw_data
-        if raw is not None and dtype is not None:
-            expected = _nbytes_expected(tensor)
-            if expected is None:
-                raise ModelError(f"tensor '{tensor.name}' has a negative dimension: {list(tensor.dims)}")
-            if len(raw) != expected:
-                raise ModelError(f"tensor '{tensor.name}' holds {len(raw):,} bytes, its shape needs {expected:,}")
+        dtype = numpy_dtype(tensor.data_type)
         try:
             if raw is not None and dtype is not None:
+                self._check_size(tensor, len(raw))
                 return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
             return numpy_helper.to_array(self._whole(tensor, raw))
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"tensor '{tensor.name}' cannot be read: {error}") from error
+
+    def slabs(self, tensor: TensorProto) -> Slabs:
+        """The tensor's values to be read in slabs; a scalar has one of its own.
+
+        Raises:
+            ModelError: the bytes do not fit the shape.
+        """
+        return self._lazy(tensor) or Slabs.of(self.array(tensor))
+
+    def _lazy(self, tensor: TensorProto) -> Slabs | None:
+        """The slabs of what is computed or lies in a file, in a type that numpy can view."""
+        held = self.payloads.get(_location(tensor))
+        if isinstance(held, Computed):
+            return held.slabs
+        dtype, shape = numpy_dtype(tensor.data_type), tuple(tensor.dims)
+        if not isinstance(held, Stored) or dtype is None:
+            return None
+        self._check_size(tensor, len(held))
+        if not shape:
+            return None
+        row = math.prod(shape[1:]) * dtype.itemsize
+
+        def rows(start: int, stop: int) -> Array:
+            return np.frombuffer(held.view(start * row, stop * row), dtype).reshape(stop - start, *shape[1:])
+
+        return Slabs.rowwise(shape, dtype, rows)
+
+    @staticmethod
+    def _check_size(tensor: TensorProto, size: int) -> None:
+        expected = _nbytes_expected(tensor)
+        if expected is None:
+            raise ModelError(f"tensor '{tensor.name}' has a negative dimension: {list(tensor.dims)}")
+        if size != expected:
+            raise ModelError(f"tensor '{tensor.name}' holds {size:,} bytes, its shape needs {expected:,}")
 
     def _whole(self, tensor: TensorProto, raw: wire.Chunk | None) -> TensorProto:
         """The tensor with its bytes in it, for the types that numpy cannot view."""
@@ -142,13 +180,17 @@ class Model:
             return tensor
         return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(raw))
 
-    def replace(self, tensor: TensorProto, array: Array) -> None:
-        """Give the tensor new values; shape and type follow the array."""
-        held = np.ascontiguousarray(array)
+    def replace(self, tensor: TensorProto, array: Array | Slabs) -> None:
+        """Give the tensor new values; the shape follows them.
+
+        Slabs are computed whenever they are read where memory has no room for what they make.
+        """
+        if isinstance(array, Slabs):
+            size = array.size * array.dtype.itemsize
+            array = array if size > wire.INLINE and not self.payloads.room(size) else array.whole()
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
-        data = held.reshape(-1).view(np.uint8).data if held.size else b""
-        self._set_payload(tensor, data, self.payloads.keep_new)
+        self._set_payload(tensor, Computed(array) if isinstance(array, Slabs) else bytes_of(array))
 
     def tensor(self, name: str, array: Array, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""
@@ -156,14 +198,16 @@ class Model:
         self.replace(made, array)
         return made
 
-    def _set_payload(self, tensor: TensorProto, data: wire.Chunk, keep: Callable[[wire.Chunk], str]) -> None:
+    def _set_payload(self, tensor: TensorProto, data: Payload) -> None:
         self.drop(tensor)
         for name in (*_VALUE_FIELDS, "external_data", "data_location"):
             tensor.ClearField(name)
         if len(data) > wire.INLINE:
-            tensor.MergeFromString(wire.reference(keep(data)))
+            new = isinstance(data, bytes | memoryview)
+            token = self.payloads.keep_new(data) if new else self.payloads.keep(data)  # type: ignore[arg-type]
+            tensor.MergeFromString(wire.reference(token))
         else:
-            tensor.raw_data = bytes(data)
+            tensor.raw_data = b"".join(self.payloads.released([data]))
 
     def drop(self, tensor: TensorProto) -> None:
         """Forget the values of a tensor that leaves the graph."""
@@ -193,26 +237,34 @@ class Model:
             data = self._externalised(path)
             write(path, [data])
         else:
-            write(path, self.payloads.released(wire.put_back(memoryview(data), self.payloads.__getitem__)))
+            chunks = wire.put_back(memoryview(data), self.payloads.__getitem__)
+            require(path, sum(map(len, chunks)))
+            write(path, self.payloads.released(chunks))
 
     def _externalised(self, path: Path) -> bytes:
         copy = ModelProto()
         copy.CopyFrom(self.proto)
         layout = list(self._layout(copy))
+        require(path, sum(len(padding) + len(payload) for _, _, padding, payload in layout))
         digest = hashlib.sha256()
-        parts = [part for _, _, padding, payload in layout for part in (padding, payload)]
-        for part in self.payloads.released(parts):
-            digest.update(part)
+
+        def hashed() -> Iterator[wire.Chunk]:
+            parts = (part for _, _, padding, payload in layout for part in (padding, payload))
+            for chunk in self.payloads.released(parts):
+                digest.update(chunk)
+                yield chunk
+
+        unnamed = path.with_name(f"{path.name}.data.tmp")
+        write(unnamed, hashed())
         companion = path.with_name(f"{path.stem}.{digest.hexdigest()[:8]}.data")
+        os.replace(unnamed, companion)
         for tensor, offset, _, payload in layout:
             del tensor.external_data[:]
             for key, value in (("location", companion.name), ("offset", offset), ("length", len(payload))):
                 tensor.external_data.add(key=key, value=str(value))
-        if layout:  # else every tensor is small enough to lie in the model
-            write(companion, self.payloads.released(parts))
         return copy.SerializeToString(deterministic=True)
 
-    def _layout(self, proto: ModelProto) -> Iterator[tuple[TensorProto, int, bytes, wire.Chunk]]:
+    def _layout(self, proto: ModelProto) -> Iterator[tuple[TensorProto, int, bytes, Payload]]:
         """(tensor, offset, padding before it, bytes) of the external file; large ones on page boundaries."""
         at = 0
         for tensor in tensors_of(proto):

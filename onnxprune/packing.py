@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
 from onnxprune import streams
 from onnxprune.dtypes import numpy_dtype
 from onnxprune.errors import PackedError
@@ -30,6 +28,7 @@ from onnxprune.packed import (
     plain,
     refuse_overwriting,
 )
+from onnxprune.payloads import Stored
 from onnxprune.scopes import tensors_of
 from onnxprune.streams import CHUNK, Layout, Plan
 from onnxprune.wire import varint
@@ -75,7 +74,7 @@ class _Writer:
         self._layouts = layouts
         self._data = [model.payloads.map(file) for file in model.payloads.files]
         self.size = sum(map(len, self._data))
-        self._cuts = [_cuts(model, data) for data in self._data]
+        self._cuts = [_cuts(model, file) for file in model.payloads.files]
         self._names = [_name(file, model) for file in model.payloads.files]
         if len({name.casefold() for name in self._names}) < len(self._names):
             raise PackedError(f"{model.path}: files of its external data differ only in upper and lower case")
@@ -158,27 +157,22 @@ class _Writer:
         self._index += CRC.pack(crc)
 
 
-def _cuts(model: Model, data: memoryview) -> list[_Cut]:
-    """The large tensors whose bytes lie in `data`, in order; of those that overlap only the first."""
-    base = _address(data)
+def _cuts(model: Model, file: Path) -> list[_Cut]:
+    """The large tensors whose bytes lie in a file, in order; of those that overlap only the first."""
     found = []
     for tensor in tensors_of(model.proto):
         payload = model.payloads.get(next((e.value for e in tensor.external_data if e.key == "location"), ""))
-        if payload:
-            start = _address(payload) - base
+        if isinstance(payload, Stored) and payload.handle.path == file:
             dtype = numpy_dtype(tensor.data_type)
-            found.append(_Cut(start, start + len(payload), tensor.name, dtype.itemsize if dtype else 1))
+            end = payload.offset + len(payload)
+            found.append(_Cut(payload.offset, end, tensor.name, dtype.itemsize if dtype else 1))
     out: list[_Cut] = []
     at = 0
     for cut in sorted(found, key=lambda c: (c.start, c.end)):
-        if cut.start >= at and cut.end <= len(data):
+        if cut.start >= at:
             out.append(cut)
             at = cut.end
     return out
-
-
-def _address(data: bytes | memoryview) -> int:
-    return int(np.frombuffer(data, np.uint8).__array_interface__["data"][0])
 
 
 def _name(file: Path, model: Model) -> str:

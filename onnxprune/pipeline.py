@@ -6,10 +6,10 @@ import dataclasses
 import json
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from onnxprune.errors import OnnxPruneError, OptionError, PassError
 from onnxprune.model import Model
 
 METADATA = "onnxprune.passes"
-Progress = Callable[[str, int, int], None]  # (pass, weights done, weights in all)
+Progress = Callable[[str, int, int], None]  # (pass, bytes of weights done, bytes in all)
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ class Removed:
     indices: list[int]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What is known of an encoded weight without decoding it."""
+
+    shape: tuple[int, ...]
+    zeros: int
+
+
 @dataclass
 class Change:
     """What a pass did.
@@ -41,6 +50,7 @@ class Change:
         skipped: name -> why it left a weight alone.
         notes: what a user should know, one sentence each.
         removed: what was cut out of weights.
+        encoded: name -> what is known of a weight that it encoded.
         modified: whether the model differs from before.
     """
 
@@ -48,6 +58,7 @@ class Change:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     removed: list[Removed] = field(default_factory=list)
+    encoded: dict[str, Encoded] = field(default_factory=dict)
     modified: bool = False
 
 
@@ -65,6 +76,19 @@ def removals(changes: Sequence[Change]) -> list[Removed]:
 
 def silent(name: str, done: int, total: int) -> None:
     """Progress for nobody."""
+
+
+def tracked(
+    progress: Progress, name: str, items: Sequence[Item], nbytes: Callable[[Item], int]
+) -> Iterator[tuple[int, Item]]:
+    """The items with their numbers; progress hears of the bytes of each when the next one is asked for."""
+    sizes = [nbytes(item) for item in items]
+    done, total = 0, sum(sizes)
+    for number, item in enumerate(items):
+        progress(name, done, total)
+        yield number, item
+        done += sizes[number]
+    progress(name, done, total)
 
 
 @dataclass(frozen=True, kw_only=True)

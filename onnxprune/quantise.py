@@ -8,15 +8,15 @@ whatever the size of the weight, and a table over all bit patterns turns the wei
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from onnxprune.slabs import UNIT, Rows, Slabs, part_of, ranges
+
 Array = np.ndarray
 
-_CHUNK = 1 << 18  # elements whose temporaries stay near the core
 _PATTERNS = 1 << 16
 _GROUPS = 4096
 _GROUPS_EXACT, _FEW = 512, 64
@@ -36,27 +36,25 @@ def _order() -> tuple[Array, Array]:
     return finite, finite.view(np.float16).astype(np.float64)
 
 
-def _normal(array: Array, scale: Array | None) -> Iterator[tuple[slice, Array]]:
-    """Float16 bit patterns of array / scale, as (slice of the first axis, patterns).
+def _inverse(scale: Array | None, dtype: np.dtype) -> Array | None:
+    return None if scale is None else (1 / scale).astype(dtype if dtype == np.float64 else np.float32)
 
-    The scale broadcasts over the array. Values beyond float16 become its largest.
+
+def _kept(piece: Array, inverse: Array | None) -> tuple[Array, Array | None]:
+    """Float16 bit patterns of the entries of piece * inverse that are not 0, and which they are (None: all).
+
+    Values beyond float16 become its largest.
     """
-    if not array.size:
-        return
-    if not array.ndim:
-        array = array.reshape(1)
-    inverse = None if scale is None else (1 / scale).astype(array.dtype if array.dtype == np.float64 else np.float32)
-    step = max(1, _CHUNK // max(1, array[0].size))
-    for at in range(0, len(array), step):
-        part = slice(at, at + step)
-        piece = array[part]
-        if inverse is not None:
-            piece = piece * (inverse[part] if inverse.shape[0] > 1 else inverse)
-        with np.errstate(over="ignore"):
-            half = piece.astype(np.float16)
-        if np.isinf(half).any():
-            half = np.clip(half, -65504, 65504)
-        yield part, half.view(np.uint16)
+    if inverse is not None:
+        piece = piece * inverse
+    mask = piece != 0
+    every = bool(mask.all())
+    flat = piece.reshape(-1) if every else piece[mask]
+    with np.errstate(over="ignore"):
+        half = flat.astype(np.float16)
+    if np.isinf(half).any():
+        half = np.clip(half, -65504, 65504)
+    return half.view(np.uint16), None if every else mask
 
 
 @dataclass(frozen=True)
@@ -72,15 +70,29 @@ class Histogram:
     zeros: int
 
     @classmethod
-    def of(cls, array: Array, scale: Array | None = None, importance: Array | None = None) -> Histogram:
+    def of(cls, array: Array | Slabs, scale: Array | None = None, importance: Array | None = None) -> Histogram:
         """Count a weight; scale and importance broadcast over it."""
+        slabs = Slabs.of(array)
+        inverse = _inverse(scale, slabs.dtype)
+
+        def count(rows: Rows, part: Array) -> tuple[Array, list[Array]]:
+            counts, masses = np.zeros(_PATTERNS, np.int64), []
+            for start, stop in ranges(*rows, slabs.unit):
+                piece = part[start - rows[0] : stop - rows[0]]
+                patterns, mask = _kept(piece, None if inverse is None else part_of(inverse, (start, stop)))
+                counts += np.bincount(patterns, minlength=_PATTERNS)
+                counts[0] += piece.size - patterns.size
+                if importance is not None:
+                    share = np.broadcast_to(part_of(importance, (start, stop)), piece.shape)
+                    held = share.reshape(-1) if mask is None else share[mask]
+                    masses.append(np.bincount(patterns, held, minlength=_PATTERNS))
+            return counts, masses
+
         counts, mass = np.zeros(_PATTERNS, np.int64), np.zeros(_PATTERNS)
-        for part, patterns in _normal(array, scale):
-            flat = patterns.reshape(-1)
-            counts += np.bincount(flat, minlength=_PATTERNS)
-            if importance is not None:
-                share = importance if importance.shape[0] == 1 else importance[part]
-                mass += np.bincount(flat, np.broadcast_to(share, patterns.shape).reshape(-1), minlength=_PATTERNS)
+        for more, masses in slabs.each(count):
+            counts += more
+            for each in masses:  # one after the other: sums of floats depend on the order
+                mass += each
         if importance is None:
             mass = counts.astype(np.float64)
         order, values = _order()
@@ -247,10 +259,16 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: 
     table[order] = code_of[rank]
     if not prune:
         table[order[values == 0]] = 0
-    codes = np.empty(array.shape, kind)
-    target = codes.reshape(1) if not array.ndim else codes
-    for part, patterns in _normal(array, scale):
-        target[part] = table[patterns]
+    codes = np.zeros(array.shape, kind)
+    source, target = (array.reshape(1), codes.reshape(1)) if not array.ndim else (array, codes)
+    inverse = _inverse(scale, array.dtype)
+    for start, stop in ranges(0, len(source), Slabs.of(source).unit):
+        part = None if inverse is None else part_of(inverse, (start, stop))
+        patterns, mask = _kept(source[start:stop], part)
+        if mask is None:
+            target[start:stop] = table[patterns].reshape(source[start:stop].shape)
+        else:
+            target[start:stop][mask] = table[patterns]
     if not prune:  # what float16 rounds to 0 is not 0
         lost = np.count_nonzero(codes) != np.count_nonzero(array)
         if lost:
@@ -259,12 +277,26 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: 
     return codes
 
 
-def root_mean_square(array: Array, axes: tuple[int, ...]) -> Array:
+def root_mean_square(array: Array | Slabs, axes: tuple[int, ...]) -> Array:
     """Root mean square over the axes (kept as 1), of the entries that are not 0; 1 where there is none."""
-    every, kept = list(range(array.ndim)), [a for a in range(array.ndim) if a not in axes]
-    energy = np.einsum(array, every, array, every, kept, dtype=np.float64)
-    count = np.count_nonzero(array, axis=axes)
-    mean = np.sqrt(energy.astype(np.float64) / np.maximum(count, 1))
+    slabs = Slabs.of(array)
+    every, kept = list(range(slabs.ndim)), [a for a in range(slabs.ndim) if a not in axes]
+
+    def sums(rows: Rows, part: Array) -> list[tuple[Array, Array]]:
+        pieces = (part[start - rows[0] : stop - rows[0]] for start, stop in ranges(*rows, slabs.unit))
+        return [
+            (np.einsum(p, every, p, every, kept, dtype=np.float64), np.count_nonzero(p != 0, axis=axes)) for p in pieces
+        ]
+
+    found = [unit for slab in slabs.each(sums) for unit in slab]
+    if 0 in axes or not found:
+        shape = tuple(slabs.shape[a] for a in kept)
+        energy, count = np.zeros(shape), np.zeros(shape, np.int64)
+        for more, held in found:
+            energy, count = energy + more, count + held
+    else:
+        energy, count = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    mean = np.sqrt(energy / np.maximum(count, 1))
     mean = np.where(count > 0, np.maximum(mean, _TINY), 1.0)
     return np.expand_dims(mean, axes)
 
@@ -288,27 +320,38 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool, cuts: Array |
     rank_of = np.zeros(len(levels), np.int32)
     rank_of[order] = np.arange(len(order))
     borders, steps = _cuts(points) if cuts is None else cuts.astype(rows.dtype), np.diff(points)
-    most = min(rows.shape[1], 4 + int(4 * np.sqrt(rows.shape[1])))
-    block = max(1, _CHUNK // rows.shape[1])
+    most = 4 + int(4 * np.sqrt(rows.shape[1]))
+    block = max(1, UNIT // rows.shape[1])
     if len(points) < 2:
         return
     for at in range(0, len(rows), block):
-        x, part = rows[at : at + block], codes[at : at + block]
-        rank = rank_of[part]
-        error = levels.astype(rows.dtype)[part] - x
+        whole, part = rows[at : at + block], codes[at : at + block]
+        free = whole != 0 if prune else (whole != 0) & (part != 0)
+        held = np.count_nonzero(free, axis=1)
+        if 2 * int(held.max(initial=0)) > whole.shape[1]:
+            x, own = whole, part
+        else:  # pruned: only what is left is looked at, row by row from the left
+            place = np.arange(held.max(initial=0)) < held[:, None]
+            x, own = np.zeros(place.shape, whole.dtype), np.zeros(place.shape, part.dtype)
+            x[place], own[place] = whole[free], part[free]
+        if not x.size:
+            continue
+        rank = rank_of[own]
+        error = levels.astype(rows.dtype)[own] - x
         excess = error.sum(1, keepdims=True)
         down = excess > 0
         border = np.where(down, rank - 1, rank)  # between which two ranks the move would cross
-        allowed = (border >= 0) & (border < len(steps)) & (x != 0)
-        if not prune:
-            allowed &= part != 0
+        allowed = (border >= 0) & (border < len(steps)) & (free if own is part else place)
         border = border.clip(0, len(steps) - 1)
         cost = np.where(allowed, np.abs(x - borders[border]), np.inf)
-        near = np.argpartition(cost, most - 1, axis=1)[:, :most] if most < cost.shape[1] else np.arange(most)[None]
-        near = np.broadcast_to(near, (len(x), most))
+        wide = x.shape[1]
+        near = np.argpartition(cost, most - 1, axis=1)[:, :most] if most < wide else np.arange(wide)[None]
+        near = np.broadcast_to(near, (len(x), min(most, wide)))
         near = np.take_along_axis(near, np.argsort(np.take_along_axis(cost, near, 1), axis=1, kind="stable"), 1)
         moved = np.where(np.take_along_axis(allowed, near, 1), steps[np.take_along_axis(border, near, 1)], _FAR)
         chosen = np.cumsum(moved, axis=1) - moved / 2 < np.abs(excess)
         target = np.take_along_axis(rank, near, 1) + np.where(down, -1, 1)
-        fresh = np.where(chosen, order[target.clip(0, len(order) - 1)], np.take_along_axis(part, near, 1))
-        np.put_along_axis(part, near, fresh.astype(codes.dtype), 1)
+        fresh = np.where(chosen, order[target.clip(0, len(order) - 1)], np.take_along_axis(own, near, 1))
+        np.put_along_axis(own, near, fresh.astype(codes.dtype), 1)
+        if own is not part:
+            part[free] = own[place]

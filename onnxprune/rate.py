@@ -15,6 +15,7 @@ from itertools import pairwise
 from onnxprune import quantise
 from onnxprune.dtypes import Array
 from onnxprune.encodings.words import LAYOUTS, layout_for
+from onnxprune.slabs import Slabs
 
 Snap = Callable[[Array], Array]
 
@@ -34,7 +35,12 @@ class Point:
 
 
 def curve(
-    array: Array, scale: Array, exact: int, prune: bool, snap: Snap | None = None, importance: Array | None = None
+    array: Array | Slabs,
+    scale: Array,
+    exact: int,
+    prune: bool,
+    snap: Snap | None = None,
+    importance: Array | None = None,
 ) -> list[Point]:
     """The points of a weight worth choosing from, from exact to coarse.
 

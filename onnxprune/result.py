@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import platform
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onnxprune.dtypes import name_of
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.model import Model
-from onnxprune.pipeline import Change, Removed
+from onnxprune.pipeline import Change, Encoded, Removed
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 8 << 20, 512 << 10, 8
 
@@ -101,27 +103,31 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
-def inspect_model(model: Model) -> list[WeightFacts]:
-    """Every weight-like constant, encoded ones included."""
+def inspect_model(model: Model, known: Mapping[str, Encoded] | None = None) -> list[WeightFacts]:
+    """Every weight-like constant, encoded ones included.
+
+    Args:
+        model: the model.
+        known: encoded weights that need not be decoded to be counted.
+    """
     found = []
     for weight in loose_weights(model):
-        array = weight.array(model)
         encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
         found.append(
             WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,
-                        weight.zeros(array), None, encoding, size, size, list(weight.shape))
+                        weight.zeros(weight.slabs(model)), None, encoding, size, size, list(weight.shape))
         )  # fmt: skip
-        model.payloads.forget_pages()
     for group in planted_in(model):
-        array = group.array(model)
         size = group.nbytes(model)
-        zeros = int(np.count_nonzero(array == group.zero(model)))
         stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.stored_as}"
+        held = (known or {}).get(group.name)
+        if held is None:
+            array = group.array(model)
+            held = Encoded(array.shape, int(np.count_nonzero(array == group.zero(model))))
         found.append(
-            WeightFacts(group.name, list(array.shape), str(array.dtype), "encoded", array.size, zeros, None,
-                        stored, size, size, list(array.shape))
+            WeightFacts(group.name, list(held.shape), name_of(group.element), "encoded", prod(held.shape), held.zeros,
+                        None, stored, size, size, list(held.shape))
         )  # fmt: skip
-        model.payloads.forget_pages()
     return found
 
 
@@ -133,7 +139,8 @@ def weight_facts(
     for change in changes:
         for name, record in change.weights.items():
             touched.setdefault(name, {}).update(record)
-    after = {w.name: w for w in inspect_model(model)}
+    known = {name: fact for change in changes for name, fact in change.encoded.items()}
+    after = {w.name: w for w in inspect_model(model, known)}
     weights = []
     for name, fact in before.items():
         now = after.get(name) or _removed(fact)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from onnxprune.coupling.slots import Mix
 from onnxprune.dtypes import Array
-from onnxprune.liveness import Liveness
+from onnxprune.liveness import Liveness, Pattern
 from onnxprune.roles import attribute
 
 _INDEX = 4  # bytes of an index
@@ -32,26 +33,28 @@ def unread(liveness: Liveness, *, encoded: bool) -> Iterator[Unread]:
     coupling = liveness.coupling
     for mix in coupling.layers:
         name = mix.weight
-        if mix.node.op_type not in ("Gemm", "MatMul") or name != mix.node.input[1] or coupling.tensor(name) is None:
+        tensor = coupling.tensor(name)
+        if mix.node.op_type not in ("Gemm", "MatMul") or name != mix.node.input[1] or tensor is None:
             continue
         if name in coupling.scope.outputs or coupling.scope.reads(name) > 1:
             continue
-        matrix = liveness.matrix(mix)[0]
-        read = matrix.any(axis=0)
+        pattern = liveness.pattern(mix)
+        _, outputs, inputs = pattern.shape
+        read = pattern.inputs()[0]
         kept = int(np.count_nonzero(read))
-        gone = matrix.shape[0] * (read.size - kept)
+        gone = outputs * (inputs - kept)
         if not kept or gone < max(_LEAST, _COPIED * kept):
             continue
-        saved = _encoded_bytes(matrix, gone) if encoded else gone * coupling.array(name).dtype.itemsize
+        saved = _encoded_bytes(pattern, gone) if encoded else gone * coupling.model.slabs(tensor).dtype.itemsize
         if saved > _INDEX * kept + _NODE:
             yield Unread(mix, 1 if attribute(mix.node, "transB", 0) else 0, read)
 
 
-def _encoded_bytes(matrix: Array, gone: int) -> int:
+def _encoded_bytes(pattern: Pattern, gone: int) -> int:
     """What so many zeros fewer save where positions are a bit each, or a byte for each that is not zero."""
-    filled = int(np.count_nonzero(matrix))
+    filled, total = pattern.filled, prod(pattern.shape)
 
     def positions(size: int) -> int:
         return min(size // 8, filled + (size - filled) // 255)
 
-    return positions(matrix.size) - positions(matrix.size - gone)
+    return positions(total) - positions(total - gone)

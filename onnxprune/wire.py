@@ -9,7 +9,8 @@ tensor is an external one whose location is a token (`TOKEN` + a number).
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import TypeVar
 
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx import SparseTensorProto as Sparse
@@ -19,6 +20,7 @@ TOKEN = f"onnxprune:{secrets.token_hex(4)}:"  # no file can name the bytes of an
 INLINE = 1024  # bytes; smaller tensors stay in the graph, where shape inference wants to read them
 
 Chunk = bytes | memoryview
+Body = TypeVar("Body", bound=Sized)
 
 _LENGTH_DELIMITED = 2
 _RAW = TensorProto.RAW_DATA_FIELD_NUMBER
@@ -95,11 +97,11 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, int, int]]:
             raise ValueError("a field is longer than its message")
 
 
-def _field(number: int, chunks: list[Chunk]) -> list[Chunk]:
+def _field(number: int, chunks: Sequence[Chunk | Body]) -> list[Chunk | Body]:
     return [varint(number << 3 | _LENGTH_DELIMITED) + varint(sum(map(len, chunks))), *chunks]
 
 
-def raw_field(payload: Chunk) -> list[Chunk]:
+def raw_field(payload: Body) -> list[Chunk | Body]:
     """The serialised field that holds a tensor's raw bytes, as head and body."""
     return _field(_RAW, [payload])
 
@@ -111,10 +113,10 @@ def reference(location: str) -> bytes:
     return tensor.SerializeToString()
 
 
-def take_out(data: memoryview, keep: Callable[[memoryview], str], kind: str = "model") -> list[Chunk]:
-    """The message without the raw bytes of its tensors above `INLINE` bytes.
+def take_out(data: memoryview, keep: Callable[[int, int], str], kind: str = "model", at: int = 0) -> list[Chunk]:
+    """The message, which begins at byte `at` of its file, without the raw bytes of its tensors above `INLINE` bytes.
 
-    `keep` is given each such body and returns the location that stands for it.
+    `keep` is given where each such body begins and its length, and returns the location that stands for it.
 
     Raises:
         ValueError, IndexError: the bytes are not a protobuf message.
@@ -126,9 +128,9 @@ def take_out(data: memoryview, keep: Callable[[memoryview], str], kind: str = "m
         if end - body <= INLINE:
             continue
         if kind == "tensor" and number == _RAW:
-            replaced: list[Chunk] = [reference(keep(data[body:end]))]
+            replaced: list[Chunk] = [reference(keep(at + body, end - body))]
         elif number in children:
-            replaced = _field(number, take_out(data[body:end], keep, children[number]))
+            replaced = _field(number, take_out(data[body:end], keep, children[number], at + body))
         else:
             continue
         out += [data[copied:start], *replaced]
@@ -137,7 +139,7 @@ def take_out(data: memoryview, keep: Callable[[memoryview], str], kind: str = "m
     return out
 
 
-def put_back(data: memoryview, payload: Callable[[str], Chunk], kind: str = "model") -> list[Chunk]:
+def put_back(data: memoryview, payload: Callable[[str], Body], kind: str = "model") -> list[Chunk | Body]:
     """The inverse of `take_out`: the serialised model as chunks, with the payloads in place, not copied."""
     if TOKEN.encode() not in bytes(data):
         return [data]
@@ -150,7 +152,7 @@ def put_back(data: memoryview, payload: Callable[[str], Chunk], kind: str = "mod
         tensor.ClearField("data_location")
         return [tensor.SerializeToString(), *raw_field(payload(location))]
     children = _CHILDREN[kind]
-    out: list[Chunk] = []
+    out: list[Chunk | Body] = []
     copied = 0
     for number, start, body, end in _fields(data):
         if number in children:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from onnxprune.errors import OptionError, WorkerError
+from onnxprune.threads import cores
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -60,11 +61,6 @@ def spread(
         yield from (_called(function, index, item) for index, item in enumerate(items))
     else:
         yield from _in_processes(function, items, jobs)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _called(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:

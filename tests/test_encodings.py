@@ -106,7 +106,7 @@ def same(a: np.ndarray, b: np.ndarray) -> None:
 def test_unpack_restores_what_pack_packed(encoding, case):
     array, fill = case
     sparse = Sparse.of(array, fill)
-    same(sparse.expand(), array)
+    same(sparse.carrier.whole(), array)
     parts = encoding.pack(sparse)
     positions, values = encoding.unpack(parts, array.shape)
     dense = np.full(array.size, fill)

@@ -34,13 +34,14 @@ def test_smallest_is_a_stable_sort(flat, data):
     size = data.draw(st.integers(1, flat.size))
     collect, sample = data.draw(st.sampled_from([(masks._COLLECT, masks._SAMPLE), (8, 4), (0, 1), (0, 16)]))
 
-    def chunks():
-        return (flat[i : i + size] for i in range(0, flat.size, size))
+    chunks = [flat[i : i + size] for i in range(0, flat.size, size)]
+    each = data.draw(st.integers(1, len(chunks)))
+    slabs = [lambda at=at: iter(chunks[at : at + each]) for at in range(0, len(chunks), each)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(masks, "_COLLECT", collect)
         patch.setattr(masks, "_SAMPLE", sample)
-        cut = masks.smallest(chunks, count, flat.size)
+        cut = masks.smallest(slabs, count, flat.size)
     np.testing.assert_array_equal(cut.mask(flat), reference(flat, count))
 
 
@@ -53,7 +54,7 @@ def test_a_sample_that_misleads_costs_a_pass_and_nothing_else(monkeypatch, dtype
     flat = np.arange(1, 3001).astype(dtype)
     flat[5::10] = 1e-3 if misled == "low" else 1e6
     for count in (1, 299, 301, 1500, 2699, 2701, 3000):
-        cut = masks.smallest(lambda: [flat], count, flat.size)
+        cut = masks.smallest([lambda: [flat]], count, flat.size)
         np.testing.assert_array_equal(cut.mask(flat), reference(flat, count))
 
 
@@ -64,7 +65,7 @@ def test_candidates_beyond_the_limit_are_halved(monkeypatch):
     monkeypatch.setattr(masks, "_SAMPLE", 1)
     monkeypatch.setattr(masks, "_halve", lambda *a: halvings.append(a) or halve(*a))
     flat = np.random.default_rng(0).uniform(size=5000).astype(np.float32)
-    cut = masks.smallest(lambda: np.split(flat, 10), 1234, flat.size)
+    cut = masks.smallest([lambda: np.split(flat, 10)], 1234, flat.size)
     assert halvings
     np.testing.assert_array_equal(cut.mask(flat), reference(flat, 1234))
 

@@ -113,7 +113,7 @@ def decoded(encoding, sparse: Sparse) -> np.ndarray:
 @given(sparse=coded())
 def test_codes_come_back_through_every_encoding(encoding, sparse):
     assert sparse.book is not None
-    np.testing.assert_array_equal(decoded(encoding, sparse), sparse.book[sparse.expand()])
+    np.testing.assert_array_equal(decoded(encoding, sparse), sparse.book[sparse.carrier.whole()])
     parts = encoding.pack(sparse)
     around = {"powers", "radix", "levels"}  # what takes words apart is counted with the nodes
     assert encoding.payload(sparse) == sum(part.nbytes for name, part in parts.items() if name not in around)
@@ -124,7 +124,7 @@ def test_codes_come_back_through_every_encoding(encoding, sparse):
 def test_joint_symbols_take_no_more_than_any_one_width(sparse):
     assert sparse.book is not None
     distances, levels = np.diff(sparse.positions, prepend=0), len(sparse.book)
-    joint = gaps.joint_for(distances, levels)
+    joint = gaps.joint_for(gaps.Distances.of(distances), levels)
     assert joint.entries == len(distances) + int(gaps.fillers(distances, joint.cap).sum())
     for cap in (1, 3, 15, 255, 4000):
         entries = len(distances) + int(gaps.fillers(distances, cap).sum())

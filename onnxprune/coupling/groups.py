@@ -21,6 +21,7 @@ from onnxprune.roles import domain
 from onnxprune.runtime import evaluate
 from onnxprune.scopes import Scope, scopes_of
 from onnxprune.shapes import Shapes, Value, inferred, values_of
+from onnxprune.slabs import Slabs
 
 
 @dataclass
@@ -81,6 +82,12 @@ class Coupling:
     def is_constant(self, name: str) -> bool:
         """Whether it is such a tensor, or computed from such."""
         return name in self.computed or self.tensor(name) is not None
+
+    def filled(self, name: str) -> Array:
+        """Which entries of a constant are anything but zero; see `array`."""
+        tensor = self.scope.constant(name)
+        slabs = Slabs.of(self.array(name)) if tensor is None else self.model.slabs(tensor)
+        return slabs.map(bool, lambda rows, columns, part: part != 0).whole()
 
     def array(self, name: str) -> Array:
         """The values of a constant, computed where nodes stand between it and its tensor.

@@ -7,13 +7,14 @@ operators all exist at opset 9.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.dtypes import Array
+from onnxprune.dtypes import ONES, Array
 from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse
+from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse
 
 _BIT_SHIFT = 11
 
@@ -27,13 +28,13 @@ class Bitmask(Encoding):
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        return -(-sparse.size // 8) + words.values_bytes(sparse, len(sparse.positions))
+        return -(-sparse.size // 8) + words.values_bytes(sparse, sparse.kept)
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
-        kept = np.zeros(sparse.size, bool)
-        kept[sparse.positions] = True
-        return {"bits": np.packbits(kept).reshape(-1, 1)} | words.pack_values(sparse, sparse.values)
+        runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
+        bits = words.joined([bits for bits, _ in runs])
+        return {"bits": bits.reshape(-1, 1)} | words.pack_values(sparse, (values for _, values in runs), sparse.kept)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
@@ -54,10 +55,17 @@ class Bitmask(Encoding):
             two = build.constant("two", np.int32(2))
             even = build.op("Mul", [build.op("Div", [shifted, two]), two])
             bits = build.op("Sub", [shifted, even])
-        count = int(np.unpackbits(parts["bits"]).sum())
+        count = int(ONES[parts["bits"]].sum())
         found = build.op("NonZero", [build.reshape(bits, [-1], "flat")])
         build.declare(found, TensorProto.INT64, [1, count])
         indices = build.reshape(found, [-1], "flat")
         size = int(np.prod(shape, dtype=np.int64))
         values = words.emit_values(build, parts, (count,))
         return build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)
+
+
+def _packed(row: int, run: Run) -> tuple[Array, Array]:
+    """The bits of a slab, which ends with a whole byte unless it is the last, and its values."""
+    kept = np.zeros((run.rows[1] - run.rows[0]) * row, bool)
+    kept[run.positions] = True
+    return np.packbits(kept), run.values

@@ -23,8 +23,7 @@ class Dense(Encoding):
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
-        values = sparse.expand()
-        return words.pack_values(sparse, values if sparse.book is None else values.reshape(-1))
+        return words.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""

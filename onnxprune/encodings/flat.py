@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from onnxprune.dtypes import Array
 from onnxprune.encodings import gaps as gap
 from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse, index_type
+from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse, index_type
+from onnxprune.slabs import Rows
 
 
 class Flat(Encoding):
@@ -20,7 +23,7 @@ class Flat(Encoding):
 
     def least(self, sparse: Sparse) -> int:
         """See `Encoding.least`."""
-        kept = len(sparse.positions)
+        kept = sparse.kept
         if sparse.book is None:
             return kept + words.values_bytes(sparse, kept)
         return words.layout_for(len(sparse.book) * 2, kept).nbytes(kept)
@@ -31,12 +34,24 @@ class Flat(Encoding):
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
-        distances, joint, _ = _plan(sparse)
+        before, joint, _, entries = _plan(sparse)
+        cap = gap.BYTE if joint is None else joint.cap
+
+        def gaps(run: Run) -> tuple[Array, Array]:
+            distances = np.diff(run.positions, prepend=run.positions.dtype.type(0))
+            if len(distances):
+                first = run.start + int(run.positions[0]) - before[run.rows]
+                distances = distances if first <= np.iinfo(distances.dtype).max else distances.astype(np.int64)
+                distances[0] = first
+            return gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
+
         if joint is not None and sparse.book is not None:
-            runs, codes = gap.to_gaps(distances, sparse.values, sparse.fill_stored, joint.cap)
-            return gap.pack(runs, codes, joint, sparse.book)
-        runs, values = gap.to_gaps(distances, sparse.values, sparse.fill_stored)
-        return {"gaps": runs} | words.pack_values(sparse, values)
+            symbols = sparse.each(lambda run: gap.symbols_of(*gaps(run), joint))
+            packed = words.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
+            return packed | gap.around(joint, sparse.book)
+        found = list(sparse.each(gaps))
+        runs = words.joined([runs for runs, _ in found])
+        return {"gaps": runs} | words.pack_values(sparse, (values for _, values in found), entries)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
@@ -62,13 +77,23 @@ class Flat(Encoding):
         return build.reshape(dense, shape)
 
 
-def _plan(sparse: Sparse) -> tuple[Array, gap.Joint | None, int]:
-    """The distances, how codes join the gaps where that takes fewer bytes, and the bytes."""
-    distances = np.diff(sparse.positions, prepend=0)
-    entries = len(distances) + int(gap.fillers(distances).sum())
+def _plan(sparse: Sparse) -> tuple[dict[Rows, int], gap.Joint | None, int, int]:
+    """The kept position before each slab, how codes join the gaps where that is smaller, the bytes, and the entries."""
+
+    def distances(run: Run) -> tuple[Run, gap.Distances]:
+        return replace(run, positions=run.positions[[0, -1]] if len(run.positions) else run.positions,
+                       values=run.values[:0]), gap.Distances.of(np.diff(run.positions))  # fmt: skip
+
+    last, before, found = 0, {}, gap.Distances.of(np.zeros(0, np.int64))
+    for run, inner in sparse.each(distances):
+        before[run.rows] = last
+        if len(run.positions):
+            first = np.array([run.start + int(run.positions[0]) - last])
+            found, last = found + inner + gap.Distances.of(first), run.start + int(run.positions[1])
+    entries = found.entries()
     apart = entries + words.values_bytes(sparse, entries)
     if sparse.book is None:
-        return distances, None, apart
-    joint = gap.joint_for(distances, len(sparse.book))
+        return before, None, apart, entries
+    joint = gap.joint_for(found, len(sparse.book))
     together = joint.nbytes + sparse.book.nbytes
-    return (distances, joint, together) if together <= apart else (distances, None, apart)
+    return (before, joint, together, entries) if together <= apart else (before, None, apart, entries)

@@ -25,6 +25,35 @@ def fillers(distances: Array, cap: int = BYTE) -> Array:
     return np.maximum(distances - 1, 0) // cap
 
 
+@dataclass(frozen=True)
+class Distances:
+    """How many entries lie so far from the one before.
+
+    Attributes:
+        counts: of each distance below 65,536.
+        far: the larger ones.
+    """
+
+    counts: Array
+    far: Array
+
+    @classmethod
+    def of(cls, distances: Array) -> Distances:
+        """Of so many entries."""
+        near = distances < _FAR
+        every = bool(near.all())
+        far = np.zeros(0, np.int64) if every else distances[~near].astype(np.int64)
+        return cls(np.bincount(distances if every else distances[near], minlength=_FAR), far)
+
+    def __add__(self, other: Distances) -> Distances:
+        return Distances(self.counts + other.counts, np.concatenate([self.far, other.far]))
+
+    def entries(self, cap: int = BYTE) -> int:
+        """Entries and fillers."""
+        near = int((self.counts * (1 + fillers(np.arange(_FAR), cap))).sum())
+        return near + len(self.far) + int(fillers(self.far, cap).sum())
+
+
 def to_gaps(distances: Array, values: Array, fill: Array, cap: int = BYTE) -> tuple[Array, Array]:
     """Gaps up to the cap whose running sum visits every entry, and the values with fillers between them."""
     kind = np.uint8 if cap <= BYTE else np.int32
@@ -55,33 +84,42 @@ class Joint:
         return self.layout.nbytes(self.entries)
 
 
-def joint_for(distances: Array, levels: int) -> Joint:
-    """The widths with the fewest bytes, from the distances' own histogram."""
-    near = distances[distances < _FAR]
-    counts = np.bincount(near) if len(near) else np.zeros(1, np.int64)
-    sizes, far = np.arange(len(counts)), distances[distances >= _FAR].astype(np.int64)
+def joint_for(distances: Distances, levels: int) -> Joint:
+    """The widths with the fewest bytes."""
     best: Joint | None = None
     for layout in LAYOUTS:
         cap = min(layout.radix // levels - 1, _FAR)
         if cap < 1:
             continue
-        entries = len(distances) + int((counts * fillers(sizes, cap)).sum()) + int(fillers(far, cap).sum())
-        joint = Joint(cap, levels, Layout(layout.dtype, layout.digits, levels * (cap + 1)), entries)
+        joint = Joint(cap, levels, Layout(layout.dtype, layout.digits, levels * (cap + 1)), distances.entries(cap))
         if best is None or joint.nbytes < best.nbytes:
             best = joint
     assert best is not None
     return best
 
 
-def pack(runs: Array, codes: Array, joint: Joint, book: Array) -> Parts:
-    """Symbols [..., m] as words; the last word of each row is filled up with gaps of 0 to its last code."""
-    symbols = runs.astype(np.int64) * joint.levels + codes
+def symbols_of(runs: Array, codes: Array, joint: Joint) -> Array:
+    """A gap and the code after it as one number."""
+    return runs.astype(np.int64) * joint.levels + codes
+
+
+def filling(joint: Joint, last: Array) -> Array:
+    """Gaps of 0 to the last code."""
+    return last % joint.levels
+
+
+def pack_rows(runs: Array, codes: Array, joint: Joint) -> Parts:
+    """Symbols [rows, m] as words; the last word of each row is filled up."""
+    symbols = symbols_of(runs, codes, joint)
     short = -symbols.shape[-1] % joint.layout.digits
     if short:
-        last = np.repeat(symbols[..., -1:] % joint.levels, short, axis=-1)
-        symbols = np.concatenate([symbols, last], axis=-1)
-    parts = words.pack(symbols, joint.layout, "symbols")
-    return parts | {"levels": np.array(joint.levels, np.int32), "book": book}
+        symbols = np.concatenate([symbols, np.repeat(filling(joint, symbols[..., -1:]), short, axis=-1)], axis=-1)
+    return words.pack(symbols, joint.layout, "symbols")
+
+
+def around(joint: Joint, book: Array) -> Parts:
+    """What the symbols are taken apart with."""
+    return {"levels": np.array(joint.levels, np.int32), "book": book}
 
 
 def unpack(parts: Mapping[str, Array]) -> tuple[Array, Array]:

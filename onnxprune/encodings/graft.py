@@ -37,6 +37,7 @@ class Graft:
     """An encoded weight that is not yet in the graph."""
 
     encoding: str
+    sparse: Sparse
     build: Builder
     tensors: list[TensorProto]
     nbytes: int
@@ -104,7 +105,7 @@ def prepare(
     around = _TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
     sizes = [model.nbytes(t) + around for t in tensors]
     sizes += [node.ByteSize() + _TAG for node in build.nodes] + [info.ByteSize() + _TAG for info in build.declared]
-    return Graft(encoding.name, build, tensors, sum(sizes), fused)
+    return Graft(encoding.name, sparse, build, tensors, sum(sizes), fused)
 
 
 def _finish(

@@ -6,14 +6,14 @@ memory than from one flat run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from onnxprune.dtypes import Array
 from onnxprune.encodings import gaps as gap
 from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse, index_type
+from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse, index_type
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -21,14 +21,15 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
     return rows, int(np.prod(shape[1:], dtype=np.int64))
 
 
-def _distances(sparse: Sparse) -> tuple[Array, Array]:
-    """Row of each kept entry, and its distance from the one before it in that row (or from column 0)."""
-    _, columns = _grid(sparse.shape)
-    row, column = np.divmod(sparse.positions, columns)
-    distances = np.diff(column, prepend=0)
-    first = np.diff(row, prepend=-1) != 0
+def _distances(sparse: Sparse, run: Run) -> tuple[int, Array, Array]:
+    """How many rows a slab has, the row of each kept entry, and its distance from the one before (or from column 0)."""
+    rows = run.rows[1] - run.rows[0]
+    kind = run.positions.dtype.type
+    row, column = np.divmod(run.positions, kind(_grid(sparse.shape)[1]))
+    distances = np.diff(column, prepend=kind(0))
+    first = np.diff(row, prepend=kind(-1)) != 0
     distances[first] = column[first]
-    return row, distances
+    return rows, row, distances
 
 
 def _lengths(rows: int, row: Array, distances: Array, cap: int) -> Array:
@@ -45,25 +46,24 @@ class Rows(Encoding):
     def least(self, sparse: Sparse) -> int:
         """See `Encoding.least`: the longest row is no shorter than the mean one."""
         rows, _ = _grid(sparse.shape)
-        count = rows * -(-len(sparse.positions) // rows)
+        count = rows * -(-sparse.kept // rows)
         if sparse.book is None:
             return count + words.values_bytes(sparse, count)
         return words.layout_for(len(sparse.book) * 2, count).nbytes(count)
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        return _plan(sparse, *_distances(sparse))[1]
+        return _plan(sparse)[2]
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`. Padding repeats a row's last position and value, so that order cannot matter."""
-        rows, _ = _grid(sparse.shape)
-        row, distances = _distances(sparse)
-        joint, _ = _plan(sparse, row, distances)
+        longest, joint, _ = _plan(sparse)
         if joint is not None and sparse.book is not None:
-            runs, codes = _padded(sparse, rows, row, distances, joint.cap)
-            return gap.pack(runs, codes, joint, sparse.book)
-        runs, values = _padded(sparse, rows, row, distances, gap.BYTE)
-        return {"gaps": runs} | words.pack_values(sparse, values if sparse.book is None else values.reshape(-1))
+            found = sparse.each(lambda run: gap.pack_rows(*_padded(sparse, run, longest, joint.cap), joint))
+            return _together(list(found)) | gap.around(joint, sparse.book)
+        apart = list(sparse.each(lambda run: _padded(sparse, run, longest, gap.BYTE)))
+        runs = words.joined([runs for runs, _ in apart])
+        return {"gaps": runs} | words.pack_values(sparse, (values for _, values in apart), runs.size)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
@@ -90,24 +90,37 @@ class Rows(Encoding):
         return dense if shape == grid else build.reshape(dense, shape)
 
 
-def _plan(sparse: Sparse, row: Array, distances: Array) -> tuple[gap.Joint | None, int]:
-    """How codes join the gaps where that takes fewer bytes (in the widths that suit a flat run), and the bytes."""
+def _plan(sparse: Sparse) -> tuple[int, gap.Joint | None, int]:
+    """Entries of the longest row, how codes join the gaps where that is smaller (as in a flat run), and the bytes."""
     rows, _ = _grid(sparse.shape)
-    count = rows * int(_lengths(rows, row, distances, gap.BYTE).max())
+
+    def measured(run: Run) -> tuple[int, gap.Distances]:
+        own, row, distances = _distances(sparse, run)
+        return int(_lengths(own, row, distances, gap.BYTE).max()), gap.Distances.of(distances)
+
+    longest, found = 0, gap.Distances.of(np.zeros(0, np.int64))
+    for most, distances in sparse.each(measured):
+        longest, found = max(longest, most), found + distances
+    count = rows * longest
     apart = count + words.values_bytes(sparse, count)
     if sparse.book is None:
-        return None, apart
-    joint = gap.joint_for(distances, len(sparse.book))
-    longest = int(_lengths(rows, row, distances, joint.cap).max())
-    together = rows * joint.layout.nbytes(longest) + sparse.book.nbytes
-    return (joint, together) if together <= apart else (None, apart)
+        return longest, None, apart
+    joint = gap.joint_for(found, len(sparse.book))
+    most = max(sparse.each(lambda run: int(_lengths(*_distances(sparse, run), joint.cap).max())))
+    together = rows * joint.layout.nbytes(most) + sparse.book.nbytes
+    return (most, joint, together) if together <= apart else (longest, None, apart)
 
 
-def _padded(sparse: Sparse, rows: int, row: Array, distances: Array, cap: int) -> tuple[Array, Array]:
-    """Gaps and values [rows, longest]."""
-    runs, values = gap.to_gaps(distances, sparse.values, sparse.fill_stored, cap)
+def _together(parts: Sequence[Parts]) -> Parts:
+    """Slabs of symbols one below the other."""
+    return parts[0] | {"symbols": words.joined([part["symbols"] for part in parts])}
+
+
+def _padded(sparse: Sparse, run: Run, longest: int, cap: int) -> tuple[Array, Array]:
+    """Gaps and values [rows of the slab, longest]."""
+    rows, row, distances = _distances(sparse, run)
+    runs, values = gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
     lengths = _lengths(rows, row, distances, cap)
-    longest = int(lengths.max())
     place = np.arange(longest) < lengths[:, None]
     steps = np.zeros(place.shape, runs.dtype)
     steps[place] = runs

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -24,13 +25,14 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune import quantise
+from onnxprune import quantise, threads
 from onnxprune.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
 from onnxprune.entropy import constrained
 from onnxprune.errors import OptionError
 from onnxprune.feedback import Feedback
+from onnxprune.slabs import EVERY, Rows, Slabs, part_of, ranges
 from onnxprune.weights import Weight
 
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
@@ -50,7 +52,7 @@ class Coded:
     """A weight in the terms of a value form.
 
     Attributes:
-        carrier: the dense tensor that is encoded, of codes where there is a book.
+        carrier: the dense tensor that is encoded, of codes where there is a book; codes lie in memory.
         fill: what most entries hold, in the type of the decoded carrier.
         book: the values of the codes, or None.
         scale: what the decoded carrier is multiplied by; it broadcasts over `view` of the carrier.
@@ -60,7 +62,7 @@ class Coded:
         transposed: whether the carrier is the weight's transpose.
     """
 
-    carrier: Array
+    carrier: Array | Slabs
     fill: Array
     book: Array | None = None
     scale: Array | None = None
@@ -95,7 +97,7 @@ class Values(ABC):
 
     @abstractmethod
     def code(
-        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """The weight in this form, or None where the form cannot hold it.
 
@@ -124,7 +126,9 @@ class Exact(Values):
         """See `Values.opset`."""
         return 1
 
-    def code(self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None) -> Coded:
+    def code(
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded:
         """See `Values.code`."""
         return Coded(array, weight.zero_value)
 
@@ -144,12 +148,17 @@ class Half(Values):
         return 1
 
     def code(
-        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`: values beyond 65,504 do not fit."""
-        with np.errstate(over="ignore"):
-            half = array.astype(np.float16)
-        return Coded(half, np.zeros((), np.float16)) if np.isfinite(half).all() else None
+
+        def halved(rows: Rows, columns: slice, part: Array) -> Array:
+            with np.errstate(over="ignore"):
+                return part.astype(np.float16)
+
+        half = Slabs.of(array).map(np.float16, halved)
+        finite = all(half.each(lambda _, part: bool(np.isfinite(part).all())))
+        return Coded(half, np.zeros((), np.float16)) if finite else None
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ class Shared(Values):
         return f"{self.name}:{self.bits}"
 
     def code(
-        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`: a scale per output channel where it is worth its bytes."""
         wide = computed(array)
@@ -188,10 +197,9 @@ class Shared(Values):
                 book, unit, histogram = scaled, scale, by_channel
         return with_book(weight, wide, unit, constrained(histogram, book, self.excess), False, feedback)
 
-    def recode(self, weight: Weight, array: Array, feedback: Feedback | None = None) -> Coded:
+    def recode(self, weight: Weight, array: Array | Slabs, feedback: Feedback | None = None) -> Coded:
         """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
-        wide = array.astype(np.float32) - weight.zero_value
-        histogram = quantise.Histogram.of(wide)
+        histogram = quantise.Histogram.of(centred(weight, array))
         book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
         return recoded(weight, array, book, False, feedback)
 
@@ -216,7 +224,7 @@ class Int8(Values):
         return DEQUANTISE_AXIS if fused else words.OPSET
 
     def code(
-        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
@@ -230,10 +238,15 @@ class Int8(Values):
             book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
             return on_grid(weight, wide, scale, book, False, transposed, feedback)
         axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
-        top = np.abs(wide).max(axes, keepdims=True) / 127
+        tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True)))
+        top = (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)) / 127
         scale = tidy_scale(np.where(top > _DEAD, top, 1.0), up=True)
-        codes = np.rint(wide / scale.astype(wide.dtype)).clip(-127, 127).astype(np.int8)
-        return oriented(codes, None, scale, transposed)
+        divisor = scale.astype(wide.dtype)
+
+        def coded(rows: Rows, columns: slice, part: Array) -> Array:
+            return np.rint(part / part_of(divisor, rows)).clip(-127, 127).astype(np.int8)
+
+        return oriented(wide.map(np.int8, coded).whole(), None, scale, transposed)
 
 
 @dataclass(frozen=True)
@@ -247,26 +260,26 @@ class Int4(Values):
         return INT4 if fused else words.OPSET
 
     def code(
-        self, weight: Weight, array: Array, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
         if wide is None:
             return None
         if transposed is not None:
-            carrier = np.ascontiguousarray(wide.T) if transposed else wide
-            codes, scale, block = _blocks_down(carrier)
+            codes, scale, block = _blocks_down(wide, transposed)
             return Coded(codes, np.zeros((), np.int8), INT4_BOOK, scale, (), True, block, transposed)
+        held = wide.whole()
         axes = inner_axes(weight)
         inside = math.prod(wide.shape[a] for a in axes)
         block = next((b for b in BLOCKS if axes and inside % b == 0), inside)
         contiguous = bool(axes) and axes == tuple(range(axes[0], axes[-1] + 1))
         if not contiguous or block == inside:
             axes = axes or tuple(range(wide.ndim))
-            scale = _least_error(wide, axes)
-            return Coded(_grid15(wide, scale), np.zeros((), np.int8), INT4_BOOK, scale)
+            scale = _least_error(held, axes)
+            return Coded(_grid15(held, scale), np.zeros((), np.int8), INT4_BOOK, scale)
         view = (*wide.shape[: axes[0]], inside // block, block, *wide.shape[axes[-1] + 1 :])
-        blocked = wide.reshape(view)
+        blocked = held.reshape(view)
         scale = _least_error(blocked, (axes[0] + 1,))
         return Coded(_grid15(blocked, scale).reshape(wide.shape), np.zeros((), np.int8), INT4_BOOK, scale, view)
 
@@ -282,12 +295,27 @@ def _check_bits(name: str, bits: int) -> None:
         raise OptionError(f"values '{name}:{bits}': the bits must be from 2 to 8")
 
 
-def computed(array: Array) -> Array | None:
+def computed(array: Array | Slabs) -> Slabs | None:
     """The values as float32 (float64 for fp64); None where one is not finite, or all are far from ordinary sizes."""
-    wide = array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
-    top = max(float(wide.max(initial=0.0)), -float(wide.min(initial=0.0)))
-    limit = 0.99 * float(ml_dtypes.finfo(array.dtype).max)  # type: ignore[no-untyped-call]
+    slabs = Slabs.of(array)
+    kind = np.float64 if slabs.dtype == np.float64 else np.float32
+    wide = slabs if slabs.dtype == kind else slabs.map(kind, lambda rows, columns, part: part.astype(kind))
+
+    def largest(_: Rows, part: Array) -> float:
+        return float(np.maximum(part.max(initial=0.0), -part.min(initial=0.0)))  # NaN where there is one
+
+    top = float(np.max(list(wide.each(largest)), initial=0.0))
+    limit = 0.99 * float(ml_dtypes.finfo(slabs.dtype).max)  # type: ignore[no-untyped-call]
     return wide if (top == 0 or _SMALLEST <= top <= min(_LARGEST, limit)) else None
+
+
+def centred(weight: Weight, array: Array | Slabs) -> Slabs:
+    """A quantised weight counted from its zero point, as float32."""
+
+    def change(rows: Rows, columns: slice, part: Array) -> Array:
+        return part.astype(np.float32) - weight.zero_value
+
+    return Slabs.of(array).map(np.float32, change)
 
 
 def inner_axes(weight: Weight, transposed: bool | None = None) -> tuple[int, ...]:
@@ -297,7 +325,7 @@ def inner_axes(weight: Weight, transposed: bool | None = None) -> tuple[int, ...
     return tuple(sorted(weight.in_axes))
 
 
-def channel_scale(weight: Weight, wide: Array, transposed: bool | None = None) -> Array | None:
+def channel_scale(weight: Weight, wide: Slabs, transposed: bool | None = None) -> Array | None:
     """Root mean square per output channel, or None where the axes are not known or channels are tiny."""
     axes = inner_axes(weight, transposed)
     if not axes or math.prod(wide.shape[a] for a in axes) < 8:
@@ -305,7 +333,7 @@ def channel_scale(weight: Weight, wide: Array, transposed: bool | None = None) -
     return tidy_scale(quantise.root_mean_square(wide, axes))
 
 
-def unit_scale(wide: Array) -> Array:
+def unit_scale(wide: Slabs) -> Array:
     """One scale for the whole weight, a power of 2, so that dividing by it loses nothing."""
     mean = quantise.root_mean_square(wide, tuple(range(wide.ndim)))
     return np.exp2(np.round(np.log2(mean))).astype(wide.dtype)
@@ -323,7 +351,7 @@ def tidy_scale(scale: Array, up: bool = False) -> Array:
 
 
 def with_book(
-    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+    weight: Weight, wide: Slabs, scale: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
     """Codes into a float book; a scale for the whole weight goes into the book."""
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
@@ -339,7 +367,7 @@ def with_book(
 
 
 def on_grid(
-    weight: Weight, wide: Array, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None,
+    weight: Weight, wide: Slabs, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None,
     feedback: Feedback | None = None,
 ) -> Coded:  # fmt: skip
     """Codes into a book of int8 values; the grid ends at the largest level."""
@@ -350,14 +378,14 @@ def on_grid(
 
 
 def recoded(
-    weight: Weight, array: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+    weight: Weight, array: Array | Slabs, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
     """Codes of an int8 or uint8 weight into a book of its own type; the levels count from the zero point."""
-    wide = array.astype(np.float32) - weight.zero_value
+    wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
     levels = whole(book.levels, prune)
     codes = _rounded(weight, wide, one, levels, _moved(book, levels), prune, feedback)
-    return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(array.dtype))
+    return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(Slabs.of(array).dtype))
 
 
 def whole(levels: Array, prune: bool) -> Array:
@@ -384,7 +412,7 @@ def _moved(book: quantise.Codebook, levels: Array) -> quantise.Codebook:
 
 
 def _rounded(
-    weight: Weight, wide: Array, scale: Array, nearest: Array, book: quantise.Codebook, prune: bool,
+    weight: Weight, wide: Slabs, scale: Array, nearest: Array, book: quantise.Codebook, prune: bool,
     feedback: Feedback | None,
 ) -> Array:  # fmt: skip
     """The codes of a weight such that its outputs keep what they can: by error feedback where its inputs are known.
@@ -403,29 +431,46 @@ def _rounded(
     """
     inner = inner_axes(weight)
     outer = tuple(a for a in range(wide.ndim) if a not in inner)
-    levels, cuts = book.levels, book.cuts
+    levels, cuts, order = book.levels, book.cuts, outer + inner
     apart = bool(inner and outer and wide.size)
-    values, divisor = wide.transpose(outer + inner), scale.astype(wide.dtype).transpose(outer + inner)
     if feedback is not None and apart:
+        values, divisor = wide.whole().transpose(order), scale.astype(wide.dtype).transpose(order)
         rows = (values / divisor).reshape(-1, feedback.order.shape[1])
-        codes = feedback.round(rows, levels, prune, cuts).reshape(values.shape)
-        return np.ascontiguousarray(codes.transpose(np.argsort(outer + inner)))
-    codes = quantise.encode(wide, scale, nearest, prune, cuts)
-    if not apart:
-        return codes
-    moved = codes.transpose(outer + inner)
-    step = max(1, _LARGE // max(1, values[0].size))
+        found = feedback.round(rows, levels, prune, cuts).reshape(values.shape)
+        return np.ascontiguousarray(found.transpose(np.argsort(order)))
+    codes = np.empty(wide.shape, np.uint8 if len(levels) <= 256 else np.uint16)
     kernel = math.prod(wide.shape[a] for a in inner[1:])
-    for at in range(0, len(values), step):
-        part = values[at : at + step]
-        part = part / (divisor[at : at + step] if len(divisor) > 1 else divisor)
-        target = np.ascontiguousarray(moved[at : at + step])
-        shape = target.shape
-        for width in ([kernel] if kernel >= _KERNEL else []) + [math.prod(shape[len(outer) :])]:
-            rows = target.reshape(-1, width)
-            quantise.balance(np.ascontiguousarray(part).reshape(-1, width), rows, levels, prune, cuts)
-            target = rows.reshape(shape)
-        moved[at : at + step] = target
+    widths = ([kernel] if kernel >= _KERNEL else []) + [math.prod(wide.shape[a] for a in inner)]
+
+    def rounded(part: Array, own: Array) -> Array:
+        """The codes of some outputs."""
+        coded = quantise.encode(part, own, nearest, prune, cuts)
+        if not apart:
+            return coded
+        values, divisor, moved = (a.transpose(order) for a in (part, own.astype(wide.dtype), coded))
+        for start, stop in ranges(0, len(values), Slabs.unit_of(values[0].size)):
+            here = np.ascontiguousarray(values[start:stop] / part_of(divisor, (start, stop)))
+            target = np.ascontiguousarray(moved[start:stop])
+            for width in widths:
+                rows = target.reshape(-1, width)
+                quantise.balance(here.reshape(-1, width), rows, levels, prune, cuts)
+                target = rows.reshape(here.shape)
+            moved[start:stop] = target
+        return coded
+
+    def by_rows(rows: Rows, part: Array) -> None:
+        codes[slice(*rows)] = rounded(part, part_of(scale, rows))
+
+    def by_columns(columns: Rows) -> None:
+        own = scale[:, slice(*columns)] if scale.shape[1] > 1 else scale
+        codes[:, slice(*columns)] = rounded(wide.block(*columns), own)
+
+    if not apart or outer[0] == 0:
+        deque(wide.each(by_rows), 0)
+    elif wide.ndim == 2:
+        deque(threads.run(by_columns, wide.columns), 0)
+    else:
+        by_rows((0, wide.shape[0]), wide.whole())
     return codes
 
 
@@ -434,9 +479,14 @@ def oriented(codes: Array, book: Array | None, scale: Array, transposed: bool | 
     fill = np.zeros((), np.int8)
     if transposed is None:
         return Coded(codes, fill, book, scale)
+    carrier: Array | Slabs = codes
     if transposed:
-        codes = np.ascontiguousarray(codes.T)
-    return Coded(codes, fill, book, scale.reshape(-1), fused=True, transposed=transposed)
+
+        def rows(start: int, stop: int) -> Array:
+            return np.ascontiguousarray(codes[:, start:stop].T)
+
+        carrier = Slabs.rowwise(codes.shape[::-1], codes.dtype, rows)
+    return Coded(carrier, fill, book, scale.reshape(-1), fused=True, transposed=transposed)
 
 
 def _least_error(wide: Array, axes: tuple[int, ...]) -> Array:
@@ -459,19 +509,23 @@ def _grid15(wide: Array, scale: Array) -> Array:
     return np.where(grid < 0, grid + 8, np.where(grid > 0, grid + 7, 0)).astype(np.uint8)
 
 
-def _blocks_down(carrier: Array) -> tuple[Array, Array, int]:
+def _blocks_down(wide: Slabs, transposed: bool) -> tuple[Array, Array, int]:
     """Codes [in, out], scales [blocks, out] and the block: 64 unless the input is shorter."""
-    rows, columns = carrier.shape
+    rows, columns = wide.shape[::-1] if transposed else wide.shape
     block = 64 if rows >= 64 else 32 if rows >= 32 else 16
-    short = -rows % block
-    padded = np.pad(carrier, ((0, short), (0, 0))) if short else carrier
-    blocked = padded.reshape(-1, block, columns)
-    codes, scales = np.empty(blocked.shape, np.uint8), np.empty((len(blocked), 1, columns), np.float32)
-    step = max(1, _LARGE // (block * columns))
-    for at in range(0, len(blocked), step):
-        part = slice(at, at + step)
-        scales[part] = _least_error(blocked[part], (1,))
-        codes[part] = _grid15(blocked[part], scales[part])
+    count = -(-rows // block)
+    codes, scales = np.empty((count, block, columns), np.uint8), np.empty((count, 1, columns), np.float32)
+
+    def coded(part: Rows) -> None:
+        start, stop = part[0] * block, min(part[1] * block, rows)
+        read = wide.block(start, stop).T if transposed else wide.read(start, stop, EVERY)
+        short = (part[1] - part[0]) * block - len(read)
+        padded = np.pad(read, ((0, short), (0, 0))) if short else np.ascontiguousarray(read)
+        blocked = padded.reshape(-1, block, columns)
+        scales[slice(*part)] = found = _least_error(blocked, (1,))
+        codes[slice(*part)] = _grid15(blocked, found)
+
+    deque(threads.run(coded, ranges(0, count, max(1, _LARGE // (block * columns)))), 0)
     return codes.reshape(-1, columns)[:rows], tidy_scale(scales[:, 0]), block
 
 

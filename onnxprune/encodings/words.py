@@ -6,7 +6,7 @@ a radix also waste less than whole bits do: 40 codes take 5.33 bits in a uint16,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,41 @@ def pack(numbers: Array, layout: Layout, name: str) -> Parts:
     }
 
 
+def pack_run(
+    pieces: Iterable[Array], layout: Layout, name: str, filling: Callable[[Array], Array] | None = None
+) -> Parts:
+    """`pack` of one run of numbers that comes in pieces.
+
+    Args:
+        pieces: of the run, in order.
+        layout: of the words.
+        name: of the part that holds them.
+        filling: what fills the last word up, from its last number; None for 0.
+    """
+    rest, words, others = np.zeros(0, np.int64), [], pack(np.zeros(0, np.int64), layout, name)
+    for piece in pieces:
+        numbers = np.concatenate([rest, piece]) if len(rest) else piece
+        whole = len(numbers) - len(numbers) % layout.digits
+        rest = numbers[whole:]
+        words.append(pack(numbers[:whole], layout, name)[name])
+    if len(rest):
+        short = layout.digits - len(rest)
+        if filling is not None:
+            rest = np.concatenate([rest, np.repeat(filling(rest[-1:]), short)])
+        words.append(pack(rest, layout, name)[name])
+    return others | {name: joined(words) if words else others[name]}
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """One after the other; a single one is not copied."""
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def count_of(parts: Mapping[str, Array], name: str) -> int:
+    """How many numbers `unpack` makes, without making them."""
+    return int(parts[name].size * (parts["powers"].size if "powers" in parts else 1))
+
+
 def unpack(parts: Mapping[str, Array], name: str) -> Array:
     """The numbers [..., m] that `pack` packed, with its filling."""
     words = parts[name]
@@ -114,15 +149,16 @@ def emit(build: Builder, parts: Parts, name: str) -> str:
 def values_bytes(sparse: Sparse, count: int) -> int:
     """Bytes that `count` values take, with their book."""
     if sparse.book is None:
-        return count * sparse.values.dtype.itemsize
+        return count * sparse.carrier.dtype.itemsize
     return layout_for(len(sparse.book), count).nbytes(count) + sparse.book.nbytes
 
 
-def pack_values(sparse: Sparse, values: Array) -> Parts:
-    """The parts that hold the values (or codes)."""
+def pack_values(sparse: Sparse, pieces: Iterable[Array], count: int) -> Parts:
+    """The parts that hold `count` values (or codes), which come in pieces."""
     if sparse.book is None:
-        return {"values": values}
-    return pack(values, layout_for(len(sparse.book), values.size), "codes") | {"book": sparse.book}
+        return {"values": joined(list(pieces))}
+    codes = (piece.reshape(-1) for piece in pieces)
+    return pack_run(codes, layout_for(len(sparse.book), count), "codes") | {"book": sparse.book}
 
 
 def unpack_values(parts: Mapping[str, Array]) -> Array:
@@ -138,7 +174,7 @@ def emit_values(build: Builder, parts: Parts, shape: tuple[int, ...], name_of_sh
     name = build.op("Gather", [build.constant("book", parts["book"]), codes])
     if parts["codes"].shape == shape:
         return name
-    count, held = int(np.prod(shape, dtype=np.int64)), unpack(parts, "codes").size
+    count, held = int(np.prod(shape, dtype=np.int64)), count_of(parts, "codes")
     if held != count or len(shape) == 1:
         name = build.reshape(name, [-1], "flat")
     if held != count:

@@ -10,7 +10,7 @@ from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError
 from onnxprune.masking import NO_NAMES, lay, settle
 from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,6 @@ class ApplyMasks(Pass):
         matches = names.match(model, checkpoints.read(Path(self.names_from))) if self.names_from else NO_NAMES
         laid = lay(file, model, str(model.path or "the model"), matches)
         weights = [w for w in loose_weights(model) if w.name in laid]
-        for done, weight in enumerate(weights):
-            progress(self.name, done, len(weights))
+        for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             settle(model, weight, weight.array(model), laid[weight.name], change)
         return change

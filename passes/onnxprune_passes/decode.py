@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in, uproot
 from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +20,7 @@ class Decode(Pass):
         """See `Pass.run`."""
         change = Change()
         planted = planted_in(model)
-        for done, group in enumerate(planted):
-            progress(self.name, done, len(planted))
+        for _, group in tracked(progress, self.name, planted, lambda group: group.nbytes(model)):
             uproot(model, group, group.array(model))
             change.weights[group.name] = {"decoded_from": group.encoding}
         for weight in find(model):

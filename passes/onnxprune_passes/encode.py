@@ -31,6 +31,7 @@ from onnxprune.encodings.values import (
     Int4,
     Int8,
     Shared,
+    centred,
     channel_scale,
     computed,
     gridded,
@@ -47,7 +48,8 @@ from onnxprune.gains import gains
 from onnxprune.model import Model
 from onnxprune.moments import moments
 from onnxprune.opset import raise_to
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline import Change, Encoded, Pass, Progress, silent, tracked
+from onnxprune.slabs import Rows, Slabs
 from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
@@ -129,9 +131,8 @@ class Encode(Pass):
         ids = fresh_ids(model)
         check_patterns(weights, (*(_split(entry)[0] for entry in self.set), *self.skip))
         choices = self._choose(model, weights, progress)
-        for done, (weight, choice) in enumerate(zip(weights, choices, strict=True)):
-            progress(self.name, done, len(weights))
-            self._encode(model, weight, choice, ids, change)
+        for number, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
+            self._encode(model, weight, choices[number], ids, change)
         inputs = sum(weight.overridable for weight in weights)
         if inputs:
             change.notes.append(
@@ -157,14 +158,14 @@ class Encode(Pass):
         """A choice for each weight; those left to rate and distortion share one budget."""
         choices = [_Choice() for _ in weights]
         curves: dict[int, list[rate.Point]] = {}
-        for number, weight in enumerate(weights):
+        for number, weight in tracked(progress, "measure", weights, lambda weight: weight.nbytes(model)):
             if not _encodable(weight, _LEAST):
                 continue
             spec = self._spec(weight)
             if not _lossy(weight):
                 small = weight.kind in ("bias", "norm") and weight.element in FLOATS
                 named = any(matches(weight.name, _split(entry)[0]) for entry in self.set)
-                if small and spec == _AUTO and self.loss > 0 and _halvable(weight.array(model)):
+                if small and spec == _AUTO and self.loss > 0 and _halvable(weight.slabs(model)):
                     choices[number] = _Choice(form_of("half"))
                 elif named and spec == "half" and form_of(spec).fits(weight.element):
                     choices[number] = _Choice(form_of(spec))
@@ -175,7 +176,6 @@ class Encode(Pass):
                 fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
                 choices[number] = _Choice(form if fits else _EXACT)
             elif opset_of(model, weight.scope) >= form_of("shared").opset(fused=False):
-                progress("measure", number, len(weights))
                 line = self._curve(model, weight)
                 if line:
                     curves[number] = line
@@ -216,10 +216,10 @@ class Encode(Pass):
     def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
         prune = not self.keep_zeros
         if weight.element in QUANTISED:
-            array = weight.array(model).astype(np.float32) - weight.zero_value
+            array = centred(weight, weight.slabs(model))
             one = np.ones((1,) * array.ndim, np.float32)
             return rate.curve(array, one, weight.nbytes(model), prune, partial(whole, prune=prune))
-        wide = computed(weight.array(model))
+        wide = computed(weight.slabs(model))
         if wide is None:
             if weight.reason is None and not self.keep_zeros:
                 raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
@@ -239,7 +239,7 @@ class Encode(Pass):
     def _readers(self, model: Model, weight: Weight, opset: int) -> Readers | None:
         return readers_of(weight) if opset_of(model, weight.scope) >= opset else None
 
-    def _code(self, model: Model, weight: Weight, array: Array, choice: _Choice) -> tuple[Coded | None, Readers | None]:
+    def _code(self, model: Model, weight: Weight, array: Slabs, choice: _Choice) -> tuple[Coded | None, Readers | None]:
         """The weight in the chosen form, and who reads its integers."""
         point, form = choice.point, choice.values
         if point is not None:
@@ -300,7 +300,7 @@ class Encode(Pass):
             if form is None or form.opset(fused=False) > model.opset:
                 yield gaps
             elif model.opset < gaps and self.encoding not in ("coo", "dense", "bitmask"):
-                sparse = Sparse.of(weight.array(model), weight.zero_value)
+                sparse = Sparse.of(weight.slabs(model), weight.zero_value)
                 if GRAPH["flat"].payload(sparse) < min(GRAPH[n].payload(sparse) for n in ("bitmask", "dense")):
                     yield gaps
 
@@ -321,7 +321,7 @@ class Encode(Pass):
             return
         if not _encodable(weight, SMALL if choice.plain else _LEAST):
             return
-        array = weight.array(model)
+        array = weight.slabs(model)
         best, lossless = None, True
         if not choice.plain:
             coded, readers = self._code(model, weight, array, choice)
@@ -335,13 +335,14 @@ class Encode(Pass):
             exact = Coded(array, weight.zero_value)
             best = self._best(model, weight, exact, _Choice(), None, next(ids), before)
         limit = best.nbytes if best else before
-        if lossless and self._plant_coo(model, weight, Sparse.of(array, weight.zero_value), limit):
+        if lossless and self._plant_coo(model, weight, array, limit):
             if best:
                 best.discard(model)
             record.update(encoding="coo", bytes_after=weight.nbytes(model))
         elif best:
             plant(model, weight, best)
             record.update(encoding=best.encoding, bytes_after=best.nbytes)
+            change.encoded[weight.name] = Encoded(weight.shape, best.sparse.zeros())
         else:
             if weight.reason and self.values == _AUTO and not self.keep_zeros:
                 change.skipped[weight.name] = weight.reason
@@ -405,18 +406,19 @@ class Encode(Pass):
     def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:
         """Whether rows, which load faster than one flat run, are worth the bytes that they pad."""
         large = len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM
-        sparsely = large and sparse.book is not None and len(sparse.positions) < sparse.size / 2
+        sparsely = large and sparse.book is not None and sparse.kept < sparse.size / 2
         if sparsely and "rows" not in payloads and ("flat" in payloads or "bitmask" in payloads):
             payloads["rows"] = GRAPH["rows"].payload(sparse)
         return sparsely and "rows" in payloads and payloads["rows"] <= _ROWS_MORE * least
 
-    def _plant_coo(self, model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
+    def _plant_coo(self, model: Model, weight: Weight, array: Slabs, limit: int) -> bool:
         """Make the weight a sparse initializer where one may stand and takes fewer than `limit` bytes."""
         opset, ir_version = SPARSE_INITIALIZER
         allowed = self.encoding in ("auto", "coo") and model.opset >= opset and model.proto.ir_version >= ir_version
         if not allowed or weight.scope.path or weight.store == "constant" or weight.zero is not None:
             return False
-        if len(sparse.positions) * (8 + sparse.values.dtype.itemsize) >= limit:
+        sparse = Sparse.of(array, weight.zero_value)
+        if sparse.kept * (8 + array.dtype.itemsize) >= limit:
             return False
         return plant_sparse(model, weight, sparse, limit)
 
@@ -436,14 +438,14 @@ def _encodable(weight: Weight, least: int = SMALL) -> bool:
     return not weight.zero_value.ndim and not weight.scope.shadows(weight.value)
 
 
-def _halvable(array: Array) -> bool:
+def _halvable(slabs: Slabs) -> bool:
     """Whether float16 keeps 11 bits of every value of a float32 tensor."""
-    size = np.abs(array[array != 0])
-    return (
-        array.dtype == np.float32
-        and bool(np.isfinite(array).all())
-        and (not size.size or (size.min() >= 2**-14 and size.max() <= 65504))
-    )
+
+    def held(_: Rows, part: Array) -> bool:
+        size = np.abs(part[part != 0])
+        return bool(np.isfinite(part).all()) and (not size.size or (size.min() >= 2**-14 and size.max() <= 65504))
+
+    return slabs.dtype == np.float32 and all(slabs.each(held))
 
 
 def _has_book(choice: _Choice) -> bool:

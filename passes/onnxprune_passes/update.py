@@ -56,8 +56,10 @@ class Update(Pass):
         masks = maskfile.read(Path(self.masks)) if self.masks else None
         laid = lay(masks, model, where) if masks is not None and self.lay_masks else {}
         weights = {w.name: w for w in loose_weights(model)}
-        for done, (name, values) in enumerate(self._retrained(model, masks, change, where)):
-            progress(self.name, done, len(weights))
+        done, total = 0, sum(weight.nbytes(model) for weight in weights.values())
+        for name, values in self._retrained(model, masks, change, where):
+            progress(self.name, done, total)
+            done += values.nbytes
             kept = laid.get(name)
             alive = 0 if kept is None else int(np.count_nonzero(values[~kept]))
             if alive:

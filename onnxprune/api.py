@@ -18,10 +18,12 @@ from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry
 from onnxprune import data as data_files
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
-from onnxprune.deviation import METRICS, compare, missed
+from onnxprune.data import Samples
+from onnxprune.deviation import compare
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
+from onnxprune.evaluation import Judge, Question
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
@@ -187,7 +189,9 @@ def transform(
     data: PathLike | None = None,
     samples: int | None = None,
     tolerance: float | None = None,
-    metric: str = "agreement",
+    metric: str | None = None,
+    evaluate: str | None = None,
+    lower_is_better: bool = False,
     verify: bool = True,
     in_place: bool = False,
     masks: PathLike | None = None,
@@ -200,10 +204,15 @@ def transform(
         model: an ONNX file.
         out: the file to write; external data goes beside it.
         steps: passes, or their specs.
-        data: an .npz file or a folder with arrays named after the inputs; None synthesises inputs.
+        data: an .npz file or a folder with arrays named after the inputs, and perhaps `targets`; None synthesises
+            inputs.
         samples: how many samples at most (data), or how many (synthesised).
-        tolerance: what the metric may miss; a miss writes nothing.
-        metric: agreement, sqnr or cosine; see `deviation.missed`.
+        tolerance: how much worse than the original's the metric may be, in points for percent; a miss writes nothing.
+            Of sqnr it is the least that the result must have, in dB.
+        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION; see `evaluation.Question`. Without one it is top1 or mse
+            against targets, else agreement.
+        evaluate: a command that prints a number for `{model}`, in place of a metric.
+        lower_is_better: the number of a function or a command is an error.
         verify: whether to run original and result in ONNX Runtime.
         in_place: allow `out` to be `model`.
         masks: a file for the masks of what the magnitude pass pruned, in the shapes of the source.
@@ -214,7 +223,8 @@ def transform(
         OnnxPruneError: see `onnxprune.errors`.
     """
     source, target = Path(model), Path(out)
-    _check_request(source, target, in_place, metric, tolerance, verify, samples)
+    question = Question(metric, evaluate, lower_is_better)
+    _check_request(source, target, in_place, tolerance, verify, samples)
     table = registry.table()
     chain = [pipeline.parse(step, table) if isinstance(step, str) else step for step in steps]
     opened = Model.load(source)
@@ -235,7 +245,7 @@ def transform(
         removed = pipeline.removals(changes)
         deviation, cost = Deviation("none"), None
         if verify:
-            deviation, cost = _verified(source, place, data, samples, tolerance, metric, costs=bool(removed))
+            deviation, cost = _verified(source, place, data, samples, tolerance, question, costs=bool(removed))
         output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
         # Reads every weight, before the file is in place: what is damaged is not written.
         weights, parameters = weight_facts(before, opened, changes)
@@ -355,23 +365,22 @@ def _std(array: Any) -> float | None:
 
 def verify(
     a: PathLike, b: PathLike, *, data: PathLike | None = None, samples: int | None = None,
-    tolerance: float | None = None, metric: str = "agreement",
+    tolerance: float | None = None, metric: str | None = None, evaluate: str | None = None,
+    lower_is_better: bool = False,
 ) -> Deviation:  # fmt: skip
-    """Run two models on the same inputs and compare their outputs.
+    """Run two models on the same inputs and compare their outputs; the options are those of `transform`.
 
     Raises:
         ToleranceMissed: the tolerance was given and missed, or could not be checked.
     """
-    _check_request(Path(a), None, False, metric, tolerance, True, samples)
-    return _verified(Path(a), Path(b), data, samples, tolerance, metric)[0]
+    question = Question(metric, evaluate, lower_is_better)
+    _check_request(Path(a), None, False, tolerance, True, samples)
+    return _verified(Path(a), Path(b), data, samples, tolerance, question)[0]
 
 
 def _check_request(
-    source: Path, target: Path | None, in_place: bool, metric: str, tolerance: float | None, verify: bool,
-    samples: int | None,
-) -> None:  # fmt: skip
-    if metric not in METRICS:
-        raise OptionError(f"metric '{metric}' is not one of {', '.join(METRICS)}")
+    source: Path, target: Path | None, in_place: bool, tolerance: float | None, verify: bool, samples: int | None
+) -> None:
     if tolerance is not None and not verify:
         raise OptionError("a tolerance cannot be checked without verification")
     if tolerance is not None and math.isnan(tolerance):
@@ -391,8 +400,8 @@ def _copy(model: Model, source: Path, place: Path) -> None:
 
 
 def _verified(
-    source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None, metric: str,
-    *, costs: bool = False,
+    source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None,
+    question: Question, *, costs: bool = False,
 ) -> tuple[Deviation, Cost | None]:  # fmt: skip
     """Run both models on the same inputs; `costs` also counts and times a run of each."""
     model = Model.load(source)
@@ -402,23 +411,23 @@ def _verified(
     session = open_session(source)
     if data is not None:
         kind = "data"
-        feeds, count = data_files.load(Path(data), inputs_of(session), samples)
+        held = data_files.cut(data_files.read(Path(data)), str(data), inputs_of(session), samples)
     else:
         kind, count = "synthetic", samples or SYNTHETIC_SAMPLES
         try:
-            feeds = synthesise(model, session, count)
+            held = Samples(synthesise(model, session, count), count, {})
         except CannotSynthesise as error:
             open_session(result)  # it must load all the same
             return _unverified(f"no inputs could be synthesised ({error}); give --data", tolerance), None
+    feeds = held.feeds
     reference = [run(session, feed) for feed in feeds]
     before = latency(session, feeds[0]) if costs else 0.0
+    asked = tolerance is not None or question.asked or held.targets
+    judge = Judge(session, question, held, reference) if asked else None
     del session
     session = open_session(result)
     outputs = compare(reference, [run(session, feed) for feed in feeds])
-    if tolerance is not None:
-        miss = missed(outputs, metric, tolerance)
-        if miss:
-            raise ToleranceMissed(f"tolerance missed, nothing written: {miss}")
+    judged = None if judge is None else judge.compared(source, result, tolerance)
     cost = None
     if costs:
         counts = {"before": source, "after": result}
@@ -427,7 +436,7 @@ def _verified(
             flops={when: sum(layer.flops for layer in layers(path, feeds[0])) for when, path in counts.items()},
             latency_ms={"before": before, "after": latency(session, feeds[0])},
         )
-    return Deviation(kind, count, "", [o.facts() for o in outputs]), cost
+    return Deviation(kind, held.count, "", [o.facts() for o in outputs], judged), cost
 
 
 def _unverified(reason: str, tolerance: float | None) -> Deviation:

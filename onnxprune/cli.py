@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from onnxprune.packed import Sizes
     from onnxprune.result import Result
 
-_FILE = click.Path(path_type=Path)
-_model = click.argument("model", type=_FILE)
-_out = click.option("-o", "--out", type=_FILE, required=True, help="The file to write.")
-_data = click.option("--data", type=_FILE, help="Inputs to verify on: .npz or folder, arrays named after the inputs.")
-_samples = click.option("--samples", type=int, help="At most so many samples of the data (synthesised: 8).")
-_tolerance = click.option("--tolerance", type=float, help="Write nothing and exit 3 when the metric misses this.")
-_metric = click.option(
-    "--metric", default="agreement", show_default=True, help="agreement, cosine (1 - value) or sqnr (dB, at least)."
-)
-_json_report = click.option("--json", "json_file", type=_FILE, help="Write all facts to this file.")
-_encoding = click.option(
-    "--encoding", default="auto", show_default=True, help="auto, graph (self-decoding), coo, dense, or one form's name."
-)
-
 
 def _stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     def apply(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,6 +28,34 @@ def _stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Calla
         return function
 
     return apply
+
+
+_FILE = click.Path(path_type=Path)
+_model = click.argument("model", type=_FILE)
+_out = click.option("-o", "--out", type=_FILE, required=True, help="The file to write.")
+_data = click.option(
+    "--data", type=_FILE, help="Samples: .npz or folder, arrays named after the inputs, perhaps targets."
+)
+_samples = click.option("--samples", type=int, help="At most so many samples of the data (synthesised: 8).")
+_tolerance = click.option(
+    "--tolerance",
+    type=float,
+    help="Write nothing and exit 3 when the metric is worse by more (top1, top5, agreement in points; sqnr: at least).",
+)
+_metric = _stack(
+    click.option(
+        "--metric",
+        metavar="METRIC",
+        help="top1, top5 (these need targets), agreement, sqnr, cosine, mse, or MODULE:FUNCTION of (outputs, data) or "
+        "(session, data).  [default: top1 or mse with targets, else agreement]",
+    ),
+    click.option("--evaluate", metavar="COMMAND", help="Prints a number for {model} as its last line; no shell."),
+    click.option("--lower-is-better", is_flag=True, help="The number of the function or command is an error."),
+)
+_json_report = click.option("--json", "json_file", type=_FILE, help="Write all facts to this file.")
+_encoding = click.option(
+    "--encoding", default="auto", show_default=True, help="auto, graph (self-decoding), coo, dense, or one form's name."
+)
 
 
 _FORMS = (

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.journal import Journal, opened
+from onnxprune.metrics import Limit
 from onnxprune.model import Model
 from onnxprune.phases import Facts, Phases, Plan
-from onnxprune.rounds import Iteration, Limit, Round, winner
+from onnxprune.rounds import Iteration, Round, winner
 
 PathLike = str | os.PathLike[str]
 Say = Callable[[str], None]

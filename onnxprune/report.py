@@ -17,6 +17,7 @@ from onnxprune.compatibility import Compatibility
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
 from onnxprune.maskfile import MaskFile
+from onnxprune.metrics import UNITS
 from onnxprune.result import Cost, Deviation, Result, WeightFacts
 from onnxprune.rounds import Iteration
 
@@ -193,6 +194,10 @@ def show_deviation(console: Console, deviation: Deviation) -> None:
     _line(console, f"  verified    in onnxruntime on {deviation.samples} {inputs}")
     for output in deviation.outputs[:_ROWS]:
         _line(console, f"              {output['name']}: {_deviation_text(output)}")
+    judged = deviation.metric
+    if judged is not None:
+        unit = UNITS.get(judged.metric, "")
+        _line(console, f"  {judged.metric:11s} {judged.original:.6g}{unit} -> {judged.result:.6g}{unit}")
 
 
 def _deviation_text(output: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.encodings.graft import loose_weights, planted_in
+from onnxprune.evaluation import Judged
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Removed
 
@@ -51,12 +52,16 @@ class WeightFacts:
 
 @dataclass
 class Deviation:
-    """How the result's outputs differ from the original's; `source` says on what inputs."""
+    """How the result's outputs differ from the original's; `source` says on what inputs.
+
+    `metric` is there where one was asked for, or the data has targets.
+    """
 
     source: str  # data, synthetic, or none
     samples: int = 0
     reason: str = ""
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    metric: Judged | None = None
 
 
 @dataclass

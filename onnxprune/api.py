@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, pipeline, registry
+from onnxprune import checkpoints, curves, maskfile, masking, packed, pipeline, registry
 from onnxprune import data as data_files
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
@@ -69,6 +69,7 @@ def compress(
     strip: bool = True,
     channels: float | None = None,
     multiple: int = 1,
+    scan: PathLike | None = None,
     tolerance: float | None = None,
     **checks: Any,
 ) -> Result:
@@ -78,11 +79,16 @@ def compress(
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
     encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves
-    all shapes alone. Where the loss decides, a `tolerance` halves it until the result keeps within. The rest of the
-    keywords are those of `transform`.
+    all shapes alone. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such
+    that each costs the metric about the same; `set` changes single ones. Where the loss decides, a `tolerance` halves
+    it until the result keeps within. The rest of the keywords are those of `transform`.
     """
     if channels is not None and not strip:
         raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
+    if scan is not None:
+        if scope != "layer":
+            raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
+        set, sparsity = [*curves.targets(Path(scan), Model.load(model).sha256(), sparsity), *set], None
     ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
     form, by_name = _values(values, "auto")
     target = out or _beside(Path(model))

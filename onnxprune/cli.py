@@ -113,6 +113,11 @@ _names_from = click.option(
 _masks = _stack(click.option("--masks", type=_FILE, help="Write masks of what the rule prunes here."), _names_from)
 
 
+_scan = click.option(
+    "--from", "scan", type=_FILE, metavar="FILE", help="A sensitivity scan: it shares the sparsity of the whole out."
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="onnxprune")
 def cli() -> None:
@@ -126,6 +131,7 @@ def cli() -> None:
 @_model
 @click.option("-o", "--out", type=_FILE, help="The file to write.  [default: MODEL.pruned.onnx beside the model]")
 @_rules
+@_scan
 @_values("auto")
 @_encoding
 @_masks
@@ -373,6 +379,7 @@ def update(model: Path, source: Path, out: Path, **options: Any) -> None:
 @click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="The same for weights by glob; repeatable.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Prune also what is left alone, such as biases.")
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable.")
+@_scan
 @click.option(
     "--retrain",
     required=True,
@@ -415,6 +422,37 @@ def iterate(
         report.write_json(json_file, result.facts())
     if not quiet:
         report.show_iteration(_console(), result)
+
+
+@cli.command()
+@_model
+@_out
+@_data
+@_samples
+@_metric
+@click.option("--levels", metavar="S,S,...", help="Sparsities to try.  [default: 0.1 to 0.98 in 10 steps]")
+@click.option("--channels", is_flag=True, help="Remove whole channels instead of single weights.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Scan also what is left alone, such as biases.")
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave layers out, by glob; repeatable.")
+@click.option("--jobs", type=int, help="Processes of one thread each.  [default: one per processor]")
+@click.option("--cluster", metavar="ADDRESS", help="A dask scheduler, in place of processes.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **options: Any) -> None:
+    """Show how a metric falls as one layer after the other is pruned, and write the curves.
+
+    The same command goes on where a killed one was.
+    """
+    from onnxprune import report
+    from onnxprune import sensitivity as scans
+
+    try:
+        given = scans.LEVELS if levels is None else [float(level) for level in levels.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"'{levels}' is not numbers with commas between", param_hint="--levels") from error
+    with _progress(quiet) as progress:
+        curves = scans.scan(model, out, levels=given, progress=progress, **options)
+    if not quiet:
+        report.show_curves(_console(), curves)
 
 
 @cli.command()

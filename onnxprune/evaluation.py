@@ -90,6 +90,7 @@ class Judge:
         question: what is asked.
         samples: what models are run on; None where a command says it all.
         outputs: what the original gives for each feed, where that is known.
+        options: of the sessions that models are opened in.
 
     Raises:
         OptionError: there is no such metric, or it needs targets that are not there.
@@ -100,9 +101,10 @@ class Judge:
 
     def __init__(
         self, original: ort.InferenceSession, question: Question, samples: Samples | None,
-        outputs: list[dict[str, Any]] | None = None,
+        outputs: list[dict[str, Any]] | None = None, options: ort.SessionOptions | None = None,
     ) -> None:  # fmt: skip
         self._original, self._samples, self._held = original, samples, outputs
+        self._options = options
         self._command = self._function = None
         self.lower_is_better = question.lower_is_better
         if question.evaluate is not None:
@@ -134,7 +136,7 @@ class Judge:
         """
         if self._command is not None:
             return self._commanded(model)
-        return self.of_session(open_session(model, "the model"))
+        return self.of_session(open_session(model, "the model", self._options))
 
     def of_session(self, session: ort.InferenceSession) -> float:
         """`value` of a model that is open."""

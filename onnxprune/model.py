@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnxprune import wire
 from onnxprune.dtypes import Array, numpy_dtype
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.files import staged, write
+from onnxprune.files import digest, staged, write
 from onnxprune.payloads import Payloads
 from onnxprune.scopes import tensors_of
 
@@ -55,7 +55,7 @@ class Model:
         model = cls(ModelProto(), file)
         try:
             data = model.payloads.map(file)
-            model.proto.ParseFromString(b"".join(wire.take_out(data, model.payloads.keep)))
+            model._parse(data)
         except (DecodeError, ValueError, IndexError, RecursionError) as error:
             raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
         if not model.proto.HasField("graph") or not model.proto.opset_import:
@@ -68,6 +68,30 @@ class Model:
             if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
                 model._attach(tensor)
         return model
+
+    def _parse(self, data: memoryview) -> None:
+        self.proto.ParseFromString(b"".join(wire.take_out(data, self.payloads.keep)))
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Model:
+        """What `to_bytes` gave."""
+        model = cls(ModelProto())
+        model._parse(memoryview(data))
+        return model
+
+    def to_bytes(self) -> bytes:
+        """The file that `write` would write, external data inside.
+
+        Raises:
+            OutputError: that is more than protobuf's 2 GB.
+        """
+        try:
+            data = self.proto.SerializeToString(deterministic=True)
+        except EncodeError:
+            data = b""
+        if not data or len(data) + self.payloads.nbytes > PROTOBUF_LIMIT - 2**20:
+            raise OutputError("the model is larger than protobuf's 2 GB: it does not fit one message")
+        return b"".join(wire.put_back(memoryview(data), self.payloads.__getitem__))
 
     def _attach(self, tensor: TensorProto) -> None:
         """Let an external tensor refer to its mapped bytes."""
@@ -189,11 +213,11 @@ class Model:
         copy = ModelProto()
         copy.CopyFrom(self.proto)
         layout = list(self._layout(copy))
-        digest = hashlib.sha256()
+        total = hashlib.sha256()
         parts = [part for _, _, padding, payload in layout for part in (padding, payload)]
         for part in self.payloads.released(parts):
-            digest.update(part)
-        companion = path.with_name(f"{path.stem}.{digest.hexdigest()[:8]}.data")
+            total.update(part)
+        companion = path.with_name(f"{path.stem}.{total.hexdigest()[:8]}.data")
         for tensor, offset, _, payload in layout:
             del tensor.external_data[:]
             for key, value in (("location", companion.name), ("offset", offset), ("length", len(payload))):
@@ -244,6 +268,12 @@ class Model:
         for entry in self.proto.opset_import:
             if entry.domain in ("", "ai.onnx"):
                 entry.version = version
+
+    def sha256(self) -> str:
+        """SHA-256 of the file; of those of the file and its external data where there is some."""
+        assert self.path is not None
+        found = [digest(file) for file in (self.path, *self.companions())]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
     def companions(self) -> list[Path]:
         """The external data files that the model was loaded with."""

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnxprune.compatibility import Compatibility
+from onnxprune.curves import Curves
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
 from onnxprune.maskfile import MaskFile
@@ -309,6 +310,18 @@ def show_iteration(console: Console, result: Iteration) -> None:
         f"({result.parameters / max(chosen.nonzero, 1):.1f}x fewer); its masks are {chosen.masks}",
     )
     _line(console, f"  store it small: onnxprune compress {result.output} --sparsity 0", "dim")
+
+
+def show_curves(console: Console, curves: Curves) -> None:
+    """The metric by layer and level."""
+    unit = UNITS.get(curves.metric, "")
+    levels = [p.sparsity for p in curves.layers[0].points]
+    columns = [_Column("layer", right=False), _Column(curves.of, len(levels) + 1)]
+    columns += [_Column(f"{100 * s:g} %", len(levels) - i) for i, s in enumerate(levels)]
+    rows = [[c.name, f"{c.size:,}", *(f"{p.metric:.5g}" for p in c.points)] for c in curves.layers]
+    _print_table(console, columns, rows)
+    on = f" on {curves.samples:,} samples" if curves.samples else ""
+    _line(console, f"{curves.metric} with one layer pruned; as it is {curves.baseline:.6g}{unit}{on}")
 
 
 def to_json(facts: Any) -> str:

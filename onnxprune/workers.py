@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from onnxprune.errors import OptionError, WorkerError
@@ -29,8 +30,9 @@ class Outcome(Generic[Value]):
 
 
 def spread(
-    function: Callable[[Item], Value], items: Sequence[Item], *, jobs: int = 1, cluster: str | None = None
-) -> Iterator[Outcome[Value]]:
+    function: Callable[..., Value], items: Sequence[Item], *, jobs: int = 1, cluster: str | None = None,
+    shared: Any = None,
+) -> Iterator[Outcome[Value]]:  # fmt: skip
     """Call the function on every item; outcomes come as they finish. Function, items and values must be picklable.
 
     Args:
@@ -38,6 +40,7 @@ def spread(
         items: what it is called on.
         jobs: processes; 1 calls it here.
         cluster: the address of a dask scheduler, which takes the place of processes.
+        shared: what every call needs, if any: it goes to each worker once, and `function` takes (item, shared).
 
     Raises:
         OptionError: jobs is below 1, or the cluster cannot be reached.
@@ -45,11 +48,24 @@ def spread(
     if jobs < 1:
         raise OptionError(f"jobs must be at least 1, not {jobs}")
     if cluster is not None:
-        yield from _on_cluster(function, items, cluster)
+        yield from _on_cluster(function, items, cluster, shared)
     elif jobs == 1:
-        yield from (_called(function, index, item) for index, item in enumerate(items))
+        given = function if shared is None else partial(_with, function, shared)
+        yield from (_called(given, index, item) for index, item in enumerate(items))
     else:
-        yield from _in_processes(function, items, jobs)
+        given = function if shared is None else partial(_with_held, function)
+        yield from _in_processes(given, items, partial(_pool, shared), jobs)
+
+
+def _with(function: Callable[..., Value], shared: Any, item: Item) -> Value:
+    return function(item, shared)
+
+
+_held: Any = None  # in a worker process: what all calls share
+
+
+def _with_held(function: Callable[..., Value], item: Item) -> Value:
+    return function(item, _held)
 
 
 def _called(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:
@@ -59,12 +75,17 @@ def _called(function: Callable[[Item], Value], index: int, item: Item) -> Outcom
         return Outcome(index, error=error)
 
 
-def _in_processes(function: Callable[[Item], Value], items: Sequence[Item], jobs: int) -> Iterator[Outcome[Value]]:
+Pool = Callable[[int], contextlib.AbstractContextManager[Executor]]
+
+
+def _in_processes(
+    function: Callable[[Item], Value], items: Sequence[Item], pool_of: Pool, jobs: int
+) -> Iterator[Outcome[Value]]:
     """A dead process breaks the whole pool and nothing says whose it was: what was at work then runs again alone."""
     waiting = list(range(len(items)))[::-1]
     while waiting:
         suspects: list[int] = []
-        with _pool(jobs) as pool:
+        with pool_of(jobs) as pool:
             futures: dict[Future[Value], int] = {}
             while futures or (waiting and not suspects):
                 while waiting and not suspects and len(futures) < jobs:
@@ -80,13 +101,13 @@ def _in_processes(function: Callable[[Item], Value], items: Sequence[Item], jobs
                     else:
                         yield _outcome(index, future)
         for index in suspects:
-            yield _alone(function, index, items[index])
+            yield _alone(function, index, items[index], pool_of)
 
 
-def _alone(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:
+def _alone(function: Callable[[Item], Value], index: int, item: Item, pool_of: Pool) -> Outcome[Value]:
     """In a process of its own, more than once: the first may have been killed by somebody who is not there any more."""
     for _ in range(_ALONE):
-        with _pool(1) as pool:
+        with pool_of(1) as pool:
             future = pool.submit(function, item)
             if not isinstance(future.exception(), BrokenExecutor):
                 return _outcome(index, future)
@@ -103,10 +124,10 @@ def _outcome(index: int, future: Future[Value]) -> Outcome[Value]:
 
 
 @contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[Executor]:
+def _pool(shared: Any, jobs: int) -> Iterator[Executor]:
     """Processes that end with this one, however it ends."""
     known = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (shared,))
     try:
         yield pool
     except BaseException:
@@ -117,10 +138,12 @@ def _pool(jobs: int) -> Iterator[Executor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin() -> None:
+def _begin(shared: Any) -> None:
     """In a new process: Ctrl-C is the asker's, who ends this one; and it does not outlive the asker."""
     import signal
 
+    global _held
+    _held = shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -132,16 +155,19 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _on_cluster(function: Callable[[Item], Value], items: Sequence[Item], address: str) -> Iterator[Outcome[Value]]:
+def _on_cluster(
+    function: Callable[..., Value], items: Sequence[Item], address: str, shared: Any
+) -> Iterator[Outcome[Value]]:
     """Through dask's standard executor; its scheduler gives what a lost worker held to another."""
     with _client(address) as client, client.get_executor(pure=False) as pool:
+        more = () if shared is None else (client.scatter(shared, broadcast=True, hash=False),)
         width = _AHEAD * max(1, sum(client.ncores().values()))
         waiting = iter(range(len(items)))
         futures: dict[Future[Value], int] = {}
         try:
             while True:
                 for index in waiting:
-                    futures[pool.submit(function, items[index])] = index
+                    futures[pool.submit(function, items[index], *more)] = index
                     if len(futures) >= width:
                         break
                 if not futures:

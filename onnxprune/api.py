@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, curves, maskfile, masking, packed, pipeline, registry
+from onnxprune import checkpoints, curves, maskfile, masking, packed, pipeline, registry, trials
 from onnxprune import data as data_files
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
@@ -27,9 +27,11 @@ from onnxprune.evaluation import Judge, Question
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
+from onnxprune.recall import keeping
 from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, latency, open_session, run
 from onnxprune.scopes import custom_domains
+from onnxprune.search import CALIBRATION, Search
 from onnxprune.synthesis import CannotSynthesise, synthesise
 
 SYNTHETIC_SAMPLES = 8
@@ -70,6 +72,8 @@ def compress(
     channels: float | None = None,
     multiple: int = 1,
     scan: PathLike | None = None,
+    max_drop: float | None = None,
+    time_limit: float | None = None,
     tolerance: float | None = None,
     **checks: Any,
 ) -> Result:
@@ -81,7 +85,13 @@ def compress(
     encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves
     all shapes alone. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such
     that each costs the metric about the same; `set` changes single ones. Where the loss decides, a `tolerance` halves
-    it until the result keeps within. The rest of the keywords are those of `transform`.
+    it until the result keeps within. With `max_drop` the largest loss is searched for at which the metric is no more
+    than that worse than the original's, on both halves of the data (`search`); after `time_limit` seconds the best that
+    was found is written. The rest of the keywords are those of `transform`.
+
+    Raises:
+        ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
+        OnnxPruneError: see `onnxprune.errors`.
     """
     if channels is not None and not strip:
         raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
@@ -91,17 +101,20 @@ def compress(
         set, sparsity = [*curves.targets(Path(scan), Model.load(model).sha256(), sparsity), *set], None
     ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
     form, by_name = _values(values, "auto")
-    target = out or _beside(Path(model))
+    target = Path(out or _beside(Path(model)))
     data = checks.get("data")
+    if time_limit is not None and max_drop is None:
+        raise OptionError("time-limit goes with max-drop")
 
-    def attempt(budget: float) -> Result:
+    def steps_of(budget: float) -> list[Pass]:
         magnitude = make_pass(  # made even where the loss does it all: it checks the options
             "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
             set=tuple(set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
         )  # fmt: skip
         encode_pass = make_pass(
             "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
-            encoding=encoding, data=str(data or ""),
+            encoding=encoding, data=str(data or ""), half=max_drop is not None and data is not None,
+            samples=None if max_drop is None else CALIBRATION,
         )  # fmt: skip
         steps = [make_pass("decode")]
         if channels is not None:
@@ -110,8 +123,27 @@ def compress(
             steps.append(magnitude)
         if strip:
             steps.append(make_pass("dead_neurons", encoded=True, multiple=multiple))
-        return transform(model, target, [*steps, encode_pass], tolerance=tolerance, **checks)
+        return [*steps, encode_pass]
 
+    def attempt(budget: float) -> Result:
+        return transform(model, target, steps_of(budget), tolerance=tolerance, **checks)
+
+    if max_drop is not None:
+        if loss is not None or tolerance is not None or (ruled and form != "auto"):
+            raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
+        _check_request(Path(model), target, checks.get("in_place", False), None, checks.get("verify", True), None)
+        search = Search(
+            Path(model), lambda budget, place: transform(model, place, steps_of(budget), verify=False),
+            Question(checks.get("metric"), checks.get("evaluate"), checks.get("lower_is_better", False)),
+            None if data is None else Path(data), checks.get("samples"), max_drop, time_limit,
+            checks.get("progress", silent),
+        )  # fmt: skip
+        common = search.common(Model.load(model).sha256(), " ".join(map(str, steps_of(1.0))))
+        with keeping(), trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
+            found = search.run(known)
+            result = dataclasses.replace(attempt(found.loss), search=found)
+            known.done()
+        return result
     if loss is None:
         loss = LOSS if data is None or ruled else LOSS_ON_DATA
     if tolerance is not None and not (ruled and form != "auto"):

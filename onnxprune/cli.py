@@ -137,6 +137,13 @@ def cli() -> None:
 @_masks
 @_channels
 @click.option("--no-strip", is_flag=True, help="Leave dead neurons in: no shape changes.")
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="D",
+    help="Search for the smallest file whose metric on --data is at most D worse, on both halves of the samples.",
+)
+@click.option("--time-limit", type=float, metavar="SECONDS", help="End the search then, with the best found.")
 @_checks
 def compress(model: Path, out: Path | None, set_: tuple[str, ...], no_strip: bool, **options: Any) -> None:
     """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows."""

@@ -60,8 +60,8 @@ def cut(
         where: what errors call them.
         inputs: of the model.
         samples: at most so many, the first ones.
-        half: 0 or 1: only these of a shuffle that is always the same. Neighbours may be alike, so that every
-            other sample would not do: MNIST alternates between two groups of writers.
+        half: 0 or 1: only these of a shuffle that is always the same, before `samples` counts. Neighbours may be alike,
+            so that every other sample would not do: MNIST alternates between two groups of writers.
 
     Raises:
         DataError: a name is missing or unknown, a shape or type does not fit.
@@ -74,11 +74,10 @@ def cut(
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"{where}: the arrays differ in their number of samples: {counts}")
-    held = min(next(iter(counts.values()), 0), samples or 2**62)
-    if held < (1 if half is None else 2):
-        raise DataError(f"{where} holds {'no' if not held else 'too few'} samples")
-    arrays = _chosen(arrays, held, half)
-    count = len(next(iter(arrays.values())))
+    arrays = _chosen(arrays, next(iter(counts.values()), 0), samples, half)
+    count = len(next(iter(arrays.values()), ()))
+    if not count:
+        raise DataError(f"{where} holds no samples" + ("" if half is None else " for a half"))
     whole = {i.name: _check(where, i, arrays[i.name]) for i in inputs}
     step = _step(where, inputs, whole, count)
     usable = count - count % step if any(_fixed(i) for i in inputs if not whole[i.name]) else count
@@ -93,13 +92,13 @@ def cut(
     )  # fmt: skip
 
 
-def _chosen(arrays: dict[str, Array], count: int, half: int | None) -> dict[str, Array]:
+def _chosen(arrays: dict[str, Array], count: int, samples: int | None, half: int | None) -> dict[str, Array]:
     """The samples that are asked for, in the order of the file."""
     if half is None:
-        return {name: array[:count] for name, array in arrays.items()}
+        return {name: array[:samples] for name, array in arrays.items()} if count else {}
     drawn = np.random.default_rng(0).permutation(count)
-    kept = np.sort(drawn[: -(-count // 2)] if half == 0 else drawn[-(-count // 2) :])
-    return {name: array[kept] for name, array in arrays.items()}
+    kept = np.sort(drawn[: -(-count // 2)] if half == 0 else drawn[-(-count // 2) :])[:samples]
+    return {name: array[kept] for name, array in arrays.items()} if count else {}
 
 
 def read(path: Path) -> dict[str, Array]:

@@ -21,6 +21,7 @@ from onnxprune.maskfile import MaskFile
 from onnxprune.metrics import UNITS
 from onnxprune.result import Cost, Deviation, Result, WeightFacts
 from onnxprune.rounds import Iteration
+from onnxprune.search import Searched
 
 _ROWS = 40  # weights shown on a terminal; --json has all of them
 
@@ -163,6 +164,8 @@ def _show_closing(console: Console, result: Result) -> None:
         console, f"  parameters  {counts['after']:,}, of which {zeros:,} are zero ({percent(zeros, counts['after'])})"
     )
     show_deviation(console, result.deviation)
+    if result.search is not None:
+        _show_search(console, result.search)
     if result.cost is not None:
         _show_cost(console, result.cost)
     if result.integers:
@@ -172,6 +175,18 @@ def _show_closing(console: Console, result: Result) -> None:
         )
     elif zeros and result.cost is None:
         _line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
+
+
+def _show_search(console: Console, found: Searched) -> None:
+    unit, ended = UNITS.get(found.metric, ""), "" if found.complete else ", ended by the time limit"
+    chosen = f"a loss of {found.loss:.3g} is within the drop of {found.max_drop:g}"
+    _line(console, f"  searched    {found.trials} trials{ended}; {chosen}")
+    for half, what in ((found.decided, "decided"), (found.held_out, "held out")):
+        if half is not None:
+            on = f" on {half.samples:,} samples" if half.samples else ""
+            text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{on}"
+            answer = f", where one is {100 / half.samples:.2g} points" if unit == " %" and half.samples else ""
+            _line(console, f"              {what}: {text}{answer}")
 
 
 def _show_cost(console: Console, cost: Cost) -> None:

@@ -17,6 +17,7 @@ from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.evaluation import Judged
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Removed
+from onnxprune.search import Searched
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 8 << 20, 512 << 10, 8
 
@@ -78,7 +79,8 @@ class Result:
     """What happened to a model: the JSON of `--json`, field by field.
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
-    models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`.
+    models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
+    there with a `max_drop`.
     """
 
     input: FileFacts
@@ -94,6 +96,7 @@ class Result:
     passes: list[str]
     notes: list[str]
     versions: dict[str, str]
+    search: Searched | None = None
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""

@@ -143,8 +143,8 @@ def test_halves_part_the_samples(count):
 
 def test_one_sample_has_no_halves():
     item = Input("x", ("N", 1), np.float32, "tensor(float)")
-    with pytest.raises(DataError, match="too few"):
-        data.cut({"x": np.zeros((1, 1), np.float32)}, "", [item], half=0)
+    with pytest.raises(DataError, match="for a half"):
+        data.cut({"x": np.zeros((1, 1), np.float32)}, "", [item], half=1)
 
 
 # the limit ----------------------------------------------------------------------------------------------

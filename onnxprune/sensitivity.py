@@ -14,6 +14,7 @@ import onnxruntime as ort
 
 from onnxprune import data as data_files
 from onnxprune.api import make_pass
+from onnxprune.coupling import couplings, families_of
 from onnxprune.curves import Curve, Curves, Point
 from onnxprune.data import Samples
 from onnxprune.discovery import find
@@ -24,6 +25,7 @@ from onnxprune.model import Model
 from onnxprune.pipeline import Progress, silent
 from onnxprune.runtime import inputs_of, open_session
 from onnxprune.trials import Trials, opened
+from onnxprune.weights import check_patterns, matches
 from onnxprune.workers import spread
 
 PathLike = str | os.PathLike[str]
@@ -121,11 +123,31 @@ def scan(
 
 
 def _layers(model: Model, channels: bool, include: Sequence[str], skip: Sequence[str]) -> list[Curve]:
-    """The layers to scan, without points: what the magnitude pass would prune."""
+    """The layers to scan, without points: what the magnitude pass would prune, or whose channels can go."""
+    if channels:
+        return _families(model, include, skip)
     taken = make_pass("magnitude", sparsity=0.0, include=tuple(include), skip=tuple(skip)).run(model).weights
     if not taken:
         raise OptionError("no weight is pruned: `onnxprune inspect` says why")
     return [Curve(w.name, w.kind, w.size, ()) for w in find(model) if w.name in taken]
+
+
+def _families(model: Model, include: Sequence[str], skip: Sequence[str]) -> list[Curve]:
+    """Channels that layers share are one curve, named after the first of them."""
+    if include:
+        raise OptionError("include is about weights that are left alone: channels are found by what they touch")
+    weights = list(find(model))
+    check_patterns(weights, skip)
+    kinds = {weight.name: weight.kind for weight in weights}
+    families = [family for coupling in couplings(model) for family in families_of(coupling)]
+    found = [
+        Curve(f.weights[0], kinds.get(f.weights[0], "unknown"), len(f.groups), ())
+        for f in families
+        if not any(matches(name, pattern) for name in f.weights for pattern in skip)
+    ]
+    if not found:
+        raise OptionError("no channel can go: all touch an input, an output or an operator without a rule")
+    return found
 
 
 def _named(layer: str, level: float) -> str:
@@ -178,5 +200,8 @@ def trial(item: tuple[str, float], shared: _Shared) -> float:
         judge = _judges[shared.key]
     layer, level = item
     model = Model.of_bytes(shared.model)
-    make_pass("magnitude", set=(f"{layer}={level!r}",)).run(model)
+    if shared.of == "channels":
+        make_pass("channels", sparsity=level, only=(layer,)).run(model)
+    else:
+        make_pass("magnitude", set=(f"{layer}={level!r}",)).run(model)
     return judge.value(model.to_bytes())

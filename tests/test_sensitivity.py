@@ -70,6 +70,21 @@ def test_the_same_on_any_number_of_processes_and_from_an_encoded_model(model, da
     assert encoded.layers == one.layers
 
 
+def test_channels_of_one_layer_go(model, data, tmp_path):
+    found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=(0.5, 0.9), channels=True, jobs=1)
+    assert [(c.name, c.size) for c in found.layers] == [("fc0.weight", 40), ("fc1.weight", 30)]
+    assert found.of == "channels"
+    x = np.load(data)["x"]
+    for layer in found.layers:
+        for point in layer.points:
+            only = f'channels{{sparsity={point.sparsity}, only=["{layer.name}"]}}'
+            (cut,) = [r for r in api.transform(model, tmp_path / "c.onnx", [only]).removed if r.axis == 0
+                      and r.name == layer.name]  # fmt: skip
+            assert cut.after == layer.size - round(point.sparsity * layer.size)
+            a, b = (run(open_session(p), {"x": x})["y"].argmax(1) for p in (model, tmp_path / "c.onnx"))
+            assert point.metric == pytest.approx(100 * float((a == b).mean()))
+
+
 def test_external_data_and_an_external_scan(model, data, tmp_path):
     one = sensitivity.scan(model, tmp_path / "1.json", data=data, levels=LEVELS, jobs=1)
     onnx.save(onnx.load(model), tmp_path / "e.onnx", save_as_external_data=True, location="e.data", size_threshold=0)
@@ -199,6 +214,8 @@ def test_on_a_cluster(model, data, tmp_path):
         ({"metric": "top1"}, OptionError, "targets"),
         ({"metric": "nowhere:f"}, MetricError, "cannot be imported"),
         ({"skip": ("*",)}, OptionError, "no weight"),
+        ({"skip": ("*",), "channels": True}, OptionError, "no channel"),
+        ({"include": ("*",), "channels": True}, OptionError, "include"),
         ({"cluster": "tcp://127.0.0.1:9"}, OptionError, "scheduler"),
     ],
 )

@@ -14,23 +14,27 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry, threads
+from onnxprune import checkpoints, curves, maskfile, masking, packed, packing, pipeline, registry, threads, trials
 from onnxprune import data as data_files
 from onnxprune.accounting import account
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.cost import layers
-from onnxprune.deviation import METRICS, compare, missed
+from onnxprune.data import Samples
+from onnxprune.deviation import compare
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
+from onnxprune.evaluation import Judge, Question
 from onnxprune.layer_costs import Costs
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
+from onnxprune.recall import keeping
 from onnxprune.remote import local
 from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, latency, open_session, run
 from onnxprune.scopes import custom_domains
+from onnxprune.search import CALIBRATION, Search
 from onnxprune.synthesis import SAMPLES, CannotSynthesise, synthesise
 
 _HALVINGS = 8
@@ -71,6 +75,9 @@ def compress(
     strip: bool = True,
     channels: float | None = None,
     multiple: int = 1,
+    scan: PathLike | None = None,
+    max_drop: float | None = None,
+    time_limit: float | None = None,
     tolerance: float | None = None,
     **checks: Any,
 ) -> Result:
@@ -80,24 +87,38 @@ def compress(
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
     encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves
-    all shapes alone. Where the loss decides, a `tolerance` halves it until the result keeps within. The rest of the
-    keywords are those of `transform`.
+    all shapes alone. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such
+    that each costs the metric about the same; `set` changes single ones. Where the loss decides, a `tolerance` halves
+    it until the result keeps within. With `max_drop` the largest loss is searched for at which the metric is no more
+    than that worse than the original's, on both halves of the data (`search`); after `time_limit` seconds the best that
+    was found is written. The rest of the keywords are those of `transform`.
+
+    Raises:
+        ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
+        OnnxPruneError: see `onnxprune.errors`.
     """
     if channels is not None and not strip:
         raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
+    if scan is not None:
+        if scope != "layer":
+            raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
+        set, sparsity = [*curves.targets(Path(scan), Model.load(model).sha256(), sparsity), *set], None
     ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
     form, by_name = _values(values, "auto")
-    target = _beside(Path(model)) if out is None else out
+    target = Path(_beside(Path(model)) if out is None else out)
     data = checks.get("data")
+    if time_limit is not None and max_drop is None:
+        raise OptionError("time-limit goes with max-drop")
 
-    def attempt(budget: float) -> Result:
+    def steps_of(budget: float) -> list[Pass]:
         magnitude = make_pass(  # made even where the loss does it all: it checks the options
             "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
             set=tuple(set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
         )  # fmt: skip
         encode_pass = make_pass(
             "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
-            encoding=encoding, data=str(data or ""),
+            encoding=encoding, data=str(data or ""), half=max_drop is not None and data is not None,
+            samples=None if max_drop is None else CALIBRATION,
         )  # fmt: skip
         steps = [make_pass("decode")]
         if channels is not None:
@@ -106,8 +127,27 @@ def compress(
             steps.append(magnitude)
         if strip:
             steps.append(make_pass("dead_neurons", encoded=True, multiple=multiple))
-        return transform(model, target, [*steps, encode_pass], tolerance=tolerance, **checks)
+        return [*steps, encode_pass]
 
+    def attempt(budget: float) -> Result:
+        return transform(model, target, steps_of(budget), tolerance=tolerance, **checks)
+
+    if max_drop is not None:
+        if loss is not None or tolerance is not None or (ruled and form != "auto"):
+            raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
+        _check_request(Path(model), target, checks.get("in_place", False), None, checks.get("verify", True), None)
+        search = Search(
+            Path(model), lambda budget, place: transform(model, place, steps_of(budget), verify=False),
+            Question(checks.get("metric"), checks.get("evaluate"), checks.get("lower_is_better", False)),
+            None if data is None else Path(data), checks.get("samples"), max_drop, time_limit,
+            checks.get("progress", silent),
+        )  # fmt: skip
+        common = search.common(Model.load(model).sha256(), " ".join(map(str, steps_of(1.0))))
+        with keeping(), trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
+            found = search.run(known)
+            result = dataclasses.replace(attempt(found.loss), search=found)
+            known.done()
+        return result
     if loss is None:
         loss = LOSS if data is None or ruled else LOSS_ON_DATA
     if tolerance is not None and not (ruled and form != "auto"):
@@ -192,7 +232,9 @@ def transform(
     data: PathLike | None = None,
     samples: int | None = None,
     tolerance: float | None = None,
-    metric: str = "agreement",
+    metric: str | None = None,
+    evaluate: str | None = None,
+    lower_is_better: bool = False,
     verify: bool = True,
     in_place: bool = False,
     masks: PathLike | None = None,
@@ -206,10 +248,15 @@ def transform(
         model: an ONNX file.
         out: the file to write; external data goes beside it.
         steps: passes, or their specs.
-        data: an .npz file or a folder with arrays named after the inputs; None synthesises inputs.
+        data: an .npz file or a folder with arrays named after the inputs, and perhaps `targets`; None synthesises
+            inputs.
         samples: how many samples at most (data), or how many (synthesised).
-        tolerance: what the metric may miss; a miss writes nothing.
-        metric: agreement, sqnr or cosine; see `deviation.missed`.
+        tolerance: how much worse than the original's the metric may be, in points for percent; a miss writes nothing.
+            Of sqnr it is the least that the result must have, in dB.
+        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION; see `evaluation.Question`. Without one it is top1 or mse
+            against targets, else agreement.
+        evaluate: a command that prints a number for `{model}`, in place of a metric.
+        lower_is_better: the number of a function or a command is an error.
         verify: whether to run original and result in ONNX Runtime.
         in_place: allow `out` to be `model`.
         masks: a file for the masks of what the magnitude pass pruned, in the shapes of the source.
@@ -221,7 +268,8 @@ def transform(
         OnnxPruneError: see `onnxprune.errors`.
     """
     source, target = Path(model), Path(out)
-    _check_request(source, target, in_place, metric, tolerance, verify, samples)
+    question = Question(metric, evaluate, lower_is_better)
+    _check_request(source, target, in_place, tolerance, verify, samples)
     table = registry.table()
     chain = [pipeline.parse(step, table) if isinstance(step, str) else step for step in steps]
     opened = Model.load(source)
@@ -243,7 +291,7 @@ def transform(
         removed = pipeline.removals(changes)
         deviation, cost = Deviation("none"), None
         if verify:
-            deviation, cost = _verified(source, place, data, samples, tolerance, metric, costs=bool(removed))
+            deviation, cost = _verified(source, place, data, samples, tolerance, question, costs=bool(removed))
         output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
         # Reads every weight, before the file is in place: what is damaged is not written.
         weights, parameters = weight_facts(before, opened, changes)
@@ -387,23 +435,22 @@ def _std(array: Any) -> float | None:
 @local(reads=("a", "b"))
 def verify(
     a: PathLike, b: PathLike, *, data: PathLike | None = None, samples: int | None = None,
-    tolerance: float | None = None, metric: str = "agreement",
+    tolerance: float | None = None, metric: str | None = None, evaluate: str | None = None,
+    lower_is_better: bool = False,
 ) -> Deviation:  # fmt: skip
-    """Run two models on the same inputs and compare their outputs.
+    """Run two models on the same inputs and compare their outputs; the options are those of `transform`.
 
     Raises:
         ToleranceMissed: the tolerance was given and missed, or could not be checked.
     """
-    _check_request(Path(a), None, False, metric, tolerance, True, samples)
-    return _verified(Path(a), Path(b), data, samples, tolerance, metric)[0]
+    question = Question(metric, evaluate, lower_is_better)
+    _check_request(Path(a), None, False, tolerance, True, samples)
+    return _verified(Path(a), Path(b), data, samples, tolerance, question)[0]
 
 
 def _check_request(
-    source: Path, target: Path | None, in_place: bool, metric: str, tolerance: float | None, verify: bool,
-    samples: int | None,
-) -> None:  # fmt: skip
-    if metric not in METRICS:
-        raise OptionError(f"metric '{metric}' is not one of {', '.join(METRICS)}")
+    source: Path, target: Path | None, in_place: bool, tolerance: float | None, verify: bool, samples: int | None
+) -> None:
     if tolerance is not None and not verify:
         raise OptionError("a tolerance cannot be checked without verification")
     if tolerance is not None and math.isnan(tolerance):
@@ -427,8 +474,8 @@ def _copy(model: Model, source: Path, place: Path) -> None:
 
 
 def _verified(
-    source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None, metric: str,
-    *, costs: bool = False,
+    source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None,
+    question: Question, *, costs: bool = False,
 ) -> tuple[Deviation, Cost | None]:  # fmt: skip
     """Run both models on the same inputs; `costs` also counts and times a run of each."""
     model = Model.load(source)
@@ -438,23 +485,23 @@ def _verified(
     session = open_session(source)
     if data is not None:
         kind = "data"
-        feeds, count = data_files.load(Path(data), inputs_of(session), samples)
+        held = data_files.cut(data_files.read(Path(data)), str(data), inputs_of(session), samples)
     else:
         kind, count = "synthetic", samples or SAMPLES
         try:
-            feeds = synthesise(model, session, count)
+            held = Samples(synthesise(model, session, count), count, {})
         except CannotSynthesise as error:
             open_session(result)  # it must load all the same
             return _unverified(f"no inputs could be synthesised ({error}); give --data", tolerance), None
+    feeds = held.feeds
     reference = [run(session, feed) for feed in feeds]
     before = latency(session, feeds[0]) if costs else 0.0
+    asked = tolerance is not None or question.asked or held.targets
+    judge = Judge(session, question, held, reference) if asked else None
     del session
     session = open_session(result)
     outputs = compare(reference, [run(session, feed) for feed in feeds])
-    if tolerance is not None:
-        miss = missed(outputs, metric, tolerance)
-        if miss:
-            raise ToleranceMissed(f"tolerance missed, nothing written: {miss}")
+    judged = None if judge is None else judge.compared(source, result, tolerance)
     cost = None
     if costs:
         counts = {"before": source, "after": result}
@@ -463,7 +510,7 @@ def _verified(
             flops={when: sum(layer.flops for layer in layers(path, feeds[0])) for when, path in counts.items()},
             latency_ms={"before": before, "after": latency(session, feeds[0])},
         )
-    return Deviation(kind, count, "", [o.facts() for o in outputs]), cost
+    return Deviation(kind, held.count, "", [o.facts() for o in outputs], judged), cost
 
 
 def _unverified(reason: str, tolerance: float | None) -> Deviation:

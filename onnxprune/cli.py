@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from onnxprune.result import Result
 
 
+def _stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return apply
+
+
 class _File(click.Path):
     """A path. A model stays text where a path would lose a slash of a URL, or make a folder of an empty name."""
 
@@ -42,11 +51,24 @@ class _File(click.Path):
 _FILE, _PLACE = _File(), _File(url=True)
 _model = click.argument("model", type=_PLACE)
 _out = click.option("-o", "--out", type=_PLACE, required=True, help="The file to write.")
-_data = click.option("--data", type=_FILE, help="Inputs to verify on: .npz or folder, arrays named after the inputs.")
+_data = click.option(
+    "--data", type=_FILE, help="Samples: .npz or folder, arrays named after the inputs, perhaps targets."
+)
 _samples = click.option("--samples", type=int, help="At most so many samples of the data (synthesised: 8).")
-_tolerance = click.option("--tolerance", type=float, help="Write nothing and exit 3 when the metric misses this.")
-_metric = click.option(
-    "--metric", default="agreement", show_default=True, help="agreement, cosine (1 - value) or sqnr (dB, at least)."
+_tolerance = click.option(
+    "--tolerance",
+    type=float,
+    help="Write nothing and exit 3 when the metric is worse by more (top1, top5, agreement in points; sqnr: at least).",
+)
+_metric = _stack(
+    click.option(
+        "--metric",
+        metavar="METRIC",
+        help="top1, top5 (these need targets), agreement, sqnr, cosine, mse, or MODULE:FUNCTION of (outputs, data) or "
+        "(session, data).  [default: top1 or mse with targets, else agreement]",
+    ),
+    click.option("--evaluate", metavar="COMMAND", help="Prints a number for {model} as its last line; no shell."),
+    click.option("--lower-is-better", is_flag=True, help="The number of the function or command is an error."),
 )
 _json_report = click.option("--json", "json_file", type=_FILE, help="Write all facts to this file.")
 _html_report = click.option(
@@ -58,15 +80,6 @@ _html_report = click.option(
 _encoding = click.option(
     "--encoding", default="auto", show_default=True, help="auto, graph (self-decoding), coo, dense, or one form's name."
 )
-
-
-def _stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    def apply(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return apply
 
 
 _FORMS = (
@@ -128,6 +141,11 @@ _names_from = click.option(
 _masks = _stack(click.option("--masks", type=_FILE, help="Write masks of what the rule prunes here."), _names_from)
 
 
+_scan = click.option(
+    "--from", "scan", type=_FILE, metavar="FILE", help="A sensitivity scan: it shares the sparsity of the whole out."
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="onnxprune")
 def cli() -> None:
@@ -146,6 +164,7 @@ def cli() -> None:
     help="The file to write; of several models the folder.  [default: MODEL.pruned.onnx beside the model]",
 )
 @_rules
+@_scan
 @_values("auto")
 @_encoding
 @_masks
@@ -154,6 +173,13 @@ def cli() -> None:
 @click.option(
     "--cluster", metavar="ADDRESS", help="Work on this dask cluster instead; its workers must reach the same paths."
 )
+@click.option(
+    "--max-drop",
+    type=float,
+    metavar="D",
+    help="Search for the smallest file whose metric on --data is at most D worse, on both halves of the samples.",
+)
+@click.option("--time-limit", type=float, metavar="SECONDS", help="End the search then, with the best found.")
 @_checks
 def compress(
     models: tuple[PathLike, ...], out: PathLike | None, set_: tuple[str, ...], no_strip: bool,
@@ -455,6 +481,7 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
 @click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="The same for weights by glob; repeatable.")
 @click.option("--include", multiple=True, metavar="PATTERN", help="Prune also what is left alone, such as biases.")
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable.")
+@_scan
 @click.option(
     "--retrain",
     required=True,
@@ -497,6 +524,37 @@ def iterate(
         report.write_json(json_file, result.facts())
     if not quiet:
         report.show_iteration(_console(), result)
+
+
+@cli.command()
+@_model
+@_out
+@_data
+@_samples
+@_metric
+@click.option("--levels", metavar="S,S,...", help="Sparsities to try.  [default: 0.1 to 0.98 in 10 steps]")
+@click.option("--channels", is_flag=True, help="Remove whole channels instead of single weights.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Scan also what is left alone, such as biases.")
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave layers out, by glob; repeatable.")
+@click.option("--jobs", type=int, help="Processes of one thread each.  [default: one per processor]")
+@click.option("--cluster", metavar="ADDRESS", help="A dask scheduler, in place of processes.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **options: Any) -> None:
+    """Show how a metric falls as one layer after the other is pruned, and write the curves.
+
+    The same command goes on where a killed one was.
+    """
+    from onnxprune import report
+    from onnxprune import sensitivity as scans
+
+    try:
+        given = scans.LEVELS if levels is None else [float(level) for level in levels.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"'{levels}' is not numbers with commas between", param_hint="--levels") from error
+    with _progress(quiet) as progress:
+        curves = scans.scan(model, out, levels=given, progress=progress, **options)
+    if not quiet:
+        report.show_curves(_console(), curves)
 
 
 @cli.command()

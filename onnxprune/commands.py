@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import shutil
@@ -90,6 +91,28 @@ class Command:
             lines = last_lines(log)[1:] if answer is None else last_lines(answer) + last_lines(log)[1:]
             ended = f"was ended by signal {code - 128}" if code > 128 else f"ended with exit code {code}"
             raise CommandError(f"the {self.what} command {ended}; its output is in {log}", lines[-SHOWN:])
+
+    def number(self, values: Mapping[str, object], folder: Path) -> float:
+        """The number that it prints as its last line; its output stays in `NAME.out` and `NAME.log` of the folder.
+
+        Raises:
+            CommandError: it fails, or prints none that is finite.
+        """
+        answer = folder / f"{self.what}.out"
+        self.run(values, folder / f"{self.what}.log", answer)
+        lines = last_lines(answer)
+        try:
+            found = float(lines[-1]) if lines else math.nan
+        except ValueError:
+            found = math.nan
+        if not math.isfinite(found):
+            said = f"'{lines[-1].strip()}'" if lines else "nothing"
+            raise CommandError(
+                f"the {self.what} command must print a number as its last line, and printed {said} for "
+                f"{values['model']}; its output is in {answer}",
+                lines[-SHOWN:],
+            )
+        return found
 
 
 def last_lines(path: Path) -> list[str]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from onnxprune.errors import CurvesError
+from onnxprune.errors import CurvesError, OptionError
 from onnxprune.files import staged, write
 
 VERSION = 1
+_BISECTIONS = 60
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,43 @@ class Curves:
     of: str
     layers: tuple[Curve, ...]
 
+    def shares(self, drop: float) -> dict[str, float]:
+        """Layer -> the largest sparsity up to which its metric drops by no more than this, between points on a line."""
+        return {layer.name: self._share(layer, drop) for layer in self.layers}
+
+    def _share(self, layer: Curve, drop: float) -> float:
+        sign, reached, worst = 1 if self.lower_is_better else -1, 0.0, 0.0
+        for point in layer.points:
+            worse = max(worst, sign * (point.metric - self.baseline))  # less noise: to prune more is never better
+            if worse > drop:
+                return reached + (drop - worst) / (worse - worst) * (point.sparsity - reached)
+            reached, worst = point.sparsity, worse
+        return reached
+
+    def reaching(self, sparsity: float) -> dict[str, float]:
+        """Layer -> its sparsity under the least common bound on the drop at which so much of all layers is pruned.
+
+        Raises:
+            OptionError: the scan does not go so far.
+        """
+        total = sum(layer.size for layer in self.layers)
+
+        def reached(drop: float) -> float:
+            shares = self.shares(drop)
+            return sum(layer.size * shares[layer.name] for layer in self.layers) / total
+
+        low, high = 0.0, max(abs(p.metric - self.baseline) for c in self.layers for p in c.points) + 1e-12
+        if not 0 <= sparsity <= reached(high) + 1e-12:
+            raise OptionError(
+                f"the scan reaches a sparsity of {reached(high):.4g}, not {sparsity:g}: scan higher --levels"
+            )
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if reached(middle) < sparsity else (low, middle)
+        shares = self.shares(high)
+        # Curves that are flat jump: what is too much comes off all layers alike.
+        return {name: share * min(1.0, sparsity / (reached(high) or 1.0)) for name, share in shares.items()}
+
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
         text = json.dumps({"version": VERSION} | dataclasses.asdict(self), indent=1)
@@ -78,6 +116,28 @@ def read(path: Path) -> Curves:
         return _curves(held)
     except (KeyError, TypeError, ValueError) as error:
         raise CurvesError(f"{path} holds no sensitivity scan: {error!r}") from error
+
+
+def targets(path: Path, model: str, sparsity: float | None) -> tuple[str, ...]:
+    """The sparsity of each layer as the magnitude pass's `set` wants it, such that so much is pruned of all.
+
+    Args:
+        path: the scan.
+        model: SHA-256 of the model that is to be pruned; see `Model.sha256`.
+        sparsity: of all layers that were scanned.
+
+    Raises:
+        CurvesError: the file is none, or of another model.
+        OptionError: it is of channels, or does not go so far.
+    """
+    curves = read(path)
+    if curves.model != model:
+        raise CurvesError(f"{path} is a scan of another model: scan this one")
+    if curves.of != "weights":
+        raise OptionError(f"{path} is a scan of {curves.of}: a sparsity of weights needs one without --channels")
+    if sparsity is None:
+        raise OptionError("a scan says how to share a sparsity out: give the sparsity of the whole")
+    return tuple(f"{name}={share!r}" for name, share in curves.reaching(sparsity).items())
 
 
 def _curves(held: dict[str, Any]) -> Curves:

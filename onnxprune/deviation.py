@@ -11,8 +11,6 @@ import numpy as np
 from onnxprune.dtypes import Array
 from onnxprune.errors import OptionError
 
-METRICS = ("agreement", "sqnr", "cosine")
-
 
 @dataclass
 class OutputDeviation:
@@ -29,7 +27,7 @@ class OutputDeviation:
     max_abs: float = 0.0
     rows: int = 0
     agreed: int = 0
-    _sums: Array = field(default_factory=lambda: np.zeros(4), repr=False)  # a.a, b.b, a.b, (a-b).(a-b)
+    _sums: Array = field(default_factory=lambda: np.zeros(5), repr=False)  # a.a, b.b, a.b, (a-b).(a-b), entries
 
     def add(self, a: Any, b: Any) -> None:
         """Take in one batch of the reference `a` and of the result `b`."""
@@ -59,7 +57,7 @@ class OutputDeviation:
         if difference.size:
             self.max_abs = max(self.max_abs, float(np.abs(difference).max()))
         flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-        self._sums += [flat_x @ flat_x, flat_y @ flat_y, flat_x @ flat_y, difference @ difference]
+        self._sums += [flat_x @ flat_x, flat_y @ flat_y, flat_x @ flat_y, difference @ difference, difference.size]
         if a.ndim and a.shape[-1] > 1 and a.size and a.dtype.kind == "f":
             tops = (x.argmax(-1) == y.argmax(-1)) & comparable.all(-1)
             self.rows += tops.size
@@ -78,7 +76,7 @@ class OutputDeviation:
     @property
     def sqnr_db(self) -> float:
         """See the class; without limit below where shapes or finiteness differ."""
-        signal, _, _, error = self._sums
+        signal, _, _, error, _ = self._sums
         if math.isinf(self.max_abs):
             return -math.inf
         if error == 0:
@@ -93,12 +91,20 @@ class OutputDeviation:
     @property
     def cosine(self) -> float:
         """See the class."""
-        aa, bb, ab, error = self._sums
+        aa, bb, ab, error, _ = self._sums
         if math.isinf(self.max_abs):
             return 0.0
         if aa == 0 or bb == 0:
             return 1.0 if error == 0 else 0.0
         return float(min(1.0, ab / math.sqrt(aa * bb)))
+
+    @property
+    def mean_squared(self) -> float:
+        """Mean of (a - b)^2; infinite where shapes or finiteness differ."""
+        error, count = self._sums[3:]
+        if math.isinf(self.max_abs):
+            return math.inf
+        return float(error / count) if count else 0.0
 
     @property
     def top1_agreement(self) -> float | None:
@@ -131,25 +137,3 @@ def compare(reference: list[dict[str, Any]], result: list[dict[str, Any]]) -> li
         for output in found:
             output.add(a[output.name], b[output.name])
     return found
-
-
-def missed(outputs: list[OutputDeviation], metric: str, tolerance: float) -> str:
-    """What missed the tolerance, or an empty string.
-
-    agreement: 1 - top-1 agreement may be at most the tolerance; cosine: 1 - cosine likewise;
-    sqnr: at least so many dB.
-
-    Raises:
-        OptionError: the metric says nothing about this model.
-    """
-    if metric == "agreement" and all(o.top1_agreement is None for o in outputs):
-        raise OptionError("no output has classes to agree on: choose --metric sqnr or cosine")
-    for output in outputs:
-        if metric == "sqnr" and output.sqnr_db < tolerance:
-            return f"output '{output.name}' has an SQNR of {output.sqnr_db:.1f} dB, wanted at least {tolerance:g}"
-        if metric == "cosine" and 1 - output.cosine > tolerance:
-            return f"output '{output.name}' has 1 - cosine = {1 - output.cosine:.3g}, allowed {tolerance:g}"
-        share = output.top1_agreement
-        if metric == "agreement" and share is not None and 1 - share > tolerance:
-            return f"output '{output.name}' disagrees in top-1 on {1 - share:.2%} of rows, allowed {tolerance:.2%}"
-    return ""

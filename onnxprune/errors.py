@@ -11,6 +11,7 @@ OnnxPruneError            exit code 1: the input or the request is bad
 ├── CheckpointError       a checkpoint cannot be read, lacks a tensor, or holds one that does not fit
 ├── CurvesError           a sensitivity scan's file is damaged, of a newer version, or of another model
 ├── CommandError          a command of the user failed, or did not answer as agreed
+├── MetricError           a metric of the user failed, or gave no finite number
 ├── WorkerError           a process that worked on one of many items was killed again and again
 ├── PassError             a pass is unknown, clashes with another provider's, or failed
 ├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
@@ -71,6 +72,10 @@ class CommandError(OnnxPruneError):
     def __init__(self, message: str, output: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.output = tuple(output)
+
+
+class MetricError(OnnxPruneError):
+    """A metric of the user failed, or gave no finite number."""
 
 
 class WorkerError(OnnxPruneError):

@@ -22,7 +22,9 @@ from onnxprune.weights import Weight
 NOISE = 0.003  # relative squared error: about that of five bits
 
 
-def gains(model: Model, weights: Sequence[Weight], source: Path, samples: int) -> list[float | None]:
+def gains(
+    model: Model, weights: Sequence[Weight], source: Path, samples: int, half: int | None = None
+) -> list[float | None]:
     """For each weight the relative squared error of the outputs over its own, the mean over the outputs.
 
     The weights become inputs with default values of one session, so that a trial costs a run and no
@@ -33,6 +35,7 @@ def gains(model: Model, weights: Sequence[Weight], source: Path, samples: int) -
         weights: of the model.
         source: inputs, see `data.load`.
         samples: at most so many of them.
+        half: 0 or 1 for these of a half only.
 
     Raises:
         DataError: the inputs do not fit the model.
@@ -43,7 +46,7 @@ def gains(model: Model, weights: Sequence[Weight], source: Path, samples: int) -
         path = Path(folder) / "model.onnx"
         exposed = _write_exposed(model, {w.name for w in weights}, path)
         session = open_session(path)
-        feeds, _ = data.load(source, inputs_of(session), samples)
+        feeds, _ = data.load(source, inputs_of(session), samples, half)
         reference = [run(session, feed) for feed in feeds]
         for number, weight in enumerate(weights):
             if weight.name not in exposed:

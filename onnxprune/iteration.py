@@ -8,11 +8,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from onnxprune import curves
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.journal import Journal, opened
+from onnxprune.metrics import Limit
 from onnxprune.model import Model
 from onnxprune.phases import Facts, Phases, Plan
-from onnxprune.rounds import Iteration, Limit, Round, winner
+from onnxprune.rounds import Iteration, Round, winner
 
 PathLike = str | os.PathLike[str]
 Say = Callable[[str], None]
@@ -25,8 +27,9 @@ def silent(line: str) -> None:
 def iterate(
     model: PathLike, out: PathLike, *, retrain: str, to: float | None = None, rounds: int = 6, schedule: str = "cubic",
     scope: str = "layer", set: Sequence[str] = (), include: Sequence[str] = (), skip: Sequence[str] = (),
-    evaluate: str | None = None, tolerance: float | None = None, lower_is_better: bool = False,
-    names_from: PathLike | None = None, work: PathLike | None = None, splice: bool = False, restart: bool = False,
+    scan: PathLike | None = None, evaluate: str | None = None, tolerance: float | None = None,
+    lower_is_better: bool = False, names_from: PathLike | None = None, work: PathLike | None = None,
+    splice: bool = False, restart: bool = False,
     say: Say = silent,
 ) -> Iteration:  # fmt: skip
     """Prune and retrain in rounds of rising sparsity; write the sparsest model that is good enough.
@@ -48,6 +51,8 @@ def iterate(
         set: "PATTERN=SPARSITY" after the last round; scaled along the schedule before.
         include: globs of weights to prune although they are left alone by default, such as biases.
         skip: globs of weights to leave alone.
+        scan: a sensitivity scan of the model: `to` is of all layers that it has, shared out such that each costs the
+            metric about the same; `set` changes single ones.
         evaluate: the command that prints one number for `{model}` as its last line, higher is better.
         tolerance: how far below the unpruned model's number a round may be.
         lower_is_better: the number is an error; the tolerance is above it.
@@ -65,6 +70,10 @@ def iterate(
         ToleranceMissed: no round is within the tolerance; nothing is written.
         OnnxPruneError: see `onnxprune.errors`.
     """
+    if scan is not None:
+        if scope != "layer":
+            raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
+        set, to = [*curves.targets(Path(scan), Model.load(model).sha256(), to), *set], None
     plan = Plan(
         model=Path(model), names_from=None if names_from is None else Path(names_from), to=to, rounds=rounds,
         schedule=schedule, scope=scope, set=tuple(set), include=tuple(include), skip=tuple(skip), retrain=retrain,

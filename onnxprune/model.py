@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnxprune import wire
 from onnxprune.dtypes import Array, numpy_dtype
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.files import require, staged, write
+from onnxprune.files import digest, require, staged, write
 from onnxprune.payloads import Computed, Payload, Payloads, Stored, bytes_of
 from onnxprune.scopes import tensors_of
 from onnxprune.slabs import Slabs
@@ -64,10 +64,7 @@ class Model:
         model = cls(ModelProto(), file)
         try:
             whole = model.payloads.file(file)
-            data = whole.view(0, len(whole))
-            model.proto.ParseFromString(
-                b"".join(wire.take_out(data, lambda at, size: model.payloads.keep(Stored(whole.handle, at, size))))
-            )
+            model._parse(whole.view(0, len(whole)), lambda at, size: Stored(whole.handle, at, size))
         except (DecodeError, ValueError, IndexError, RecursionError) as error:
             raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
         if not model.proto.HasField("graph") or not model.proto.opset_import:
@@ -83,6 +80,33 @@ class Model:
         for tensor in tensors_of(self.proto):
             if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
                 yield tensor
+
+    def _parse(self, data: memoryview, payload: Callable[[int, int], Payload]) -> None:
+        """Take in a serialised model; `payload` gives the bytes of large tensors by offset and size."""
+        skeleton = wire.take_out(data, lambda at, size: self.payloads.keep(payload(at, size)))
+        self.proto.ParseFromString(b"".join(skeleton))
+
+    @classmethod
+    def of_bytes(cls, data: bytes) -> Model:
+        """What `to_bytes` gave."""
+        model = cls(ModelProto())
+        whole = memoryview(data)
+        model._parse(whole, lambda at, size: whole[at : at + size])
+        return model
+
+    def to_bytes(self) -> bytes:
+        """The file that `write` would write, external data inside.
+
+        Raises:
+            OutputError: that is more than protobuf's 2 GB.
+        """
+        try:
+            data = self.proto.SerializeToString(deterministic=True)
+        except EncodeError:
+            data = b""
+        if not data or len(data) + self.payloads.nbytes > PROTOBUF_LIMIT - 2**20:
+            raise OutputError("the model is larger than protobuf's 2 GB: it does not fit one message")
+        return b"".join(self.payloads.released(wire.put_back(memoryview(data), self.payloads.__getitem__)))
 
     def _attach(self, tensor: TensorProto) -> None:
         """Let an external tensor refer to its mapped bytes."""
@@ -246,17 +270,17 @@ class Model:
         copy.CopyFrom(self.proto)
         layout = list(self._layout(copy))
         require(path, sum(len(padding) + len(payload) for _, _, padding, payload in layout))
-        digest = hashlib.sha256()
+        total = hashlib.sha256()
 
         def hashed() -> Iterator[wire.Chunk]:
             parts = (part for _, _, padding, payload in layout for part in (padding, payload))
             for chunk in self.payloads.released(parts):
-                digest.update(chunk)
+                total.update(chunk)
                 yield chunk
 
         unnamed = path.with_name(f"{path.name}.data.tmp")
         write(unnamed, hashed())
-        companion = path.with_name(f"{path.stem}.{digest.hexdigest()[:8]}.data")
+        companion = path.with_name(f"{path.stem}.{total.hexdigest()[:8]}.data")
         os.replace(unnamed, companion)
         for tensor, offset, _, payload in layout:
             del tensor.external_data[:]
@@ -307,6 +331,12 @@ class Model:
         for entry in self.proto.opset_import:
             if entry.domain in ("", "ai.onnx"):
                 entry.version = version
+
+    def sha256(self) -> str:
+        """SHA-256 of the file; of those of the file and its external data where there is some."""
+        assert self.path is not None
+        found = [digest(file) for file in (self.path, *self.companions())]
+        return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
     def companions(self) -> list[Path]:
         """The external data files that the model was loaded with."""

@@ -27,7 +27,9 @@ _MEASURED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 _AT_A_TIME = 8  # samples of a run, whose activations are held together
 
 
-def moments(model: Model, weights: Sequence[Weight], source: Path, samples: int) -> list[Array | None]:
+def moments(
+    model: Model, weights: Sequence[Weight], source: Path, samples: int, half: int | None = None
+) -> list[Array | None]:
     """For each weight the mean of x x^T over the vectors x that it is multiplied with: float32 [2, groups, in, in].
 
     The first axis is the two halves of the samples (of the places of a single run), `in` runs over the weight's input
@@ -39,6 +41,7 @@ def moments(model: Model, weights: Sequence[Weight], source: Path, samples: int)
         weights: of the model.
         source: inputs, see `data.load`.
         samples: at most so many of them.
+        half: 0 or 1 for these of a half only.
 
     Raises:
         DataError: the inputs do not fit the model.
@@ -52,7 +55,7 @@ def moments(model: Model, weights: Sequence[Weight], source: Path, samples: int)
         path = Path(folder) / "model.onnx"
         _write_exposed(model, names, path)
         session = open_session(path)
-        feeds, _ = data.load(source, inputs_of(session), samples)
+        feeds, _ = data.load(source, inputs_of(session), samples, half)
         pieces = [piece for feed in feeds for piece in data.pieces(inputs_of(session), feed, _AT_A_TIME)]
         sums = [
             _Sum(weight, found, len(pieces)) if found else None for weight, found in zip(weights, layers, strict=True)

@@ -14,7 +14,6 @@ files appear whole.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ import numpy as np
 
 from onnxprune import checkpoints, maskfile
 from onnxprune.api import make_pass
-from onnxprune.commands import SHOWN, Command, last_lines
+from onnxprune.commands import Command, last_lines
 from onnxprune.dtypes import FLOATS, Array
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError, CommandError, OptionError
@@ -217,21 +216,8 @@ class Phases:
 
     def _evaluate(self, number: int, known: Facts) -> Found:
         assert self.evaluate is not None
-        answer, log = self._file(number, "evaluate.out"), self._file(number, "evaluate.log")
-        self.evaluate.run({"model": self.model(number)}, log, answer)
-        lines = last_lines(answer)
-        try:
-            metric = float(lines[-1]) if lines else math.nan
-        except ValueError:
-            metric = math.nan
-        if not math.isfinite(metric):
-            said = f"'{lines[-1].strip()}'" if lines else "nothing"
-            raise CommandError(
-                f"the evaluate command must print a number as its last line, and printed {said} for "
-                f"{self.model(number)}; its output is in {answer}",
-                lines[-SHOWN:],
-            )
-        return [], {"metric": metric}
+        folder = self._file(number, "evaluate.out").parent
+        return [], {"metric": self.evaluate.number({"model": self.model(number)}, folder)}
 
 
 def _files_of(model: Path) -> list[Path]:

@@ -17,12 +17,15 @@ from rich.text import Text
 
 from onnxprune.batch import DONE, FAILED, MISSED, SKIPPED, Batch
 from onnxprune.compatibility import Compatibility
+from onnxprune.curves import Curves
 from onnxprune.errors import OutputError
 from onnxprune.files import staged, write
 from onnxprune.layer_costs import Costs
 from onnxprune.maskfile import MaskFile
+from onnxprune.metrics import UNITS
 from onnxprune.result import Cost, Deviation, Result, WeightFacts
 from onnxprune.rounds import Iteration
+from onnxprune.search import Searched
 
 _ROWS = 40  # weights shown on a terminal; --json has all of them
 
@@ -172,6 +175,8 @@ def _show_closing(console: Console, result: Result) -> None:
         console, f"  parameters  {counts['after']:,}, of which {zeros:,} are zero ({percent(zeros, counts['after'])})"
     )
     show_deviation(console, result.deviation)
+    if result.search is not None:
+        _show_search(console, result.search)
     if result.cost is not None:
         _show_cost(console, result.cost)
     if result.integers:
@@ -185,6 +190,18 @@ def _show_closing(console: Console, result: Result) -> None:
 
 def _smaller(ratio: float) -> str:
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
+
+
+def _show_search(console: Console, found: Searched) -> None:
+    unit, ended = UNITS.get(found.metric, ""), "" if found.complete else ", ended by the time limit"
+    chosen = f"a loss of {found.loss:.3g} is within the drop of {found.max_drop:g}"
+    _line(console, f"  searched    {found.trials} trials{ended}; {chosen}")
+    for half, what in ((found.decided, "decided"), (found.held_out, "held out")):
+        if half is not None:
+            on = f" on {half.samples:,} samples" if half.samples else ""
+            text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{on}"
+            answer = f", where one is {100 / half.samples:.2g} points" if unit == " %" and half.samples else ""
+            _line(console, f"              {what}: {text}{answer}")
 
 
 def _show_cost(console: Console, cost: Cost) -> None:
@@ -208,6 +225,10 @@ def show_deviation(console: Console, deviation: Deviation) -> None:
     _line(console, f"  verified    in onnxruntime on {deviation.samples} {inputs}")
     for output in deviation.outputs[:_ROWS]:
         _line(console, f"              {output['name']}: {_deviation_text(output)}")
+    judged = deviation.metric
+    if judged is not None:
+        unit = UNITS.get(judged.metric, "")
+        _line(console, f"  {judged.metric:11s} {judged.original:.6g}{unit} -> {judged.result:.6g}{unit}")
 
 
 def _deviation_text(output: dict[str, Any]) -> str:
@@ -411,6 +432,18 @@ def _worst(deviation: dict[str, Any]) -> str:
         return "differs"
     decibels = [output["sqnr_db"] for output in outputs if output["max_abs"]]
     return f"{min(decibels):.1f} dB" if decibels else "equal"
+
+
+def show_curves(console: Console, curves: Curves) -> None:
+    """The metric by layer and level."""
+    unit = UNITS.get(curves.metric, "")
+    levels = [p.sparsity for p in curves.layers[0].points]
+    columns = [_Column("layer", right=False), _Column(curves.of, len(levels) + 1)]
+    columns += [_Column(f"{100 * s:g} %", len(levels) - i) for i, s in enumerate(levels)]
+    rows = [[c.name, f"{c.size:,}", *(f"{p.metric:.5g}" for p in c.points)] for c in curves.layers]
+    _print_table(console, columns, rows)
+    on = f" on {curves.samples:,} samples" if curves.samples else ""
+    _line(console, f"{curves.metric} with one layer pruned; as it is {curves.baseline:.6g}{unit}{on}")
 
 
 def to_json(facts: Any) -> str:

@@ -16,8 +16,10 @@ import numpy as np
 
 from onnxprune.dtypes import name_of
 from onnxprune.encodings.graft import loose_weights, planted_in
+from onnxprune.evaluation import Judged
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Encoded, Removed
+from onnxprune.search import Searched
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 8 << 20, 512 << 10, 8
 
@@ -53,12 +55,16 @@ class WeightFacts:
 
 @dataclass
 class Deviation:
-    """How the result's outputs differ from the original's; `source` says on what inputs."""
+    """How the result's outputs differ from the original's; `source` says on what inputs.
+
+    `metric` is there where one was asked for, or the data has targets.
+    """
 
     source: str  # data, synthetic, or none
     samples: int = 0
     reason: str = ""
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    metric: Judged | None = None
 
 
 @dataclass
@@ -75,7 +81,8 @@ class Result:
     """What happened to a model: the JSON of `--json`, field by field.
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
-    models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`.
+    models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
+    there with a `max_drop`.
     """
 
     input: FileFacts
@@ -91,6 +98,7 @@ class Result:
     passes: list[str]
     notes: list[str]
     versions: dict[str, str]
+    search: Searched | None = None
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import ToleranceMissed
-
-_ROUNDING = 1e-9  # of the metrics' size: 1.59 + 0.05 is below 1.64 in binary, and was not meant to be
+from onnxprune.metrics import Limit
 
 
 @dataclass(frozen=True)
@@ -64,24 +63,6 @@ class Iteration:
     def facts(self) -> dict[str, Any]:
         """For JSON."""
         return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The worst metric that is good enough."""
-
-    value: float
-    lower_is_better: bool
-
-    @classmethod
-    def of(cls, metric: float, tolerance: float, lower_is_better: bool) -> Limit:
-        """What may be missed of the metric of the unpruned model."""
-        return cls(metric + tolerance if lower_is_better else metric - tolerance, lower_is_better)
-
-    def holds(self, metric: float) -> bool:
-        """Whether a metric is within it."""
-        miss = metric - self.value if self.lower_is_better else self.value - metric
-        return miss <= _ROUNDING * max(abs(metric), abs(self.value))
 
 
 def winner(rounds: Sequence[Round], limit: Limit | None) -> Round:

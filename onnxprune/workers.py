@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from onnxprune.errors import OptionError, WorkerError
@@ -33,12 +34,13 @@ class Outcome(Generic[Value]):
 
 
 def spread(
-    function: Callable[[Item], Value],
+    function: Callable[..., Value],
     items: Sequence[Item],
     *,
     jobs: int = 1,
     cluster: str | None = None,
     apart: bool = False,
+    shared: Any = None,
 ) -> Generator[Outcome[Value], None, None]:
     """Call the function on every item; outcomes come as they finish. Function, items and values must be picklable.
 
@@ -48,6 +50,7 @@ def spread(
         jobs: processes; 1 calls it here.
         apart: a single job gets a process as well, so that what kills it does not kill the asker.
         cluster: the address of a dask scheduler, which takes the place of processes.
+        shared: what every call needs, if any: it goes to each worker once, and `function` takes (item, shared).
 
     Raises:
         OptionError: jobs is below 1, or the cluster cannot be reached.
@@ -56,11 +59,24 @@ def spread(
     if jobs < 1:
         raise OptionError(f"jobs must be at least 1, not {jobs}")
     if cluster is not None:
-        yield from _on_cluster(function, items, cluster)
+        yield from _on_cluster(function, items, cluster, shared)
     elif jobs == 1 and not apart:
-        yield from (_called(function, index, item) for index, item in enumerate(items))
+        given = function if shared is None else partial(_with, function, shared)
+        yield from (_called(given, index, item) for index, item in enumerate(items))
     else:
-        yield from _in_processes(function, items, jobs)
+        given = function if shared is None else partial(_with_held, function)
+        yield from _in_processes(given, items, partial(_pool, shared), jobs)
+
+
+def _with(function: Callable[..., Value], shared: Any, item: Item) -> Value:
+    return function(item, shared)
+
+
+_held: Any = None  # in a worker process: what all calls share
+
+
+def _with_held(function: Callable[..., Value], item: Item) -> Value:
+    return function(item, _held)
 
 
 def _called(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:
@@ -70,12 +86,17 @@ def _called(function: Callable[[Item], Value], index: int, item: Item) -> Outcom
         return Outcome(index, error=error)
 
 
-def _in_processes(function: Callable[[Item], Value], items: Sequence[Item], jobs: int) -> Iterator[Outcome[Value]]:
+Pool = Callable[[int], contextlib.AbstractContextManager[Executor]]
+
+
+def _in_processes(
+    function: Callable[[Item], Value], items: Sequence[Item], pool_of: Pool, jobs: int
+) -> Iterator[Outcome[Value]]:
     """A dead process breaks the whole pool and nothing says whose it was: what was at work then runs again alone."""
     waiting = list(range(len(items)))[::-1]
     while waiting:
         suspects: list[int] = []
-        with _pool(jobs) as pool:
+        with pool_of(jobs) as pool:
             futures: dict[Future[Value], int] = {}
             while futures or (waiting and not suspects):
                 while waiting and not suspects and len(futures) < jobs:
@@ -92,13 +113,13 @@ def _in_processes(function: Callable[[Item], Value], items: Sequence[Item], jobs
                     else:
                         yield _outcome(index, future)
         for index in suspects:
-            yield _alone(function, index, items[index])
+            yield _alone(function, index, items[index], pool_of)
 
 
-def _alone(function: Callable[[Item], Value], index: int, item: Item) -> Outcome[Value]:
+def _alone(function: Callable[[Item], Value], index: int, item: Item, pool_of: Pool) -> Outcome[Value]:
     """In a process of its own, more than once: the first may have been killed by somebody who is not there any more."""
     for _ in range(_ALONE):
-        with _pool(1) as pool:
+        with pool_of(1) as pool:
             with _uninterrupted():
                 future = pool.submit(function, item)
             if not isinstance(future.exception(), BrokenExecutor):
@@ -120,10 +141,10 @@ def _outcome(index: int, future: Future[Value]) -> Outcome[Value]:
 
 
 @contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[Executor]:
+def _pool(shared: Any, jobs: int) -> Iterator[Executor]:
     """Processes that end with this one, however it ends."""
     known = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (max(1, cores() // jobs),))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (max(1, cores() // jobs), shared))
     try:
         yield pool
     except BaseException:
@@ -144,8 +165,10 @@ def _uninterrupted() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, shared: Any) -> None:
     """In a new process: numpy, not imported yet, gets its share of the cores; it does not outlive the asker."""
+    global _held
+    _held = shared
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -157,7 +180,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _on_cluster(function: Callable[[Item], Value], items: Sequence[Item], address: str) -> Iterator[Outcome[Value]]:
+def _on_cluster(
+    function: Callable[..., Value], items: Sequence[Item], address: str, shared: Any
+) -> Iterator[Outcome[Value]]:
     """Through dask's standard executor; its scheduler gives what a lost worker held to another, a few times.
 
     It then blames all that the worker held, most of it only waiting: that runs again alone, after the others.
@@ -165,20 +190,26 @@ def _on_cluster(function: Callable[[Item], Value], items: Sequence[Item], addres
     with _client(address) as client, client.get_executor(pure=False) as pool:
         from distributed import KilledWorker
 
+        more = () if shared is None else (client.scatter(shared, broadcast=True, hash=False),)
         suspects: list[int] = []
         width = _AHEAD * max(1, sum(client.ncores().values()))
-        for index, future in _submitted(pool, function, items, range(len(items)), width):
+        for index, future in _submitted(pool, function, items, more, range(len(items)), width):
             if isinstance(_error(future, address), KilledWorker):
                 suspects.append(index)
             else:
                 yield _outcome(index, future)
-        for index, future in _submitted(pool, function, items, suspects, 1):
+        for index, future in _submitted(pool, function, items, more, suspects, 1):
             killed = isinstance(_error(future, address), KilledWorker)
             yield _given_up(index) if killed else _outcome(index, future)
 
 
 def _submitted(
-    pool: Executor, function: Callable[[Item], Value], items: Sequence[Item], indices: Sequence[int], width: int
+    pool: Executor,
+    function: Callable[..., Value],
+    items: Sequence[Item],
+    more: tuple[Any, ...],
+    indices: Sequence[int],
+    width: int,
 ) -> Iterator[tuple[int, Future[Value]]]:
     """The futures of some items as they finish, at most `width` of them at a time."""
     waiting = iter(indices)
@@ -186,7 +217,7 @@ def _submitted(
     try:
         while True:
             for index in itertools.islice(waiting, width - len(futures)):
-                futures[pool.submit(function, items[index])] = index
+                futures[pool.submit(function, items[index], *more)] = index
             if not futures:
                 return
             for future in wait(futures, return_when=FIRST_COMPLETED).done:

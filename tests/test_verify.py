@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
 from onnxprune import api, data
-from onnxprune.deviation import OutputDeviation, compare, missed
+from onnxprune.deviation import OutputDeviation, compare
 from onnxprune.errors import DataError, OptionError, ToleranceMissed
+from onnxprune.metrics import of_deviations
 from onnxprune.model import Model
 from onnxprune.runtime import Input, inputs_of, open_session, run
 from onnxprune.synthesis import CannotSynthesise, synthesise
@@ -217,16 +218,17 @@ def test_lost_finiteness_misses_every_tolerance(bad):
     assert found.max_abs == math.inf
     assert found.facts()["max_abs"] is None
     assert found.top1_agreement == 0.75
-    for metric, tolerance in (("agreement", 0.2), ("sqnr", 1), ("cosine", 0.9)):
-        assert missed([found], metric, tolerance)
+    assert of_deviations("agreement", [found]) == 75
+    assert (of_deviations("sqnr", [found]), of_deviations("cosine", [found])) == (-1000, 0)
+    assert of_deviations("mse", [found]) == math.inf
 
 
 def test_another_shape_misses_every_tolerance():
     found = OutputDeviation("y")
     found.add(samples(2, 3), samples(2, 3))
     found.add(samples(2, 3), samples(2, 4))
-    for metric, tolerance in (("agreement", 0.2), ("sqnr", 1), ("cosine", 0.9)):
-        assert missed([found], metric, tolerance)
+    assert (of_deviations("sqnr", [found]), of_deviations("cosine", [found])) == (-1000, 0)
+    assert of_deviations("mse", [found]) == math.inf
 
 
 def test_labels_sequences_and_maps():
@@ -239,23 +241,22 @@ def test_labels_sequences_and_maps():
     assert deviation([samples(2)], []).max_abs == math.inf
 
 
-@pytest.mark.parametrize(
-    ("metric", "met", "not_met"), [("agreement", 0.26, 0.24), ("sqnr", 19.9, 20.1), ("cosine", 0.1, 1e-6)]
-)
-def test_missed(metric, met, not_met):
+def test_the_worst_output_counts():
     a = np.zeros((4, 2))
     a[:, 0] = 10
     b = a.copy()
     b[3] = a[3] + np.array([-1, 1]) * math.sqrt(2)  # error power 4 of 400: 20 dB
-    found = deviation(a, b)
-    found.agreed, found.rows = 3, 4
-    assert missed([found], metric, met) == ""
-    assert "'y'" in missed([found], metric, not_met)
+    good, bad = deviation(a, a), deviation(a, b)
+    for pair in ([good, bad], [bad, good]):
+        assert of_deviations("sqnr", pair) == pytest.approx(20)
+        assert of_deviations("mse", pair) == pytest.approx(0.5)
+        assert of_deviations("cosine", pair) == bad.cosine
+    assert of_deviations("sqnr", [good]) == 1000
 
 
 def test_agreement_needs_classes():
     with pytest.raises(OptionError, match="--metric"):
-        missed([deviation(samples(4, 1), samples(4, 1))], "agreement", 0.1)
+        of_deviations("agreement", [deviation(samples(4, 1), samples(4, 1))])
 
 
 def test_outputs_with_other_names():

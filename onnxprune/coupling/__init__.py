@@ -9,7 +9,8 @@ is united is a *group*. Whatever no rule answers for is pinned: it can never be 
 An axis of a value that has no slot is one along which nothing can be removed.
 """
 
+from onnxprune.coupling.families import Family, families_of
 from onnxprune.coupling.groups import Coupling, couplings
 from onnxprune.coupling.slots import Slot
 
-__all__ = ["Coupling", "Slot", "couplings"]
+__all__ = ["Coupling", "Family", "Slot", "couplings", "families_of"]

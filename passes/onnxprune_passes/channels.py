@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling import Coupling, Slot, couplings
+from onnxprune.coupling import Coupling, Slot, couplings, families_of
 from onnxprune.dtypes import Array
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
@@ -31,6 +31,7 @@ class Channels(Pass):
         scope: what the share is taken over: layer (each family) or global, by scores over their family's mean.
         floor: share of each family that stays at the least when the scope is global.
         multiple: kept counts are rounded up to a multiple of this.
+        only: names of weights: the families that they make, and no others.
     """
 
     name = "channels"
@@ -39,6 +40,7 @@ class Channels(Pass):
     scope: str = "layer"
     floor: float = 0.1
     multiple: int = 1
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -73,7 +75,9 @@ class Channels(Pass):
     def _chosen(self, coupling: Coupling) -> Array:
         """Group -> whether it goes."""
         scores = _scores(coupling, self.score)
-        families = _families(coupling)
+        families = [
+            family.groups for family in families_of(coupling) if not self.only or set(self.only) & set(family.weights)
+        ]
         gone = np.zeros(len(coupling.pinned), bool)
         ranked = [family[np.argsort(scores[family], kind="stable")] for family in families]
         if self.scope == "layer":
@@ -99,26 +103,6 @@ class Channels(Pass):
         count = round(self.sparsity * sum(map(len, ranked)))
         chosen = sizes[np.argsort(offered, kind="stable")[:count]]
         return np.bincount(chosen, minlength=len(ranked)).tolist()
-
-
-def _families(coupling: Coupling) -> list[Array]:
-    """The groups that can go, by the layers that make them: layers that share a group are one family."""
-    parent: dict[int, int] = {}
-
-    def root(group: int) -> int:
-        while parent.setdefault(group, group) != group:
-            parent[group] = group = parent[parent[group]]
-        return group
-
-    for layer in coupling.layers:
-        made = np.unique(coupling.groups(layer.target))
-        for group in made[1:].tolist():
-            parent[root(group)] = root(int(made[0]))
-    found: dict[int, list[int]] = {}
-    for group in sorted(parent):
-        if not coupling.pinned[group]:
-            found.setdefault(root(group), []).append(group)
-    return [np.array(family) for family in found.values() if len(family) > 1]
 
 
 def _scores(coupling: Coupling, score: str) -> Array:

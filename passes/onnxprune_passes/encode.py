@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,6 +50,7 @@ from onnxprune.model import Model
 from onnxprune.moments import moments
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Encoded, Pass, Progress, silent, tracked
+from onnxprune.recall import keeps, recall
 from onnxprune.slabs import Rows, Slabs
 from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
 
@@ -93,6 +95,7 @@ class Encode(Pass):
             read, and for auto the noise of each weight counts by the root of what reaches the outputs, against the
             usual weight, and by what feedback leaves of it.
         samples: at most so many samples of the data.
+        half: only samples of the first half that `data.cut` makes: the second is held out.
         prefer: speed (forms that load fast) or size: never more bytes for that, and the books of shared and int8:BITS
             are those whose codes `pack` makes smaller, for at most a fifth more squared error.
     """
@@ -106,6 +109,7 @@ class Encode(Pass):
     keep_zeros: bool = False
     data: str = ""
     samples: int = 64
+    half: bool = False
     prefer: str = "speed"
 
     def __post_init__(self) -> None:
@@ -157,6 +161,10 @@ class Encode(Pass):
     def _choose(self, model: Model, weights: list[Weight], progress: Progress) -> list[_Choice]:
         """A choice for each weight; those left to rate and distortion share one budget."""
         choices = [_Choice() for _ in weights]
+        key = (
+            str(replace(self, loss=0.0)),
+            _fingerprint(model, weights) if keeps() else "",
+        )  # of what does not depend on the loss
         curves: dict[int, list[rate.Point]] = {}
         for number, weight in tracked(progress, "measure", weights, lambda weight: weight.nbytes(model)):
             if not _encodable(weight, _LEAST):
@@ -176,15 +184,15 @@ class Encode(Pass):
                 fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
                 choices[number] = _Choice(form if fits else _EXACT)
             elif opset_of(model, weight.scope) >= form_of("shared").opset(fused=False):
-                line = self._curve(model, weight)
+                line = recall((key, number), partial(self._curve, model, weight))
                 if line:
                     curves[number] = line
                 model.payloads.forget_pages()
-        feedbacks = self._feedbacks(
-            model, {n: weights[n] for n in range(len(weights)) if n in curves or _has_book(choices[n])}
-        )
+        fed = {n: weights[n] for n in range(len(weights)) if n in curves or _has_book(choices[n])}
+        feedbacks = recall((key, "feedbacks"), partial(self._feedbacks, model, fed))
         measured = [weights[n] for n in curves]
-        noise = self._noise(model, measured, [feedbacks.get(n) for n in curves])
+        left = [feedbacks.get(n) for n in curves]
+        noise = recall((key, "noise"), partial(self._noise, model, measured, left))
         points = rate.allocate(list(curves.values()), self.loss, noise, ways(measured))
         for number, point in zip(curves, points, strict=True):
             choices[number] = _Choice(_EXACT, point if point.book is not None else None)
@@ -194,7 +202,7 @@ class Encode(Pass):
         """How errors are passed on in the weights whose inputs were measured on the data."""
         if not self.data or not weights:
             return {}
-        measured = moments(model, list(weights.values()), Path(self.data), self.samples)
+        measured = moments(model, list(weights.values()), Path(self.data), self.samples, self._half)
         found = {}
         for number in reversed(weights):
             held = measured.pop()  # as large as what is made of it
@@ -206,12 +214,16 @@ class Encode(Pass):
         """What the noise of each weight does to the outputs, against the usual weight; None without data."""
         if not self.data or not weights:
             return None
-        measured = [gain or None for gain in gains(model, weights, Path(self.data), _GAIN_SAMPLES)]
+        measured = [gain or None for gain in gains(model, weights, Path(self.data), _GAIN_SAMPLES, self._half)]
         known = [gain for gain in measured if gain is not None]
         usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
         trusted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
         left = [1.0 if feedback is None else feedback.remaining for feedback in feedbacks]
         return [gain * rest for gain, rest in zip(trusted, left, strict=True)]
+
+    @property
+    def _half(self) -> int | None:
+        return 0 if self.half else None
 
     def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
         prune = not self.keep_zeros
@@ -421,6 +433,17 @@ class Encode(Pass):
         if sparse.kept * (8 + array.dtype.itemsize) >= limit:
             return False
         return plant_sparse(model, weight, sparse, limit)
+
+
+def _fingerprint(model: Model, weights: list[Weight]) -> str:
+    """A digest of the values and of what reads them."""
+    total = hashlib.sha256()
+    for weight in weights:
+        total.update(f"{weight.name} {weight.dtype} {weight.shape} {weight.consumers}".encode())
+        array = np.ascontiguousarray(weight.array(model))
+        total.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+        model.payloads.forget_pages()
+    return total.hexdigest()
 
 
 def _split(entry: str) -> tuple[str, str]:

@@ -1,0 +1,232 @@
+"""compress --max-drop: the smallest file within a budget, confirmed on held-out samples, resumable; or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from onnxprune import api, data, search
+from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
+from onnxprune.evaluation import Judge, Question
+from onnxprune.model import Model
+from onnxprune.runtime import inputs_of, open_session, run
+from onnxprune.search import LEAST, Search, loss_of
+from tests.builders import mlp
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    (tmp_path / "m.onnx").write_bytes(mlp(sizes=(20, 60, 40, 10)).SerializeToString())
+    return tmp_path / "m.onnx"
+
+
+@pytest.fixture
+def samples(model, tmp_path) -> Path:
+    x = np.random.default_rng(1).standard_normal((400, 20)).astype(np.float32)
+    targets = next(iter(run(open_session(model), {"x": x}).values())).argmax(1)
+    targets[::9] = 0
+    np.savez(tmp_path / "d.npz", x=x, targets=targets)
+    return tmp_path / "d.npz"
+
+
+def measured(model: Path, samples: Path, half: int) -> float:
+    session = open_session(model)
+    cut = data.cut(data.read(samples), "", inputs_of(session), None, half)
+    return Judge(session, Question(), cut).value(model)
+
+
+def test_both_halves_are_within_and_the_numbers_are_true(model, samples, tmp_path):
+    result = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=3)
+    found = result.search
+    assert (found.metric, found.max_drop, found.complete) == ("top1", 3, True)
+    for number, half in enumerate((found.decided, found.held_out)):
+        assert half.samples == 200
+        assert half.original == measured(model, samples, number)
+        assert half.result == measured(tmp_path / "o.onnx", samples, number)
+        assert half.original - half.result <= 3
+    assert not (tmp_path / "o.onnx.trials").exists()
+    assert result.facts()["search"]["decided"]["samples"] == 200
+
+
+def test_more_budget_is_no_larger_and_the_same_each_time(model, samples, tmp_path):
+    sizes = []
+    for drop in (0, 2, 20):
+        sizes.append(api.compress(model, tmp_path / f"{drop}.onnx", data=samples, max_drop=drop).output.bytes)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
+    api.compress(model, tmp_path / "2 again.onnx", data=samples, max_drop=2)
+    assert (tmp_path / "2.onnx").read_bytes() == (tmp_path / "2 again.onnx").read_bytes()
+
+
+def test_what_is_kept_of_measurements_changes_no_byte(model, samples, tmp_path):
+    """The passes that the model says it went through, run by themselves, write the same file."""
+    api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+    result = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+    api.transform(model, tmp_path / "p.onnx", result.passes)
+    assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "p.onnx").read_bytes()
+    assert "half=true" in result.passes[-1]
+
+
+def test_calibration_sees_nothing_of_the_held_out_half(model, samples, tmp_path):
+    """Other inputs in the held-out half, the same answers: the file stays the same."""
+    api.compress(model, tmp_path / "a.onnx", data=samples, max_drop=5)
+    held = dict(np.load(samples))
+    spared = np.random.default_rng(0).permutation(400)[200:]
+    held["x"][spared] *= 1.01
+    np.savez(tmp_path / "d.npz", **held)
+    api.compress(model, tmp_path / "b.onnx", data=samples, max_drop=5)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_a_budget_that_cannot_be_met_writes_nothing(model, samples, tmp_path):
+    with pytest.raises(ToleranceMissed, match="nothing written") as caught:
+        api.compress(model, tmp_path / "o.onnx", data=samples, sparsity=0.95, max_drop=0.1)
+    assert caught.value.exit_code == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.npz", "m.onnx"]
+
+
+def test_a_killed_search_goes_on(model, samples, tmp_path, monkeypatch):
+    whole = api.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
+    tried: list[str] = []
+    real = api.transform
+
+    def transform(source, out, steps, **options):
+        tried.append(str(out))
+        if len(tried) == 3:
+            raise KeyboardInterrupt
+        return real(source, out, steps, **options)
+
+    monkeypatch.setattr(api, "transform", transform)
+    with pytest.raises(KeyboardInterrupt):
+        api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+    journal = tmp_path / "o.onnx.trials"
+    known = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    assert sum("loss" in record["trial"] for record in known) == 2
+    again = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+    assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
+    assert again.search == whole.search
+    assert not journal.exists()
+
+
+class Clock:
+    """Seconds pass only when a trial is made."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypatch):
+    clock, real = Clock(), api.transform
+
+    def transform(*args, **options):
+        clock.now += 1
+        return real(*args, **options)
+
+    monkeypatch.setattr(search, "time", clock)
+    monkeypatch.setattr(api, "transform", transform)
+    whole = api.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
+    hurried = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2, time_limit=whole.search.trials - 1)
+    assert not hurried.search.complete
+    assert hurried.search.trials < whole.search.trials
+    assert hurried.output.bytes >= whole.output.bytes
+    assert hurried.search.held_out.original - hurried.search.held_out.result <= 2
+
+
+def test_a_time_limit_before_anything_was_found(model, samples, tmp_path, monkeypatch):
+    clock, real = Clock(), api.transform
+
+    def transform(*args, **options):
+        clock.now += 1
+        return real(*args, **options)
+
+    monkeypatch.setattr(search, "time", clock)
+    monkeypatch.setattr(api, "transform", transform)
+    with pytest.raises(ToleranceMissed, match="goes on from here"):
+        api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0, time_limit=1)
+    assert not (tmp_path / "o.onnx").exists()
+    clock.now = 0.0
+    assert api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0).search.complete
+
+
+class Fake(Search):
+    """A search over made-up metrics of the two halves; sizes fall with the loss."""
+
+    def __init__(self, model, samples, decided, held_out, drop=1.0):
+        super().__init__(model, lambda loss, place: None, Question(), samples, None, drop, None, lambda *_: None)
+        self.asked: list[int] = []
+        self._metrics = (decided, held_out)
+
+    def _file(self, step):
+        self.asked.append(step)
+        place = self._folder / f"{step + 100}.onnx"
+        place.write_bytes(bytes(1000 - step))
+        for number, judge in enumerate(self._judges):
+            judge.value = lambda _, number=number: self._baselines[number] - self._metrics[number](step)
+        return place
+
+
+def steps_found(model, samples, tmp_path, decided, held_out):
+    from onnxprune.trials import opened
+
+    fake = Fake(model, samples, decided, held_out)
+    with opened(tmp_path / "t", {}) as known:
+        return next(s for s in range(-41, 29) if loss_of(s) == fake.run(known).loss)
+
+
+@pytest.mark.parametrize("edge", [-41, -33, -17, -4, -1, 0, 1, 3, 4, 11, 26])
+def test_the_edge_is_found_to_a_step(model, samples, tmp_path, edge):
+    assert steps_found(model, samples, tmp_path, lambda s: 2.0 * (s > edge), lambda s: 0.0) == edge
+
+
+@pytest.mark.parametrize("edge", [-20, -3, 0, 5])
+def test_the_held_out_half_tightens(model, samples, tmp_path, edge):
+    found = steps_found(model, samples, tmp_path, lambda s: 2.0 * (s > 6), lambda s: 2.0 * (s > edge))
+    assert edge - 16 <= found <= edge
+
+
+def test_a_metric_of_noise_is_refused_in_the_end(model, samples, tmp_path):
+    with pytest.raises(ToleranceMissed, match="both halves"):
+        steps_found(model, samples, tmp_path, lambda s: 0.0, lambda s: 2.0)
+
+
+def test_a_command_decides_without_halves(model, tmp_path):
+    (tmp_path / "size.py").write_text("import os, sys\nprint(os.path.getsize(sys.argv[1]))\n")
+    command = f"{sys.executable} {tmp_path / 'size.py'} {{model}}"
+    smallest = api.compress(model, tmp_path / "o.onnx", evaluate=command, max_drop=0, lower_is_better=True)
+    assert smallest.search.held_out is None
+    assert smallest.search.decided.result < smallest.search.decided.original
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_drop": -1}, OptionError, "max-drop"),
+        ({"max_drop": float("nan")}, OptionError, "max-drop"),
+        ({"max_drop": 1, "tolerance": 1}, OptionError, "leave out"),
+        ({"max_drop": 1, "loss": 0.1}, OptionError, "leave out"),
+        ({"max_drop": 1, "sparsity": 0.5, "values": "int8"}, OptionError, "leave out"),
+        ({"max_drop": 1, "time_limit": 0}, OptionError, "time-limit"),
+        ({"time_limit": 5}, OptionError, "time-limit"),
+        ({"max_drop": 1, "data": None}, OptionError, "needs data"),
+        ({"max_drop": 1, "samples": 2 * LEAST - 2}, DataError, "at least 16"),
+        ({"max_drop": 1, "metric": "nowhere:f"}, MetricError, "imported"),
+    ],
+)
+def test_one_line_and_nothing_written(model, samples, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        api.compress(model, tmp_path / "o.onnx", **({"data": samples} | options))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d.npz", "m.onnx"]
+
+
+def test_an_encoded_model_is_searched_from_its_dense_form(model, samples, tmp_path):
+    api.encode(model, tmp_path / "e.onnx", encoding="flat")
+    result = api.compress(tmp_path / "e.onnx", tmp_path / "o.onnx", data=samples, max_drop=5)
+    assert result.search.decided.original == measured(model, samples, 0)
+    assert Model.load(tmp_path / "o.onnx").opset >= 11

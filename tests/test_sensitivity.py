@@ -1,0 +1,320 @@
+"""A scan: what each trial measures, what is left when it is killed, and how much each layer is pruned from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxprune import api, curves, sensitivity
+from onnxprune.curves import Curve, Curves, Point
+from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
+from onnxprune.iteration import iterate
+from onnxprune.model import Model
+from onnxprune.runtime import open_session, run
+from onnxprune.trials import opened
+from tests.builders import mlp
+
+LEVELS = (0.3, 0.8, 0.95)
+LENET = Path(__file__).parent.parent / "models" / "lenet-5.onnx"
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    (tmp_path / "m.onnx").write_bytes(mlp(sizes=(20, 40, 30, 10)).SerializeToString())
+    return tmp_path / "m.onnx"
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    np.savez(tmp_path / "d.npz", x=np.random.default_rng(1).standard_normal((150, 20)).astype(np.float32))
+    return tmp_path / "d.npz"
+
+
+def by_hand(model: Path, data: Path, layer: str, level: float, folder: Path) -> float:
+    """Agreement after the layer alone is pruned, from a file in ONNX Runtime."""
+    x = np.load(data)["x"]
+    api.prune(model, folder / "pruned.onnx", set=(f"{layer}={level}",), verify=False)
+    a, b = (run(open_session(p), {"x": x})["y"].argmax(1) for p in (model, folder / "pruned.onnx"))
+    return 100 * float((a == b).mean())
+
+
+def test_every_point_is_that_layer_alone(model, data, tmp_path):
+    found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
+    assert curves.read(tmp_path / "s.json") == found
+    assert [c.name for c in found.layers] == ["fc0.weight", "fc1.weight", "fc2.weight"]
+    assert (found.baseline, found.samples, found.metric, found.of) == (100, 150, "agreement", "weights")
+    for layer in found.layers:
+        for point in layer.points:
+            assert point.metric == pytest.approx(by_hand(model, data, layer.name, point.sparsity, tmp_path))
+    assert not (tmp_path / "s.json.trials").exists()
+
+
+def test_the_same_on_any_number_of_processes_and_from_an_encoded_model(model, data, tmp_path):
+    one = sensitivity.scan(model, tmp_path / "1.json", data=data, levels=LEVELS, jobs=1)
+    sensitivity.scan(model, tmp_path / "2.json", data=data, levels=LEVELS, jobs=2)
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
+    api.encode(model, tmp_path / "e.onnx", encoding="flat")
+    encoded = sensitivity.scan(tmp_path / "e.onnx", tmp_path / "3.json", data=data, levels=LEVELS, jobs=1)
+    assert encoded.layers == one.layers
+
+
+def test_channels_of_one_layer_go(model, data, tmp_path):
+    found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=(0.5, 0.9), channels=True, jobs=1)
+    assert [(c.name, c.size) for c in found.layers] == [("fc0.weight", 40), ("fc1.weight", 30)]
+    assert found.of == "channels"
+    x = np.load(data)["x"]
+    for layer in found.layers:
+        for point in layer.points:
+            only = f'channels{{sparsity={point.sparsity}, only=["{layer.name}"]}}'
+            (cut,) = [r for r in api.transform(model, tmp_path / "c.onnx", [only]).removed if r.axis == 0
+                      and r.name == layer.name]  # fmt: skip
+            assert cut.after == layer.size - round(point.sparsity * layer.size)
+            a, b = (run(open_session(p), {"x": x})["y"].argmax(1) for p in (model, tmp_path / "c.onnx"))
+            assert point.metric == pytest.approx(100 * float((a == b).mean()))
+
+
+def test_external_data_and_an_external_scan(model, data, tmp_path):
+    one = sensitivity.scan(model, tmp_path / "1.json", data=data, levels=LEVELS, jobs=1)
+    onnx.save(onnx.load(model), tmp_path / "e.onnx", save_as_external_data=True, location="e.data", size_threshold=0)
+    two = sensitivity.scan(tmp_path / "e.onnx", tmp_path / "2.json", data=data, levels=LEVELS, jobs=1)
+    assert two.layers == one.layers
+    assert two.model != one.model
+
+
+def test_a_killed_scan_goes_on(model, data, tmp_path, monkeypatch):
+    counted = []
+    first = sensitivity.scan(model, tmp_path / "a.json", data=data, levels=LEVELS, jobs=1)
+    real = sensitivity.trial
+
+    def failing(item, shared):
+        counted.append(item)
+        if len(counted) == 5:
+            raise KeyboardInterrupt
+        return real(item, shared)
+
+    monkeypatch.setattr(sensitivity, "trial", failing)
+    with pytest.raises(KeyboardInterrupt):
+        sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
+    assert not (tmp_path / "s.json").exists()
+    with (tmp_path / "s.json.trials").open("ab") as file:
+        file.write(b'{"trial": "0.95 fc2.wei')  # what kill -9 leaves of a line
+    counted.clear()
+    monkeypatch.setattr(sensitivity, "trial", lambda item, shared: counted.append(item) or real(item, shared))
+    again = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
+    assert len(counted) == 5
+    assert again == first
+
+
+def test_trials_of_other_data_are_not_taken(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(sensitivity, "trial", lambda item, shared: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
+    with pytest.raises(OptionError, match="another model, metric or data"):
+        sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1, samples=10)
+
+
+@pytest.mark.parametrize("content", [b"[1]\n", b"{\n", b'{"version": 1}\nx\n', b'{"version": 1}\n{}\n'])
+def test_damaged_trials(tmp_path, content):
+    (tmp_path / "t").write_bytes(content)
+    with pytest.raises((OutputError, OptionError), match="delete it"), opened(tmp_path / "t", {}):
+        pass
+
+
+def test_two_runs_do_not_share_a_file(tmp_path):
+    with opened(tmp_path / "t", {"a": 1}) as one:
+        with pytest.raises(OutputError, match="another run"), opened(tmp_path / "t", {"a": 1}):
+            pass
+        one.add("x", 1.5)
+    with opened(tmp_path / "t", {"a": 1}) as again:
+        assert again.get("x") == 1.5
+    with pytest.raises(OptionError, match="of another"), opened(tmp_path / "t", {"a": 2}):
+        pass
+
+
+def test_kill_9_loses_only_what_is_in_flight(data, tmp_path):
+    """And the worker processes end with the one that was killed."""
+    images = np.random.default_rng(0).random((2000, 1, 28, 28), np.float32)
+    np.savez(tmp_path / "images.npz", image=images)
+    words = ["sensitivity", LENET, "--data", tmp_path / "images.npz", "-o", tmp_path / "s.json", "--jobs", "2"]
+    tool = [sys.executable, "-c", "from onnxprune.cli import main; main()", *map(str, words), "--levels", "0.5,0.9"]
+    process = subprocess.Popen(tool, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    journal = tmp_path / "s.json.trials"
+    deadline = time.monotonic() + 120
+    while not (journal.exists() and journal.read_bytes().count(b"\n") >= 4) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    known = journal.read_bytes().splitlines() if journal.exists() else []
+    found = sensitivity.scan(LENET, tmp_path / "s.json", data=tmp_path / "images.npz", levels=(0.5, 0.9), jobs=1)
+    values = {f"{p.sparsity!r} {c.name}": p.metric for c in found.layers for p in c.points}
+    for line in known[2:]:
+        record = json.loads(line)
+        assert values[record["trial"]] == record["value"]
+    assert [len(c.points) for c in found.layers] == [2] * 4
+
+
+DEADLY = """
+import multiprocessing, os, pathlib, signal
+
+def share(outputs, data):
+    marker = pathlib.Path(__file__).with_name("worker.killed")
+    if multiprocessing.parent_process() is not None and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(outputs["y"].mean())
+"""
+
+
+def test_a_killed_worker_loses_no_result(model, data, tmp_path, monkeypatch):
+    (tmp_path / "deadly_metric.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    one = sensitivity.scan(model, tmp_path / "1.json", data=data, levels=LEVELS, jobs=1, metric="deadly_metric:share")
+    two = sensitivity.scan(model, tmp_path / "2.json", data=data, levels=LEVELS, jobs=2, metric="deadly_metric:share")
+    assert list(tmp_path.glob("*.killed"))
+    assert two == one
+    sys.modules.pop("deadly_metric")
+
+
+def test_on_a_cluster(model, data, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    one = sensitivity.scan(model, tmp_path / "1.json", data=data, levels=LEVELS, jobs=1)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        address = cluster.scheduler_address
+        found = sensitivity.scan(model, tmp_path / "2.json", data=data, levels=LEVELS, cluster=address)
+        assert found == one
+        workers = [w.pid for w in cluster.workers.values()]
+        os.kill(workers[0], signal.SIGKILL)
+        again = sensitivity.scan(model, tmp_path / "3.json", data=data, levels=LEVELS, cluster=address)
+    assert again == one
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"levels": (0.5, 1.0)}, OptionError, "levels"),
+        ({"levels": ()}, OptionError, "levels"),
+        ({"jobs": 0}, OptionError, "jobs"),
+        ({"samples": 0}, OptionError, "samples"),
+        ({"data": None}, OptionError, "needs data"),
+        ({"metric": "top1"}, OptionError, "targets"),
+        ({"metric": "nowhere:f"}, MetricError, "cannot be imported"),
+        ({"skip": ("*",)}, OptionError, "no weight"),
+        ({"skip": ("*",), "channels": True}, OptionError, "no channel"),
+        ({"include": ("*",), "channels": True}, OptionError, "include"),
+        ({"cluster": "tcp://127.0.0.1:9"}, OptionError, "scheduler"),
+    ],
+)
+def test_one_line_and_nothing_written(model, data, tmp_path, options, error, message):
+    pytest.importorskip("distributed")
+    with pytest.raises(error, match=message):
+        sensitivity.scan(model, tmp_path / "s.json", **({"data": data} | options))
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_no_samples(model, tmp_path):
+    np.savez(tmp_path / "none.npz", x=np.zeros((0, 20), np.float32))
+    with pytest.raises(DataError, match="no samples"):
+        sensitivity.scan(model, tmp_path / "s.json", data=tmp_path / "none.npz")
+
+
+# what comes of a scan -------------------------------------------------------------------------------------
+
+points = st.lists(st.floats(0, 100), min_size=1, max_size=6)
+
+
+@st.composite
+def scans(draw) -> Curves:
+    layers = []
+    for number in range(draw(st.integers(1, 4))):
+        metrics = draw(points)
+        levels = sorted(draw(st.sets(st.integers(1, 99), min_size=len(metrics), max_size=len(metrics))))
+        layers.append(
+            Curve(f"l{number}", "gemm", draw(st.integers(1, 1000)),
+                  tuple(Point(s / 100, m) for s, m in zip(levels, metrics, strict=True)))
+        )  # fmt: skip
+    return Curves("", "m", draw(st.booleans()), draw(st.floats(0, 100)), 1, "weights", tuple(layers))
+
+
+@given(scans(), st.floats(0, 100), st.floats(0, 100))
+@settings(deadline=None)
+def test_a_larger_drop_prunes_no_less(found, a, b):
+    low, high = found.shares(min(a, b)), found.shares(max(a, b))
+    for layer in found.layers:
+        assert 0 <= low[layer.name] <= high[layer.name] <= layer.points[-1].sparsity
+
+
+@given(scans(), st.floats(0, 1))
+@settings(deadline=None)
+def test_the_whole_reaches_what_is_asked(found, part):
+    total = sum(c.size for c in found.layers)
+    most = sum(c.size * c.points[-1].sparsity for c in found.layers) / total
+    shares = found.reaching(part * most)
+    assert sum(c.size * shares[c.name] for c in found.layers) / total == pytest.approx(part * most, abs=1e-9)
+    with pytest.raises(OptionError, match="higher --levels"):
+        found.reaching(most + 0.01)
+
+
+def test_a_straight_line_between_points():
+    layer = Curve("a", "gemm", 10, (Point(0.5, 90), Point(0.8, 95), Point(0.9, 80)))
+    found = Curves("", "m", False, 100, 1, "weights", (layer,))
+    assert found.shares(5) == {"a": pytest.approx(0.25)}
+    assert found.shares(10) == {"a": pytest.approx(0.8)}  # 95 after 90 is noise
+    assert found.shares(15) == {"a": pytest.approx(0.85)}
+    lower = dataclasses.replace(found, lower_is_better=True, baseline=70)
+    assert lower.shares(10) == {"a": pytest.approx(0.25)}
+
+
+def test_compress_and_iterate_take_it(model, data, tmp_path):
+    found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
+    wanted = found.reaching(0.6)
+    result = api.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json", sparsity=0.6, values="exact")
+    for weight in result.weights:
+        if weight.name in wanted:
+            assert weight.zeros == round(wanted[weight.name] * weight.total)
+    train = tmp_path / "train.py"
+    train.write_text(
+        "import sys, onnxprune\nfrom onnxprune.discovery import find\nfrom safetensors.numpy import save_file\n"
+        "model = onnxprune.load(sys.argv[1])\n"
+        "save_file({w.name: w.array(model).copy() for w in find(model)}, sys.argv[2])\n"
+    )
+    rounds = iterate(
+        model, tmp_path / "r.onnx", to=0.6, rounds=2, scan=tmp_path / "s.json",
+        retrain=f"{sys.executable} {train} {{model}} {{out}}",
+    )  # fmt: skip
+    assert rounds.rounds[-1].sparsity == pytest.approx(0.6, abs=0.001)
+    weights = {w.name: w for w in api.inspect_model(Model.load(tmp_path / "r.onnx"))}
+    for name, share in wanted.items():
+        assert weights[name].zeros == round(share * weights[name].total)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        ({"model": "00"}, {"sparsity": 0.5}, CurvesError, "another model"),
+        ({"of": "channels"}, {"sparsity": 0.5}, OptionError, "channels"),
+        ({}, {}, OptionError, "give the sparsity"),
+        ({}, {"sparsity": 0.97}, OptionError, "higher --levels"),
+        ({}, {"sparsity": 0.5, "scope": "global"}, OptionError, "scope"),
+    ],
+)
+def test_scans_that_do_not_serve(model, data, tmp_path, change, options, error, message):
+    found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
+    dataclasses.replace(found, **change).save(tmp_path / "s.json")
+    with pytest.raises(error, match=message):
+        api.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json", **options)
+    assert not (tmp_path / "o.onnx").exists()

@@ -56,6 +56,7 @@ def save(model: Model, path: PathLike) -> None:
 
 
 @local(writes="out")
+@local(writes="out")
 def compress(
     model: PathLike,
     out: PathLike | None = None,

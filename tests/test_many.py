@@ -314,7 +314,7 @@ def test_usage(models, tmp_path):
         call("compress", "", models, "-o", tmp_path / "out", code=1)
     with pytest.raises(ModelError, match="not a regular file"):  # an empty shell variable is not this folder
         call("compress", "", "-o", tmp_path / "out", code=1)
-    assert "several models" in call("compress", models / "b.onnx", "--jobs", 2, code=2).stderr
+    assert "several models" in call("compress", models / "b.onnx", "--cluster", "tcp://127.0.0.1:9", code=2).stderr
     assert "MODEL" in call("compress", code=2).stderr
 
 

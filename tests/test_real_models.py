@@ -19,8 +19,8 @@ LIGHT = ("squeezenet", "resnet50")  # of the onnx package, opset 9 and IR versio
 
 
 def models() -> Iterator[object]:
-    """The models of the repository, the light ones, and those that tools/fetch_models.py brought."""
-    for path in sorted(MODELS.glob("*.onnx")):
+    """The trained models of the repository, the light ones, and those that tools/fetch_models.py brought."""
+    for path in sorted(set(MODELS.glob("*.onnx")) - set(MODELS.glob("*-pruned.onnx"))):
         yield pytest.param((path, 0.5), id=path.stem)
     for name in LIGHT:
         yield pytest.param((name, 0.8), id=name)

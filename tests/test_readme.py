@@ -45,7 +45,7 @@ def shell(command: str) -> str:
 def test_the_first_command_prints_what_the_readme_shows(folder):
     command = block(README, "sh", "-o lenet.onnx").split(" && ")[-1].replace(".venv/bin/", "")
     printed = shell(command)
-    shown = block(README, "", "on disk")
+    shown = block(README, "", "\nlenet.onnx\n")
     assert [line.rstrip() for line in printed.splitlines()] == [line.rstrip() for line in shown.splitlines()]
 
 
@@ -64,6 +64,14 @@ def test_the_commands_of_the_start(folder):
         assert shell(line.split("  #")[0])
     assert Path("your.pruned.onnx").stat().st_size * 7 < Path("your.onnx").stat().st_size
     assert Path("dense.onnx").is_file()
+
+
+def test_from_samples_to_the_smallest_file(folder):
+    assert shell(block(README, "sh", "-o sensitivity.json")) == block(README, "", "with one layer pruned")
+    compress, report = block(README, "sh", "--max-drop 1").splitlines()
+    assert shell(compress).endswith(block(README, "", "is within the drop of 1"))
+    shell(report)
+    assert "agreement with one layer at a time" in Path("report.html").read_text()
 
 
 def test_many_models(folder):

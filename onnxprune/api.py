@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, curves, maskfile, masking, packed, packing, pipeline, registry, threads, trials
+from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry, threads, trials
+from onnxprune import curves as curve_files
 from onnxprune import data as data_files
 from onnxprune.accounting import account
 from onnxprune.compatibility import Compatibility, compatibility
@@ -56,7 +57,6 @@ def save(model: Model, path: PathLike) -> None:
 
 
 @local(writes="out")
-@local(writes="out")
 def compress(
     model: PathLike,
     out: PathLike | None = None,
@@ -91,8 +91,9 @@ def compress(
     all shapes alone. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such
     that each costs the metric about the same; `set` changes single ones. Where the loss decides, a `tolerance` halves
     it until the result keeps within. With `max_drop` the largest loss is searched for at which the metric is no more
-    than that worse than the original's, on both halves of the data (`search`); after `time_limit` seconds the best that
-    was found is written. The rest of the keywords are those of `transform`.
+    than that worse than the original's, on both halves of the data (`search`); with a `scan` and no rule it is the
+    sparsity of the whole that is searched for. After `time_limit` seconds the best that was found is written. The rest
+    of the keywords are those of `transform`.
 
     Raises:
         ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
@@ -100,11 +101,17 @@ def compress(
     """
     if channels is not None and not strip:
         raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
+    shared_out = None  # what shares a sparsity out that is searched for
     if scan is not None:
         if scope != "layer":
             raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
-        set, sparsity = [*curves.targets(Path(scan), Model.load(model).sha256(), sparsity), *set], None
+        curves = curve_files.of_model(Path(scan), Model.load(model).sha256())
+        if sparsity is None and max_drop is not None:
+            shared_out = curves
+        else:
+            set, sparsity = [*curves.targets(sparsity), *set], None
     ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
+    ruled = ruled or shared_out is not None
     form, by_name = _values(values, "auto")
     target = Path(_beside(Path(model)) if out is None else out)
     data = checks.get("data")
@@ -112,12 +119,14 @@ def compress(
         raise OptionError("time-limit goes with max-drop")
 
     def steps_of(budget: float) -> list[Pass]:
+        shares = () if shared_out is None else shared_out.targets(shared_out.sparsity_of(budget / LOSS_ON_DATA))
+        held = LOSS_ON_DATA if shares and budget else budget
         magnitude = make_pass(  # made even where the loss does it all: it checks the options
             "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
-            set=tuple(set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
+            set=(*shares, *set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
         )  # fmt: skip
         encode_pass = make_pass(
-            "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
+            "encode", values=form, set=by_name, skip=tuple(skip), loss=held, keep_zeros=ruled, prefer=prefer,
             encoding=encoding, data=str(data or ""), half=max_drop is not None and data is not None,
             samples=None if max_drop is None else CALIBRATION,
         )  # fmt: skip
@@ -146,6 +155,8 @@ def compress(
         common = search.common(Model.load(model).sha256(), " ".join(map(str, steps_of(1.0))))
         with keeping(), trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
             found = search.run(known)
+            if shared_out is not None:
+                found = dataclasses.replace(found, sparsity=shared_out.sparsity_of(found.loss / LOSS_ON_DATA))
             result = dataclasses.replace(attempt(found.loss), search=found)
             known.done()
         return result

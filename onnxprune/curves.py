@@ -75,23 +75,43 @@ class Curves:
         Raises:
             OptionError: the scan does not go so far.
         """
-        total = sum(layer.size for layer in self.layers)
-
-        def reached(drop: float) -> float:
-            shares = self.shares(drop)
-            return sum(layer.size * shares[layer.name] for layer in self.layers) / total
-
-        low, high = 0.0, max(abs(p.metric - self.baseline) for c in self.layers for p in c.points) + 1e-12
-        if not 0 <= sparsity <= reached(high) + 1e-12:
+        low, high = 0.0, self._deepest
+        if not 0 <= sparsity <= self._reached(high) + 1e-12:
             raise OptionError(
-                f"the scan reaches a sparsity of {reached(high):.4g}, not {sparsity:g}: scan higher --levels"
+                f"the scan reaches a sparsity of {self._reached(high):.4g}, not {sparsity:g}: scan higher --levels"
             )
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            low, high = (middle, high) if reached(middle) < sparsity else (low, middle)
+            low, high = (middle, high) if self._reached(middle) < sparsity else (low, middle)
         shares = self.shares(high)
         # Curves that are flat jump: what is too much comes off all layers alike.
-        return {name: share * min(1.0, sparsity / (reached(high) or 1.0)) for name, share in shares.items()}
+        return {name: share * min(1.0, sparsity / (self._reached(high) or 1.0)) for name, share in shares.items()}
+
+    @property
+    def _deepest(self) -> float:
+        """A drop that no point of any curve exceeds."""
+        return max(abs(p.metric - self.baseline) for c in self.layers for p in c.points) + 1e-12
+
+    def _reached(self, drop: float) -> float:
+        """How much of all layers is pruned where each may drop so far."""
+        shares = self.shares(drop)
+        return sum(layer.size * shares[layer.name] for layer in self.layers) / sum(c.size for c in self.layers)
+
+    def sparsity_of(self, effort: float) -> float:
+        """A sparsity of the whole for a search to try: half at 1, a density halved by each fourfold, none at 0."""
+        return min(max(0.0, 1 - 0.5 / math.sqrt(effort)), self._reached(self._deepest)) if effort else 0.0
+
+    def targets(self, sparsity: float | None) -> tuple[str, ...]:
+        """The sparsity of each layer as the magnitude pass's `set` wants it, such that so much is pruned of all.
+
+        Raises:
+            OptionError: the curves are of channels, or do not go so far.
+        """
+        if self.of != "weights":
+            raise OptionError(f"a scan of {self.of}: a sparsity of weights needs one without --channels")
+        if sparsity is None:
+            raise OptionError("a scan says how to share a sparsity out: give the sparsity of the whole")
+        return tuple(f"{name}={share!r}" for name, share in self.reaching(sparsity).items())
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -118,26 +138,20 @@ def read(path: Path) -> Curves:
         raise CurvesError(f"{path} holds no sensitivity scan: {error!r}") from error
 
 
-def targets(path: Path, model: str, sparsity: float | None) -> tuple[str, ...]:
-    """The sparsity of each layer as the magnitude pass's `set` wants it, such that so much is pruned of all.
+def of_model(path: Path, model: str) -> Curves:
+    """The curves in a file, which must be of a model.
 
     Args:
-        path: the scan.
-        model: SHA-256 of the model that is to be pruned; see `Model.sha256`.
-        sparsity: of all layers that were scanned.
+        path: the file.
+        model: SHA-256 of the model; see `Model.sha256`.
 
     Raises:
-        CurvesError: the file is none, or of another model.
-        OptionError: it is of channels, or does not go so far.
+        CurvesError: the file holds none, or those of another model.
     """
     curves = read(path)
     if curves.model != model:
         raise CurvesError(f"{path} is a scan of another model: scan this one")
-    if curves.of != "weights":
-        raise OptionError(f"{path} is a scan of {curves.of}: a sparsity of weights needs one without --channels")
-    if sparsity is None:
-        raise OptionError("a scan says how to share a sparsity out: give the sparsity of the whole")
-    return tuple(f"{name}={share!r}" for name, share in curves.reaching(sparsity).items())
+    return curves
 
 
 def _curves(held: dict[str, Any]) -> Curves:

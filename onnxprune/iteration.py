@@ -73,7 +73,7 @@ def iterate(
     if scan is not None:
         if scope != "layer":
             raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
-        set, to = [*curves.targets(Path(scan), Model.load(model).sha256(), to), *set], None
+        set, to = [*curves.of_model(Path(scan), Model.load(model).sha256()).targets(to), *set], None
     plan = Plan(
         model=Path(model), names_from=None if names_from is None else Path(names_from), to=to, rounds=rounds,
         schedule=schedule, scope=scope, set=tuple(set), include=tuple(include), skip=tuple(skip), retrain=retrain,

@@ -53,6 +53,7 @@ class Searched:
         decided: the half that the search went by.
         held_out: the half that confirmed; None where a command decides.
         loss: what was chosen.
+        sparsity: of the whole, where a scan shares that out; the loss only numbers the tries then.
         trials: how many models were made and judged, by this run or before it was killed.
         complete: False where the time limit ended the search.
     """
@@ -65,6 +66,7 @@ class Searched:
     loss: float
     trials: int
     complete: bool
+    sparsity: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import api, data, search
+from onnxprune import api, curves, data, search, sensitivity
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.evaluation import Judge, Question
 from onnxprune.model import Model
@@ -50,6 +50,19 @@ def test_both_halves_are_within_and_the_numbers_are_true(model, samples, tmp_pat
         assert half.original - half.result <= 3
     assert not (tmp_path / "o.onnx.trials").exists()
     assert result.facts()["search"]["decided"]["samples"] == 200
+
+
+@pytest.mark.parametrize("drop", [0, 20])
+def test_a_scan_shares_out_the_sparsity_that_is_searched_for(model, samples, tmp_path, drop):
+    sensitivity.scan(model, tmp_path / "s.json", data=samples, levels=(0.3, 0.6, 0.9), jobs=1)
+    result = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=drop, scan=tmp_path / "s.json")
+    found = result.search
+    assert all(half.original - half.result <= drop for half in (found.decided, found.held_out))
+    layers = {curve.name for curve in curves.read(tmp_path / "s.json").layers}
+    pruned = [weight for weight in result.weights if weight.name in layers]
+    asked = sum(weight.requested * weight.total for weight in pruned) / sum(weight.total for weight in pruned)
+    assert asked == pytest.approx(found.sparsity)
+    assert found.sparsity > 0 or drop == 0
 
 
 def test_more_budget_is_no_larger_and_the_same_each_time(model, samples, tmp_path):

@@ -1,0 +1,61 @@
+"""The command line: parse, call the API, print. No logic."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from onnxprune.cli import looking, making, retraining
+from onnxprune.errors import OnnxPruneError, one_line
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="onnxprune")
+def cli() -> None:
+    """Prune ONNX models, and store what is left so that any ONNX Runtime decodes it by itself.
+
+    Exit codes: 0 done, 1 the input or the request is bad, 2 usage, 3 a check or tolerance was missed.
+    """
+
+
+for _command in (
+    making.compress, making.prune, making.strip, making.encode, making.decode, making.run, making.pack, making.unpack,
+    looking.inspect, looking.compat, looking.verify, looking.html_report, looking.passes, looking.sensitivity,
+    retraining.masks, retraining.update, retraining.iterate,
+):  # fmt: skip
+    cli.add_command(_command)
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def main() -> NoReturn:
+    """Run the command line; an expected error is one line and an exit code."""
+    signal.signal(signal.SIGTERM, _terminated)  # leave through the same clean-up as Ctrl-C
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Abort:
+        click.echo("Error: interrupted; nothing was written", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except OnnxPruneError as error:
+        click.echo(f"Error: {one_line(error)}", err=True)
+        sys.exit(error.exit_code)
+    except OSError as error:  # of the terminal or pipe: files are the API's, which names them
+        click.echo(f"Error: {error.filename or 'cannot print'}: {error.strerror or error}", err=True)
+        sys.exit(1)
+    except Exception as error:  # the one place: a user sees a line, never a traceback
+        click.echo(f"Error: {one_line(error)}", err=True)
+        sys.exit(1)
+    sys.exit(code or 0)

@@ -1,0 +1,153 @@
+"""Commands that look at models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.cli import options as opt
+from onnxprune.cli.printing import command_line, console, progress_bar, warn
+
+if TYPE_CHECKING:
+    from onnxprune.api import PathLike
+
+
+@click.command()
+@opt.model
+@click.option("--cost", is_flag=True, help="Run it: what each layer costs, and the shares that are not zero.")
+@click.option("--data", type=opt.FILE, help="Inputs to run it on, as for verify; implies --cost.")
+@click.option("--samples", type=int, help="At most so many samples (synthesised: 8); implies --cost.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None, as_json: bool) -> None:
+    """Show every weight of a model, and why the others are left alone.
+
+    With --cost each layer instead: parameters, bytes, floating-point operations (2 per multiplication) of a sample,
+    entries that are not zero of its weights (weight %) and of its output as the next layer reads it (act %), weight %
+    times the act % of what it reads (FLOP %; the network's input counts in full), milliseconds of a run.
+    """
+    from onnxprune import api, report
+
+    if cost or data is not None or samples is not None:
+        costs = api.costs(model, data=data, samples=samples)
+        if as_json:
+            click.echo(report.to_json(costs.facts()), nl=False)
+        else:
+            report.show_costs(console(), costs)
+        return
+    rows = api.inspect(model)
+    if as_json:
+        click.echo(report.to_json(rows), nl=False)
+    else:
+        report.show_inspection(console(), rows)
+
+
+@click.command()
+@opt.model
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compat(model: PathLike, as_json: bool) -> None:
+    """Show the forms of the encoded weights, and which runtimes read them.
+
+    Measured with onnxruntime 1.15 to 1.32 and OpenVINO 2026.4: a release before 1.15 may or may not do.
+    """
+    import dataclasses
+
+    from onnxprune import api, report
+
+    facts = api.compat(model)
+    if as_json:
+        click.echo(report.to_json(dataclasses.asdict(facts)), nl=False)
+    else:
+        report.show_compatibility(console(), facts)
+
+
+@click.command()
+@click.argument("original", type=opt.PLACE)
+@click.argument("result", type=opt.PLACE)
+@opt.data
+@opt.samples
+@opt.tolerance
+@opt.metric
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) -> None:
+    """Run two models on the same inputs and compare their outputs."""
+    from onnxprune import api, report
+
+    deviation = api.verify(original, result, **options)
+    if as_json:
+        click.echo(report.to_json(vars(deviation)), nl=False)
+    else:
+        report.show_deviation(console(), deviation)
+    if deviation.source == "none":
+        warn(deviation.reason)
+
+
+@click.command("report")
+@opt.model
+@click.argument("original", type=opt.FILE, required=False)
+@click.option("-o", "--out", type=opt.FILE, required=True, help="The HTML file to write.")
+@opt.data
+@opt.samples
+@click.option("--cost", is_flag=True, help="Run MODEL and show what each layer costs, as inspect --cost does.")
+@click.option("--sensitivity", type=opt.FILE, help="Draw the curves of this sensitivity scan.")
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="GLOB",
+    help="Draw these weights' values; repeatable.  [default: the 12 largest]",
+)
+def html_report(model: Path, original: Path | None, out: Path, **options: Any) -> None:
+    """Write an HTML report on a model, or on what became of ORIGINAL: one file with pictures, readable offline.
+
+    Needs pip install 'onnxprune[report]'.
+    """
+    from onnxprune import html, report
+
+    report.check_place(out, model, original)
+    html.write_report(model, out, original, command=command_line(), **options)
+
+
+@click.command()
+def passes() -> None:
+    """List the installed passes, built in and third-party, with their options."""
+    import dataclasses
+
+    from onnxprune import api
+
+    for name, (kind, provider) in sorted(api.passes().items()):
+        options = ", ".join(f.name for f in dataclasses.fields(kind))
+        click.echo(f"{name:12s} {provider:10s} {(kind.__doc__ or '').strip().splitlines()[0]}")
+        if options:
+            click.echo(f"{'':23s} options: {options}")
+
+
+@click.command()
+@opt.model
+@opt.out
+@opt.data
+@opt.samples
+@opt.metric
+@click.option("--levels", metavar="S,S,...", help="Sparsities to try.  [default: 0.1 to 0.98 in 10 steps]")
+@click.option("--channels", is_flag=True, help="Remove whole channels instead of single weights.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Scan also what is left alone, such as biases.")
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave layers out, by glob; repeatable.")
+@click.option("--jobs", type=int, help="Processes of one thread each.  [default: one per processor]")
+@click.option("--cluster", metavar="ADDRESS", help="A dask scheduler, in place of processes.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **options: Any) -> None:
+    """Show how a metric falls as one layer after the other is pruned, and write the curves.
+
+    The same command goes on where a killed one was.
+    """
+    from onnxprune import report
+    from onnxprune import sensitivity as scans
+
+    try:
+        given = scans.LEVELS if levels is None else [float(level) for level in levels.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"'{levels}' is not numbers with commas between", param_hint="--levels") from error
+    with progress_bar(quiet) as progress:
+        curves = scans.scan(model, out, levels=given, progress=progress, **options)
+    if not quiet:
+        report.show_curves(console(), curves)

@@ -1,0 +1,124 @@
+"""What commands print and write around a call of the API: progress, tables, facts, warnings."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxprune.errors import OptionError
+from onnxprune.files import is_url
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnxprune.api import PathLike
+    from onnxprune.result import Result
+
+
+_COUNTED = ("models", "search", "trials")  # what progresses by numbers; all else does by bytes of weights
+
+
+def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
+    """What every command that writes a model shares: progress, the table, the JSON file, warnings."""
+    from onnxprune import html, report
+
+    quiet, json_file, html_file = (options.pop(name) for name in ("quiet", "json_file", "html_file"))
+    verify = options["verify"] = not options.pop("no_verify")
+    given = click.get_current_context().params
+    for place in filter(None, (json_file, html_file)):
+        report.check_place(place, *given.get("models", ()), given.get("model"), given["out"])
+    if html_file is not None:
+        html.check_extra()
+        if html_file == json_file:
+            raise OptionError(f"--json and --report both name {html_file}")
+        if is_url(given["out"]) or any(map(is_url, (*given.get("models", ()), given.get("model")))):
+            raise OptionError("--report is made from local files: give it to the report command afterwards")
+    with progress_bar(quiet) as progress:
+        result = call(options | {"progress": progress})
+    if json_file is not None:
+        report.write_json(json_file, result.facts())
+    if html_file is not None:
+        html.write_report(result, html_file, command=command_line())
+    if not quiet:
+        report.show_result(console(), result)
+    if verify and result.deviation.source == "none":
+        warn(f"the result was not verified: {result.deviation.reason}")
+
+
+def compress_many(
+    models: tuple[PathLike, ...], out: PathLike | None, cluster: str | None, options: dict[str, Any]
+) -> None:
+    """Compress several models, say what became of each, and end with the exit code of them all."""
+    from onnxprune import many, report
+
+    if out is None:
+        raise OptionError("several models need a folder to write to: give -o OUT")
+    if options.pop("html_file") is not None:
+        raise OptionError("--report is of one model: give it to the report command afterwards")
+    quiet, json_file, jobs = options.pop("quiet"), options.pop("json_file"), options.pop("jobs") or 1
+    options["verify"] = not options.pop("no_verify")
+    if json_file is not None:
+        report.check_place(json_file, *models)
+    try:
+        with progress_bar(quiet) as progress:
+            batch = many.compress_many(models, out, jobs=jobs, cluster=cluster, progress=progress, **options)
+    except KeyboardInterrupt:
+        click.echo("Error: interrupted; the same command goes on from here", err=True)
+        click.get_current_context().exit(130)
+    if json_file is not None:
+        report.write_json_lines(json_file, [vars(model) for model in batch.models])
+    if not quiet:
+        report.show_batch(console(), batch)
+    for note in batch.notes:
+        warn(note)
+    for model in batch.models:
+        if model.error:
+            click.echo(f"Error: {model.error}", err=True)
+    click.get_current_context().exit(batch.exit_code)
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, or wide enough for a file."""
+    from rich.console import Console
+
+    wide = None if sys.stdout.isatty() else 160
+    return Console(width=wide, highlight=False, markup=False, emoji=False)  # names may hold [ and :
+
+
+@contextlib.contextmanager
+def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on a terminal, nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda name, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from onnxprune.report import size
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=total, done="")
+            shown = f"{done} of {total}" if name in _COUNTED else f"{size(done)} of {size(total)}"
+            bar.update(tasks[name], completed=done, done=shown)
+
+        yield update
+
+
+def warn(text: str) -> None:
+    """A warning that the user can act on."""
+    click.echo(f"Warning: {text}", err=True)
+
+
+def command_line() -> str:
+    """What the user typed."""
+    return shlex.join(["onnxprune", *sys.argv[1:]])

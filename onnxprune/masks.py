@@ -53,6 +53,11 @@ def smallest(slabs: Sequence[Chunks], count: int, total: int) -> Cut:
     if count <= 0:
         return Cut(0.0, 0)
     low, high, kind = _bracket(slabs, count, total)
+    if low == 0:  # zeros are as many as a model has that was pruned before: no bracket with them gets narrow
+        zeros = sum(inside for _, inside, _ in threads.run(partial(_counted, low=0, high=0), slabs))
+        if count <= zeros:
+            return Cut(0.0, count, zeros)
+        low, high = 1, high or int(np.iinfo(kind).max)
     while True:
         below = inside = 0
         found: list[Array] | None = []

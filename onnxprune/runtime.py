@@ -56,7 +56,7 @@ def open_session(
         RuntimeFailure: ONNX Runtime does not load it.
     """
     options = options or ort.SessionOptions()
-    options.intra_op_num_threads = _threads
+    options.intra_op_num_threads = options.intra_op_num_threads or _threads
     options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)

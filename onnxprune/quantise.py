@@ -115,6 +115,23 @@ class Histogram:
         """Sum of masses of what is not 0."""
         return float(self.sums[0, -1])
 
+    def thresholds(self, kept: Array) -> Array:
+        """Magnitudes that about these shares of all entries exceed, each between two values."""
+        size, total = np.unique(np.abs(self.values)), self.sums[3, -1]
+        low, high = np.searchsorted(self.values, -size, side="right"), np.searchsorted(self.values, size)
+        count = self.sums[3, low] + total - self.sums[3, high]  # entries of each magnitude and above
+        at = np.searchsorted(-count, -kept * (total + self.zeros))
+        at = np.unique(at[(at > 0) & (at < len(size))])
+        return (size[at - 1] + size[at]) / 2
+
+    def beyond(self, threshold: float) -> Histogram:
+        """The entries that exceed a magnitude; the others count as zeros."""
+        dead = np.s_[slice(*np.searchsorted(self.values, [-threshold, threshold]))]
+        moments = np.diff(self.sums, axis=1)
+        sums = np.cumsum(np.delete(moments, dead, axis=1), axis=1)
+        zeros = self.zeros + int(moments[3, dead].sum())
+        return Histogram(np.delete(self.values, dead), np.pad(sums, ((0, 0), (1, 0))), zeros)
+
 
 @dataclass(frozen=True)
 class Codebook:
@@ -133,7 +150,7 @@ class Codebook:
     cuts: Array | None = None
 
 
-def codebook(histogram: Histogram, levels: int, prune: bool) -> Codebook:
+def codebook(histogram: Histogram, levels: int, prune: bool, threshold: float = 0.0) -> Codebook:
     """Lloyd's algorithm for at most `levels` codes, 0.0 included.
 
     One start spreads the levels with the cube root of the density (Panter and Dite 1951), the optimum for
@@ -144,23 +161,25 @@ def codebook(histogram: Histogram, levels: int, prune: bool) -> Codebook:
         histogram: of the weight.
         levels: at least 2.
         prune: whether entries may become 0; otherwise only zeros are.
+        threshold: with `prune` the magnitude up to which all become 0; 0: those nearest to it.
     """
     values, free = histogram.values, levels - 1
     if len(values) <= free:
         shares = np.concatenate([[histogram.zeros], np.diff(histogram.sums[3])])
         return Codebook(np.concatenate([[0.0], values]), 0.0, shares)
-    found = _lloyd(histogram, _spread(histogram, free), prune)
+    start = _spread(histogram.beyond(threshold) if threshold else histogram, free)
+    found = _lloyd(histogram, start, prune, threshold)
     if not prune and free <= _FEW:
         found = min(found, _lloyd(histogram, _optimal(histogram, free), prune), key=lambda book: book.error)
     return found
 
 
-def _lloyd(histogram: Histogram, centres: Array, prune: bool) -> Codebook:
+def _lloyd(histogram: Histogram, centres: Array, prune: bool, threshold: float = 0.0) -> Codebook:
     """Each level to the mean of its cell until the error settles."""
     values, sums, last = histogram.values, histogram.sums, np.inf
     for _ in range(_STEPS):
         points = np.sort(np.append(centres, 0.0)) if prune else centres
-        edges = np.concatenate([[0], np.searchsorted(values, _cuts(points)), [len(values)]])
+        edges = np.concatenate([[0], np.searchsorted(values, _cuts(points, threshold)), [len(values)]])
         mass, first, second, _ = np.diff(sums[:, edges], axis=1)
         pinned = (points == 0) & prune
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -170,7 +189,7 @@ def _lloyd(histogram: Histogram, centres: Array, prune: bool) -> Codebook:
         if last - error <= _SETTLED * error:
             break
         last = error
-    return measured(histogram, centres, prune)
+    return measured(histogram, centres, prune, threshold)
 
 
 def _optimal(histogram: Histogram, count: int) -> Array:
@@ -220,21 +239,28 @@ def _spread(histogram: Histogram, count: int) -> Array:
     return np.unique(np.interp(targets, spread, points))
 
 
-def _cuts(points: Array) -> Array:
-    """Where the cell of one level ends and that of the next begins."""
-    return (points[1:] + points[:-1]) / 2
+def _cuts(points: Array, threshold: float = 0.0) -> Array:
+    """Where the cell of one level ends and that of the next begins; a threshold bounds that of the level 0.0."""
+    cuts = (points[1:] + points[:-1]) / 2
+    if threshold:
+        zero = int(np.searchsorted(points, 0.0))
+        cuts[max(zero - 1, 0) : zero] = -threshold
+        cuts[zero : zero + 1] = threshold
+    return cuts
 
 
-def measured(histogram: Histogram, centres: Array, prune: bool) -> Codebook:
-    """The codebook of the given levels (0.0 is added) with each entry at the nearest one."""
+def measured(histogram: Histogram, centres: Array, prune: bool, threshold: float = 0.0) -> Codebook:
+    """The codebook of the given levels (0.0 is added) with each entry at the nearest one, or 0 up to the threshold."""
     centres = np.unique(centres[centres != 0])
     points = np.sort(np.append(centres, 0.0)) if prune else centres
-    edges = np.concatenate([[0], np.searchsorted(histogram.values, _cuts(points)), [len(histogram.values)]])
+    cuts = _cuts(points, threshold)
+    edges = np.concatenate([[0], np.searchsorted(histogram.values, cuts), [len(histogram.values)]])
     mass, first, second, count = np.diff(histogram.sums[:, edges], axis=1)
     error = float((second - 2 * points * first + points * points * mass).sum())
     zero = points == 0
     shares = np.concatenate([[histogram.zeros + count[zero].sum()], count[~zero]])
-    return Codebook(np.concatenate([[0.0], points[~zero]]), max(error, 0.0), shares)
+    levels = np.concatenate([[0.0], points[~zero]])
+    return Codebook(levels, max(error, 0.0), shares, cuts if threshold else None)
 
 
 def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: Array | None = None) -> Array:

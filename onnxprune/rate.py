@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
+
+import numpy as np
 
 from onnxprune import quantise
 from onnxprune.dtypes import Array
@@ -21,6 +23,7 @@ Snap = Callable[[Array], Array]
 
 LOSS, LOSS_ON_DATA = 0.02, 0.04  # what held the accuracy of the models that tools/accuracy.py scores
 LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
+KEPT = np.array([0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01])  # shares of entries
 _NODES = 500  # bytes of nodes and names around an encoded weight
 
 
@@ -55,10 +58,11 @@ def curve(
     histogram = quantise.Histogram.of(array, scale, importance)
     points = [Point(exact, 0.0)]
     around = _NODES + (scale.nbytes if scale.size > 1 else 0)
-    for levels in LEVELS if histogram.energy else ():
-        book = quantise.codebook(histogram, levels, prune)
+    thresholds = [0.0, *histogram.thresholds(KEPT)] if prune else [0.0]
+    for levels, threshold in product(LEVELS if histogram.energy else (), thresholds):
+        book = quantise.codebook(histogram, levels, prune, threshold)
         if snap is not None:
-            book = quantise.measured(histogram, snap(book.levels), prune)
+            book = quantise.measured(histogram, snap(book.levels), prune, threshold)
         points.append(Point(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
     return hull(points)
 

@@ -91,6 +91,31 @@ def test_a_codebook_is_what_it_says(kind, size, seed, bits, share, prune):
         np.testing.assert_allclose(error, np.square(nearest.min(1))[kept], rtol=1e-6, atol=1e-12)
 
 
+@given(
+    kind=st.sampled_from(KINDS), size=st.integers(2, 2000), seed=st.integers(0, 99), levels=st.integers(2, 40),
+    kept=st.floats(0.01, 0.9), positive=st.booleans(),
+)  # fmt: skip
+def test_a_threshold_makes_zero_of_all_up_to_it_and_of_nothing_else(kind, size, seed, levels, kept, positive):
+    values = sample(kind, size, seed).astype(np.float16).astype(np.float32)
+    values = np.abs(values) if positive else values
+    histogram = Histogram.of(values)
+    for threshold in histogram.thresholds(np.array([kept])):
+        above = np.abs(values) > threshold
+        tied = np.unique(np.abs(values), return_counts=True)[1].max()
+        assert abs(np.count_nonzero(above) - kept * size) <= tied + 1
+        rest = histogram.beyond(threshold)
+        assert rest.zeros == np.count_nonzero(~above)
+        assert rest.energy == pytest.approx(float(np.square(values[above].astype(np.float64)).sum()), rel=1e-9)
+        book = codebook(histogram, levels, True, threshold)
+        codes = quantise.encode(values, None, book.levels, True, book.cuts)
+        if book.cuts is not None:  # else there are no more values than levels
+            sides = np.isin(np.sign(values), np.sign(book.levels[1:]))  # one level has one
+            np.testing.assert_array_equal(codes != 0, above & sides)
+        np.testing.assert_array_equal(np.bincount(codes, minlength=len(book.levels)), book.shares)
+        error = float(np.square(values - book.levels[codes]).sum())
+        assert error == pytest.approx(book.error, rel=1e-6, abs=1e-9 * histogram.energy)
+
+
 @given(values=hnp.arrays(np.float16, st.integers(1, 200), elements=st.sampled_from([0, 1, -1, 0.5, 3, 1e-4, -6e4])))
 def test_as_many_levels_as_values_lose_nothing(values):
     wide = values.astype(np.float32)

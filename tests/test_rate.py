@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnxprune import api, cli, rate
+from onnxprune import api, cli, quantise, rate
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in
 from onnxprune.encodings.values import gridded
@@ -95,6 +95,21 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
     assert line[0].nbytes == array.nbytes
     assert len(line) > 3
     assert is_convex(line)
+
+
+def test_a_curve_does_not_end_where_each_entry_is_at_its_nearest_level():
+    """Wide cells of zeros: far fewer bytes for the same loss, and on to nearly nothing."""
+    array = normal(500, 800)
+    line = rate.curve(array, np.ones((1, 1), np.float32), array.nbytes, True)
+    bits = {loss: min(8 * p.nbytes for p in line if p.loss <= loss) / array.size for loss in (0.2, 0.5, 0.9)}
+    assert bits[0.2] < 1.95  # four levels, each entry at its nearest: 2 bits a weight, and no fewer
+    assert bits[0.5] < 1.3
+    assert bits[0.9] < 0.5
+    exact = [p for p in line if p.book is not None and p.book.cuts is not None]
+    for point in exact:
+        codes = quantise.encode(array, point.scale, point.book.levels, True, point.book.cuts)
+        loss = float(np.square(array - point.book.levels[codes]).sum() / np.square(array).sum())
+        assert loss == pytest.approx(point.loss, rel=0.01)
 
 
 # whole models ---------------------------------------------------------------------------------------------
@@ -283,6 +298,23 @@ def test_a_form_for_some_weights_and_one_for_the_rest(source, tmp_path):
         api.encode(source, tmp_path / "no.onnx", values=["int8", "half"])
     with pytest.raises(WeightError, match="fc7"):
         api.encode(source, tmp_path / "no.onnx", values=["int8", "fc7=half"])
+
+
+@pytest.mark.parametrize("entry", ["fc0.weight", "=1", "fc0.weight=x", "fc0.weight=-1", "fc0.weight=nan", "a=inf"])
+def test_an_importance_is_a_pattern_and_a_number(entry):
+    with pytest.raises(OptionError, match="importance"):
+        Encode(values="auto", importance=(entry,))
+
+
+def test_what_matters_loses_less(source):
+    before = Model.load(source)
+    lost = []
+    for number in (100, 1, 0.01):
+        after = Model.load(source)
+        Encode(values="auto", loss=0.05, importance=("fc*=7", f"fc0.*={7 * number}")).run(after)
+        Decode().run(after)
+        lost.append(loss_of(before, after, "fc0.weight"))
+    assert lost[0] < lost[1] < lost[2]
 
 
 def test_a_tolerance_halves_the_loss_until_it_fits(source, tmp_path):

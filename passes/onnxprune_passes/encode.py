@@ -94,6 +94,8 @@ class Encode(Pass):
         data: an .npz file or a folder (see `data.load`): books are rounded with error feedback on what the layers
             read, and for auto the noise of each weight counts by the root of what reaches the outputs, against the
             usual weight, and by what feedback leaves of it.
+        importance: for auto, "PATTERN=NUMBER": what a unit of a weight's loss counts, in place of what reaches the
+            outputs; the last match counts, and a weight that none matches counts 1.
         samples: at most so many samples of the data.
         half: only samples of the first half that `data.cut` makes: the second is held out.
         prefer: speed (forms that load fast) or size: never more bytes for that, and the books of shared and int8:BITS
@@ -108,6 +110,7 @@ class Encode(Pass):
     loss: float = rate.LOSS
     keep_zeros: bool = False
     data: str = ""
+    importance: tuple[str, ...] = ()
     samples: int = 64
     half: bool = False
     prefer: str = "speed"
@@ -124,6 +127,8 @@ class Encode(Pass):
         for spec in (self.values, *(_split(entry)[1] for entry in self.set)):
             if spec != _AUTO:
                 form_of(spec)
+        for entry in self.importance:
+            _number(entry)
 
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
@@ -210,16 +215,21 @@ class Encode(Pass):
                 found[number] = Feedback.of(held)
         return found
 
-    def _noise(self, model: Model, weights: list[Weight], feedbacks: list[Feedback | None]) -> list[float] | None:
-        """What the noise of each weight does to the outputs, against the usual weight; None without data."""
-        if not self.data or not weights:
-            return None
-        measured = [gain or None for gain in gains(model, weights, Path(self.data), _GAIN_SAMPLES, self._half)]
-        known = [gain for gain in measured if gain is not None]
-        usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
-        trusted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
+    def _noise(self, model: Model, weights: list[Weight], feedbacks: list[Feedback | None]) -> list[float]:
+        """What the noise of each weight does to the outputs, against the usual weight."""
+        counted: list[float] = [1.0] * len(weights)
+        if self.importance:
+            for pattern, number in map(_number, self.importance):
+                counted = [number if matches(w.name, pattern) else c for w, c in zip(weights, counted, strict=True)]
+        elif self.data and weights:
+            measured = [gain or None for gain in gains(model, weights, Path(self.data), _GAIN_SAMPLES, self._half)]
+            known = [gain for gain in measured if gain is not None]
+            usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
+            counted = [
+                1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured
+            ]
         left = [1.0 if feedback is None else feedback.remaining for feedback in feedbacks]
-        return [gain * rest for gain, rest in zip(trusted, left, strict=True)]
+        return [count * rest for count, rest in zip(counted, left, strict=True)]
 
     @property
     def _half(self) -> int | None:
@@ -452,6 +462,18 @@ def _split(entry: str) -> tuple[str, str]:
     if not equals or not pattern:
         raise OptionError(f"set '{entry}' must be PATTERN=VALUES")
     return pattern, values
+
+
+def _number(entry: str) -> tuple[str, float]:
+    """PATTERN and NUMBER of an entry of `importance`."""
+    pattern, _, text = entry.rpartition("=")
+    try:
+        number = float(text)
+    except ValueError:
+        number = np.nan
+    if not pattern or not 0 <= number < np.inf:
+        raise OptionError(f"importance '{entry}' must be PATTERN=NUMBER, the number from 0 up")
+    return pattern, number
 
 
 def _encodable(weight: Weight, least: int = SMALL) -> bool:

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from onnxprune.discovery import find
 from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.evaluation import Judge, Question
+from onnxprune.importance import importance_of
 from onnxprune.layer_costs import Costs
 from onnxprune.model import Model, replacing
 from onnxprune.pipeline import Pass, Progress, silent
@@ -89,10 +90,10 @@ def compress(
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
     encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves
     all shapes alone. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such
-    that each costs the metric about the same; `set` changes single ones. Where the loss decides, a `tolerance` halves
-    it until the result keeps within. With `max_drop` the largest loss is searched for at which the metric is no more
-    than that worse than the original's, on both halves of the data (`search`); with a `scan` and no rule it is the
-    sparsity of the whole that is searched for. After `time_limit` seconds the best that was found is written. The rest
+    that each costs the metric about the same, and `set` changes single ones; without a rule the loss of a layer counts
+    for what it costs the metric there. Where the loss decides, a `tolerance` halves it until the result keeps within.
+    With `max_drop` the largest loss is searched for at which the metric is no more than that worse than the original's,
+    on both halves of the data (`search`). After `time_limit` seconds the best that was found is written. The rest
     of the keywords are those of `transform`.
 
     Raises:
@@ -101,34 +102,32 @@ def compress(
     """
     if channels is not None and not strip:
         raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
-    shared_out = None  # what shares a sparsity out that is searched for
+    if time_limit is not None and max_drop is None:
+        raise OptionError("time-limit goes with max-drop")
+    name = "" if scan is None and max_drop is None else Model.load(model).sha256()
+    importance: tuple[str, ...] = ()
+    ruled = bool(sparsity is not None or quality is not None or threshold is not None or ":" in pattern or set)
     if scan is not None:
         if scope != "layer":
             raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
-        curves = curve_files.of_model(Path(scan), Model.load(model).sha256())
-        if sparsity is None and max_drop is not None:
-            shared_out = curves
-        else:
+        curves = curve_files.of_model(Path(scan), name)
+        if ruled:
             set, sparsity = [*curves.targets(sparsity), *set], None
-    ruled = sparsity is not None or quality is not None or threshold is not None or ":" in pattern or bool(set)
-    ruled = ruled or shared_out is not None
+        else:
+            importance = _importance(Model.load(model), curves)
     form, by_name = _values(values, "auto")
     target = Path(_beside(Path(model)) if out is None else out)
     data = checks.get("data")
-    if time_limit is not None and max_drop is None:
-        raise OptionError("time-limit goes with max-drop")
 
     def steps_of(budget: float) -> list[Pass]:
-        shares = () if shared_out is None else shared_out.targets(shared_out.sparsity_of(budget / LOSS_ON_DATA))
-        held = LOSS_ON_DATA if shares and budget else budget
         magnitude = make_pass(  # made even where the loss does it all: it checks the options
             "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
-            set=(*shares, *set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
+            set=tuple(set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
         )  # fmt: skip
         encode_pass = make_pass(
-            "encode", values=form, set=by_name, skip=tuple(skip), loss=held, keep_zeros=ruled, prefer=prefer,
-            encoding=encoding, data=str(data or ""), half=max_drop is not None and data is not None,
-            samples=None if max_drop is None else CALIBRATION,
+            "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
+            encoding=encoding, importance=importance, data=str(data or ""),
+            half=max_drop is not None and data is not None, samples=None if max_drop is None else CALIBRATION,
         )  # fmt: skip
         steps = [make_pass("decode")]
         if channels is not None:
@@ -145,21 +144,7 @@ def compress(
     if max_drop is not None:
         if loss is not None or tolerance is not None or (ruled and form != "auto"):
             raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
-        _check_request(Path(model), target, checks.get("in_place", False), None, checks.get("verify", True), None)
-        search = Search(
-            Path(model), lambda budget, place: transform(model, place, steps_of(budget), verify=False),
-            Question(checks.get("metric"), checks.get("evaluate"), checks.get("lower_is_better", False)),
-            None if data is None else Path(data), checks.get("samples"), max_drop, time_limit,
-            checks.get("progress", silent),
-        )  # fmt: skip
-        common = search.common(Model.load(model).sha256(), " ".join(map(str, steps_of(1.0))))
-        with keeping(), trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
-            found = search.run(known)
-            if shared_out is not None:
-                found = dataclasses.replace(found, sparsity=shared_out.sparsity_of(found.loss / LOSS_ON_DATA))
-            result = dataclasses.replace(attempt(found.loss), search=found)
-            known.done()
-        return result
+        return _searched(Path(model), name, target, steps_of, max_drop, time_limit, checks)
     if loss is None:
         loss = LOSS if data is None or ruled else LOSS_ON_DATA
     if tolerance is not None and not (ruled and form != "auto"):
@@ -171,6 +156,42 @@ def compress(
             except ToleranceMissed:
                 loss /= 2
     return attempt(loss)
+
+
+def _searched(
+    model: Path, name: str, target: Path, steps_of: Callable[[float], list[Pass]], max_drop: float,
+    time_limit: float | None, checks: dict[str, Any],
+) -> Result:  # fmt: skip
+    """The result of the largest loss at which the metric is within the drop; see `search`.
+
+    Args:
+        model: the original.
+        name: its SHA-256.
+        target: the file to write.
+        steps_of: the passes for a loss.
+        max_drop: see `compress`.
+        time_limit: see `compress`.
+        checks: the keywords of `transform`.
+    """
+    _check_request(model, target, checks.get("in_place", False), None, checks.get("verify", True), None)
+    data = checks.get("data")
+    search = Search(
+        model, lambda loss, place: transform(model, place, steps_of(loss), verify=False),
+        Question(checks.get("metric"), checks.get("evaluate"), checks.get("lower_is_better", False)),
+        None if data is None else Path(data), checks.get("samples"), max_drop, time_limit,
+        checks.get("progress", silent),
+    )  # fmt: skip
+    common = search.common(name, " ".join(map(str, steps_of(1.0))))
+    with keeping(), trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
+        found = search.run(known)
+        result = transform(model, target, steps_of(found.loss), **checks)
+        known.done()
+    return dataclasses.replace(result, search=found)
+
+
+def _importance(model: Model, curves: curve_files.Curves) -> tuple[str, ...]:
+    make_pass("decode").run(model)
+    return importance_of(model, curves)
 
 
 def _values(values: str | Sequence[str], default: str) -> tuple[str, tuple[str, ...]]:

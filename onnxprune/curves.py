@@ -97,21 +97,33 @@ class Curves:
         shares = self.shares(drop)
         return sum(layer.size * shares[layer.name] for layer in self.layers) / sum(c.size for c in self.layers)
 
-    def sparsity_of(self, effort: float) -> float:
-        """A sparsity of the whole for a search to try: half at 1, a density halved by each fourfold, none at 0."""
-        return min(max(0.0, 1 - 0.5 / math.sqrt(effort)), self._reached(self._deepest)) if effort else 0.0
-
     def targets(self, sparsity: float | None) -> tuple[str, ...]:
         """The sparsity of each layer as the magnitude pass's `set` wants it, such that so much is pruned of all.
 
         Raises:
             OptionError: the curves are of channels, or do not go so far.
         """
-        if self.of != "weights":
-            raise OptionError(f"a scan of {self.of}: a sparsity of weights needs one without --channels")
+        self._of_weights()
         if sparsity is None:
             raise OptionError("a scan says how to share a sparsity out: give the sparsity of the whole")
         return tuple(f"{name}={share!r}" for name, share in self.reaching(sparsity).items())
+
+    def comparable(self) -> dict[str, float]:
+        """Layer -> the sparsity at which it drops as far as the others: half of what each of them reaches.
+
+        A layer that never drops is there with all that was tried.
+
+        Raises:
+            OptionError: the curves are of channels.
+        """
+        self._of_weights()
+        sign = 1 if self.lower_is_better else -1
+        deepest = [max(sign * (point.metric - self.baseline) for point in layer.points) for layer in self.layers]
+        return self.shares(min((drop for drop in deepest if drop > 0), default=0.0) / 2)
+
+    def _of_weights(self) -> None:
+        if self.of != "weights":
+            raise OptionError(f"a scan of {self.of}: what is pruned are weights, which needs one without --channels")
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""

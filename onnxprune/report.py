@@ -194,10 +194,7 @@ def _smaller(ratio: float) -> str:
 
 def _show_search(console: Console, found: Searched) -> None:
     unit, ended = UNITS.get(found.metric, ""), "" if found.complete else ", ended by the time limit"
-    what = f"a loss of {found.loss:.3g}"
-    if found.sparsity is not None:
-        what = f"a sparsity of {100 * found.sparsity:.3g} %, shared out by the scan,"
-    chosen = f"{what} is within the drop of {found.max_drop:g}"
+    chosen = f"a loss of {found.loss:.3g} is within the drop of {found.max_drop:g}"
     _line(console, f"  searched    {found.trials} trials{ended}; {chosen}")
     for half, what in ((found.decided, "decided"), (found.held_out, "held out")):
         if half is not None:

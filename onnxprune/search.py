@@ -53,7 +53,6 @@ class Searched:
         decided: the half that the search went by.
         held_out: the half that confirmed; None where a command decides.
         loss: what was chosen.
-        sparsity: of the whole, where a scan shares that out; the loss only numbers the tries then.
         trials: how many models were made and judged, by this run or before it was killed.
         complete: False where the time limit ended the search.
     """
@@ -66,7 +65,6 @@ class Searched:
     loss: float
     trials: int
     complete: bool
-    sparsity: float | None = None
 
 
 @dataclass(frozen=True)

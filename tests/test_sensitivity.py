@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from onnxprune import api, curves, sensitivity
 from onnxprune.curves import Curve, Curves, Point
+from onnxprune.discovery import find
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
+from onnxprune.importance import importance_of
 from onnxprune.iteration import iterate
 from onnxprune.model import Model
 from onnxprune.runtime import open_session, run
@@ -279,6 +281,52 @@ def test_a_straight_line_between_points():
     assert lower.shares(10) == {"a": pytest.approx(0.25)}
 
 
+def test_where_layers_drop_equally_far():
+    """Half of what the layer that drops least reaches; one that never drops gives all that was tried."""
+    layers = [("a", (100, 90)), ("b", (80, 60)), ("never", (100, 101))]
+    curves = [Curve(name, "gemm", 10, (Point(0.5, one), Point(0.9, two))) for name, (one, two) in layers]
+    found = Curves("", "m", False, 100, 1, "weights", tuple(curves))
+    assert found.comparable() == {
+        "a": pytest.approx(0.7), "b": pytest.approx(0.125), "never": pytest.approx(0.9)
+    }  # fmt: skip
+    worse = [dataclasses.replace(c, points=tuple(Point(p.sparsity, 200 - p.metric) for p in c.points)) for c in curves]
+    assert dataclasses.replace(found, lower_is_better=True, layers=tuple(worse)).comparable() == found.comparable()
+
+
+@given(scans())
+@settings(deadline=None)
+def test_no_scan_makes_a_layer_count_nothing_or_all(found):
+    layers = tuple(
+        dataclasses.replace(layer, name=f"fc{number}.weight") for number, layer in enumerate(found.layers)
+    )  # fmt: skip
+    model = Model.of_bytes(mlp(sizes=(20, 24, 20, 12, 10)).SerializeToString())
+    entries = importance_of(model, dataclasses.replace(found, layers=layers))
+    numbers = [float(entry.rpartition("=")[2]) for entry in entries]
+    assert [entry.rpartition("=")[0] for entry in entries] == [layer.name for layer in layers]
+    assert all(0 < number < np.inf for number in numbers)
+    assert np.log(numbers).sum() == pytest.approx(0, abs=1e-4)
+
+
+def test_the_layer_that_costs_more_counts_more(model, data, tmp_path):
+    found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
+    opened = Model.load(model)
+    lost = {}
+    for weight in find(opened):
+        if weight.name in found.comparable():
+            energy = np.sort(np.square(weight.array(opened).astype(np.float64)).ravel())
+            count = round(found.comparable()[weight.name] * energy.size)
+            lost[weight.name] = energy[:count].sum() / energy.sum()
+    numbers = dict(entry.rsplit("=", 1) for entry in importance_of(opened, found))
+    products = [float(numbers[name]) * loss for name, loss in lost.items()]
+    assert products == pytest.approx([products[0]] * len(products), rel=1e-4)
+    result = api.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json")
+    assert all(f"{name}={number}" in result.passes[-1] for name, number in numbers.items())
+    api.encode(model, tmp_path / "e.onnx", encoding="flat")
+    found = sensitivity.scan(tmp_path / "e.onnx", tmp_path / "e.json", data=data, levels=LEVELS, jobs=1)
+    again = api.compress(tmp_path / "e.onnx", tmp_path / "p.onnx", scan=tmp_path / "e.json")
+    assert again.passes == result.passes
+
+
 def test_compress_and_iterate_take_it(model, data, tmp_path):
     found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
     wanted = found.reaching(0.6)
@@ -307,7 +355,8 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
     [
         ({"model": "00"}, {"sparsity": 0.5}, CurvesError, "another model"),
         ({"of": "channels"}, {"sparsity": 0.5}, OptionError, "channels"),
-        ({}, {}, OptionError, "give the sparsity"),
+        ({"of": "channels"}, {}, OptionError, "channels"),
+        ({}, {"quality": 0.5}, OptionError, "give the sparsity"),
         ({}, {"sparsity": 0.97}, OptionError, "higher --levels"),
         ({}, {"sparsity": 0.5, "scope": "global"}, OptionError, "scope"),
     ],

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -43,7 +43,6 @@ _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
-Made = TypeVar("Made")
 
 
 def load(path: PathLike) -> Model:

@@ -9,8 +9,8 @@ folder. What the tasks are stands in tools/tasks. The sets are small, rendered o
 comparing two files of one model, not a benchmark. Every run makes the same ones, but magika's are files of this
 machine, and rendered text changes a little with Pillow's version. Exit code 1 when a model failed.
 
---samples-for writes samples for --data of `onnxprune`, none of which is scored here. Where they have `targets`, these are
-for `top1`, or for the function that it names, which is found with PYTHONPATH=tools.
+--samples-for writes samples for --data of `onnxprune`, none of which is scored here. Where they have `targets`, these
+are for `top1`, or for the function that it names, which is found with PYTHONPATH=tools.
 """
 
 from __future__ import annotations

@@ -176,7 +176,7 @@ def test_the_crowd_is_damaged_in_different_ways(bench: SimpleNamespace, tmp_path
 def test_a_disk_that_is_too_small_costs_one_size(bench: SimpleNamespace, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(bench.growth.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
     tool = bench.peers.Tool(bench.peers.EXACT, ("cp", "{in}", "{out}"), ())
-    rows = bench.growth.run(["256M"], [(tool, "1")], 1, tmp_path, None)
+    rows = [row for rows in bench.growth.run(["256M"], [(tool, "1")], 1, tmp_path, None) for row in rows]
     assert [(row.model, row.problem.split(":")[0]) for row in rows] == [("16K", ""), ("256M", "not run")]
     assert "takes 4.4 GB of disk, 1.0 are free" in bench.growth.shown(rows)
 

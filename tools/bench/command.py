@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from . import charts, comparison, crowd, growth, made, models, peers, phases, results
 from .peers import Tool
@@ -42,7 +41,8 @@ def _models(options: argparse.Namespace) -> int:
             print(f"## {file.stem}, sparsity {peers.SPARSITY}\n\n{models.shown(rows)}\n{_listed(lines)}")
             found.rows += rows
             found.bars += [f"{file.stem}: {line}" for line in lines]
-    return _end(options, found)
+    _save(options, found)
+    return 0
 
 
 def _growth(options: argparse.Namespace) -> int:
@@ -52,10 +52,13 @@ def _growth(options: argparse.Namespace) -> int:
     found = _begin(options, tools)
     space = None if options.address_space is None else int(options.address_space * 2**30)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        found.rows = growth.run(options.sizes, tools, options.runs, Path(folder), space)
+        for rows in growth.run(options.sizes, tools, options.runs, Path(folder), space):
+            found.rows += rows
+            _save(options, found)
     found.bars = growth.bars(found.rows)
     print(f"{growth.shown(found.rows)}\n{_listed(found.bars)}")
-    return _end(options, found)
+    _save(options, found)
+    return 0
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -63,7 +66,8 @@ def _profile(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         found.rows = phases.run(options.size, options.runs, Path(folder))
     print(phases.shown(found.rows))
-    return _end(options, found)
+    _save(options, found)
+    return 0
 
 
 def _crowd(options: argparse.Namespace) -> int:
@@ -74,7 +78,7 @@ def _crowd(options: argparse.Namespace) -> int:
         found.rows, found.bars = crowd.run(options.models, options.damaged, Path(folder))
     print(f"{found.rows[-1].model}: {found.rows[-1].time:.1f} s; undisturbed {found.rows[0].time:.1f} s\n")
     print(_listed(found.bars))
-    _end(options, found)
+    _save(options, found)
     return int(any(line.startswith("MISSED") for line in found.bars))
 
 
@@ -96,14 +100,13 @@ def _there(tools: Sequence[Tool]) -> list[tuple[Tool, str]]:
 def _begin(options: argparse.Namespace, tools: Sequence[tuple[Tool, str]]) -> Results:
     """Say what is measured on."""
     facts = results.machine(peers.versions(tools))
-    print(f"{results.said(facts)}. Medians of {options.runs} runs.\n", flush=True)
+    print(f"{results.said(facts)}\n", flush=True)
     return Results(" ".join(sys.argv[1:]), facts)
 
 
-def _end(options: argparse.Namespace, found: Results) -> int:
+def _save(options: argparse.Namespace, found: Results) -> None:
     if options.json is not None:
         found.save(options.json)
-    return 0
 
 
 def _listed(lines: Sequence[str]) -> str:
@@ -114,36 +117,43 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description="Measure onnxprune beside other tools.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], text: str, *, runs: int = 0, others: bool = False
-    ) -> Any:
-        made_one = commands.add_parser(name, help=text, description=text)
-        made_one.set_defaults(run=run)
-        if runs:
-            made_one.add_argument("--json", type=Path, help="write all numbers to this file")
-            made_one.add_argument("--folder", type=Path, help="where models and outputs lie meanwhile")
-            made_one.add_argument("--runs", type=_positive, default=runs, help=f"runs of each tool (default {runs})")
-        if others:
-            made_one.add_argument("--peers-python", nargs="+", default=[sys.executable], metavar="PATH",
-                                  help="interpreters that have onnxsim and NNCodec")  # fmt: skip
-        return made_one
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
 
-    one = command("models", _models, "the same models through each tool", runs=3, others=True)
+    def measuring(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = command(name, run, text)
+        added.add_argument("--json", type=Path, help="write all numbers to this file")
+        added.add_argument("--folder", type=Path, help="where models and outputs lie meanwhile")
+        return added
+
+    def repeated(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--runs", type=_positive, default=3, help="runs of each tool, in turn (default 3)")
+
+    def beside(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--peers-python", nargs="+", default=[sys.executable], metavar="PATH",
+                            help="interpreters that have onnxsim and NNCodec")  # fmt: skip
+
+    one = measuring("models", _models, "the same models through each tool")
+    repeated(one)
+    beside(one)
     one.add_argument("--model", nargs="+", type=Path, help="instead of a made model and those of models/")
-    one = command("growth", _growth, "time and memory over the number of weights", runs=3, others=True)
+    one = measuring("growth", _growth, "time and memory over the number of weights; one run from 256M up")
+    repeated(one)
+    beside(one)
     one.add_argument(
         "--sizes",
         nargs="+",
         default=growth.SIZES,
         metavar="SIZE",
-        help=f"weights, as 64M or 2G, and behind a slash in how many tensors (default {growth.SIZES})",
+        help=f"weights, as 64M or 2G, and behind a slash in how many tensors (default {' '.join(growth.SIZES)})",
     )
     one.add_argument("--address-space", type=float, metavar="GIB", help="GiB that onnxprune may map")
-    one = command("profile", _profile, "where the time of prune and exact encode goes", runs=3)
+    one = measuring("profile", _profile, "where the time of prune and exact encode goes")
+    repeated(one)
     one.add_argument("--size", default="256M", help="weights (default 256M)")
-    one = command(
-        "crowd", _crowd, "many models, some damaged, one worker killed; exit code 1 if a bar is missed", runs=1
-    )
+    one = measuring("crowd", _crowd, "many models, some damaged, one worker killed; exit code 1 if a bar is missed")
     one.add_argument("--models", type=_positive, default=200)
     one.add_argument("--damaged", type=_positive, default=5)
     one = command("compare", _compare, "the results of two runs beside each other")

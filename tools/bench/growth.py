@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,8 @@ class Size:
 
 def run(
     sizes: Sequence[str], tools: Sequence[tuple[Tool, str]], runs: int, folder: Path, address_space: int | None
-) -> list[Row]:
-    """Measure all tools on models of all sizes, smallest first, each model made and removed in turn.
+) -> Iterator[list[Row]]:
+    """Measure all tools on a model of each size in turn, `START` first; models and outputs are removed.
 
     Args:
         sizes: see `Size`.
@@ -73,16 +73,14 @@ def run(
         address_space: bytes that onnxprune may map. The other tools may map what memory is free, so that one that
             wants more ends with its own error and not with the machine's.
     """
-    rows = []
     for size in map(Size.of, (START, *sizes)):
         free = shutil.disk_usage(folder).free
         if size.room > free:
             why = f"not run: takes {size.room / 1e9:.1f} GB of disk, {free / 1e9:.1f} are free"
-            rows += [Row(size.name, tool.name, size.weights, problem=why) for tool, _ in tools]
+            yield [Row(size.name, tool.name, size.weights, problem=why) for tool, _ in tools]
             continue
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            rows += _measured(size, tools, runs if size.weights < ONCE else 1, Path(place), address_space)
-    return rows
+            yield _measured(size, tools, runs if size.weights < ONCE else 1, Path(place), address_space)
 
 
 def _measured(

@@ -72,10 +72,10 @@ def _picture(rows: list[Row], title: str, value: Callable[[Row], float]) -> str:
         for tool, (colour, _, line, mark) in _LINES.items():
             mine = sorted((row for row in rows if row.tool == tool), key=lambda row: row.weights)
             if mine:
-                own = tool.startswith("onnxprune")
+                own, label = tool.startswith("onnxprune"), tool.removeprefix("onnxruntime ")
                 axes.plot(
                     [row.weights for row in mine], list(map(value, mine)), line, color=colour, marker=mark,
-                    linewidth=2.4 if own else 1.4, markersize=5 if own else 4, label=tool, zorder=3 if own else 2,
+                    linewidth=2.4 if own else 1.4, markersize=5 if own else 4, label=label, zorder=3 if own else 2,
                 )  # fmt: skip
         if "memory" in title:
             sizes = sorted({row.weights for row in rows})

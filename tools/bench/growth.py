@@ -166,9 +166,10 @@ def bars(rows: Sequence[Row]) -> list[str]:
             lines.append(bar(speed >= SPEED_BAR, text))
     for tool in (EXACT, SHARED):
         mine = [row for (name, _), row in held.items() if name == tool]
-        costs = {row.model: beyond(row, starts) for row in mine if row.weights >= 64 * M}
-        if len(costs) > 1 and min(costs.values()) > 0:
-            most = max(costs.values()) / min(costs.values())
+        costs = {row.model: beyond(row, starts) for row in mine}
+        if len(costs) > 1:
+            least = min(costs.values())
+            most = max(costs.values()) / least if least > 0 else float("inf")
             said = ", ".join(f"{size} {cost:.0f}" for size, cost in costs.items())
             lines.append(bar(most <= FLAT_BAR, f"{tool}: ns a weight within {most:.2f}x (bar {FLAT_BAR}): {said}"))
         if mine:

@@ -131,5 +131,6 @@ masks = stack(click.option("--masks", type=FILE, help="Write masks of what the r
 
 
 scan = click.option(
-    "--from", "scan", type=FILE, metavar="FILE", help="A sensitivity scan: it shares the sparsity of the whole out."
-)
+    "--from", "scan", type=FILE, metavar="FILE",
+    help="A sensitivity scan: it shares the sparsity of the whole out; in compress without a rule it weighs the loss.",
+)  # fmt: skip

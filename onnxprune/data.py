@@ -80,7 +80,7 @@ def cut(
         raise DataError(f"{where} holds no samples" + ("" if half is None else " for a half"))
     whole = {i.name: _check(where, i, arrays[i.name]) for i in inputs}
     step = _step(where, inputs, whole, count)
-    usable = count - count % step if any(_fixed(i) for i in inputs if not whole[i.name]) else count
+    usable = count - count % step if any(fixed(i) for i in inputs if not whole[i.name]) else count
     cuts = [slice(at, min(at + step, count)) for at in range(0, usable, step)]
     feeds: list[Feeds] = [
         {i.name: arrays[i.name][at.start, ...] if whole[i.name] else arrays[i.name][at] for i in inputs} for at in cuts
@@ -94,7 +94,7 @@ def cut(
 
 def pieces(inputs: list[Input], feed: Feeds, size: int) -> list[Feeds]:
     """A feed in pieces of at most `size` samples, where its inputs have a free leading axis of samples."""
-    free = all(item.shape and not _fixed(item) for item in inputs)
+    free = all(item.shape and not fixed(item) for item in inputs)
     count = max((len(value) for value in feed.values() if value.ndim), default=0)
     if not free or not count or any(not value.ndim or len(value) != count for value in feed.values()):
         return [feed]
@@ -146,7 +146,8 @@ def _check(where: str, item: Input, array: Array) -> bool:
     return whole
 
 
-def _fixed(item: Input) -> int | None:
+def fixed(item: Input) -> int | None:
+    """The size of an input's first axis; None where it is free."""
     first = item.shape[0] if item.shape else None
     return first if isinstance(first, int) else None
 
@@ -155,7 +156,7 @@ def _step(where: str, inputs: list[Input], whole: dict[str, bool], count: int) -
     """Samples per run."""
     if any(whole.values()):
         return 1
-    fixed = {size for i in inputs if (size := _fixed(i))}
-    if len(fixed) > 1 or (fixed and min(fixed) > count):
-        raise DataError(f"{where}: {count} samples do not fill the model's fixed batch of {sorted(fixed)}")
-    return fixed.pop() if fixed else BATCH
+    sizes = {size for i in inputs if (size := fixed(i))}
+    if len(sizes) > 1 or (sizes and min(sizes) > count):
+        raise DataError(f"{where}: {count} samples do not fill the model's fixed batch of {sorted(sizes)}")
+    return sizes.pop() if sizes else BATCH

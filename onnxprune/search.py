@@ -1,12 +1,14 @@
 """The smallest file whose metric is within a budget: a search over the loss, each try the whole encoded model.
 
-One half of the data decides, with the other confirms. The losses are on a fixed grid, so that the same search tries the
-same ones, and what was tried before it was killed is taken up.
+One half of the data decides, the other confirms, with a standard error to spare: a search keeps the try that was lucky.
+The losses are on a fixed grid, so that the same search tries the same ones, and what was tried before it was killed is
+taken up.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -14,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnxruntime as ort
+
 from onnxprune import data as data_files
 from onnxprune.data import Samples
-from onnxprune.errors import DataError, OptionError, ToleranceMissed
+from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.evaluation import Judge, Question, identity
 from onnxprune.files import digest
 from onnxprune.pipeline import Progress
@@ -27,6 +31,7 @@ from onnxprune.trials import Trials
 STEPS = 4  # tries of a doubling
 CALIBRATION = 256  # samples of the first half that the layers' inputs are measured on
 LEAST = 8  # samples of a half
+FOLDS, _FOLD = 8, 16  # parts of the confirming half, whose drops differ by chance, and the samples of one at least
 _LOWEST, _HIGHEST = -40, 28  # the grid's ends: losses of 4e-5 and 5
 _EXACT = _LOWEST - 1  # the values stay as they are
 _SATURATED = 0.999  # a doubling of the loss that saves less than this leaves nothing to save
@@ -36,11 +41,19 @@ Attempt = Callable[[float, Path], object]  # (loss, where to write)
 
 @dataclass(frozen=True)
 class Half:
-    """The metric on one half of the samples (on none where a command decides)."""
+    """The metric on one half of the samples (on none where a command decides).
+
+    Attributes:
+        samples: how many.
+        original: the metric of the original.
+        result: that of the result.
+        error: the standard error of their difference where the half confirms; 0 where it decides.
+    """
 
     samples: int
     original: float
     result: float
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,7 @@ class Search:
         self.halves = _halves(source, question, data, samples)
         session = open_session(source)
         self._judges = [Judge(session, question, half) for half in self.halves or (None,)]
+        self._folds = [Judge(session, question, fold) for fold in _folds(session, self.halves)]
         self._baselines: list[float] = []
         self._number = 0
 
@@ -116,7 +130,7 @@ class Search:
         return {"model": model, "passes": steps, "judged": data}
 
     def run(self, trials: Trials) -> Searched:
-        """Find the largest loss that both halves allow.
+        """Find the largest loss that both halves allow, the confirming one with a standard error to spare.
 
         Raises:
             ToleranceMissed: none is within the budget, or none was found in time.
@@ -126,8 +140,9 @@ class Search:
             if trials.get(name) is None:
                 trials.add(name, judge.baseline(self._source))
             self._baselines.append(trials.get(name))
+        self._trials = trials
         with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
-            self._folder, self._trials = Path(folder), trials
+            self._folder = Path(folder)
             good, complete = self._decide()
             for step in sorted(good, key=lambda step: (good[step].nbytes, -step)):
                 if self._confirmed(step):
@@ -197,7 +212,12 @@ class Search:
         return _Tried(size, metric)
 
     def _confirmed(self, step: int) -> bool:
-        return len(self._judges) == 1 or self._within(1, self._held_out(step))
+        if len(self._judges) == 1:
+            return True
+        if not self._within(1, self._held_out(step)):  # whatever the error is
+            return False
+        worse = self._error(step) if self._judges[1].lower_is_better else -self._error(step)
+        return self._within(1, self._held_out(step) + worse)
 
     def _held_out(self, step: int) -> float:
         name = f"held out {loss_of(step)!r}"
@@ -205,11 +225,28 @@ class Search:
             self._trials.add(name, self._judges[1].value(self._file(step)))
         return self._trials.get(name)
 
+    def _error(self, step: int) -> float:
+        """The standard error of the drop on the confirming half, from the drops of its folds."""
+        before = self._by_fold("baseline folds", lambda judge: judge.baseline(self._source))
+        after = self._by_fold(f"folds {loss_of(step)!r}", lambda judge: judge.value(self._file(step)))
+        drops = [b - a for b, a in zip(before, after, strict=False)]
+        return statistics.stdev(drops) / math.sqrt(len(drops)) if len(drops) > 1 else 0.0
+
+    def _by_fold(self, name: str, metric: Callable[[Judge], float]) -> list[float]:
+        """A metric on each fold; nothing where it cannot be told of so few samples."""
+        if self._trials.get(name) is None:
+            try:
+                found = [metric(judge) for judge in self._folds]
+            except MetricError:
+                found = []
+            self._trials.add(name, found)
+        return self._trials.get(name)
+
     def _found(self, step: int, tried: _Tried, complete: bool) -> Searched:
         decided = Half(self._judges[0].samples, self._baselines[0], tried.metric)
         held_out = None
         if len(self._judges) > 1:
-            held_out = Half(self._judges[1].samples, self._baselines[1], self._held_out(step))
+            held_out = Half(self._judges[1].samples, self._baselines[1], self._held_out(step), self._error(step))
         judge = self._judges[0]
         return Searched(
             judge.metric,
@@ -226,6 +263,19 @@ class Search:
 def loss_of(step: int) -> float:
     """The loss of a step of the grid."""
     return 0.0 if step == _EXACT else float(LOSS_ON_DATA * 2 ** (step / STEPS))
+
+
+def _folds(session: ort.InferenceSession, halves: list[Samples]) -> list[Samples]:
+    """Parts of the confirming half, each of samples from all over it."""
+    if not halves:
+        return []
+    inputs, arrays, count = inputs_of(session), halves[1].arrays, halves[1].count
+    batch = max((data_files.fixed(item) or 1 for item in inputs), default=1)
+    parts = min(FOLDS, count // max(batch, _FOLD))
+    return [
+        data_files.cut({name: array[part::parts] for name, array in arrays.items()}, "the data", inputs)
+        for part in range(parts)
+    ]
 
 
 def _halves(source: Path, question: Question, data: Path | None, samples: int | None) -> list[Samples]:

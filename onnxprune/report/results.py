@@ -91,7 +91,8 @@ def _show_search(console: Console, found: Searched) -> None:
     for half, what in ((found.decided, "decided"), (found.held_out, "held out")):
         if half is not None:
             on = f" on {half.samples:,} samples" if half.samples else ""
-            text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{on}"
+            error = f" (± {half.error:.2g})" if half.error else ""
+            text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{error}{on}"
             answer = f", where one is {100 / half.samples:.2g} points" if unit == " %" and half.samples else ""
             line(console, f"              {what}: {text}{answer}")
 

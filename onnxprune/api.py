@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -44,7 +44,6 @@ _STORING = frozenset({"decode", "dead_neurons", "encode"})  # passes that are th
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
-Made = TypeVar("Made")
 
 
 def load(path: PathLike) -> Model:
@@ -293,42 +292,45 @@ def transform(
     _check_request(source, target, in_place, tolerance, verify, samples)
     table = registry.table()
     chain = [pipeline.parse(step, table) if isinstance(step, str) else step for step in steps]
-    opened = Model.load(source)
-    opened.payloads.scratch = target.parent
-    before, stored = {w.name: w for w in inspect_model(opened)}, _stored(opened)
-    if target.exists() and any(target.samefile(file) for file in opened.companions()):
-        raise OutputError(f"{target} holds the external data of {source}: choose another output")
-    input_facts = file_facts(source, opened.companions())
-    recorder = _recorder(opened, chain, masks, names_from, (source, target))
     with threads.using(jobs):
+        opened = Model.load(source)
+        opened.payloads.scratch = target.parent
+        before, stored = {w.name: w for w in inspect_model(opened)}, _stored(opened)
+        if target.exists() and any(target.samefile(file) for file in opened.companions()):
+            raise OutputError(f"{target} holds the external data of {source}: choose another output")
+        input_facts = file_facts(source, opened.companions())
+        recorder = _recorder(opened, chain, masks, names_from, (source, target))
         changes = pipeline.run(opened, chain, progress, recorder or pipeline.unobserved)
-    notes = [note for change in changes for note in change.notes]
-    with threads.using(jobs), replacing(target) as place:
-        changed = {step.name for step, change in zip(chain, changes, strict=True) if change.modified}
-        if changed:
-            opened.write(place)
-        no_smaller = changed and changed <= frozenset(smaller) and _size(place.parent) >= input_facts.bytes
-        now = _stored(opened)
-        if no_smaller and (now == stored if alike else _integers(now) <= _integers(stored)):
-            for old in place.parent.iterdir():
-                old.unlink()
-            opened, changed = Model.load(source), set()
-            changes = [Change(change.weights, change.skipped) for change in changes]
-            notes = ["no smaller form was found: the model stays as it was"]
-        if not changed:
-            _copy(opened, source, place)
-        written = [p for p in sorted(place.parent.iterdir()) if p != place]
-        removed = pipeline.removals(changes)
-        deviation, cost = Deviation("none"), None
-        if verify:
-            deviation, cost = _verified(source, place, data, samples, tolerance, question, costs=bool(removed))
-        output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
-        # Reads every weight, before the file is in place: what is damaged is not written.
-        weights, parameters = weight_facts(before, opened, changes)
-        if recorder is not None and masks is not None:
-            file, said = masking.to_file(recorder.taken, source, recorder.matches, removed)
-            maskfile.write(Path(masks), file)
-            notes += said
+        notes = [note for change in changes for note in change.notes]
+        with replacing(target) as place:
+            changed = {step.name for step, change in zip(chain, changes, strict=True) if change.modified}
+            if changed:
+                opened.write(place)
+            now = _stored(opened)
+            served = now == stored if alike else _integers(now) <= _integers(stored)
+            for_bytes = (
+                bool(changed) and changed <= frozenset(smaller) and recorder is None
+            )  # masks are of what was pruned
+            if for_bytes and served and _size(place.parent) >= input_facts.bytes:
+                for old in place.parent.iterdir():
+                    old.unlink()
+                opened, changed = Model.load(source), set()
+                changes = [Change(change.weights, change.skipped) for change in changes]
+                notes = ["no smaller form was found: the model stays as it was"]
+            if not changed:
+                _copy(opened, source, place)
+            written = [p for p in sorted(place.parent.iterdir()) if p != place]
+            removed = pipeline.removals(changes)
+            deviation, cost = Deviation("none"), None
+            if verify:
+                deviation, cost = _verified(source, place, data, samples, tolerance, question, costs=bool(removed))
+            output_facts = dataclasses.replace(file_facts(place, written), path=str(target))
+            # Reads every weight, before the file is in place: what is damaged is not written.
+            weights, parameters = weight_facts(before, opened, changes)
+            if recorder is not None and masks is not None:
+                file, said = masking.to_file(recorder.taken, source, recorder.matches, removed)
+                maskfile.write(Path(masks), file)
+                notes += said
     return Result(
         input=input_facts,
         output=output_facts,

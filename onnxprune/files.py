@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from onnxprune.errors import OutputError
@@ -76,15 +76,15 @@ def alone_in(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"cannot use the folder {folder}: {error.strerror or error}") from error
     try:
-        if not _locked(handle):
+        if not locked(handle):
             raise OutputError(f"another run is working in {folder}")
         yield
     finally:
         os.close(handle)
 
 
-def _locked(handle: int) -> bool:
-    """Lock the folder; the lock goes with the process, however that ends.
+def locked(handle: int) -> bool:
+    """Lock an open file or folder against other processes that ask here; the lock goes when the handle is closed.
 
     A run that is killed while it starts a command leaves a copy of itself until that is the command: hence the wait.
     """
@@ -125,3 +125,8 @@ def digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unchanged(folder: Path, digests: Mapping[str, str]) -> bool:
+    """Whether the files of a folder, by name, are there and have these digests."""
+    return all((folder / name).is_file() and digest(folder / name) == held for name, held in digests.items())

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OptionError, OutputError
-from onnxprune.files import alone_in, digest, staged, write
+from onnxprune.files import alone_in, digest, staged, unchanged, write
 
 STATE = "state.json"
 VERSION = 1
@@ -32,13 +32,9 @@ class Journal:
     def __init__(self, folder: Path, arguments: Mapping[str, Any], done: list[dict[str, Any]]) -> None:
         self.folder = folder
         self.arguments = arguments
-        whole = next((i for i, record in enumerate(done) if not self._is_whole(record)), len(done))
+        whole = next((i for i, record in enumerate(done) if not unchanged(folder, record["files"])), len(done))
         self.forgotten: str | None = done[whole]["phase"] if whole < len(done) else None
         self._done = {record["phase"]: record for record in done[:whole]}
-
-    def _is_whole(self, record: Mapping[str, Any]) -> bool:
-        files = {self.folder / name: held for name, held in record["files"].items()}
-        return all(path.is_file() and digest(path) == held for path, held in files.items())
 
     def facts(self, phase: str) -> dict[str, Any] | None:
         """What a phase found out; None where it is not finished."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.errors import OutputError
-from onnxprune.files import alone_in, digest, staged, write
+from onnxprune.files import alone_in, staged, write
 
 NAME = ".onnxprune.jsonl"
 VERSION = 1
@@ -34,12 +34,6 @@ class Record:
     key: str
     files: dict[str, str]
     result: dict[str, Any]
-
-    def is_whole(self, folder: Path) -> bool:
-        """Whether the files in the folder are what they were."""
-        return all(
-            (folder / name).is_file() and digest(folder / name) == held for name, held in self.files.items()
-        )  # fmt: skip
 
 
 class Ledger:

@@ -44,7 +44,7 @@ class Pattern:
 
         def packed(rows: Rows) -> Array:
             part = filled[:, slice(*rows)]
-            return np.packbits(part[..., 0] if rest == 1 else part.any(axis=-1), axis=-1)
+            return _packed(part[..., 0] if rest == 1 else np.logical_or.reduce(part, axis=-1))
 
         bits = list(threads.run(packed, ranges(0, outputs, step)))
         none = np.zeros((groups, outputs, -(-inputs // 8)), np.uint8)
@@ -67,6 +67,21 @@ class Pattern:
     def filled(self) -> int:
         """How many entries are not zero."""
         return int(ONES[self.bits].sum())
+
+
+def _packed(filled: Array) -> Array:
+    """`np.packbits` of [groups, outputs, inputs] along the inputs, not gathered where memory runs along the outputs."""
+    if filled.strides[1] != 1:
+        return np.packbits(filled, axis=-1)
+    groups, outputs, inputs = filled.shape
+    whole = inputs // 8 * 8
+    eights = filled[..., :whole].transpose(0, 2, 1).reshape(groups, whole // 8, 8, outputs).view(np.uint8)
+    bits = np.zeros((groups, -(-inputs // 8), outputs), np.uint8)
+    for place in range(8):
+        bits[:, : whole // 8] |= eights[:, :, place] << (7 - place)
+    if whole < inputs:
+        bits[:, -1] = np.packbits(filled[..., whole:], axis=-1)[..., 0]
+    return np.ascontiguousarray(bits.transpose(0, 2, 1))
 
 
 @dataclass

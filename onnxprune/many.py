@@ -14,7 +14,7 @@ from typing import Any
 from onnxprune import api, runtime
 from onnxprune.batch import DONE, SKIPPED, Batch, Compressed, failure
 from onnxprune.errors import DataError, OptionError
-from onnxprune.files import digest, is_url, sweep
+from onnxprune.files import digest, is_url, sweep, unchanged
 from onnxprune.gathering import gather, real
 from onnxprune.ledger import NAME, Record, opened
 from onnxprune.model import Model
@@ -152,7 +152,7 @@ def _compressed(task: _Task) -> _Finished:
     key = hashlib.sha256(json.dumps(held).encode()).hexdigest()
     linked = frozenset(map(real, companions))
     folder = task.target.parent
-    if task.record is not None and task.record.key == key and task.record.is_whole(folder):
+    if task.record is not None and task.record.key == key and unchanged(folder, task.record.files):
         return _Finished(task.record, linked, skipped=True)
     folder.mkdir(parents=True, exist_ok=True)
     result = api.compress(task.source, task.target, jobs=task.threads, **task.options)

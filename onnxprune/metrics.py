@@ -54,9 +54,17 @@ class Limit:
 
 
 def default(targets: Array | None) -> str:
-    """The metric where none is named: top1 for targets that are classes, mse for others, agreement without."""
+    """The metric where none is named: top1 for targets that are classes, mse for other numbers, agreement without.
+
+    Raises:
+        OptionError: the targets are text.
+    """
     if targets is None:
         return "agreement"
+    if targets.dtype.kind in "SU":
+        raise OptionError(
+            f"'{TARGETS}' are text, which only a function of yours can read: give --metric MODULE:FUNCTION"
+        )
     return "top1" if np.issubdtype(targets.dtype, np.integer) else "mse"
 
 

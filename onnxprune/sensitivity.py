@@ -24,6 +24,7 @@ from onnxprune.evaluation import Judge, Question, identity
 from onnxprune.model import Model
 from onnxprune.pipeline import Progress, silent
 from onnxprune.runtime import inputs_of, open_session
+from onnxprune.threads import cores
 from onnxprune.trials import Trials, opened
 from onnxprune.weights import check_patterns, matches
 from onnxprune.workers import spread
@@ -163,9 +164,7 @@ def _run(
         trials.add("baseline", _finite(judge.baseline(source), judge, "of the model as it is"))
     open_items = [item for item in items if trials.get(_named(*item)) is None]
     done = len(items) - len(open_items)
-    for outcome in spread(
-        trial, open_items, jobs=_processors() if jobs is None else jobs, cluster=cluster, shared=shared
-    ):
+    for outcome in spread(trial, open_items, jobs=cores() if jobs is None else jobs, cluster=cluster, shared=shared):
         layer, level = open_items[outcome.index]
         if outcome.error is not None:
             outcome.error.add_note(f"'{layer}' at {level:g}")
@@ -175,10 +174,6 @@ def _run(
         progress("trials", done, len(items))
         done += 1
     return {name: trials.get(name) for name in ("baseline", *(_named(*item) for item in items))}
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _finite(value: float, judge: Judge, what: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from onnxprune.errors import OptionError, OutputError
+from onnxprune.files import locked
 
 VERSION = 1
 
@@ -85,10 +85,8 @@ def opened(path: Path, common: Mapping[str, Any]) -> Iterator[Trials]:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(f"another run is working with {path}") from error
+        if not locked(file.fileno()):
+            raise OutputError(f"another run is working with {path}")
         trials = Trials(path, file, common)
         try:
             yield trials

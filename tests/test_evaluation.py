@@ -124,6 +124,22 @@ def test_a_metric_that_needs_targets(path, arrays):
         judge(path, {"x": arrays["x"]}, metric="top1")
 
 
+def test_targets_of_text_are_for_functions_of_the_user(path, arrays, monkeypatch, tmp_path):
+    texts = np.array([f"class {c}" for c in arrays["targets"]])
+    with pytest.raises(OptionError, match=r"text.*--metric MODULE:FUNCTION"):
+        judge(path, arrays | {"targets": texts})
+    (tmp_path / "spoken.py").write_text(
+        "def right(outputs, data):\n"
+        "    (scores,) = outputs.values()\n"
+        "    return sum(f'class {s.argmax()}' == t for s, t in zip(scores, data['targets'], strict=True))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert judge(path, arrays | {"targets": texts}, metric="spoken:right").value(path) == 90
+    assert identity(
+        Question(metric="spoken:right"), data.cut(arrays | {"targets": texts}, "", inputs_of(open_session(path)))
+    )
+
+
 # halves -------------------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,12 +22,12 @@ from onnxprune.files import alone_in
 from onnxprune.ledger import NAME
 from onnxprune.workers import cores, spread
 from tests.builders import mlp
-from tests.test_workers import line, local_cluster, parent
+from tests.test_workers import line, local_cluster
+from tools.bench.crowd import await_outputs, begin, workers
+from tools.bench.made import crowd
 
-TOOL = Path(sys.executable).with_name("onnxprune")
 SIZES = (32, 64, 8)
 FAST = {"sparsity": 0.5, "values": "exact", "verify": False}
-DAMAGED = (b"", b"hello" * 99, bytes(500))
 
 
 def put(path: Path, seed: int = 0) -> Path:
@@ -333,56 +331,13 @@ def test_each_process_has_its_share_of_the_cores(monkeypatch, tmp_path):
 # killed ----------------------------------------------------------------------------------------------------
 
 
-def crowd(folder: Path, count: int, broken: int) -> Path:
-    """Models of which every so many is damaged; big enough that a kill hits one at work."""
-    for number in range(count):
-        path = put(folder / f"part{number % 3}" / f"{number:03}.onnx", seed=number)
-        if number % (count // broken) == 3:
-            whole = path.read_bytes()
-            path.write_bytes((whole[: len(whole) // 2], *DAMAGED)[number % 4])
-    return folder
-
-
-def begin(models: Path, out: Path, *options) -> subprocess.Popen:
-    command = [
-        TOOL,
-        "compress",
-        models,
-        "-o",
-        out,
-        "--sparsity",
-        "0.5",
-        "--values",
-        "exact",
-        "--no-verify",
-        "--jobs",
-        "2",
-        *options,
-    ]
-    return subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def children(asker: subprocess.Popen) -> list[int]:
-    pids = [p for p in os.listdir("/proc") if p.isdigit() and parent(p) == asker.pid and b"spawn_main" in line(p)]
-    return list(map(int, pids))
-
-
-def await_outputs(asker: subprocess.Popen, out: Path, count: int) -> None:
-    end = time.monotonic() + 60
-    while len(list(out.glob("part*/*.onnx"))) < count:
-        assert asker.poll() is None, asker.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 def test_a_worker_that_is_killed_costs_nothing(tmp_path):
-    models, out = crowd(tmp_path / "models", 40, 2), tmp_path / "out"
+    models, out = tmp_path / "models", tmp_path / "out"
+    crowd(models, 40, 2)
     asker = begin(models, out, "--json", tmp_path / "f.jsonl")
     await_outputs(asker, out, 5)
-    os.kill(children(asker)[0], signal.SIGKILL)
+    os.kill(workers(asker)[0], signal.SIGKILL)
     stdout, stderr = asker.communicate(timeout=100)
     assert asker.returncode == 1, stderr
     assert "40 models: 38 done, 2 failed" in stdout
@@ -398,23 +353,24 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path):
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_it_goes_on(tmp_path, number):
-    models, out = crowd(tmp_path / "models", 40, 2), tmp_path / "out"
+    models, out = tmp_path / "models", tmp_path / "out"
+    crowd(models, 40, 2)
     asker = begin(models, out)
     await_outputs(asker, out, 5)
-    workers = children(asker)
-    assert workers
+    working = workers(asker)
+    assert working
     (os.kill if number == signal.SIGKILL else os.killpg)(asker.pid, number)  # a terminal's Ctrl-C goes to all
     stdout, stderr = asker.communicate(timeout=60)
     assert stdout == ""
     if number == signal.SIGKILL:
         end = time.monotonic() + 30
-        while any(b"spawn_main" in line(str(pid)) for pid in workers) and time.monotonic() < end:
+        while any(b"spawn_main" in line(str(pid)) for pid in working) and time.monotonic() < end:
             time.sleep(0.05)
     else:
         assert asker.returncode == 130
         assert stderr == "Error: interrupted; the same command goes on from here\n"
         assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")]
-    assert not any(b"spawn_main" in line(str(pid)) for pid in workers)
+    assert not any(b"spawn_main" in line(str(pid)) for pid in working)
     there = stamps(out)
     assert 5 <= len(there) < 38
     again = begin(models, out, "--json", tmp_path / "f.jsonl")

@@ -166,9 +166,12 @@ def test_patterns_answer_like_the_matrix(outputs, inputs, slab, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     matrix = rng.random((2, outputs, inputs)) < data.draw(st.sampled_from([0.0, 0.1, 0.9]))
     heard, read = rng.random((2, outputs)) < 0.5, rng.random((2, inputs)) < 0.5
+    laid_out = matrix
+    if data.draw(st.booleans()):  # as MatMul has it
+        laid_out = np.ascontiguousarray(matrix.transpose(0, 2, 1)).transpose(0, 2, 1)
     patch = patched(8, slab)
     try:
-        pattern = Pattern.of(matrix[..., None])
+        pattern = Pattern.of(laid_out[..., None])
     finally:
         patch.undo()
     np.testing.assert_array_equal(pattern.outputs(), matrix.any(2))

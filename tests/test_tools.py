@@ -25,12 +25,6 @@ def fetch(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("bench")
-
-
-@pytest.fixture
 def entry(fetch: ModuleType, monkeypatch: pytest.MonkeyPatch) -> object:
     """An entry whose client writes a wheel with one member instead of downloading it."""
 
@@ -136,62 +130,6 @@ def test_fill_replaces_constant_of_shape(monkeypatch: pytest.MonkeyPatch, ir_ver
     assert values.shape == (3, 4)
     assert len(np.unique(values)) == 12
     assert filled == fill(model())
-
-
-def test_measure_reports_failures_and_output(bench: ModuleType, tmp_path: Path) -> None:
-    seconds, cpu, peak, problem = bench.measure([sys.executable, "-c", "print('out')"], tmp_path / "out")
-    assert seconds > 0
-    assert cpu > 0
-    assert peak > 1 << 20
-    assert problem == ""
-    assert (tmp_path / "out").read_text() == "out\n"
-    problem = bench.measure([sys.executable, "-c", "raise SystemExit('no such thing')"], None)[-1]
-    assert problem == "failed: no such thing"
-
-
-def test_a_peer_that_is_not_there_is_not_installed(bench: ModuleType) -> None:
-    assert not bench.Tool("peer", ("no-such-peer",), ("no-such-peer",)).installed()
-    assert not bench.Tool("peer", (), (sys.executable, "-c", "import no_such_module")).installed()
-    assert bench.Tool("peer", (), (sys.executable, "-c", "import json")).installed()
-
-
-def rows(bench: ModuleType, **own: object) -> list:
-    fast = {"seconds": [1.0], "cpu": [1.0], "peaks": [200], "bytes": 10, "ratio": 10.0}
-    return [
-        bench.Row("m", "the model as it is", bytes=100, ratio=1.0),
-        bench.Row("m", "onnxprune compress", **fast | own),
-        bench.Row("m", "onnxsim magnitude", seconds=[6.0], cpu=[6.0], peaks=[900], bytes=200, ratio=0.5),
-        bench.Row("m", "gzip -6", problem="not installed"),
-    ]
-
-
-GOOD = {"weights": 3, "exact": 3, "equal": 3, "max_abs": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("own", "checked", "missed"),
-    [
-        ({}, {}, ""),
-        ({}, {"exact": 2}, "zeros"),
-        ({}, {"equal": 2}, "decoded weights"),
-        ({}, {"max_abs": 1e-3}, "outputs"),
-        ({"ratio": 7.8}, {}, "file"),
-        ({"peaks": [251]}, {}, "peak memory"),
-        ({"seconds": [1.5]}, {}, "onnxsim"),
-    ],
-)
-def test_a_missed_bar_is_named(bench: ModuleType, own: dict, checked: dict, missed: str) -> None:
-    lines = bench.bars(rows(bench, **own), GOOD | checked, True)
-    bad = [line for line in lines if line.startswith("MISSED")]
-    assert len(bad) == bool(missed)
-    assert all(missed in line for line in bad)
-
-
-def test_the_table_has_a_line_for_each_tool(bench: ModuleType) -> None:
-    text = bench.table(rows(bench)).splitlines()
-    assert len(text) == 2 + 4
-    assert {line.count("|") for line in text} == {10}
-    assert "| gzip -6 | not installed |" in text[-1]
 
 
 def test_dead_channels_of_a_chain_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

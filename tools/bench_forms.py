@@ -2,7 +2,7 @@
 
 python tools/bench_forms.py [--runs N] [--json OUT]
 
-The models: the 58.6 million weights of tools/bench.py at 90 % sparsity and at the densities of AlexNet's fully
+The models: the 58.6 million weights of tools/bench at 90 % sparsity and at the densities of AlexNet's fully
 connected layers (Han et al. 2015, table 4), a whole AlexNet (the onnx wheel's topology with random
 weights) at the paper's densities, and the LeNets of models/ at theirs. Every load is a fresh process; loads of all
 files take turns, and the table shows medians. The error is the relative L2 of the outputs against the pruned
@@ -24,8 +24,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-import bench  # noqa: E402 - a sibling script
-import fill_light  # noqa: E402
+import fill_light  # noqa: E402 - siblings of this script
+from bench import made, processes  # noqa: E402
 
 BATCHES = (1, 64)
 ALEXNET = (0.84, 0.38, 0.35, 0.37, 0.37, 0.09, 0.09, 0.25)
@@ -40,9 +40,9 @@ def load(path: str, feeds: str) -> dict[str, Any]:
     from onnxprune.runtime import open_session
 
     fed = np.load(feeds)["x"]
-    before, start = bench._high_water(), time.perf_counter()
+    before, start = processes.high_water(), time.perf_counter()
     session = open_session(path)
-    found: dict[str, Any] = {"load": time.perf_counter() - start, "peak": bench._high_water() - before}
+    found: dict[str, Any] = {"load": time.perf_counter() - start, "peak": processes.high_water() - before}
     name = session.get_inputs()[0].name
     fixed = isinstance(session.get_inputs()[0].shape[0], int)
     for batch in BATCHES[:1] if fixed else BATCHES:
@@ -154,18 +154,18 @@ def main() -> None:
     found = {}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        made = folder / "fc.onnx"
-        bench.work("make", made)
-        small_biases(made)
+        connected = folder / "fc.onnx"
+        processes.work(made.fully_connected, connected)
+        small_biases(connected)
         start = time.perf_counter()
-        with made.open("rb") as source, gzip.open(folder / "fc.gz", "wb", 6) as packed:
+        with connected.open("rb") as source, gzip.open(folder / "fc.gz", "wb", 6) as packed:
             while part := source.read(1 << 20):
                 packed.write(part)
         print(f"reading and gzipping the 58.6 M weights took {time.perf_counter() - start:.1f} s\n")
         forms = ["exact", "half", "shared:8", "shared:4", "int8", "int8:5", "int4", "auto"]
-        found["58.6 M, 90 %"] = compressed(folder, made, ["w*=0.9"], forms, options.runs)
+        found["58.6 M, 90 %"] = compressed(folder, connected, ["w*=0.9"], forms, options.runs)
         sets = [f"w{n}={1 - share:.2f}" for n, share in enumerate(FULLY_CONNECTED)]
-        found["58.6 M, 9/9/25 %"] = compressed(folder, made, sets, ["shared:4", "int8", "int8:4"], options.runs)
+        found["58.6 M, 9/9/25 %"] = compressed(folder, connected, sets, ["shared:4", "int8", "int8:4"], options.runs)
         alexnet = folder / "alexnet.onnx"
         onnx.save(fill_light.fill(onnx.load(fill_light.light("bvlc_alexnet"))), alexnet)
         names = [w["name"] for w in onnxprune.inspect(alexnet) if w.get("kind") in ("conv", "gemm")]

@@ -1,0 +1,54 @@
+"""Lines of text, read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from onnxprune.runtime import run
+from tasks.rendering import lines, padded, scaled, unpadded
+from tasks.task import Outcome, Task, share
+
+BATCH = 8
+
+
+def read(session: Any, images: list[np.ndarray]) -> list[str]:
+    """The texts of lines [3, 48, width], decoded greedily; the longer of a batch of like widths pads the others."""
+    characters = session.get_modelmeta().custom_metadata_map["character"].split("\n")
+    alphabet = np.array(["", *characters, " "])
+    order = sorted(range(len(images)), key=lambda i: (images[i].shape[2], i))
+    texts = [""] * len(images)
+    for at in range(0, len(order), BATCH):
+        batch = order[at : at + BATCH]
+        (scores,) = run(session, {"x": padded([images[i] for i in batch])}).values()
+        for i, best in zip(batch, scores.argmax(2), strict=True):
+            texts[i] = "".join(alphabet[best[np.diff(best, prepend=-1) != 0]])
+    return texts
+
+
+def lines_read(session: Any, data: Mapping[str, np.ndarray]) -> float:
+    """The percentage of lines that are read exactly as in `targets`, each without its padding: for `--metric`."""
+    return 100 * share(np.array(read(session, [unpadded(image) for image in data["x"]])) == data["targets"])
+
+
+class ReadLines(Task):
+    """Text recognition with greedy CTC decoding."""
+
+    metric = "lines exact"
+    function = "tasks.ocr:lines_read"
+
+    @cached_property
+    def _data(self) -> list[tuple[str, np.ndarray]]:
+        return lines(800, 2)
+
+    def _score(self, session: Any) -> Outcome:
+        texts = read(session, [scaled(image, 48, 2**31) for _, image in self._data])
+        return Outcome(share([text == found for (text, _), found in zip(self._data, texts, strict=True)]), texts)
+
+    def _unscored(self, count: int) -> dict[str, np.ndarray]:
+        others = lines(count, 3)
+        images = padded([scaled(image, 48, 480) for _, image in others])
+        return {"x": images, "targets": np.array([text for text, _ in others])}

@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from onnxprune.cost import layers
 from onnxprune.data import Samples
 from onnxprune.deviation import compare
 from onnxprune.discovery import find
-from onnxprune.encodings.graft import layouts_of, planted_in, uproot
+from onnxprune.encodings.graft import layouts_of, loose_weights, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.evaluation import Judge, Question
 from onnxprune.importance import importance_of
 from onnxprune.layer_costs import Costs
 from onnxprune.model import Model, replacing
-from onnxprune.pipeline import Pass, Progress, silent
+from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
 from onnxprune.recall import keeping
 from onnxprune.remote import local
@@ -41,6 +41,7 @@ from onnxprune.synthesis import SAMPLES, CannotSynthesise, synthesise
 
 _HALVINGS = 8
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
+_STORING = frozenset({"decode", "dead_neurons", "encode"})  # passes that are there for the file's size
 IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
 
 PathLike = str | os.PathLike[str]
@@ -115,6 +116,7 @@ def compress(
         else:
             importance = _importance(Model.load(model), curves)
     form, by_name = _values(values, "auto")
+    storing = _STORING if ruled or pattern else _STORING | {"magnitude"}
     target = Path(_beside(Path(model)) if out is None else out)
     data = checks.get("data")
 
@@ -138,7 +140,9 @@ def compress(
         return [*steps, encode_pass]
 
     def attempt(budget: float) -> Result:
-        return transform(model, target, steps_of(budget), tolerance=tolerance, **checks)
+        return transform(
+            model, target, steps_of(budget), tolerance=tolerance, smaller=storing, alike=encoding != "auto", **checks
+        )
 
     if max_drop is not None:
         if loss is not None or tolerance is not None or (ruled and form != "auto"):
@@ -271,6 +275,8 @@ def transform(
     in_place: bool = False,
     masks: PathLike | None = None,
     names_from: PathLike | None = None,
+    smaller: Collection[str] = (),
+    alike: bool = False,
     jobs: int | None = None,
     progress: Progress = silent,
 ) -> Result:
@@ -293,6 +299,9 @@ def transform(
         in_place: allow `out` to be `model`.
         masks: a file for the masks of what the magnitude pass pruned, in the shapes of the source.
         names_from: the checkpoint that the model was exported from, whose names and orientation the masks get.
+        smaller: passes that are there for bytes: where only these changed the model, the file is no smaller and no more
+            weights are read as integers, it stays as it was.
+        alike: only if all weights have the encodings that they had, too.
         jobs: threads that work on the weights; None is one per core, up to `threads.MOST`. The result is the same.
         progress: called with (pass, bytes of weights done, bytes in all).
 
@@ -307,7 +316,7 @@ def transform(
     with threads.using(jobs):
         opened = Model.load(source)
         opened.payloads.scratch = target.parent
-        before = {w.name: w for w in inspect_model(opened)}
+        before, stored = {w.name: w for w in inspect_model(opened)}, _stored(opened)
         if target.exists() and any(target.samefile(file) for file in opened.companions()):
             raise OutputError(f"{target} holds the external data of {source}: choose another output")
         input_facts = file_facts(source, opened.companions())
@@ -315,9 +324,21 @@ def transform(
         changes = pipeline.run(opened, chain, progress, recorder or pipeline.unobserved)
         notes = [note for change in changes for note in change.notes]
         with replacing(target) as place:
-            if any(change.modified for change in changes):
+            changed = {step.name for step, change in zip(chain, changes, strict=True) if change.modified}
+            if changed:
                 opened.write(place)
-            else:
+            now = _stored(opened)
+            served = now == stored if alike else _integers(now) <= _integers(stored)
+            for_bytes = (
+                recorder is None and len(changed) > 0 and changed <= set(smaller)
+            )  # masks are of what was pruned
+            if for_bytes and served and _size(place.parent) >= input_facts.bytes:
+                for old in place.parent.iterdir():
+                    old.unlink()
+                opened, changed = Model.load(source), set()
+                changes = [Change(change.weights, change.skipped) for change in changes]
+                notes = ["no smaller form was found: the model stays as it was"]
+            if not changed:
                 _copy(opened, source, place)
             written = [p for p in sorted(place.parent.iterdir()) if p != place]
             removed = pipeline.removals(changes)
@@ -340,7 +361,7 @@ def transform(
         skipped=[{"name": n, "reason": r} for c in changes for n, r in c.skipped.items()],
         removed=removed,
         cost=cost,
-        integers=sum(group.fused for group in planted_in(opened)),
+        integers=len(_integers(_stored(opened))),
         deviation=deviation,
         passes=[str(step) for step in chain],
         notes=list(dict.fromkeys(notes)),
@@ -503,6 +524,21 @@ def _copy(model: Model, source: Path, place: Path) -> None:
         model.write(place)
     else:
         shutil.copyfile(source, place)
+
+
+def _stored(model: Model) -> frozenset[tuple[str, str, bool]]:
+    """Name and encoding of each encoded weight, and whether a MatMul reads it as small integers."""
+    coo = {(weight.name, "coo", False) for weight in loose_weights(model) if weight.store == "sparse"}
+    return frozenset({(group.name, group.encoding, group.fused) for group in planted_in(model)} | coo)
+
+
+def _integers(stored: Collection[tuple[str, str, bool]]) -> set[str]:
+    return {name for name, _, fused in stored if fused}
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in it."""
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def _verified(

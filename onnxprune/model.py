@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxprune import wire
+from onnxprune.codings import Coding
 from onnxprune.dtypes import Array, numpy_dtype
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.files import digest, require, staged, write
@@ -35,6 +36,8 @@ class Model:
         path: the file it came from, or None.
         external: whether large tensors live in a file of their own.
         payloads: where the bytes of large tensors are.
+        codings: what the weights were coded in that were decoded, by name.
+        spent: the loss that those have already; see `rate`.
     """
 
     def __init__(self, proto: ModelProto, path: Path | None = None) -> None:
@@ -42,6 +45,8 @@ class Model:
         self.path = path
         self.external = False
         self.payloads = Payloads()
+        self.codings: dict[str, Coding] = {}
+        self.spent = 0.0
 
     # reading ------------------------------------------------------------------------------------
 

@@ -198,4 +198,6 @@ def _record(model: Model, applied: Iterable[str]) -> None:
     entry = next((p for p in model.proto.metadata_props if p.key == METADATA), None)
     if entry is None:
         entry = model.proto.metadata_props.add(key=METADATA)
-    entry.value = " ".join([*entry.value.split(" "), *applied] if entry.value else applied)
+    # What stands there already is not said again: a model that is made once more must not grow by it.
+    fresh = [spec for spec in applied if f" {spec} " not in f" {entry.value} "]
+    entry.value = " ".join([entry.value, *fresh] if entry.value else fresh)

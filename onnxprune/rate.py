@@ -8,6 +8,7 @@ large weights carry nearly all of the loss, small ones are kept nearly exact.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -17,14 +18,16 @@ import numpy as np
 from onnxprune import quantise
 from onnxprune.dtypes import Array
 from onnxprune.encodings.words import LAYOUTS, layout_for
+from onnxprune.model import Model
 from onnxprune.slabs import Slabs
 
+LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
 Snap = Callable[[Array], Array]
 
 LOSS, LOSS_ON_DATA = 0.02, 0.04  # what held the accuracy of the models that tools/accuracy.py scores
 LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
 KEPT = np.array([0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01])  # shares of entries
-_NODES = 500  # bytes of nodes and names around an encoded weight
+NODES = 500  # bytes of nodes and names around an encoded weight
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def curve(
     """
     histogram = quantise.Histogram.of(array, scale, importance)
     points = [Point(exact, 0.0)]
-    around = _NODES + (scale.nbytes if scale.size > 1 else 0)
+    around = NODES + (scale.nbytes if scale.size > 1 else 0)
     thresholds = [0.0, *histogram.thresholds(KEPT)] if prune else [0.0]
     for levels, threshold in product(LEVELS if histogram.energy else (), thresholds):
         book = quantise.codebook(histogram, levels, prune, threshold)
@@ -146,3 +149,20 @@ def _within(curves: Sequence[Sequence[Point]], budget: float, importance: Sequen
         spent += more
         chosen[i] = k
     return chosen
+
+
+def recover(model: Model) -> None:
+    """Take the loss that an encoded model says it has out of its metadata, into `Model.spent`."""
+    for entry in [e for e in model.proto.metadata_props if e.key == LOST]:
+        with contextlib.suppress(ValueError):  # anybody may write there
+            loss = float(entry.value)
+            model.spent = loss if np.isfinite(loss) and loss > 0 else 0.0
+        model.proto.metadata_props.remove(entry)
+
+
+def spend(model: Model, loss: float) -> None:
+    """Let the metadata say what the weights have lost, and what they had lost before."""
+    entry = next((e for e in model.proto.metadata_props if e.key == LOST), None)
+    if entry is None:
+        entry = model.proto.metadata_props.add(key=LOST)
+    entry.value = f"{max(loss, model.spent):g}"

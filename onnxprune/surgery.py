@@ -93,8 +93,11 @@ class Surgery:
     def _record(self, name: str, axis: int, kept: Array) -> None:
         where = np.flatnonzero(~kept).tolist()
         owner = self.coupling.scope.owner(name)
-        path = owner.path if owner is not None else self.coupling.scope.path
-        self.removed.append(Removed(path + name, axis, kept.size, kept.size - len(where), where))
+        full = (owner if owner is not None else self.coupling.scope).path + name
+        self.removed.append(Removed(full, axis, kept.size, kept.size - len(where), where))
+        codings = self.coupling.model.codings
+        if full in codings:
+            codings[full] = codings[full].cut(axis, kept)
 
     # biases ------------------------------------------------------------------------------------------------------
 

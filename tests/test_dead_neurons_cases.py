@@ -68,6 +68,14 @@ def test_the_record_names_what_went():
     assert change.modified
 
 
+def test_a_damaged_matrix_of_one_axis_is_left_alone():
+    proto = mlp((16, 40, 10))
+    weight = next(t for t in proto.graph.initializer if t.name == "fc0.weight")
+    del weight.dims[:]
+    weight.dims.append(640)
+    assert not DeadNeurons().run(load(proto)).removed
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_element_types(dtype):
     check(layers(dtype=dtype), 1e-2 if dtype == np.float16 else 1e-5, a=(6, 6), b=(6, 3))

@@ -332,7 +332,8 @@ def test_half_leaves_types_alone_that_gain_nothing():
 def test_a_weight_of_one_value(fill):
     opened = load(matmul(np.full((64, 32), fill, np.float32)))
     before = arrays(opened)
-    assert Encode().run(opened).modified == (fill == 0 and not np.signbit(fill))
+    assert Encode().run(opened).modified
+    assert len(serialise(opened)) < 1000  # nodes and names
     Decode().run(opened)
     assert arrays(opened) == before
 

@@ -163,8 +163,11 @@ def recurrent(gates: int, gate: int) -> Rule:
 
 def _sizes(at: At) -> tuple[int, int]:
     """The first two sizes of the weight."""
-    a, b = at.shape(1)[:2]
-    if not isinstance(a, int) or not isinstance(b, int) or not at.constant(1):
+    shape = at.shape(1)
+    if len(shape) < 2 or not at.constant(1):  # a damaged model's may have one axis
+        raise Unknown
+    a, b = shape[:2]
+    if not isinstance(a, int) or not isinstance(b, int):
         raise Unknown
     return a, b
 

@@ -8,6 +8,7 @@ is called `onnxprune:<encoding>:<values>:<element type>:<id>`.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
+from onnxprune.codings import Coding
 from onnxprune.discovery import find
-from onnxprune.dtypes import Array, numpy_dtype
+from onnxprune.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, fusion
 from onnxprune.encodings.base import Builder
 from onnxprune.encodings.fusion import Readers
@@ -284,8 +286,27 @@ class Planted:
             return (parts["values"] if "values" in parts else parts["codes"]).shape
         return tuple(int(d) for d in parts["shape" if "shape" in parts else "size"])
 
+    def coding(self, model: Model) -> Coding | None:
+        """What the weight is coded in, where that is more than its own values."""
+        parts = {
+            part: model.array(self.constants[self.prefix + part])
+            for part in ("book", "scale", "view")
+            if self.prefix + part in self.constants
+        }
+        book, scale = parts.get("book"), parts.get("scale")
+        if book is None and scale is None:
+            return None
+        block = re.search(r"\.b(\d+)", self.flags)
+        transposed = ".t" in self.flags
+        if scale is not None and self.fused and not block:  # one for each output, along the carrier's last axis
+            scale = scale.reshape(-1, 1) if transposed else scale.reshape(1, -1)
+        view = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else ()
+        return Coding(self.values, book, scale, view, int(block[1]) if block else 0, transposed)
+
     def zero(self, model: Model) -> Array:
         """What a pruned entry holds."""
+        if self.element in FLOATS:
+            return np.zeros(1, np.float32)
         book = self.constants.get(f"{self.prefix}book")
         return self.fill if book is None else model.array(book)[:1]
 

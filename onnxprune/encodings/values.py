@@ -26,7 +26,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune import quantise, threads
-from onnxprune.dtypes import FLOATS, Array, numpy_dtype
+from onnxprune.dtypes import FLOATS, Array, bits_of, numpy_dtype
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
 from onnxprune.entropy import constrained
@@ -355,15 +355,35 @@ def with_book(
 ) -> Coded:
     """Codes into a float book; a scale for the whole weight goes into the book."""
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
-    size = np.abs(book.levels[1:] * unit)
-    low, high = _HALF_NORMAL
-    normal = not len(size) or (size.min() >= low and size.max() <= high)
-    halves = normal and (2 * len(size) >= _CAST or wide.size > _SMALL)  # half the memory of the scatter too
-    kind: type = np.float16 if halves else np.float32
-    values: Array = (book.levels * unit).astype(kind)
+    values = book.levels * unit
+    kind: type = np.float16 if _halves(values, wide.size) else np.float32
+    values = values.astype(kind)
     stored = replace(book, levels=values.astype(np.float64) / unit)
     codes = _rounded(weight, wide, scale, book.levels, stored, prune, feedback)
     return Coded(codes, np.zeros((), kind), values, None if scale.size == 1 else scale)
+
+
+def _halves(levels: Array, size: int) -> bool:
+    """Whether the levels of a weight of so many entries are stored as float16: half the memory of the scatter too."""
+    return _normal(levels) and bool(2 * np.count_nonzero(levels) >= _CAST or size > _SMALL)
+
+
+def _normal(values: Array) -> bool:
+    """Whether float16 keeps 11 bits of every value."""
+    magnitudes = np.abs(values[values != 0])
+    low, high = _HALF_NORMAL
+    return not magnitudes.size or bool(magnitudes.min() >= low and magnitudes.max() <= high)
+
+
+def are_halves(values: Array) -> bool:
+    """Whether float16 keeps every bit of every value."""
+    return _normal(values) and np.array_equal(bits_of(values.astype(np.float16).astype(values.dtype)), bits_of(values))
+
+
+def narrowed(levels: Array, size: int) -> Array:
+    """The levels of a weight of so many entries as float16 where that loses nothing and is worth a Cast."""
+    narrow = levels.dtype in (np.float32, np.float64) and _halves(levels, size) and are_halves(levels)
+    return levels.astype(np.float16) if narrow else levels
 
 
 def on_grid(

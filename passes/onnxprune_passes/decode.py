@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from onnxprune import rate
 from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in, uproot
 from onnxprune.model import Model
@@ -12,7 +13,10 @@ from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
 
 @dataclass(frozen=True, kw_only=True)
 class Decode(Pass):
-    """Self-decoding groups and sparse initializers become dense tensors."""
+    """Self-decoding groups and sparse initializers become dense tensors.
+
+    The model remembers what they were coded in until it is written: `encode` codes in it what it still holds.
+    """
 
     name = "decode"
 
@@ -21,11 +25,16 @@ class Decode(Pass):
         change = Change()
         planted = planted_in(model)
         for _, group in tracked(progress, self.name, planted, lambda group: group.nbytes(model)):
-            uproot(model, group, group.array(model))
+            array, coding = group.array(model), group.coding(model)
+            uproot(model, group, array)
+            if coding is not None:
+                model.codings[group.name] = coding
             change.weights[group.name] = {"decoded_from": group.encoding}
         for weight in find(model):
             if weight.store == "sparse":
                 weight.set_array(model, weight.array(model))
                 change.weights[weight.name] = {"decoded_from": "coo"}
+        if planted:
+            rate.recover(model)
         change.modified = bool(change.weights)
         return change

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnxprune import rate
 from onnxprune.dtypes import FLOATS, QUANTISED, Array
-from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse, Values, form_of
+from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, form_of
 from onnxprune.encodings.fusion import Readers, readers_of
 from onnxprune.encodings.graft import (
     Graft,
@@ -25,10 +25,12 @@ from onnxprune.encodings.graft import (
     planted_in,
     prepare,
 )
+from onnxprune.encodings.lossless import again, few, fuses, halved
 from onnxprune.encodings.values import (
     DEQUANTISE_AXIS,
     INT4,
     Exact,
+    Half,
     Int4,
     Int8,
     Shared,
@@ -55,7 +57,7 @@ from onnxprune.slabs import Rows, Slabs
 from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
-_EXACT = Exact()
+_EXACT, _HALF = Exact(), Half()
 _AUTO = "auto"
 _ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
 _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
@@ -79,9 +81,32 @@ class _Choice:
         return self.values == _EXACT and self.point is None
 
 
+@dataclass(frozen=True)
+class _Form:
+    """A weight in a form: what it is called, and who reads its integers."""
+
+    values: Values
+    coded: Coded
+    readers: Readers | None = None
+
+    def serves(self, wanted: Values) -> bool:
+        """Whether it is what a request for a form wants."""
+        if self.values.name != wanted.name:
+            return False
+        book = self.coded.book
+        return (
+            not isinstance(wanted, Shared | Int8)
+            or wanted.bits == 8
+            or (book is not None and len(book) <= 2**wanted.bits)
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encode(Pass):
     """Per tensor the encoding with the fewest measured bytes wins, dense included.
+
+    Few distinct values, and what a decoded weight was coded in, are kept bit for bit wherever another form would not
+    take fewer bytes.
 
     Options:
         encoding: auto, graph (self-decoding forms only), coo, dense, or the name of one form.
@@ -89,7 +114,8 @@ class Encode(Pass):
             the fewest bytes within the loss.
         set: "PATTERN=VALUES", a glob on the weight's name; the last match counts.
         skip: globs of weights that keep exact values.
-        loss: for auto, the sum over the weights of squared error over energy.
+        loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
+            encoded before have lost already counts.
         keep_zeros: for auto, whether only what is 0 becomes 0.
         data: an .npz file or a folder (see `data.load`): books are rounded with error feedback on what the layers
             read, and for auto the noise of each weight counts by the root of what reaches the outputs, against the
@@ -138,10 +164,15 @@ class Encode(Pass):
         weights = loose_weights(model)
         self._raise_opset(model, weights, change)
         ids = fresh_ids(model)
+        name = next(ids)
         check_patterns(weights, (*(_split(entry)[0] for entry in self.set), *self.skip))
         choices = self._choose(model, weights, progress)
         for number, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
-            self._encode(model, weight, choices[number], ids, change)
+            if self._encode(model, weight, choices[number], name, change):
+                name = next(ids)
+        lossy = any(choice.point is not None for choice in choices)
+        if lossy or model.spent:
+            rate.spend(model, self.loss if lossy else 0.0)
         inputs = sum(weight.overridable for weight in weights)
         if inputs:
             change.notes.append(
@@ -164,13 +195,14 @@ class Encode(Pass):
         return spec
 
     def _choose(self, model: Model, weights: list[Weight], progress: Progress) -> list[_Choice]:
-        """A choice for each weight; those left to rate and distortion share one budget."""
+        """A choice for each weight; those left to rate and distortion share one budget, of which some is spent."""
         choices = [_Choice() for _ in weights]
         key = (
             str(replace(self, loss=0.0)),
             _fingerprint(model, weights) if keeps() else "",
         )  # of what does not depend on the loss
         curves: dict[int, list[rate.Point]] = {}
+        changed: set[int] = set()  # since they were coded: what was spent on them is lost
         for number, weight in tracked(progress, "measure", weights, lambda weight: weight.nbytes(model)):
             if not _encodable(weight, _LEAST):
                 continue
@@ -179,7 +211,7 @@ class Encode(Pass):
                 small = weight.kind in ("bias", "norm") and weight.element in FLOATS
                 named = any(matches(weight.name, _split(entry)[0]) for entry in self.set)
                 if small and spec == _AUTO and self.loss > 0 and _halvable(weight.slabs(model)):
-                    choices[number] = _Choice(form_of("half"))
+                    choices[number] = _Choice(_HALF)
                 elif named and spec == "half" and form_of(spec).fits(weight.element):
                     choices[number] = _Choice(form_of(spec))
             elif weight.size < SMALL:
@@ -189,18 +221,26 @@ class Encode(Pass):
                 fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
                 choices[number] = _Choice(form if fits else _EXACT)
             elif opset_of(model, weight.scope) >= form_of("shared").opset(fused=False):
-                line = recall((key, number), partial(self._curve, model, weight))
+                line, kept = recall((key, number), partial(self._curve, model, weight))
                 if line:
                     curves[number] = line
+                    if weight.name in model.codings and not kept:
+                        changed.add(number)
                 model.payloads.forget_pages()
         fed = {n: weights[n] for n in range(len(weights)) if n in curves or _has_book(choices[n])}
         feedbacks = recall((key, "feedbacks"), partial(self._feedbacks, model, fed))
         measured = [weights[n] for n in curves]
         left = [feedbacks.get(n) for n in curves]
         noise = recall((key, "noise"), partial(self._noise, model, measured, left))
-        points = rate.allocate(list(curves.values()), self.loss, noise, ways(measured))
-        for number, point in zip(curves, points, strict=True):
-            choices[number] = _Choice(_EXACT, point if point.book is not None else None)
+        counts = dict(zip(curves, noise or [1.0] * len(curves), strict=True))
+        for budget, numbers in (
+            (max(0.0, self.loss - model.spent), [n for n in curves if n not in changed]),
+            (self.loss, sorted(changed)),
+        ):
+            together = ways([weights[n] for n in numbers])
+            points = rate.allocate([curves[n] for n in numbers], budget, [counts[n] for n in numbers], together)
+            for number, point in zip(numbers, points, strict=True):
+                choices[number] = _Choice(_EXACT, point if point.book is not None else None)
         return [replace(choice, feedback=feedbacks.get(number)) for number, choice in enumerate(choices)]
 
     def _feedbacks(self, model: Model, weights: dict[int, Weight]) -> dict[int, Feedback]:
@@ -235,60 +275,91 @@ class Encode(Pass):
     def _half(self) -> int | None:
         return 0 if self.half else None
 
-    def _curve(self, model: Model, weight: Weight) -> list[rate.Point]:
-        prune = not self.keep_zeros
+    def _curve(self, model: Model, weight: Weight) -> tuple[list[rate.Point], bool]:
+        """What a weight costs at each loss, and whether it is stored in few bytes without one."""
+        prune, array = not self.keep_zeros, weight.slabs(model)
+        kept = list(self._lossless(model, weight, array))
+        exact = min([weight.nbytes(model), *(self._estimate(model, weight, form) for form in kept)])
         if weight.element in QUANTISED:
-            array = centred(weight, weight.slabs(model))
+            array = centred(weight, array)
             one = np.ones((1,) * array.ndim, np.float32)
-            return rate.curve(array, one, weight.nbytes(model), prune, partial(whole, prune=prune))
-        wide = computed(weight.slabs(model))
+            return rate.curve(array, one, exact, prune, partial(whole, prune=prune)), bool(kept)
+        wide = computed(array)
         if wide is None:
             if weight.reason is None and not self.keep_zeros:
                 raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
-            return []
+            return [], False
         readers = self._readers(model, weight, DEQUANTISE_AXIS)
         scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)
-        exact = weight.nbytes(model)
         if scale is None:
-            return rate.curve(wide, unit, exact, prune)
+            return rate.curve(wide, unit, exact, prune), bool(kept)
         snap = (lambda levels: gridded(levels, prune)[0]) if readers is not None else None
         points = rate.curve(wide, scale, exact, prune, snap)
         if readers is None and scale.nbytes > _SCALES_COST * exact:
             importance = np.square(unit / scale.astype(np.float64))
             points = rate.hull(points + rate.curve(wide, unit, exact, prune, importance=importance))
-        return points
+        return points, bool(kept)
+
+    def _estimate(self, model: Model, weight: Weight, form: _Form) -> int:
+        """Bytes of a form, nodes and names included."""
+        sparse = Sparse.of(form.coded.carrier, form.coded.fill, form.coded.book)
+        scale = form.coded.scale
+        around = rate.NODES + (scale.nbytes if scale is not None else 0)
+        payloads = [encoding.payload(sparse) for encoding in self._forms(model, weight, form.coded)]
+        return min(payloads) + around if payloads else weight.nbytes(model)
 
     def _readers(self, model: Model, weight: Weight, opset: int) -> Readers | None:
         return readers_of(weight) if opset_of(model, weight.scope) >= opset else None
 
-    def _code(self, model: Model, weight: Weight, array: Slabs, choice: _Choice) -> tuple[Coded | None, Readers | None]:
-        """The weight in the chosen form, and who reads its integers."""
-        point, form = choice.point, choice.values
+    def _readers_for(self, model: Model, weight: Weight, form: Values) -> Readers | None:
+        """Who reads the integers of a form, where it has such."""
+        fused = form.opset(fused=True)
+        return self._readers(model, weight, fused) if fused > form.opset(fused=False) else None
+
+    def _lossless(self, model: Model, weight: Weight, array: Slabs) -> Iterator[_Form]:
+        """The forms that hold every bit of a weight in fewer bytes than its own values take."""
+        opset, coding = opset_of(model, weight.scope), model.codings.get(weight.name)
+        if coding is not None and coding.form in FORMS:
+            form = form_of(coding.form)
+            readers = self._readers_for(model, weight, form)
+            if readers and not fuses(coding, weight.shape, readers.transposed):
+                readers = None
+            if opset >= form.opset(fused=False):
+                coded = again(weight, array, coding, readers.transposed if readers else None)
+                if coded is not None:
+                    yield _Form(form, coded, readers)
+        coded = few(weight, array) if opset >= Shared().opset(fused=False) else None
+        if coded is not None:
+            yield _Form(Shared(), coded)
+            return
+        coded = halved(array)
+        if coded is not None:
+            yield _Form(_HALF, coded)
+
+    def _code(self, model: Model, weight: Weight, array: Slabs, choice: _Choice) -> _Form | None:
+        """The weight in the chosen form."""
+        point, form, prune = choice.point, choice.values, not self.keep_zeros
         if point is not None:
             assert point.book is not None
             assert point.scale is not None
             if weight.element in QUANTISED:
-                return recoded(weight, array, point.book, not self.keep_zeros, choice.feedback), None
+                return _Form(Shared(), recoded(weight, array, point.book, prune, choice.feedback))
             wide = computed(array)
             assert wide is not None
             readers = self._readers(model, weight, DEQUANTISE_AXIS) if point.scale.size > 1 else None
-            if readers is not None:
-                return on_grid(
-                    weight, wide, point.scale, point.book, not self.keep_zeros, readers.transposed, choice.feedback
-                ), readers
-            return with_book(weight, wide, point.scale, point.book, not self.keep_zeros, choice.feedback), None
+            if readers is None:
+                return _Form(Shared(), with_book(weight, wide, point.scale, point.book, prune, choice.feedback))
+            coded = on_grid(weight, wide, point.scale, point.book, prune, readers.transposed, choice.feedback)
+            return _Form(Int8(), coded, readers)
         if opset_of(model, weight.scope) < form.opset(fused=False):
-            return None, None
-        readers = None
-        if form.opset(fused=True) > form.opset(fused=False):
-            readers = self._readers(model, weight, form.opset(fused=True))
-        coded: Coded | None
+            return None
         if weight.element in QUANTISED and isinstance(form, Shared):
-            return form.recode(weight, array, choice.feedback), None
-        coded = form.code(weight, array, readers.transposed if readers else None, choice.feedback)
-        if readers and readers.others and coded and coded.block and coded.carrier.shape[0] % coded.block:
-            readers, coded = None, form.code(weight, array, None, choice.feedback)
-        return coded, readers
+            return _Form(form, form.recode(weight, array, choice.feedback))
+        readers = self._readers_for(model, weight, form)
+        made = form.code(weight, array, readers.transposed if readers else None, choice.feedback)
+        if readers and readers.others and made and made.block and made.carrier.shape[0] % made.block:
+            readers, made = None, form.code(weight, array, None, choice.feedback)
+        return None if made is None else _Form(form, made, readers)
 
     # the opset ---------------------------------------------------------------------------------------------
 
@@ -328,49 +399,58 @@ class Encode(Pass):
 
     # the encoding ------------------------------------------------------------------------------------------
 
-    def _encode(self, model: Model, weight: Weight, choice: _Choice, ids: Iterator[str], change: Change) -> None:
+    def _encode(self, model: Model, weight: Weight, choice: _Choice, name: str, change: Change) -> bool:
+        """Plant the smallest form; returns whether it took the name."""
         before = weight.nbytes(model)
         record = {"encoding": "coo" if weight.store == "sparse" else "dense", "bytes_after": before}
         change.weights[weight.name] = record
         if weight.overridable:
             change.skipped[weight.name] = "stays dense: it is a graph input that a caller may override"
-            return
+            return False
         if weight.scope.shadows(weight.value):
             change.skipped[weight.name] = "stays dense: another body binds its name too, which no node may write"
-            return
+            return False
         if weight.zero_value.ndim:
             change.skipped[weight.name] = "stays dense: its channels have different zero points"
-            return
+            return False
         if not _encodable(weight, SMALL if choice.plain else _LEAST):
-            return
+            return False
         array = weight.slabs(model)
-        best, lossless = None, True
-        if not choice.plain:
-            coded, readers = self._code(model, weight, array, choice)
-            if coded is not None:
-                best = self._best(model, weight, coded, choice, readers, next(ids), before)
-            lossless = best is None
-            if best is None and choice.point is None and self._spec(weight) != _AUTO:
-                why = "cannot hold it" if coded is None else "gains nothing"
-                change.notes.append(f"'{weight.name}' keeps exact values: {choice.values} {why}")
-        if best is None:
-            exact = Coded(array, weight.zero_value)
-            best = self._best(model, weight, exact, _Choice(), None, next(ids), before)
-        limit = best.nbytes if best else before
-        if lossless and self._plant_coo(model, weight, array, limit):
-            if best:
+        kept = list(self._lossless(model, weight, array))
+        asked = choice.values if choice.point is None and not choice.plain else None
+        best = None
+        if not choice.plain and not (asked and any(form.serves(asked) for form in kept)):
+            form = self._code(model, weight, array, choice)
+            best = None if form is None else self._best(model, weight, form, name, before)
+            if best is None and asked and self._spec(weight) != _AUTO:
+                why = "cannot hold it" if form is None else "gains nothing"
+                change.notes.append(f"'{weight.name}' keeps exact values: {asked} {why}")
+        lossy = best is not None
+        kernel = lossy and asked is not None and best is not None and best.fused  # asked for whatever it takes
+        compared = not kernel and (not lossy or bool(kept) or asked == _HALF)
+        for form in (*kept, _Form(_EXACT, Coded(array, weight.zero_value))) if compared else ():
+            limit = before if best is None else best.nbytes + lossy  # among equals the one without a loss
+            graft = self._best(model, weight, form, name, limit)
+            if graft is not None:
+                if best is not None:
+                    best.discard(model)
+                best, lossy = graft, False
+        if compared and self._plant_coo(model, weight, array, before if best is None else best.nbytes):
+            if best is not None:
                 best.discard(model)
             record.update(encoding="coo", bytes_after=weight.nbytes(model))
-        elif best:
+        elif best is not None:
             plant(model, weight, best)
             record.update(encoding=best.encoding, bytes_after=best.nbytes)
-            change.encoded[weight.name] = Encoded(weight.shape, best.sparse.zeros())
+            zeros = best.sparse.zeros() if lossy else weight.zeros(array)
+            change.encoded[weight.name] = Encoded(weight.shape, zeros)
         else:
             if weight.reason and self.values == _AUTO and not self.keep_zeros:
                 change.skipped[weight.name] = weight.reason
-            return
+            return False
         change.modified = True
         model.payloads.forget_pages()
+        return best is not None
 
     def _forms(self, model: Model, weight: Weight, coded: Coded) -> list[Encoding]:
         if self.encoding == "coo":
@@ -385,37 +465,26 @@ class Encode(Pass):
             if form.opset <= opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
         ]
 
-    def _best(
-        self,
-        model: Model,
-        weight: Weight,
-        coded: Coded,
-        choice: _Choice,
-        readers: Readers | None,
-        name: str,
-        limit: int,
-    ) -> Graft | None:
-        """The smallest graft below `limit` bytes: only forms whose packed arrays come close are packed."""
+    def _best(self, model: Model, weight: Weight, form: _Form, name: str, limit: int) -> Graft | None:
+        """The smallest graft below `limit` bytes: only encodings whose packed arrays come close are packed."""
+        coded = form.coded
         sparse = Sparse.of(coded.carrier, coded.fill, coded.book)
         payloads: dict[str, int] = {}
-        for form in sorted(self._forms(model, weight, coded), key=lambda form: form.least(sparse)):
+        for encoding in sorted(self._forms(model, weight, coded), key=lambda encoding: encoding.least(sparse)):
             bound = min([limit, *payloads.values()]) + _NODES_DIFFER
-            if form.least(sparse) < bound:
-                payloads[form.name] = form.payload(sparse)
+            if encoding.least(sparse) < bound:
+                payloads[encoding.name] = encoding.payload(sparse)
         if not payloads:
             return None
         least = min(payloads.values())
         if self.prefer == "speed" and self._rows_instead(sparse, payloads, least):
             least = payloads["rows"]
             payloads = {"rows": least}
-        values = choice.values
-        if choice.point is not None:
-            values = form_of("int8" if coded.fused else "shared")
         best: Graft | None = None
-        for encoding, payload in payloads.items():
+        for chosen, payload in payloads.items():
             if payload >= min(limit, least + _NODES_DIFFER):
                 continue
-            graft = prepare(model, weight, coded, sparse, GRAPH[encoding], values, name, readers)
+            graft = prepare(model, weight, coded, sparse, GRAPH[chosen], form.values, name, form.readers)
             if graft.nbytes < (best.nbytes if best else limit):
                 if best:
                     best.discard(model)

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune import masks, quantise
+from onnxprune import masks, quantise, rate
 from onnxprune.dtypes import Array, bits_of
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.errors import OptionError, WeightError
@@ -34,7 +34,7 @@ class Magnitude(Pass):
         quality: prune |w| < quality * std of the layer's weights (the paper's rule).
         threshold: prune |w| < threshold.
         loss: prune what holds less than this share of the squares, summed over the weights, each with an
-            equal part.
+            equal part. What a model that was encoded before has lost already counts.
         scope: what the share is taken over: layer, global, or channel (each output channel).
         pattern: "2:4" keeps 2 of every 4 neighbours along the input axis; "1x4" prunes whole blocks
             of 1 output by 4 inputs.
@@ -143,6 +143,8 @@ class Magnitude(Pass):
             if differs:
                 weight.set_array(model, pruned)
                 change.modified = True
+        if self.loss is not None and change.modified:
+            rate.spend(model, self.loss)
         return change
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
@@ -192,7 +194,7 @@ class Magnitude(Pass):
         if share is not None:
             return masks.smallest(weight.magnitude_slabs(model), round(share * weight.size), weight.size)
         if self.loss is not None:
-            count = _within(model, weight, self.loss / weights)
+            count = _within(model, weight, max(0.0, self.loss - model.spent) / weights)
             return masks.smallest(weight.magnitude_slabs(model), count, weight.size)
         if self.quality is not None:
             return masks.Cut(self.quality * _std(weight, weight.slabs(model)), 0)

@@ -329,10 +329,8 @@ def transform(
                 opened.write(place)
             now = _stored(opened)
             served = now == stored if alike else _integers(now) <= _integers(stored)
-            for_bytes = (
-                recorder is None and len(changed) > 0 and changed <= set(smaller)
-            )  # masks are of what was pruned
-            if for_bytes and served and _size(place.parent) >= input_facts.bytes:
+            kept = recorder is not None  # masks are of what was pruned
+            if changed and not kept and changed <= set(smaller) and served and _size(place.parent) >= input_facts.bytes:
                 for old in place.parent.iterdir():
                     old.unlink()
                 opened, changed = Model.load(source), set()

@@ -23,6 +23,10 @@ from onnxprune_passes import Decode, Encode, Magnitude
 from tests.builders import info, model, node
 
 FORMS = ["exact", "half", "shared:4", "shared:2", "int8", "int8:4", "int4", "auto"]
+STRUCTURED = [
+    {"pattern": "2:4"}, {"pattern": "1x4", "sparsity": 0.5}, {"pattern": "3x2", "sparsity": 0.3},
+    {"scope": "channel", "sparsity": 0.6},
+]  # fmt: skip
 UNIT = 64  # elements: large enough for several units to a slab, small enough for several slabs to a weight
 
 
@@ -56,6 +60,7 @@ def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPat
     patch.setattr(quantise, "UNIT", unit)
     patch.setattr(slabs, "SLAB", slab)
     patch.setattr("onnxprune.liveness.SLAB", slab)
+    patch.setattr("onnxprune_passes.magnitude.SLAB", slab)
     patch.setattr("onnxprune.encodings.values._LARGE", slab)
     patch.setattr(slabs, "_SEGMENT", 8)
     patch.setattr("onnxprune.payloads.RESIDENT", resident)
@@ -90,7 +95,14 @@ def test_the_bytes_do_not_depend_on_slabs_and_threads(tmp_path_factory, values, 
     source = put(folder, proto(data.draw(st.integers(0, 9))), data.draw(st.booleans()))
     rule = data.draw(
         st.sampled_from(
-            [{"sparsity": 0.9}, {"sparsity": 0.5, "scope": "global"}, {"quality": 1.0}, {"threshold": 0.3}, {}]
+            [
+                {"sparsity": 0.9},
+                {"sparsity": 0.5, "scope": "global"},
+                {"quality": 1.0},
+                {"threshold": 0.3},
+                {},
+                *STRUCTURED,
+            ]
         )
     )
     options = {"values": values, "prefer": data.draw(st.sampled_from(["speed", "size"])), **rule}
@@ -99,6 +111,14 @@ def test_the_bytes_do_not_depend_on_slabs_and_threads(tmp_path_factory, values, 
         st.tuples(st.integers(1, 700), st.sampled_from([1, 2, 4]), st.sampled_from([0, 900]))
     )
     assert written(folder, "o", source, UNIT, slab, jobs, resident, **options) == whole
+
+
+@pytest.mark.parametrize("rule", STRUCTURED, ids=str)
+@pytest.mark.parametrize("slab", [1, 90])
+def test_structured_pruning_in_slabs(tmp_path, rule, slab):
+    source = put(tmp_path, proto(2), True)
+    whole = written(tmp_path, "o", source, UNIT, 1 << 40, 1, values="exact", **rule)
+    assert written(tmp_path, "o", source, UNIT, slab, 2, 0, values="exact", **rule) == whole
 
 
 @pytest.mark.parametrize("element", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16])

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from onnxprune import masks, quantise, rate
+from onnxprune import masks, quantise, rate, threads
 from onnxprune.dtypes import Array, bits_of
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
-from onnxprune.slabs import EVERY, Rows, Slabs, part_of, picked, ranges
+from onnxprune.slabs import EVERY, SLAB, Rows, Slabs, part_of, picked, ranges
 from onnxprune.weights import Weight, check_patterns, matches
 
 SCOPES = ("layer", "global", "channel")
@@ -125,8 +126,7 @@ class Magnitude(Pass):
         for _, (weight, share) in tracked(progress, self.name, shares, lambda entry: entry[0].nbytes(model)):
             slabs = weight.slabs(model)
             if self._n_of_m is not None or self._block is not None or self.scope == "channel":
-                array = slabs.whole()
-                pruned, threshold = Slabs.of(_zeroed(weight, array, self._structured(weight, array, share))), None
+                pruned, threshold = _zeroed(weight, slabs, self._structured(weight, slabs, share)), None
             else:
                 own = cut if cut is not None else self._cut(model, weight, share, len(shares))
                 last, taken = _last_tie(model, weight, own)
@@ -200,28 +200,59 @@ class Magnitude(Pass):
             return masks.Cut(self.quality * _std(weight, weight.slabs(model)), 0)
         return masks.Cut(self.threshold or 0.0, 0)
 
-    def _structured(self, weight: Weight, array: Array, share: float | None) -> Array:
-        """The mask of a pattern or of the channel scope, in the weight's own shape."""
+    def _structured(self, weight: Weight, slabs: Slabs, share: float | None) -> Array:
+        """The mask of a pattern or of the channel scope, in the weight's shape: found for some outputs at a time."""
         assert weight.out_axis is not None
         inner = weight.in_axes[0]
-        batch = [a for a in range(array.ndim) if a not in (weight.out_axis, inner)]
+        batch = [a for a in range(slabs.ndim) if a not in (weight.out_axis, inner)]
         order = (*batch, weight.out_axis, inner)
         if self.scope == "channel":
-            order = (weight.out_axis, *(a for a in range(array.ndim) if a != weight.out_axis))
-        scores = np.ascontiguousarray(weight.magnitudes(array).transpose(order))
-        keep, block = self._n_of_m, self._block
-        if keep is not None:
-            mask = masks.keep_n_of_m(scores, *keep)
-        elif block is not None:
-            blocks = masks.block_scores(scores, block)
-            cut = masks.smallest(
-                [lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size
-            )
-            mask = masks.spread_blocks(cut.mask(blocks), block, scores.shape)
-        else:
-            rows = scores.reshape(scores.shape[0], -1)
-            mask = masks.smallest_per_row(rows, round((share or 0) * rows.shape[1])).reshape(scores.shape)
-        return mask.transpose(np.argsort(order))
+            order = (weight.out_axis, *(a for a in range(slabs.ndim) if a != weight.out_axis))
+        keep, block, back = self._n_of_m, self._block, np.argsort(order)
+        parts = _by_outputs(weight, slabs, 1 if block is None else block[0])
+        mask = np.empty(slabs.shape, bool)
+
+        def scores(part: _Part) -> Array:
+            return np.ascontiguousarray(weight.magnitudes(part.read()).transpose(order))
+
+        def pruned(part: _Part) -> None:
+            own = scores(part)
+            if keep is not None:
+                found = masks.keep_n_of_m(own, *keep)
+            else:
+                rows = own.reshape(own.shape[0], -1)
+                found = masks.smallest_per_row(rows, round((share or 0) * rows.shape[1])).reshape(own.shape)
+            mask[part.where] = found.transpose(back)
+
+        if block is None:
+            deque(threads.run(pruned, parts), 0)
+            return mask
+        blocks = np.concatenate(list(threads.run(lambda part: masks.block_scores(scores(part), block), parts)), axis=-2)
+        cut = masks.smallest([lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size)
+        return masks.spread_blocks(cut.mask(blocks), block, tuple(mask.shape[a] for a in order)).transpose(back)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some outputs of a weight: where they lie, and what reads them."""
+
+    where: tuple[slice, ...]
+    read: Callable[[], Array]
+
+
+def _by_outputs(weight: Weight, slabs: Slabs, multiple: int) -> list[_Part]:
+    """About a slab each, a multiple of so many outputs; all at once where no part is read along their axis.
+
+    Integers are small, and their scales may follow any axis.
+    """
+    axis = weight.out_axis
+    if weight.zero is not None or not (axis == 0 or (axis == 1 and slabs.ndim == 2)):
+        return [_Part((slice(None),) * slabs.ndim, slabs.whole)]
+    outputs = slabs.shape[axis]
+    step = -(-max(1, SLAB * outputs // max(1, slabs.size)) // multiple) * multiple
+    if axis == 0:
+        return [_Part((slice(*rows),), partial(slabs.read, *rows, EVERY)) for rows in ranges(0, outputs, step)]
+    return [_Part((slice(None), slice(*own)), partial(slabs.block, *own)) for own in ranges(0, outputs, step)]
 
 
 def _share(value: float, what: str) -> None:
@@ -263,8 +294,15 @@ def _within(model: Model, weight: Weight, loss: float) -> int:
     return histogram.zeros + int(histogram.sums[3, max(inside, 0)])
 
 
-def _zeroed(weight: Weight, array: Array, mask: Array) -> Array:
-    return np.where(mask, weight.zero_value, array)
+def _zeroed(weight: Weight, slabs: Slabs, mask: Array) -> Slabs:
+    """The weight without what the mask names, of which a bit for each entry is held."""
+    bits = np.packbits(mask.reshape(slabs.shape[0], -1), axis=1)
+
+    def change(rows: Rows, columns: slice, part: Array) -> Array:
+        gone = np.unpackbits(bits[slice(*rows)], axis=1, count=slabs.row).view(bool)
+        return np.where(picked(gone.reshape(-1, *slabs.shape[1:]), columns), part_of(weight.zero_value, rows), part)
+
+    return slabs.map(slabs.dtype, change)
 
 
 def _last_tie(model: Model, weight: Weight, cut: masks.Cut) -> tuple[int, int]:

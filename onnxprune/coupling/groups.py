@@ -8,8 +8,6 @@ from functools import cached_property
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from onnxprune.coupling.slots import Fix, Flow, Mix, Size, Slot
 from onnxprune.coupling.table import rule_of
@@ -191,6 +189,9 @@ def _finish(wiring: Wiring) -> Coupling:
 def _components(wiring: Wiring) -> Array:
     if not wiring.edges:
         return np.arange(wiring.total)
+    from scipy.sparse import coo_array  # a third of the time that importing takes, and most commands need no groups
+    from scipy.sparse.csgraph import connected_components
+
     a, b = (np.concatenate(side) for side in zip(*wiring.edges, strict=True))
     graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(wiring.total, wiring.total))
     return connected_components(graph, directed=False)[1]

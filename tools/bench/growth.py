@@ -118,9 +118,10 @@ def _measured(
 # what is printed ------------------------------------------------------------------------------------
 
 
-def beyond(row: Row, starts: dict[str, Row]) -> float:
-    """Nanoseconds a weight beyond start-up."""
-    return (row.time - starts[row.tool].time) / row.weights * 1e9
+def beyond(row: Row, starts: dict[str, Row]) -> float | None:
+    """Nanoseconds a weight beyond start-up; None where start-up is more than half of the time, and hides them."""
+    start = starts[row.tool].time
+    return None if row.time < 2 * start else (row.time - start) / row.weights * 1e9
 
 
 def shown(rows: Sequence[Row]) -> str:
@@ -136,12 +137,13 @@ def shown(rows: Sequence[Row]) -> str:
             if row.problem:
                 out.append("failed" if row.problem.startswith("failed") else "-")
             elif form == "time":
-                out.append(f"{row.time:.2f} s" + ("" if size == START else f", {beyond(row, starts):.0f} ns"))
+                cost = None if size == START else beyond(row, starts)
+                out.append(f"{row.time:.2f} s" + ("" if cost is None else f", {cost:.0f} ns"))
             else:
                 out.append(f"{row.peak / 1e6:,.0f} MB" + ("" if size == START else f", {row.ratio:.2f}x"))
         return out
 
-    out = "time, and nanoseconds a weight beyond start-up (the time of the smallest model):\n\n"
+    out = "time, and nanoseconds a weight beyond start-up (the smallest model's time) where that is less than half:\n\n"
     out += table(["weights", *sizes], ([tool, *cells(tool, "time")] for tool in tools))
     out += "\npeak memory, and how many times smaller the output is than the fp32 model:\n\n"
     out += table(["weights", *sizes], ([tool, *cells(tool, "peak")] for tool in tools))
@@ -166,10 +168,9 @@ def bars(rows: Sequence[Row]) -> list[str]:
             lines.append(bar(speed >= SPEED_BAR, text))
     for tool in (EXACT, SHARED):
         mine = [row for (name, _), row in held.items() if name == tool]
-        costs = {row.model: beyond(row, starts) for row in mine}
+        costs = {row.model: cost for row in mine if (cost := beyond(row, starts)) is not None}
         if len(costs) > 1:
-            least = min(costs.values())
-            most = max(costs.values()) / least if least > 0 else float("inf")
+            most = max(costs.values()) / min(costs.values())
             said = ", ".join(f"{size} {cost:.0f}" for size, cost in costs.items())
             lines.append(bar(most <= FLAT_BAR, f"{tool}: ns a weight within {most:.2f}x (bar {FLAT_BAR}): {said}"))
         if mine:

@@ -153,8 +153,8 @@ class Judge:
             raise MetricError(f"the metric {self.metric} raised {said}") from error
         return self._checked(found)
 
-    def baseline(self, original: Path) -> float:
-        """The metric of the original, in a file where a command wants one; see `value` for errors."""
+    def baseline(self, original: Path | bytes) -> float:
+        """The metric of the original, which a command is given; see `value` for errors."""
         if self._command is not None:
             return self._commanded(original)
         if self._function is not None:

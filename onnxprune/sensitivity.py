@@ -30,6 +30,7 @@ from onnxprune.weights import check_patterns, matches
 from onnxprune.workers import spread
 
 PathLike = str | os.PathLike[str]
+_BASELINE = ("", 0.0)  # the trial in which nothing is pruned
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 
@@ -111,7 +112,7 @@ def scan(
     judge = shared.judge()
     with opened(target.with_name(f"{target.name}.trials"), common) as trials:
         items = [(layer.name, level) for layer in layers for level in wanted]
-        found = _run(shared, judge, source, trials, items, jobs, cluster, progress)
+        found = _run(shared, judge, trials, items, jobs, cluster, progress)
         curves = Curves(
             name, judge.metric, judge.lower_is_better, found["baseline"], judge.samples, of,
             tuple(
@@ -152,28 +153,31 @@ def _families(model: Model, include: Sequence[str], skip: Sequence[str]) -> list
 
 
 def _named(layer: str, level: float) -> str:
-    return f"{level!r} {layer}"
+    return f"{level!r} {layer}" if layer else "baseline"
+
+
+def _said(layer: str, level: float) -> str:
+    return f"of '{layer}' at {level:g}" if layer else "of the model as it is"
 
 
 def _run(
-    shared: _Shared, judge: Judge, source: Path, trials: Trials, items: list[tuple[str, float]], jobs: int | None,
+    shared: _Shared, judge: Judge, trials: Trials, items: list[tuple[str, float]], jobs: int | None,
     cluster: str | None, progress: Progress,
 ) -> dict[str, float]:  # fmt: skip
-    """The metric by trial, `baseline` among them."""
-    if trials.get("baseline") is None:
-        trials.add("baseline", _finite(judge.baseline(source), judge, "of the model as it is"))
+    """The metric by trial, `baseline` among them: one of the trials, so that nobody waits for it."""
+    items = [_BASELINE, *items]
     open_items = [item for item in items if trials.get(_named(*item)) is None]
     done = len(items) - len(open_items)
     for outcome in spread(trial, open_items, jobs=cores() if jobs is None else jobs, cluster=cluster, shared=shared):
         layer, level = open_items[outcome.index]
         if outcome.error is not None:
-            outcome.error.add_note(f"'{layer}' at {level:g}")
+            outcome.error.add_note(_said(layer, level))
             raise outcome.error
         assert outcome.value is not None
-        trials.add(_named(layer, level), _finite(outcome.value, judge, f"of '{layer}' at {level:g}"))
+        trials.add(_named(layer, level), _finite(outcome.value, judge, _said(layer, level)))
         progress("trials", done, len(items))
         done += 1
-    return {name: trials.get(name) for name in ("baseline", *(_named(*item) for item in items))}
+    return {name: trials.get(name) for name in (_named(*item) for item in items)}
 
 
 def _finite(value: float, judge: Judge, what: str) -> float:
@@ -194,6 +198,8 @@ def trial(item: tuple[str, float], shared: _Shared) -> float:
             _judges[shared.key] = shared.judge()
         judge = _judges[shared.key]
     layer, level = item
+    if item == _BASELINE:
+        return judge.baseline(shared.model)
     model = Model.of_bytes(shared.model)
     if shared.of == "channels":
         make_pass("channels", sparsity=level, only=(layer,)).run(model)

@@ -120,10 +120,12 @@ def test_a_killed_scan_goes_on(model, data, tmp_path, monkeypatch):
 
 
 def test_trials_of_other_data_are_not_taken(model, data, tmp_path, monkeypatch):
-    done = iter([1.0])  # and then a trial that is stopped
-    monkeypatch.setattr(
-        sensitivity, "trial", lambda item, shared: next(done, None) or signal.raise_signal(signal.SIGINT)
-    )
+    def stopped(item, shared):
+        if item[0]:
+            raise KeyboardInterrupt
+        return 1.0
+
+    monkeypatch.setattr(sensitivity, "trial", stopped)
     with pytest.raises(KeyboardInterrupt):
         sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
     with pytest.raises(OptionError, match="another model, metric or data"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnxprune.dtypes import FLOATS
+from onnxprune.core.dtypes import FLOATS
 from onnxprune.model import Model
 from onnxprune.roles import LINEAR, domain
 from onnxprune.runtime import Feeds, open_session, run

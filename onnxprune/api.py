@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry, threads, trials
+from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry, trials
 from onnxprune import curves as curve_files
 from onnxprune import data as data_files
 from onnxprune.accounting import account
 from onnxprune.compatibility import Compatibility, compatibility
+from onnxprune.core import threads
 from onnxprune.cost import layers
 from onnxprune.data import Samples
 from onnxprune.deviation import compare
@@ -302,7 +303,7 @@ def transform(
         smaller: passes that are there for bytes: where only these changed the model, the file is no smaller and no more
             weights are read as integers, it stays as it was.
         alike: only if all weights have the encodings that they had, too.
-        jobs: threads that work on the weights; None is one per core, up to `threads.MOST`. The result is the same.
+        jobs: threads that work on the weights; None is one per core, up to `core.threads.MOST`. The result is the same.
         progress: called with (pass, bytes of weights done, bytes in all).
 
     Raises:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxprune.core.files import staged, write
 from onnxprune.errors import CurvesError, OptionError
-from onnxprune.files import staged, write
 
 VERSION = 1
 _BISECTIONS = 60

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.errors import DataError
 from onnxprune.runtime import Feeds, Input
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.errors import OptionError
 
 

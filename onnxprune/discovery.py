@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from onnx import AttributeProto, NodeProto, SparseTensorProto, TensorProto
 
-from onnxprune.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
 from onnxprune.model import Model
 from onnxprune.roles import Role, attribute, domain, linear_role, other_role
 from onnxprune.scopes import Scope, constant_value, scopes_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.quantise import Codebook, Histogram
 
 EXCESS = 0.2  # the share of squared error given for entropy: of 16 levels it buys a third of a bit

@@ -18,9 +18,9 @@ import numpy as np
 import onnxruntime as ort
 
 from onnxprune import metrics
-from onnxprune.commands import Command
+from onnxprune.core.commands import Command
+from onnxprune.core.dtypes import Array
 from onnxprune.data import Samples
-from onnxprune.dtypes import Array
 from onnxprune.errors import MetricError, OptionError, ToleranceMissed
 from onnxprune.metrics import Limit
 from onnxprune.runtime import open_session, run

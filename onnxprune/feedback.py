@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)

@@ -10,9 +10,9 @@ import numpy as np
 from onnx import GraphProto, TensorProto, helper
 
 from onnxprune import data
+from onnxprune.core.dtypes import Array
 from onnxprune.deviation import compare
 from onnxprune.discovery import find
-from onnxprune.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model import Model
 from onnxprune.runtime import inputs_of, open_session, run

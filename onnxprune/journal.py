@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from onnxprune.core.files import alone_in, digest, staged, unchanged, write
 from onnxprune.errors import OptionError, OutputError
-from onnxprune.files import alone_in, digest, staged, unchanged, write
 
 STATE = "state.json"
 VERSION = 1

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxprune.core.files import alone_in, staged, write
 from onnxprune.errors import OutputError
-from onnxprune.files import alone_in, staged, write
 
 NAME = ".onnxprune.jsonl"
 VERSION = 1

@@ -15,13 +15,13 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune import threads
+from onnxprune.core import threads
+from onnxprune.core.chunked import SLAB, Rows, ranges
+from onnxprune.core.dtypes import ONES, Array
 from onnxprune.coupling import Coupling, Slot
 from onnxprune.coupling.slots import Filled, Flow, Joined, Mapped, Mix, Moved, Narrowed, Product, Silent
-from onnxprune.dtypes import ONES, Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.runtime import evaluate
-from onnxprune.slabs import SLAB, Rows, ranges
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ from typing import Any
 
 from onnxprune import api, runtime
 from onnxprune.batch import DONE, SKIPPED, Batch, Compressed, failure
+from onnxprune.core.files import digest, is_url, sweep, unchanged
+from onnxprune.core.threads import cores
+from onnxprune.core.workers import Outcome, spread
 from onnxprune.errors import DataError, OptionError
-from onnxprune.files import digest, is_url, sweep, unchanged
 from onnxprune.gathering import gather, real
 from onnxprune.ledger import NAME, Record, opened
 from onnxprune.model import Model
 from onnxprune.pipeline import Progress, silent
 from onnxprune.result import versions
-from onnxprune.threads import cores
-from onnxprune.workers import Outcome, spread
 
 _OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share
 

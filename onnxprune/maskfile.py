@@ -18,9 +18,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
+from onnxprune.core.files import staged
+from onnxprune.core.files import write as write_bytes
 from onnxprune.errors import MaskError
-from onnxprune.files import staged
-from onnxprune.files import write as write_bytes
 from onnxprune.links import Array, Shape
 from onnxprune.maskheader import (
     Parameter,

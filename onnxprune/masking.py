@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
+from onnxprune.core.files import digest
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError, OptionError
-from onnxprune.files import digest
 from onnxprune.links import Link
 from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Parameter, Pruning, WeightShape

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune import threads
+from onnxprune.core import threads
 
 Array = np.ndarray
 Chunks = Callable[[], Iterable[Array]]

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.core.dtypes import Array
 from onnxprune.data import TARGETS
 from onnxprune.deviation import OutputDeviation
-from onnxprune.dtypes import Array
 from onnxprune.errors import DataError, OptionError
 
 Outputs = Mapping[str, Any]

@@ -17,12 +17,12 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from onnxprune import wire
 from onnxprune.codings import Coding
-from onnxprune.dtypes import Array, numpy_dtype
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import Array, numpy_dtype
+from onnxprune.core.files import digest, require, staged, write
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.files import digest, require, staged, write
 from onnxprune.payloads import Computed, Payload, Payloads, Stored, bytes_of
 from onnxprune.scopes import tensors_of
-from onnxprune.slabs import Slabs
 
 PROTOBUF_LIMIT = 2**31 - 1
 _VALUE_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "raw_data", "double_data", "uint64_data")

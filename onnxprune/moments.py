@@ -15,7 +15,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnxprune import data
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.model import Model
 from onnxprune.roles import attribute, domain
 from onnxprune.runtime import Feeds, inputs_of, open_session, run

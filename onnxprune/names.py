@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxprune import pieces
 from onnxprune.checkpoints import is_real
-from onnxprune.dtypes import FLOATS, Array
+from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.folds import Folds
 from onnxprune.links import Link, Shape

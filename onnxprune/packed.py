@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune import streams
+from onnxprune.core.files import write
 from onnxprune.errors import OutputError, PackedError
-from onnxprune.files import write
 from onnxprune.model import replacing
 from onnxprune.payloads import Payloads
 from onnxprune.streams import CHUNK, Layout, Plan

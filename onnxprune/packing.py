@@ -10,9 +10,9 @@ from itertools import chain
 from pathlib import Path
 
 from onnxprune import streams
-from onnxprune.dtypes import numpy_dtype
+from onnxprune.core.dtypes import numpy_dtype
+from onnxprune.core.files import staged, write
 from onnxprune.errors import PackedError
-from onnxprune.files import staged, write
 from onnxprune.model import Model
 from onnxprune.packed import (
     CRC,

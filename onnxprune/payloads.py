@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import wire
+from onnxprune.core.chunked import EVERY, Slabs
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.slabs import EVERY, Slabs
 
 RESIDENT = 256 << 20  # bytes of new payloads that stay in memory; what comes on top goes to a scratch file
 PIECE = 1 << 24  # bytes that are read or written at once

@@ -24,11 +24,11 @@ import numpy as np
 
 from onnxprune import checkpoints, maskfile
 from onnxprune.api import make_pass
-from onnxprune.commands import Command, last_lines
-from onnxprune.dtypes import FLOATS, Array
+from onnxprune.core.commands import Command, last_lines
+from onnxprune.core.dtypes import FLOATS, Array
+from onnxprune.core.files import digest, staged
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError, CommandError, OptionError
-from onnxprune.files import digest, staged
 from onnxprune.links import Link
 from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Parameter

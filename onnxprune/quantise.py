@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from onnxprune.slabs import UNIT, Rows, Slabs, part_of, ranges
+from onnxprune.core.chunked import UNIT, Rows, Slabs, part_of, ranges
 
 Array = np.ndarray
 

@@ -16,10 +16,10 @@ from itertools import pairwise, product
 import numpy as np
 
 from onnxprune import quantise
-from onnxprune.dtypes import Array
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import Array
 from onnxprune.encodings.words import LAYOUTS, layout_for
 from onnxprune.model import Model
-from onnxprune.slabs import Slabs
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
 Snap = Callable[[Array], Array]

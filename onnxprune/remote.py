@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 
+from onnxprune.core.files import is_url
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError
-from onnxprune.files import is_url
 from onnxprune.model import references
 from onnxprune.result import Result
 

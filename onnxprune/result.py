@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import threads
-from onnxprune.dtypes import name_of
+from onnxprune.core import threads
+from onnxprune.core.dtypes import name_of
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.evaluation import Judged
 from onnxprune.model import Model

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 
 _RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds

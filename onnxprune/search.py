@@ -19,10 +19,10 @@ from typing import Any
 import onnxruntime as ort
 
 from onnxprune import data as data_files
+from onnxprune.core.files import digest
 from onnxprune.data import Samples
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.evaluation import Judge, Question, identity
-from onnxprune.files import digest
 from onnxprune.pipeline import Progress
 from onnxprune.rate import LOSS_ON_DATA
 from onnxprune.runtime import inputs_of, open_session

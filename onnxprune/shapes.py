@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, shape_inference
 
-from onnxprune.dtypes import numpy_dtype
+from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.model import Model
 from onnxprune.roles import attribute, domain
 from onnxprune.scopes import Scope, scopes_of

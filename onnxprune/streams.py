@@ -15,7 +15,7 @@ import constriction
 import numpy as np
 import zstandard
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 
 CHUNK = 4 << 20  # bytes coded at a time: bounds memory, and is a whole number of words
 STORED, ZSTD, ORDER0 = range(3)

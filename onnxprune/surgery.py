@@ -10,9 +10,9 @@ from itertools import count
 import numpy as np
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
+from onnxprune.core.dtypes import Array
 from onnxprune.coupling import Coupling
 from onnxprune.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
-from onnxprune.dtypes import Array
 from onnxprune.pipeline import Removed
 from onnxprune.roles import attribute
 from onnxprune.scopes import Scope

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import NodeProto
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model import Model
 from onnxprune.roles import attribute

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from onnxprune.core.files import locked
 from onnxprune.errors import OptionError, OutputError
-from onnxprune.files import locked
 
 VERSION = 1
 

@@ -8,8 +8,8 @@ from math import prod
 
 import numpy as np
 
+from onnxprune.core.dtypes import Array
 from onnxprune.coupling.slots import Mix
-from onnxprune.dtypes import Array
 from onnxprune.liveness import Liveness, Pattern
 from onnxprune.roles import attribute
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from onnxprune.checkpoints import is_real
-from onnxprune.dtypes import FLOATS, Array, numpy_dtype
+from onnxprune.core.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError
 from onnxprune.links import Link, Shape

@@ -12,11 +12,11 @@ import numpy as np
 from onnx import SparseTensorProto, TensorProto
 
 from onnxprune import masks
-from onnxprune.dtypes import QUANTISED, Array, name_of, numpy_dtype
+from onnxprune.core.chunked import EVERY, Rows, Slabs, part_of
+from onnxprune.core.dtypes import QUANTISED, Array, name_of, numpy_dtype
 from onnxprune.errors import ModelError, WeightError
 from onnxprune.model import Model
 from onnxprune.scopes import CONSTANT_NODE, Scope
-from onnxprune.slabs import EVERY, Rows, Slabs, part_of
 
 SMALL = 256  # elements; below this, what a mask saves is less than what it costs
 Store = Literal["initializer", "constant", "sparse"]

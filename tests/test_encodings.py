@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
 from onnxprune import api, opset
+from onnxprune.core.dtypes import bits_of
 from onnxprune.discovery import find
-from onnxprune.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
 from onnxprune.encodings.graft import loose_weights, opset_of, plant, planted_in, prepare
 from onnxprune.encodings.rows import Rows

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
 from onnxprune.codings import Coding
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import bits_of
 from onnxprune.discovery import find
-from onnxprune.dtypes import bits_of
 from onnxprune.encodings import lossless
 from onnxprune.encodings.graft import planted_in
 from onnxprune.model import Model
-from onnxprune.slabs import Slabs
 from onnxprune_passes import DeadNeurons, Decode, Encode, Magnitude
 from tests.builders import MODELS, info, load, matmul, mlp, node, normal, outputs, serialise
 
@@ -209,8 +209,8 @@ def test_slabs_and_threads_show_in_no_byte(monkeypatch):
     array = np.random.default_rng(1).choice(normal(200), (500, 64))
     weight = find(load(holder(array)))[0]
     whole = lossless.few(weight, array)
-    monkeypatch.setattr("onnxprune.slabs.UNIT", 64)
-    monkeypatch.setattr("onnxprune.slabs.SLAB", 512)
+    monkeypatch.setattr("onnxprune.core.chunked.UNIT", 64)
+    monkeypatch.setattr("onnxprune.core.chunked.SLAB", 512)
     monkeypatch.setattr(lossless, "UNIT", 64)
     monkeypatch.setattr(lossless, "_FIRST", 100)
     split = lossless.few(weight, Slabs.of(array))

@@ -17,10 +17,10 @@ from click.testing import CliRunner
 import onnxprune
 from onnxprune import many, runtime
 from onnxprune.cli import cli
+from onnxprune.core.files import alone_in
+from onnxprune.core.workers import cores, spread
 from onnxprune.errors import DataError, ModelError, OptionError, OutputError
-from onnxprune.files import alone_in
 from onnxprune.ledger import NAME
-from onnxprune.workers import cores, spread
 from tests.builders import mlp
 from tests.test_workers import line, local_cluster
 from tools.bench.crowd import await_outputs, begin, workers

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnxprune import wire
+from onnxprune.core.files import staged
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.files import staged
 from onnxprune.model import Model
 from onnxprune.scopes import tensors_of
 from tests.builders import mlp

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from onnxprune import api, masks, quantise, slabs, threads
-from onnxprune.dtypes import bits_of
+from onnxprune import api, masks, quantise
+from onnxprune.core import chunked, threads
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
 from onnxprune.liveness import Pattern
 from onnxprune.model import Model
-from onnxprune.slabs import Slabs
 from onnxprune_passes import Decode, Encode, Magnitude
 from tests.builders import info, model, node
 
@@ -56,13 +57,13 @@ def proto(seed: int = 0, element: int = TensorProto.FLOAT, scale: float = 1.0) -
 
 def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPatch:
     patch = pytest.MonkeyPatch()
-    patch.setattr(slabs, "UNIT", unit)
+    patch.setattr(chunked, "UNIT", unit)
     patch.setattr(quantise, "UNIT", unit)
-    patch.setattr(slabs, "SLAB", slab)
+    patch.setattr(chunked, "SLAB", slab)
     patch.setattr("onnxprune.liveness.SLAB", slab)
     patch.setattr("onnxprune_passes.magnitude.SLAB", slab)
     patch.setattr("onnxprune.encodings.values._LARGE", slab)
-    patch.setattr(slabs, "_SEGMENT", 8)
+    patch.setattr(chunked, "_SEGMENT", 8)
     patch.setattr("onnxprune.payloads.RESIDENT", resident)
     patch.setattr(masks, "_COLLECT", 16)
     return patch
@@ -142,7 +143,7 @@ def test_every_encoding_packs_slabs_as_it_packs_the_whole(encoding, rows, column
     try:
         whole = Sparse.of(array, np.zeros((), np.float16 if coded else np.float32), book)
         expected, size = encoding.pack(whole), encoding.payload(whole)
-        slabs.SLAB = slab
+        chunked.SLAB = slab
         sparse = Sparse.of(array, whole.fill, book)
         found = encoding.pack(sparse)
         assert encoding.payload(sparse) == size

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from onnxprune.core.dtypes import bits_of
 from onnxprune.discovery import find
-from onnxprune.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
 from onnxprune.encodings.graft import plant, planted_in, prepare
 from onnxprune.errors import OnnxPruneError, OptionError

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune import OnnxPruneError
-from onnxprune.files import staged, write
+from onnxprune.core.files import staged, write
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 MANIFEST = MODELS / "manifest.json"

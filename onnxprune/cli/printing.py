@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxprune.core.files import is_url
 from onnxprune.errors import OptionError
-from onnxprune.files import is_url
 
 if TYPE_CHECKING:
     from rich.console import Console

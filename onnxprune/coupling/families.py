@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.core.dtypes import Array
 from onnxprune.coupling.groups import Coupling
-from onnxprune.dtypes import Array
 
 
 @dataclass(frozen=True)

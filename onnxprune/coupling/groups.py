@@ -9,17 +9,17 @@ from functools import cached_property
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import Array
 from onnxprune.coupling.slots import Fix, Flow, Mix, Size, Slot
 from onnxprune.coupling.table import rule_of
 from onnxprune.coupling.wiring import At, Rule, Unknown, Wiring
-from onnxprune.dtypes import Array
 from onnxprune.errors import ModelError, RuntimeFailure
 from onnxprune.model import Model
 from onnxprune.roles import domain
 from onnxprune.runtime import evaluate
 from onnxprune.scopes import Scope, scopes_of
 from onnxprune.shapes import Shapes, Value, inferred, values_of
-from onnxprune.slabs import Slabs
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 
 
 @dataclass(eq=False)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from onnxprune.core.dtypes import Array
 from onnxprune.coupling.slots import Fix, Flow, Moved, Narrowed, Size, Slot
-from onnxprune.dtypes import Array
 from onnxprune.model import Model
 from onnxprune.roles import attribute
 from onnxprune.scopes import Scope

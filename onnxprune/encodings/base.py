@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from onnxprune.dtypes import Array, bits_of
-from onnxprune.slabs import Rows, Slabs
+from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.dtypes import Array, bits_of
 
 Parts = dict[str, Array]
 Made = TypeVar("Made")

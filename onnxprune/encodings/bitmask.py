@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.dtypes import ONES, Array
+from onnxprune.core.dtypes import ONES, Array
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse
 

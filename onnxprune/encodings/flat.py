@@ -8,11 +8,11 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.chunked import Rows
+from onnxprune.core.dtypes import Array
 from onnxprune.encodings import gaps as gap
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse, index_type
-from onnxprune.slabs import Rows
 
 
 class Flat(Encoding):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Parts
 from onnxprune.encodings.words import LAYOUTS, Layout

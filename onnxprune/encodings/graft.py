@@ -17,8 +17,8 @@ import numpy as np
 from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from onnxprune.codings import Coding
+from onnxprune.core.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.discovery import find
-from onnxprune.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, fusion
 from onnxprune.encodings.base import Builder
 from onnxprune.encodings.fusion import Readers

@@ -12,9 +12,9 @@ import numpy as np
 
 from onnxprune import quantise
 from onnxprune.codings import Coding
-from onnxprune.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
+from onnxprune.core.chunked import EVERY, UNIT, Rows, Slabs, part_of, ranges
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.encodings.values import INT4_BOOK, Coded, are_halves, computed, narrowed, oriented
-from onnxprune.slabs import EVERY, UNIT, Rows, Slabs, part_of, ranges
 from onnxprune.weights import Weight
 
 INT8_BOOK = np.array([0, *range(-127, 0), *range(1, 128)], np.int8)

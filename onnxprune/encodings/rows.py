@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.encodings import gaps as gap
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse, index_type

@@ -25,14 +25,15 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune import quantise, threads
-from onnxprune.dtypes import FLOATS, Array, bits_of, numpy_dtype
+from onnxprune import quantise
+from onnxprune.core import threads
+from onnxprune.core.chunked import EVERY, Rows, Slabs, part_of, ranges
+from onnxprune.core.dtypes import FLOATS, Array, bits_of, numpy_dtype
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
 from onnxprune.entropy import constrained
 from onnxprune.errors import OptionError
 from onnxprune.feedback import Feedback
-from onnxprune.slabs import EVERY, Rows, Slabs, part_of, ranges
 from onnxprune.weights import Weight
 
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.encodings.base import Builder, Parts, Sparse
 
 OPSET = 10  # Mod

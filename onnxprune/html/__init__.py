@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnxprune import curves as curve_files
+from onnxprune.core.files import staged, write
 from onnxprune.errors import OptionError
-from onnxprune.files import staged, write
 from onnxprune.layer_costs import Costs
 from onnxprune.result import Deviation, Result
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune import api
+from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.curves import Curves
 from onnxprune.discovery import find
-from onnxprune.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.encodings.graft import planted_in
 from onnxprune.errors import CurvesError
 from onnxprune.html import Columns, sketch

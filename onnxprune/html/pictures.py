@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from onnxprune import report
+from onnxprune.core.dtypes import Array
 from onnxprune.curves import Curve, Curves
-from onnxprune.dtypes import Array
 from onnxprune.html.sketch import BINS, Histogram
 
 COLOURED = 8  # curves in a picture that have a colour of their own

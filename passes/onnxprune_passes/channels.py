@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.core.dtypes import Array
 from onnxprune.coupling import Coupling, Slot, couplings, families_of
-from onnxprune.dtypes import Array
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent

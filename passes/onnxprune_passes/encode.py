@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import rate
-from onnxprune.dtypes import FLOATS, QUANTISED, Array
+from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, form_of
 from onnxprune.encodings.fusion import Readers, readers_of
 from onnxprune.encodings.graft import (
@@ -53,7 +54,6 @@ from onnxprune.moments import moments
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Encoded, Pass, Progress, silent, tracked
 from onnxprune.recall import keeps, recall
-from onnxprune.slabs import Rows, Slabs
 from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it

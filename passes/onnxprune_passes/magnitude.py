@@ -10,13 +10,14 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune import masks, quantise, rate, threads
-from onnxprune.dtypes import Array, bits_of
+from onnxprune import masks, quantise, rate
+from onnxprune.core import threads
+from onnxprune.core.chunked import EVERY, SLAB, Rows, Slabs, part_of, picked, ranges
+from onnxprune.core.dtypes import Array, bits_of
 from onnxprune.encodings.graft import loose_weights, planted_in
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
-from onnxprune.slabs import EVERY, SLAB, Rows, Slabs, part_of, picked, ranges
 from onnxprune.weights import Weight, check_patterns, matches
 
 SCOPES = ("layer", "global", "channel")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune import checkpoints, maskfile, names, updating
-from onnxprune.dtypes import Array
+from onnxprune.core.dtypes import Array
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError
 from onnxprune.masking import lay, settle

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from onnxprune.core.threads import cores
 from onnxprune.errors import OptionError, WorkerError
-from onnxprune.threads import cores
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from onnxprune import threads
+from onnxprune.core import threads
 
 Array = np.ndarray
 Made = TypeVar("Made")

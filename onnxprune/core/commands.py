@@ -11,7 +11,7 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from onnxprune import supervise
+from onnxprune.core import supervise
 from onnxprune.errors import CommandError, OptionError
 
 _PLACE = re.compile(r"\{(\w+)((?:\.\w+)?)\}")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from onnxprune.layer_costs import Costs
     from onnxprune.many import compress_many
     from onnxprune.maskfile import MaskFile
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
     from onnxprune.result import Result
     from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
     from onnxprune.rounds import Iteration
@@ -65,7 +65,7 @@ _HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration", "w
 _HOMES |= {
     "Costs": "onnxprune.layer_costs",
     "MaskFile": "onnxprune.maskfile",
-    "Model": "onnxprune.model",
+    "Model": "onnxprune.model.model",
     "Result": "onnxprune.result",
 }
 

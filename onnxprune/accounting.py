@@ -18,14 +18,14 @@ from onnx import NodeProto
 from onnxprune import data as data_files
 from onnxprune.activations import Activation, Count, Place, count, count_nodes, is_layer, places
 from onnxprune.cost import COUNTED, KERNEL, Layer, layers
-from onnxprune.discovery import find, label
 from onnxprune.encodings.graft import planted_in, uproot
 from onnxprune.errors import DataError
 from onnxprune.layer_costs import Costs, LayerCost, TotalCost
-from onnxprune.model import Model
+from onnxprune.model.discovery import find, label
+from onnxprune.model.model import Model
+from onnxprune.model.scopes import Scope, scopes_of
 from onnxprune.result import WeightFacts, inspect_model
 from onnxprune.runtime import Feeds, inputs_of, latency, open_session, profile
-from onnxprune.scopes import Scope, scopes_of
 from onnxprune.synthesis import SAMPLES, CannotSynthesise, synthesise
 
 # Layers are numbered, main graph first, and their nodes named by number: ONNX Runtime keeps names where it fuses nodes.

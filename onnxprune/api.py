@@ -23,20 +23,20 @@ from onnxprune.core import threads
 from onnxprune.cost import layers
 from onnxprune.data import Samples
 from onnxprune.deviation import compare
-from onnxprune.discovery import find
-from onnxprune.encodings.graft import layouts_of, loose_weights, planted_in, uproot
+from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.evaluation import Judge, Question
 from onnxprune.importance import importance_of
 from onnxprune.layer_costs import Costs
-from onnxprune.model import Model, replacing
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model, replacing
+from onnxprune.model.scopes import custom_domains
 from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.rate import LOSS, LOSS_ON_DATA
 from onnxprune.recall import keeping
 from onnxprune.remote import local
 from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
 from onnxprune.runtime import inputs_of, latency, open_session, run
-from onnxprune.scopes import custom_domains
 from onnxprune.search import CALIBRATION, Search
 from onnxprune.synthesis import SAMPLES, CannotSynthesise, synthesise
 
@@ -527,7 +527,7 @@ def _copy(model: Model, source: Path, place: Path) -> None:
 
 def _stored(model: Model) -> frozenset[tuple[str, str, bool]]:
     """Name and encoding of each encoded weight, and whether a MatMul reads it as small integers."""
-    coo = {(weight.name, "coo", False) for weight in loose_weights(model) if weight.store == "sparse"}
+    coo = {(weight.name, "coo", False) for weight in find(model) if weight.store == "sparse"}
     return frozenset({(group.name, group.encoding, group.fused) for group in planted_in(model)} | coo)
 
 

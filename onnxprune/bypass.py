@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from onnxprune.liveness import Liveness
-from onnxprune.roles import domain
+from onnxprune.model.operators import domain
 
 
 def bypass(liveness: Liveness) -> int:

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnxprune.discovery import find
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.graft import Planted, planted_in
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 
 OLDEST = "1.15"
 # The first onnxruntime release that reads an opset and an IR version.

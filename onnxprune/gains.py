@@ -12,12 +12,12 @@ from onnx import GraphProto, TensorProto, helper
 from onnxprune import data
 from onnxprune.core.dtypes import Array
 from onnxprune.deviation import compare
-from onnxprune.discovery import find
 from onnxprune.errors import RuntimeFailure
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.scopes import scopes_of
+from onnxprune.model.weight import Weight
 from onnxprune.runtime import inputs_of, open_session, run
-from onnxprune.scopes import scopes_of
-from onnxprune.weights import Weight
 
 NOISE = 0.003  # relative squared error: about that of five bits
 

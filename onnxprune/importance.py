@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from onnxprune.curves import Curves
-from onnxprune.discovery import find
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 
 _LEAST = 1e-6  # of a layer that drops as soon as anything is pruned
 

@@ -12,7 +12,7 @@ from onnxprune import curves
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.journal import Journal, opened
 from onnxprune.metrics import Limit
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune.phases import Facts, Phases, Plan
 from onnxprune.rounds import Iteration, Round, winner
 

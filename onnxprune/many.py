@@ -19,7 +19,7 @@ from onnxprune.core.workers import Outcome, spread
 from onnxprune.errors import DataError, OptionError
 from onnxprune.gathering import gather, real
 from onnxprune.ledger import NAME, Record, opened
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune.pipeline import Progress, silent
 from onnxprune.result import versions
 

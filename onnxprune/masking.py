@@ -10,16 +10,16 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.core.files import digest
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError, OptionError
 from onnxprune.links import Link
 from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Parameter, Pruning, WeightShape
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight
 from onnxprune.names import Matches, match
 from onnxprune.pipeline import Change, Pass, Removed, removals
 from onnxprune.structure import align, weights_of
-from onnxprune.weights import Weight
 
 NO_NAMES = Matches({}, {})
 PRUNES, RESTORES = "magnitude", "decode"  # the passes that a recorder waits for
@@ -43,7 +43,7 @@ class Taken:
 def take(model: Model, prunings: Mapping[str, Pruning]) -> Taken:
     """The zeros (zero points where quantised) of the weights that were pruned."""
     taken = Taken(weights_of(model))
-    for weight in loose_weights(model):
+    for weight in find(model):
         if weight.name in prunings:
             taken.kept[weight.name] = weight.array(model) != weight.zero_value
             taken.prunings[weight.name] = prunings[weight.name]
@@ -195,7 +195,7 @@ def _found(named: Mapping[str, Parameter], name: str, masks: MaskFile, where: st
 def survivors(model: Model, laid: Mapping[str, Array]) -> dict[str, int]:
     """Weight -> how many entries are not zero that its mask prunes; only weights that have any."""
     found = {}
-    for weight in loose_weights(model):
+    for weight in find(model):
         if weight.name in laid:
             alive = int(np.count_nonzero((weight.array(model) != weight.zero_value) & ~laid[weight.name]))
             model.payloads.forget_pages()

@@ -16,10 +16,10 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
 from onnxprune import data
 from onnxprune.core.dtypes import Array
-from onnxprune.model import Model
-from onnxprune.roles import attribute, domain
+from onnxprune.model.model import Model
+from onnxprune.model.operators import attribute, domain
+from onnxprune.model.weight import Weight
 from onnxprune.runtime import Feeds, inputs_of, open_session, run
-from onnxprune.weights import Weight
 
 WIDEST = 4096  # inputs of a layer up to which the moments (their square) are held
 _ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or that many times its inputs

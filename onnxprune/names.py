@@ -11,13 +11,13 @@ import numpy as np
 from onnxprune import pieces
 from onnxprune.checkpoints import is_real
 from onnxprune.core.dtypes import FLOATS, Array
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.folds import Folds
 from onnxprune.links import Link, Shape
 from onnxprune.maskheader import Parameter
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight
 from onnxprune.orient import constant, fitting, largest
-from onnxprune.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def match(model: Model, checkpoint: Mapping[str, Array]) -> Matches:
     magnitude, is matched only under its own name.
     """
     search = _Search(checkpoint)
-    weights = {w.name: w for w in loose_weights(model)}
+    weights = {w.name: w for w in find(model)}
     links: dict[str, list[tuple[str, Link]]] = {}
     unmatched: dict[str, str] = {}
     for name, weight in weights.items():

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from onnxprune.errors import RuntimeFailure
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune.runtime import equal, open_session, run, run_all
 from onnxprune.synthesis import CannotSynthesise, synthesise
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from onnxprune import streams
 from onnxprune.core.files import write
 from onnxprune.errors import OutputError, PackedError
-from onnxprune.model import replacing
-from onnxprune.payloads import Payloads
+from onnxprune.model.model import replacing
+from onnxprune.model.storage import Payloads
 from onnxprune.streams import CHUNK, Layout, Plan
 
 MAGIC = b"\x89ONNXZ\r\n"  # not text, and damaged by whoever takes it for text

@@ -13,7 +13,10 @@ from onnxprune import streams
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.files import staged, write
 from onnxprune.errors import PackedError
-from onnxprune.model import Model
+from onnxprune.model.model import Model
+from onnxprune.model.protobuf import varint
+from onnxprune.model.scopes import tensors_of
+from onnxprune.model.storage import Stored
 from onnxprune.packed import (
     CRC,
     ENDING,
@@ -28,10 +31,7 @@ from onnxprune.packed import (
     plain,
     refuse_overwriting,
 )
-from onnxprune.payloads import Stored
-from onnxprune.scopes import tensors_of
 from onnxprune.streams import CHUNK, Layout, Plan
-from onnxprune.wire import varint
 
 
 def pack(source: Path, target: Path, layouts: Mapping[str, Layout] | None = None) -> Sizes:

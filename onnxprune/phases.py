@@ -27,13 +27,13 @@ from onnxprune.api import make_pass
 from onnxprune.core.commands import Command, last_lines
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.core.files import digest, staged
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError, CommandError, OptionError
 from onnxprune.links import Link
 from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Parameter
 from onnxprune.masking import Recorder, lay, survivors, to_file
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.names import Matches, match
 from onnxprune.pipeline import Pass
 from onnxprune.pipeline import run as run_passes
@@ -138,7 +138,7 @@ class Phases:
         """Which parameter is which weight: found once, since retrained values are others."""
         model, path = Model.load(self.plan.model), self._file(number, "names.safetensors")
         make_pass("decode").run(model)
-        weights = loose_weights(model)
+        weights = find(model)
         if self.plan.names_from is not None:
             matches = match(model, checkpoints.read(self.plan.names_from))
         else:
@@ -206,7 +206,7 @@ class Phases:
                 "let weights return with splice"
             )
         model.save(path)
-        weights = loose_weights(model)
+        weights = find(model)
         zeros = {w.name: w.zeros(w.array(model)) for w in weights}
         pruned = [w for w in weights if w.name in laid]
         return [*_files_of(path), *files[1:]], {

@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import OnnxPruneError, OptionError, PassError
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 
 METADATA = "onnxprune.passes"
 Progress = Callable[[str, int, int], None]  # (pass, bytes of weights done, bytes in all)

@@ -19,7 +19,7 @@ from onnxprune import quantise
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.words import LAYOUTS, layout_for
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
 Snap = Callable[[Array], Array]

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from onnxprune.core.files import is_url
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError
-from onnxprune.model import references
+from onnxprune.model.model import references
 from onnxprune.result import Result
 
 P = ParamSpec("P")

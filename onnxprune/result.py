@@ -16,9 +16,10 @@ import numpy as np
 
 from onnxprune.core import threads
 from onnxprune.core.dtypes import name_of
-from onnxprune.encodings.graft import loose_weights, planted_in
+from onnxprune.encodings.graft import planted_in
 from onnxprune.evaluation import Judged
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.pipeline import Change, Encoded, Removed
 from onnxprune.search import Searched
 
@@ -120,7 +121,7 @@ def inspect_model(model: Model, known: Mapping[str, Encoded] | None = None) -> l
         known: encoded weights that need not be decoded to be counted.
     """
     found = []
-    for weight in loose_weights(model):
+    for weight in find(model):
         encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
         found.append(
             WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,

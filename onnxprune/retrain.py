@@ -10,16 +10,16 @@ import numpy as np
 
 from onnxprune import checkpoints, maskfile, names
 from onnxprune.api import make_pass, transform
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError, OutputError, ToleranceMissed
 from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Pruning
 from onnxprune.masking import NO_NAMES, lay, survivors, take, to_file
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight
 from onnxprune.pipeline import METADATA
 from onnxprune.remote import local
 from onnxprune.result import Result
-from onnxprune.weights import Weight
 
 PathLike = str | os.PathLike[str]
 
@@ -78,7 +78,7 @@ def _default_prunings(model: Model) -> dict[str, Pruning]:
     """The weights that are pruned by default and hold zeros; the rule is what the model says of itself."""
     rule = _rule(model)
     found = {}
-    for weight in loose_weights(model):
+    for weight in find(model):
         if weight.reason is None and weight.zeros(weight.array(model)):
             found[weight.name] = Pruning(rule)
         model.payloads.forget_pages()
@@ -88,8 +88,8 @@ def _default_prunings(model: Model) -> dict[str, Pruning]:
 def _prunings_since(before: Model, model: Model, original: Path) -> dict[str, Pruning]:
     """The weights that hold more zeros than before."""
     rule = _rule(model)
-    old, found = {w.name: w for w in loose_weights(before)}, {}
-    for weight in loose_weights(model):
+    old, found = {w.name: w for w in find(before)}, {}
+    for weight in find(model):
         was = old.get(weight.name)
         if was is None or was.shape != weight.shape:
             raise MaskError(

@@ -20,14 +20,14 @@ from onnxprune.core.workers import spread
 from onnxprune.coupling import couplings, families_of
 from onnxprune.curves import Curve, Curves, Point
 from onnxprune.data import Samples
-from onnxprune.discovery import find
 from onnxprune.errors import MetricError, OptionError, OutputError
 from onnxprune.evaluation import Judge, Question, identity
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import check_patterns, matches
 from onnxprune.pipeline import Progress, silent
 from onnxprune.runtime import inputs_of, open_session
 from onnxprune.trials import Trials, opened
-from onnxprune.weights import check_patterns, matches
 
 PathLike = str | os.PathLike[str]
 _BASELINE = ("", 0.0)  # the trial in which nothing is pruned

@@ -10,9 +10,9 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, shape_inference
 
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.model import Model
-from onnxprune.roles import attribute, domain
-from onnxprune.scopes import Scope, scopes_of
+from onnxprune.model.model import Model
+from onnxprune.model.operators import attribute, domain
+from onnxprune.model.scopes import Scope, scopes_of
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]

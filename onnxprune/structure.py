@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import MaskError
 from onnxprune.maskheader import WeightShape
-from onnxprune.model import Model
-from onnxprune.scopes import scopes_of
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.scopes import scopes_of
 
 
 def weights_of(model: Model) -> tuple[WeightShape, ...]:
@@ -19,7 +19,7 @@ def weights_of(model: Model) -> tuple[WeightShape, ...]:
             owner = scope.owner(name)
             if owner is not None:
                 order.setdefault(owner.path + name, len(order))
-    weights = sorted(loose_weights(model), key=lambda w: order.get(w.name, len(order)))
+    weights = sorted(find(model), key=lambda w: order.get(w.name, len(order)))
     return tuple(WeightShape(w.name, w.kind, w.shape) for w in weights)
 
 

@@ -13,9 +13,9 @@ from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 from onnxprune.core.dtypes import Array
 from onnxprune.coupling import Coupling
 from onnxprune.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
+from onnxprune.model.operators import attribute
+from onnxprune.model.scopes import Scope
 from onnxprune.pipeline import Removed
-from onnxprune.roles import attribute
-from onnxprune.scopes import Scope
 from onnxprune.shapes import set_dim
 from onnxprune.unread import Unread
 

@@ -11,8 +11,8 @@ import onnx_graphsurgeon as gs
 from onnx import AttributeProto, GraphProto
 
 from onnxprune.errors import PassError
-from onnxprune.model import Model
-from onnxprune.scopes import Scope, scopes_of
+from onnxprune.model.model import Model
+from onnxprune.model.scopes import Scope, scopes_of
 
 
 def sweep(model: Model) -> None:

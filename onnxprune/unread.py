@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.coupling.slots import Mix
 from onnxprune.liveness import Liveness, Pattern
-from onnxprune.roles import attribute
+from onnxprune.model.operators import attribute
 
 _INDEX = 4  # bytes of an index
 _NODE = 160  # bytes that a Gather takes beside its indices

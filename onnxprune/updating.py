@@ -9,13 +9,13 @@ import numpy as np
 
 from onnxprune.checkpoints import is_real
 from onnxprune.core.dtypes import FLOATS, Array, numpy_dtype
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError
 from onnxprune.links import Link, Shape
 from onnxprune.maskheader import Parameter, WeightShape
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight
 from onnxprune.structure import align, weights_of
-from onnxprune.weights import Weight
 
 
 class Retrained:
@@ -72,7 +72,7 @@ def from_checkpoint(
             links[link.weight].append((name, link))
     targets = align(source, weights_of(model), links, into)
     was = {w.name: w for w in source}
-    weights = {w.name: w for w in loose_weights(model)}
+    weights = {w.name: w for w in find(model)}
     for old, entries in links.items():
         weight = weights[targets[old].name]
         if weight.shape != was[old].shape:
@@ -111,7 +111,7 @@ def from_model(model: Model, retrained: Model, where: str) -> Iterator[tuple[str
         MaskError: the models differ in structure.
         CheckpointError: a weight is quantised or holds NaN or Inf.
     """
-    own, theirs = ({w.name: w for w in loose_weights(m)} for m in (model, retrained))
+    own, theirs = ({w.name: w for w in find(m)} for m in (model, retrained))
     source = weights_of(model)
     for name, target in align(source, weights_of(retrained), [w.name for w in source], where).items():
         weight = own[name]

@@ -10,11 +10,11 @@ from onnx import TensorProto, helper
 
 from onnxprune import api, opset
 from onnxprune.core.dtypes import bits_of
-from onnxprune.discovery import find
 from onnxprune.encodings import GRAPH, Sparse, form_of
-from onnxprune.encodings.graft import loose_weights, opset_of, plant, planted_in, prepare
+from onnxprune.encodings.graft import plant, planted_in, prepare
 from onnxprune.encodings.rows import Rows
-from onnxprune.scopes import scopes_of
+from onnxprune.model.discovery import find, opset_of
+from onnxprune.model.scopes import scopes_of
 from onnxprune_passes import Decode, Encode
 from tests import builders
 from tests.builders import (
@@ -425,5 +425,5 @@ def test_attributes_that_became_inputs_keep_the_opset_and_the_weights_still_shri
 
 def test_a_function_keeps_to_its_own_opset():
     _, opened, _ = encoded(builders.function())
-    own = [w for w in loose_weights(opened) if w.scope.path] or [p for p in planted_in(opened) if p.scope.path]
+    own = [w for w in find(opened) if w.scope.path] or [p for p in planted_in(opened) if p.scope.path]
     assert [opset_of(opened, item.scope) for item in own] == [17]

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune import api, quantise
-from onnxprune.discovery import find
 from onnxprune.entropy import EXCESS, constrained, entropy
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.quantise import Histogram, codebook
 from tests.builders import mlp, run
 from tests.test_quantise import KINDS, sample

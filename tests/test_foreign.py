@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune.discovery import find
-from onnxprune.scopes import scopes_of
+from onnxprune.model.discovery import find
+from onnxprune.model.scopes import scopes_of
 from tests.builders import info, load, model, node, normal
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune import api
-from onnxprune.codings import Coding
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import bits_of
-from onnxprune.discovery import find
 from onnxprune.encodings import lossless
 from onnxprune.encodings.graft import planted_in
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.provenance import Coding
 from onnxprune_passes import DeadNeurons, Decode, Encode, Magnitude
 from tests.builders import MODELS, info, load, matmul, mlp, node, normal, outputs, serialise
 

@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from onnxprune import pipeline, registry
-from onnxprune.discovery import find
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError, WeightError
+from onnxprune.model.discovery import find
 from onnxprune_passes import Encode, Magnitude
 from tests import builders
 from tests.builders import arrays, info, load, matmul, mlp, model, node, normal, outputs, prune, serialise, tensor
@@ -369,7 +368,7 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
     assert outputs(once)
     again = load(builders.onnx.load_from_string(once))
     assert not item.run(again).modified
-    assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in loose_weights(opened)}
+    assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.discovery import find
+from onnxprune.model.discovery import find
 from onnxprune.moments import moments, patches
 from tests.builders import info, load, model, node, normal, run
 

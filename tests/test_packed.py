@@ -23,9 +23,9 @@ import onnxprune
 from onnxprune import packed, packing, streams
 from onnxprune.cli import cli
 from onnxprune.errors import ModelError, OutputError, PackedError, RuntimeFailure
+from onnxprune.model.protobuf import varint
 from onnxprune.packed import MAGIC, VERSION
 from onnxprune.streams import BYTES, CHUNK, FAST, ORDER0, STORED, THOROUGH, ZSTD, Layout, Plan
-from onnxprune.wire import varint
 from tests.builders import matmul, mlp, normal, outputs
 
 TOOL = Path(sys.executable).with_name("onnxprune")

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from onnxprune import api, cli, quantise, rate
-from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in
 from onnxprune.encodings.values import gridded
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import ways
 from onnxprune.rate import Point, allocate, hull
-from onnxprune.weights import ways
 from onnxprune_passes import Decode, Encode
 from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
 

@@ -38,7 +38,8 @@ def test_a_name_clash_names_both_providers(providers):
 
 
 @pytest.mark.parametrize(
-    "value", ["no_such_module:PASSES", "onnxprune_passes:NOTHING", "onnxprune:__version__", "onnxprune.wire:INLINE"]
+    "value",
+    ["no_such_module:PASSES", "onnxprune_passes:NOTHING", "onnxprune:__version__", "onnxprune.model.protobuf:INLINE"],
 )
 def test_a_broken_provider_is_named(providers, value):
     providers(BUILTIN, EntryPoint("broken", value, registry.GROUP))

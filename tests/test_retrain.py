@@ -13,12 +13,12 @@ from safetensors.numpy import save_file
 
 import onnxprune
 from onnxprune import maskfile, names
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError, MaskError, OptionError, OutputError, ToleranceMissed
 from onnxprune.links import Link
 from onnxprune.maskheader import Pruning
 from onnxprune.masking import take, to_file
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.structure import weights_of
 from onnxprune_passes import ApplyMasks, Magnitude, Update
 from tests.builders import conv_net, info, load, mlp, model, node, normal, qdq, qlinear, serialise
@@ -34,7 +34,7 @@ def put(path, proto):
 
 def values(path) -> dict[str, np.ndarray]:
     opened = Model.load(path)
-    return {w.name: w.array(opened).copy() for w in loose_weights(opened)}
+    return {w.name: w.array(opened).copy() for w in find(opened)}
 
 
 def renamed(proto: onnx.ModelProto) -> onnx.ModelProto:

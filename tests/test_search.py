@@ -13,7 +13,7 @@ from onnxprune import api, curves, data, search, sensitivity
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.evaluation import Judge, Question
 from onnxprune.importance import importance_of
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune.runtime import inputs_of, open_session, run
 from onnxprune.search import LEAST, Search, loss_of
 from tests.builders import mlp

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from onnxprune import api, curves, sensitivity
 from onnxprune.curves import Curve, Curves, Point
-from onnxprune.discovery import find
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
 from onnxprune.importance import importance_of
 from onnxprune.iteration import iterate
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.runtime import open_session, run
 from onnxprune.trials import opened
 from tests.builders import mlp
@@ -341,7 +341,7 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
             assert weight.zeros == round(wanted[weight.name] * weight.total)
     train = tmp_path / "train.py"
     train.write_text(
-        "import sys, onnxprune\nfrom onnxprune.discovery import find\nfrom safetensors.numpy import save_file\n"
+        "import sys, onnxprune\nfrom onnxprune.model.discovery import find\nfrom safetensors.numpy import save_file\n"
         "model = onnxprune.load(sys.argv[1])\n"
         "save_file({w.name: w.array(model).copy() for w in find(model)}, sys.argv[2])\n"
     )

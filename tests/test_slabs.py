@@ -19,7 +19,7 @@ from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
 from onnxprune.liveness import Pattern
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune_passes import Decode, Encode, Magnitude
 from tests.builders import info, model, node
 
@@ -64,7 +64,7 @@ def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPat
     patch.setattr("onnxprune_passes.magnitude.SLAB", slab)
     patch.setattr("onnxprune.encodings.values._LARGE", slab)
     patch.setattr(chunked, "_SEGMENT", 8)
-    patch.setattr("onnxprune.payloads.RESIDENT", resident)
+    patch.setattr("onnxprune.model.storage.RESIDENT", resident)
     patch.setattr(masks, "_COLLECT", 16)
     return patch
 
@@ -234,10 +234,10 @@ def test_mapping_holds_only_what_is_looked_at(tmp_path, monkeypatch):
         largest.append(length)
         return real(descriptor, length, *rest, **named)
 
-    monkeypatch.setattr("onnxprune.payloads.mmap.mmap", counted)
+    monkeypatch.setattr("onnxprune.model.storage.mmap.mmap", counted)
     patch = patched(1 << 10, 1 << 12, 0)
     try:
-        patch.setattr("onnxprune.payloads.PIECE", 1 << 14)
+        patch.setattr("onnxprune.model.storage.PIECE", 1 << 14)
         api.compress(source, tmp_path / "o.onnx", sparsity=0.9, values="shared:4", verify=False, jobs=1)
     finally:
         patch.undo()

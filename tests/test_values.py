@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from onnxprune.core.dtypes import bits_of
-from onnxprune.discovery import find
 from onnxprune.encodings import GRAPH, Sparse, form_of
 from onnxprune.encodings.graft import plant, planted_in, prepare
 from onnxprune.errors import OnnxPruneError, OptionError
+from onnxprune.model.discovery import find
 from onnxprune_passes import Decode, Encode
 from tests.builders import MODELS, info, load, matmul, mlp, model, newest_opset, node, normal, outputs, run, serialise
 

@@ -15,7 +15,7 @@ from onnxprune import api, data
 from onnxprune.deviation import OutputDeviation, compare
 from onnxprune.errors import DataError, OptionError, ToleranceMissed
 from onnxprune.metrics import of_deviations
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune.runtime import Input, inputs_of, open_session, run
 from onnxprune.synthesis import CannotSynthesise, synthesise
 from tests.builders import info, mlp, model

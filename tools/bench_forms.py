@@ -61,7 +61,7 @@ def compressed(folder: Path, model: Path, sets: list[str], forms: list[str], run
     import numpy as np
 
     import onnxprune
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
     from onnxprune.runtime import inputs_of, open_session
     from onnxprune.synthesis import synthesise
 

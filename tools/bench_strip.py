@@ -57,7 +57,7 @@ def kill(model: onnx.ModelProto, share: float, seed: int = 0) -> None:
 
 def compared(before: Path, after: Path, rounds: int) -> tuple[float, float, float]:
     """Milliseconds of one core before and after, and the median ratio of runs in turn."""
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
     from onnxprune.runtime import open_session, run
     from onnxprune.synthesis import synthesise
 
@@ -101,7 +101,7 @@ def analysis(model: onnx.ModelProto) -> float:
     """Seconds that the coupling and liveness of a model take."""
     from onnxprune.coupling import couplings
     from onnxprune.liveness import Liveness
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
 
     opened = Model(model)
     start = time.perf_counter()

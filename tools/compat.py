@@ -121,7 +121,7 @@ def write_cases(folder: Path) -> list[Case]:
     from onnxprune import api
     from onnxprune.encodings import GRAPH
     from onnxprune.encodings.graft import planted_in
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
 
     written = []
     forms = [(encoding, values) for values in VALUES for encoding in GRAPH] + [("coo", "exact")]

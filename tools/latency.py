@@ -39,7 +39,7 @@ def main() -> None:
     import numpy as np
 
     import onnxprune
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
     from onnxprune.runtime import open_session
     from onnxprune.synthesis import synthesise
 

@@ -15,10 +15,10 @@ from onnxprune.coupling.slots import Fix, Flow, Mix, Size, Slot
 from onnxprune.coupling.table import rule_of
 from onnxprune.coupling.wiring import At, Rule, Unknown, Wiring
 from onnxprune.errors import ModelError, RuntimeFailure
-from onnxprune.model import Model
-from onnxprune.roles import domain
+from onnxprune.model.model import Model
+from onnxprune.model.operators import domain
+from onnxprune.model.scopes import Scope, scopes_of
 from onnxprune.runtime import evaluate
-from onnxprune.scopes import Scope, scopes_of
 from onnxprune.shapes import Shapes, Value, inferred, values_of
 
 

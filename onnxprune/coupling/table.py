@@ -6,7 +6,7 @@ from onnx import NodeProto
 
 from onnxprune.coupling import elementwise, layers, moves
 from onnxprune.coupling.wiring import At, Rule
-from onnxprune.roles import domain
+from onnxprune.model.operators import domain
 
 _ELEMENTWISE = (
     "Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater", "GreaterOrEqual", "Less",

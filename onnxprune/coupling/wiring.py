@@ -11,9 +11,9 @@ from onnx import NodeProto, TensorProto
 
 from onnxprune.core.dtypes import Array
 from onnxprune.coupling.slots import Fix, Flow, Moved, Narrowed, Size, Slot
-from onnxprune.model import Model
-from onnxprune.roles import attribute
-from onnxprune.scopes import Scope
+from onnxprune.model.model import Model
+from onnxprune.model.operators import attribute
+from onnxprune.model.scopes import Scope
 from onnxprune.shapes import Measured, Shape, Shapes, Written
 
 

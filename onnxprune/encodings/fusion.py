@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.roles import attribute, domain
-from onnxprune.scopes import Scope
-from onnxprune.weights import Weight
+from onnxprune.model.operators import attribute, domain
+from onnxprune.model.scopes import Scope
+from onnxprune.model.weight import Weight
 
 LEAST = 1 << 12  # elements; below this a kernel of its own saves nothing
 _GEMM, _RELU, _CLIP = "onnxprune:gemm:", "onnxprune:relu:", "onnxprune:clip:"

@@ -1,35 +1,32 @@
 """Put an encoded weight into the graph in place of its tensor, and take it out again.
 
-The group of one weight is found by names alone, so that any tool that keeps names keeps it
-decodable: constants and inner values begin with an id (`~7.`), and the node that writes the weight
-is called `onnxprune:<encoding>:<values>:<element type>:<id>`.
+The parts of one weight are found by names alone; see `model.encoded_names`.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from onnx import FunctionProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
-from onnxprune.codings import Coding
 from onnxprune.core.dtypes import FLOATS, Array, numpy_dtype
-from onnxprune.discovery import find
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, fusion
 from onnxprune.encodings.base import Builder
 from onnxprune.encodings.fusion import Readers
 from onnxprune.encodings.values import emit, restore
 from onnxprune.errors import ModelError
-from onnxprune.model import Model
-from onnxprune.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
+from onnxprune.model.discovery import opset_of
+from onnxprune.model.encoded_names import Mark
+from onnxprune.model.model import Model
+from onnxprune.model.provenance import Coding
+from onnxprune.model.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
+from onnxprune.model.weight import Weight
 from onnxprune.streams import Layout
-from onnxprune.weights import Weight
 
-MARK = "onnxprune"
 _ELEMENTS = frozenset(TensorProto.DataType.keys())
 _TAG = 4  # bytes that a repeated field adds around each of its entries, at the least
 
@@ -51,39 +48,6 @@ class Graft:
             model.drop(tensor)
 
 
-def fresh_ids(model: Model) -> Iterator[str]:
-    """Ids whose names nothing in the model uses."""
-    used = set()
-    for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
-        used |= {n.split(".")[0] for node in scope.body.node for n in (*node.input, *node.output) if n.startswith("~")}
-        used |= {n.split(".")[0] for n in (*scope.initializers, *scope.inputs) if n.startswith("~")}
-    number = 0
-    while True:
-        if f"~{number}" not in used:
-            yield f"~{number}"
-        number += 1
-
-
-def opset_of(model: Model, scope: Scope) -> int:
-    """The default domain's version in a body: a function may import its own."""
-    top = _top(scope)
-    if isinstance(top, FunctionProto):
-        versions = {o.domain: o.version for o in top.opset_import}
-        return versions.get("", model.opset)
-    return model.opset
-
-
-def in_function(scope: Scope) -> bool:
-    """Whether a body belongs to a model-local function."""
-    return isinstance(_top(scope), FunctionProto)
-
-
-def _top(scope: Scope) -> GraphProto | FunctionProto:
-    while scope.parent is not None:
-        scope = scope.parent
-    return scope.body
-
-
 def prepare(
     model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
     readers: Readers | None = None,
@@ -92,10 +56,9 @@ def prepare(
     parts = encoding.pack(sparse)
     element = TensorProto.DataType.Name(weight.element)
     flags = coded.flags + (".c" if weight.store == "constant" else "")
-    mark = f"{MARK}:{encoding.name}:{values.name}{flags}:{element}:{name}"
-    if weight.store == "constant" and weight.scope.producers[weight.value].name:
-        mark += f":{weight.scope.producers[weight.value].name}"
-    build = Builder(f"{name}.", weight.value, mark, opset_of(model, weight.scope))
+    constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
+    mark = Mark(encoding.name, values.name, flags, element, name, constant)
+    build = Builder(mark.prefix, weight.value, str(mark), opset_of(model, weight.scope))
     dense = encoding.emit(build, parts, sparse.shape, coded.fill)
     fused = _finish(build, dense, coded, weight.element, readers)
     tensors = []
@@ -218,14 +181,34 @@ class Planted:
 
     scope: Scope
     value: str
-    encoding: str
-    values: str
-    flags: str
-    element: int
-    prefix: str
+    mark: Mark
     constants: dict[str, TensorProto]
     nodes: list[NodeProto]  # that decode it
-    node_name: str = ""  # of the Constant node that the weight was
+
+    @property
+    def encoding(self) -> str:
+        """How its positions are stored."""
+        return self.mark.encoding
+
+    @property
+    def values(self) -> str:
+        """Its value form."""
+        return self.mark.values
+
+    @property
+    def flags(self) -> str:
+        """What decoding must know beside the parts."""
+        return self.mark.flags
+
+    @property
+    def element(self) -> int:
+        """The weight's element type."""
+        return TensorProto.DataType.Value(self.mark.element)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its parts begin with."""
+        return self.mark.prefix
 
     @property
     def name(self) -> str:
@@ -329,26 +312,19 @@ def planted_in(model: Model) -> list[Planted]:
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
         parts, operators = _parts(scope)
         for node in scope.body.node:
-            label = node.name.split(":", 5)
-            if len(label) < 5 or label[0] != MARK or not label[4].startswith("~"):
+            mark = Mark.parse(node.name)
+            if mark is None:
                 continue
-            _, encoding, stored, element, name, *constant = label
-            values, dot, flags = stored.partition(".")
-            if encoding not in GRAPH or values not in FORMS or element not in _ELEMENTS:
+            if mark.encoding not in GRAPH or mark.values not in FORMS or mark.element not in _ELEMENTS:
                 raise ModelError(
-                    f"'{node.output[0]}' was encoded as {encoding}/{values}, which this version does not know"
+                    f"'{node.output[0]}' was encoded as {mark.encoding}/{mark.values}, which this version does not know"
                 )
-            constants, nodes = parts.get(name), operators.get(name, [])
+            constants, nodes = parts.get(mark.id), operators.get(mark.id, [])
             if not constants:
                 raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
-            code = TensorProto.DataType.Value(element)
             if node not in nodes:
                 nodes.append(node)
-            found.append(
-                Planted(
-                    scope, node.output[0], encoding, values, dot + flags, code, f"{name}.", constants, nodes, *constant
-                )
-            )
+            found.append(Planted(scope, node.output[0], mark, constants, nodes))
     return found
 
 
@@ -385,12 +361,6 @@ def layouts_of(model: Model) -> dict[str, Layout]:
     return found
 
 
-def loose_weights(model: Model) -> list[Weight]:
-    """`discovery.find` without the packed parts of encoded weights."""
-    packed = tuple(group.scope.path + group.prefix for group in planted_in(model))
-    return [weight for weight in find(model) if not (packed and weight.name.startswith(packed))]
-
-
 def uproot(model: Model, planted: Planted, array: Array) -> None:
     """Put the dense tensor back where the encoded group stands, under the weight's name."""
     body = planted.scope.body
@@ -405,8 +375,8 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
     if planted.was_constant:
         tensor.name = planted.value
         body.node.insert(at, _constant_node(tensor))
-        if planted.node_name:
-            body.node[at].name = planted.node_name
+        if planted.mark.constant:
+            body.node[at].name = planted.mark.constant
     else:
         assert isinstance(body, GraphProto)
         body.initializer.append(tensor)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxprune import quantise
-from onnxprune.codings import Coding
 from onnxprune.core.chunked import EVERY, UNIT, Rows, Slabs, part_of, ranges
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.encodings.values import INT4_BOOK, Coded, are_halves, computed, narrowed, oriented
-from onnxprune.weights import Weight
+from onnxprune.model.provenance import Coding
+from onnxprune.model.weight import Weight
 
 INT8_BOOK = np.array([0, *range(-127, 0), *range(1, 128)], np.int8)
 _LEVELS = 256

@@ -34,7 +34,7 @@ from onnxprune.encodings.base import Builder
 from onnxprune.entropy import constrained
 from onnxprune.errors import OptionError
 from onnxprune.feedback import Feedback
-from onnxprune.weights import Weight
+from onnxprune.model.weight import Weight
 
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
 INT4 = 21  # the opset that brought INT4 and blocks

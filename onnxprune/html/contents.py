@@ -12,16 +12,16 @@ import numpy as np
 from onnxprune import api
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.curves import Curves
-from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in
 from onnxprune.errors import CurvesError
 from onnxprune.html import Columns, sketch
 from onnxprune.html.images import Images
 from onnxprune.html.sketch import Histogram, Pattern
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline import METADATA, Removed
 from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
-from onnxprune.weights import Weight, check_patterns, matches
 
 PICTURED = 12  # weights whose values are drawn unless they are named
 

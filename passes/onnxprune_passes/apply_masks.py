@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune import checkpoints, maskfile, names
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError
 from onnxprune.masking import NO_NAMES, lay, settle
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
 
 
@@ -38,7 +38,7 @@ class ApplyMasks(Pass):
         file = maskfile.read(Path(self.masks))
         matches = names.match(model, checkpoints.read(Path(self.names_from))) if self.names_from else NO_NAMES
         laid = lay(file, model, str(model.path or "the model"), matches)
-        weights = [w for w in loose_weights(model) if w.name in laid]
+        weights = [w for w in find(model) if w.name in laid]
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             settle(model, weight, weight.array(model), laid[weight.name], change)
         return change

@@ -9,7 +9,7 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.coupling import Coupling, Slot, couplings, families_of
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.surgery import Surgery
 from onnxprune.sweep import sweep

@@ -8,7 +8,7 @@ from onnxprune.bypass import bypass
 from onnxprune.coupling import couplings
 from onnxprune.errors import OptionError
 from onnxprune.liveness import Liveness
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.surgery import Surgery
 from onnxprune.sweep import sweep

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune import rate
-from onnxprune.discovery import find
 from onnxprune.encodings.graft import planted_in, uproot
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
 
 

@@ -15,17 +15,7 @@ from onnxprune.core.chunked import Rows, Slabs
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, form_of
 from onnxprune.encodings.fusion import Readers, readers_of
-from onnxprune.encodings.graft import (
-    Graft,
-    fresh_ids,
-    in_function,
-    loose_weights,
-    opset_of,
-    plant,
-    plant_sparse,
-    planted_in,
-    prepare,
-)
+from onnxprune.encodings.graft import Graft, plant, plant_sparse, planted_in, prepare
 from onnxprune.encodings.lossless import again, few, fuses, halved
 from onnxprune.encodings.values import (
     DEQUANTISE_AXIS,
@@ -49,12 +39,14 @@ from onnxprune.entropy import EXCESS
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.feedback import Feedback
 from onnxprune.gains import gains
-from onnxprune.model import Model
+from onnxprune.model.discovery import find, in_function, opset_of
+from onnxprune.model.encoded_names import fresh_ids
+from onnxprune.model.model import Model
+from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
 from onnxprune.moments import moments
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Encoded, Pass, Progress, silent, tracked
 from onnxprune.recall import keeps, recall
-from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT, _HALF = Exact(), Half()
@@ -161,9 +153,9 @@ class Encode(Pass):
         change = Change()
         for group in planted_in(model):
             change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
-        weights = loose_weights(model)
+        weights = find(model)
         self._raise_opset(model, weights, change)
-        ids = fresh_ids(model)
+        ids = fresh_ids(model.proto)
         name = next(ids)
         check_patterns(weights, (*(_split(entry)[0] for entry in self.set), *self.skip))
         choices = self._choose(model, weights, progress)

@@ -14,11 +14,12 @@ from onnxprune import masks, quantise, rate
 from onnxprune.core import threads
 from onnxprune.core.chunked import EVERY, SLAB, Rows, Slabs, part_of, picked, ranges
 from onnxprune.core.dtypes import Array, bits_of
-from onnxprune.encodings.graft import loose_weights, planted_in
+from onnxprune.encodings.graft import planted_in
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
-from onnxprune.weights import Weight, check_patterns, matches
 
 SCOPES = ("layer", "global", "channel")
 _WILD = re.compile(r"[*?\[]")
@@ -116,7 +117,7 @@ class Magnitude(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        shares = self._choose(loose_weights(model), change)
+        shares = self._choose(find(model), change)
         for group in planted_in(model):
             change.skipped[group.name] = "is encoded: decode the model first"
         cut = None

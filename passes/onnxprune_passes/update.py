@@ -10,10 +10,10 @@ import numpy as np
 
 from onnxprune import checkpoints, maskfile, names, updating
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError
 from onnxprune.masking import lay, settle
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.pipeline import Change, Pass, Progress, silent
 from onnxprune.structure import weights_of
 from onnxprune_passes.decode import Decode
@@ -55,7 +55,7 @@ class Update(Pass):
         change, where = Change(), str(model.path or "the model")
         masks = maskfile.read(Path(self.masks)) if self.masks else None
         laid = lay(masks, model, where) if masks is not None and self.lay_masks else {}
-        weights = {w.name: w for w in loose_weights(model)}
+        weights = {w.name: w for w in find(model)}
         done, total = 0, sum(weight.nbytes(model) for weight in weights.values())
         for name, values in self._retrained(model, masks, change, where):
             progress(self.name, done, total)

@@ -26,7 +26,7 @@ def feeds(model: str, out: str) -> None:
     """Write one synthesised sample for the model, of batch size 1."""
     import numpy as np
 
-    from onnxprune.model import Model
+    from onnxprune.model.model import Model
     from onnxprune.runtime import open_session
     from onnxprune.synthesis import synthesise
 
@@ -60,7 +60,7 @@ def check(original: str, result: str, folder: str) -> dict[str, Any]:
     import numpy as np
 
     import onnxprune
-    from onnxprune.discovery import find
+    from onnxprune.model.discovery import find
 
     pruned, dense, decoded = (str(Path(folder, f"{name}.onnx")) for name in ("pruned", "dense", "decoded"))
     done = onnxprune.prune(original, pruned, sparsity=SPARSITY, verify=False)

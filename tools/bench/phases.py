@@ -29,11 +29,11 @@ START, REST = "start Python, import", "the rest"
 TOTAL = "all"
 PHASES = {
     "facts of the weights, before and after": ("onnxprune.result:inspect_model", "onnxprune.result:weight_facts"),
-    "open the model": ("onnxprune.model:Model.load",),
+    "open the model": ("onnxprune.model.model:Model.load",),
     "prune: thresholds, exact counts": ("onnxprune_passes.magnitude:Magnitude.run",),
     "look for dead neurons": ("onnxprune_passes.dead_neurons:DeadNeurons.run",),
     "encode: choose, gather, pack": ("onnxprune_passes.encode:Encode.run",),
-    "write and hash": ("onnxprune.model:Model.write",),
+    "write and hash": ("onnxprune.model.model:Model.write",),
     "wait for the disk": ("os:fsync",),
     "gzip sizes for the report": ("onnxprune.result:file_facts",),
 }

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune import wire
 from onnxprune.core.chunked import EVERY, Slabs
 from onnxprune.errors import ModelError, OutputError
+from onnxprune.model import protobuf
 
 RESIDENT = 256 << 20  # bytes of new payloads that stay in memory; what comes on top goes to a scratch file
 PIECE = 1 << 24  # bytes that are read or written at once
@@ -111,11 +111,11 @@ class Payloads:
 
     def keep(self, data: Payload) -> str:
         """Remember bytes that need no room; returns their token."""
-        token = f"{wire.TOKEN}{next(self._number)}"
+        token = f"{protobuf.TOKEN}{next(self._number)}"
         self._held[token] = data
         return token
 
-    def keep_new(self, data: wire.Chunk) -> str:
+    def keep_new(self, data: protobuf.Chunk) -> str:
         """Remember bytes that are new: in memory while there is room, then in a file."""
         if not self.room(len(data)):
             return self.keep(self._spill(data))
@@ -127,7 +127,7 @@ class Payloads:
         """Whether memory has room for so many new bytes."""
         return sum(self._resident.values()) + size <= RESIDENT
 
-    def _spill(self, data: wire.Chunk) -> Stored:
+    def _spill(self, data: protobuf.Chunk) -> Stored:
         try:
             if self._spilled is None:
                 with tempfile.TemporaryFile(dir=self.scratch) as file:
@@ -198,7 +198,7 @@ class Payloads:
             if hasattr(mmap, "MADV_DONTNEED"):
                 mapped.madvise(mmap.MADV_DONTNEED)
 
-    def released(self, chunks: Iterable[Payload]) -> Iterator[wire.Chunk]:
+    def released(self, chunks: Iterable[Payload]) -> Iterator[protobuf.Chunk]:
         """The chunks in pieces, with the pages of each large one given back once it was used."""
         for chunk in chunks:
             if isinstance(chunk, bytes | memoryview):

@@ -15,8 +15,8 @@ from onnxprune import masks
 from onnxprune.core.chunked import EVERY, Rows, Slabs, part_of
 from onnxprune.core.dtypes import QUANTISED, Array, name_of, numpy_dtype
 from onnxprune.errors import ModelError, WeightError
-from onnxprune.model import Model
-from onnxprune.scopes import CONSTANT_NODE, Scope
+from onnxprune.model.model import Model
+from onnxprune.model.scopes import CONSTANT_NODE, Scope
 
 SMALL = 256  # elements; below this, what a mask saves is less than what it costs
 Store = Literal["initializer", "constant", "sparse"]

@@ -15,14 +15,14 @@ import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from onnxprune import wire
-from onnxprune.codings import Coding
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.core.files import digest, require, staged, write
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.payloads import Computed, Payload, Payloads, Stored, bytes_of
-from onnxprune.scopes import tensors_of
+from onnxprune.model import protobuf
+from onnxprune.model.provenance import Coding
+from onnxprune.model.scopes import tensors_of
+from onnxprune.model.storage import Computed, Payload, Payloads, Stored, bytes_of
 
 PROTOBUF_LIMIT = 2**31 - 1
 _VALUE_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "raw_data", "double_data", "uint64_data")
@@ -83,12 +83,12 @@ class Model:
 
     def _external(self) -> Iterator[TensorProto]:
         for tensor in tensors_of(self.proto):
-            if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(wire.TOKEN):
+            if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(protobuf.TOKEN):
                 yield tensor
 
     def _parse(self, data: memoryview, payload: Callable[[int, int], Payload]) -> None:
         """Take in a serialised model; `payload` gives the bytes of large tensors by offset and size."""
-        skeleton = wire.take_out(data, lambda at, size: self.payloads.keep(payload(at, size)))
+        skeleton = protobuf.take_out(data, lambda at, size: self.payloads.keep(payload(at, size)))
         self.proto.ParseFromString(b"".join(skeleton))
 
     @classmethod
@@ -111,7 +111,7 @@ class Model:
             data = b""
         if not data or len(data) + self.payloads.nbytes > PROTOBUF_LIMIT - 2**20:
             raise OutputError("the model is larger than protobuf's 2 GB: it does not fit one message")
-        return b"".join(self.payloads.released(wire.put_back(memoryview(data), self.payloads.__getitem__)))
+        return b"".join(self.payloads.released(protobuf.put_back(memoryview(data), self.payloads.__getitem__)))
 
     def _attach(self, tensor: TensorProto) -> None:
         """Let an external tensor refer to its mapped bytes."""
@@ -203,7 +203,7 @@ class Model:
         if size != expected:
             raise ModelError(f"tensor '{tensor.name}' holds {size:,} bytes, its shape needs {expected:,}")
 
-    def _whole(self, tensor: TensorProto, raw: wire.Chunk | None) -> TensorProto:
+    def _whole(self, tensor: TensorProto, raw: protobuf.Chunk | None) -> TensorProto:
         """The tensor with its bytes in it, for the types that numpy cannot view."""
         if not tensor.external_data or raw is None:
             return tensor
@@ -216,7 +216,7 @@ class Model:
         """
         if isinstance(array, Slabs):
             size = array.size * array.dtype.itemsize
-            array = array if size > wire.INLINE and not self.payloads.room(size) else array.whole()
+            array = array if size > protobuf.INLINE and not self.payloads.room(size) else array.whole()
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
         self._set_payload(tensor, Computed(array) if isinstance(array, Slabs) else bytes_of(array))
@@ -231,10 +231,10 @@ class Model:
         self.drop(tensor)
         for name in (*_VALUE_FIELDS, "external_data", "data_location"):
             tensor.ClearField(name)
-        if len(data) > wire.INLINE:
+        if len(data) > protobuf.INLINE:
             new = isinstance(data, bytes | memoryview)
             token = self.payloads.keep_new(data) if new else self.payloads.keep(data)  # type: ignore[arg-type]
-            tensor.MergeFromString(wire.reference(token))
+            tensor.MergeFromString(protobuf.reference(token))
         else:
             tensor.raw_data = b"".join(self.payloads.released([data]))
 
@@ -248,7 +248,7 @@ class Model:
         held = self.payloads.get(location)
         if held is None:
             return tensor.ByteSize()
-        return tensor.ByteSize() - len(wire.reference(location)) + len(wire.raw_field(held)[0]) + len(held)
+        return tensor.ByteSize() - len(protobuf.reference(location)) + len(protobuf.raw_field(held)[0]) + len(held)
 
     # writing ------------------------------------------------------------------------------------
 
@@ -266,7 +266,7 @@ class Model:
             data = self._externalised(path)
             write(path, [data])
         else:
-            chunks = wire.put_back(memoryview(data), self.payloads.__getitem__)
+            chunks = protobuf.put_back(memoryview(data), self.payloads.__getitem__)
             require(path, sum(map(len, chunks)))
             write(path, self.payloads.released(chunks))
 
@@ -279,7 +279,7 @@ class Model:
         require(path, sum(len(padding) + len(payload) for _, _, padding, payload in layout))
         total = hashlib.sha256()
 
-        def hashed() -> Iterator[wire.Chunk]:
+        def hashed() -> Iterator[protobuf.Chunk]:
             parts = (part for _, _, padding, payload in layout for part in (padding, payload))
             for chunk in self.payloads.released(parts):
                 total.update(chunk)

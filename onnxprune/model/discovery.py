@@ -6,13 +6,42 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from onnx import AttributeProto, NodeProto, SparseTensorProto, TensorProto
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+)
 
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
-from onnxprune.model import Model
-from onnxprune.roles import Role, attribute, domain, linear_role, other_role
-from onnxprune.scopes import Scope, constant_value, scopes_of
-from onnxprune.weights import SMALL, Store, Weight
+from onnxprune.model.encoded_names import prefixes
+from onnxprune.model.model import Model
+from onnxprune.model.operators import Role, attribute, domain, linear_role, other_role
+from onnxprune.model.scopes import Scope, constant_value, scopes_of
+from onnxprune.model.weight import SMALL, Store, Weight
+
+
+def opset_of(model: Model, scope: Scope) -> int:
+    """The default domain's version in a body: a function may import its own."""
+    top = _top(scope)
+    if isinstance(top, FunctionProto):
+        versions = {o.domain: o.version for o in top.opset_import}
+        return versions.get("", model.opset)
+    return model.opset
+
+
+def in_function(scope: Scope) -> bool:
+    """Whether a body belongs to a model-local function."""
+    return isinstance(_top(scope), FunctionProto)
+
+
+def _top(scope: Scope) -> GraphProto | FunctionProto:
+    while scope.parent is not None:
+        scope = scope.parent
+    return scope.body
+
 
 _SAME_AXES = frozenset({"Identity", "Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"})
 # What exporters put between a recurrent layer and the framework's own gate order: the entries stay, the axes move.
@@ -51,14 +80,17 @@ class _View:
 def find(model: Model) -> list[Weight]:
     """Every weight-like constant of the model, in the order of the file.
 
-    Whole numbers (shapes, indices) and scalars are not listed.
+    Whole numbers (shapes, indices), scalars and the parts of encoded weights are not listed.
     """
+    parts = prefixes(model.proto)
     tops = scopes_of(model.proto)
     functions = {(f.domain, f.name): s for f, s in zip(model.proto.functions, tops[1:], strict=True)}
     found = []
     for top in tops:
         for scope in top.inner():
             for weight in _constants(scope):
+                if parts and weight.name.startswith(parts):
+                    continue
                 uses = list(_uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))))))
                 weight.overridable = not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4
                 _describe(weight, uses)

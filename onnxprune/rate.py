@@ -15,11 +15,12 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from onnxprune import quantise
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.words import LAYOUTS, layout_for
 from onnxprune.model.model import Model
+from onnxprune.quantization.codebook import Codebook, codebook, measured
+from onnxprune.quantization.histogram import Histogram
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
 Snap = Callable[[Array], Array]
@@ -36,7 +37,7 @@ class Point:
 
     nbytes: float
     loss: float
-    book: quantise.Codebook | None = None
+    book: Codebook | None = None
     scale: Array | None = None
 
 
@@ -58,19 +59,19 @@ def curve(
         snap: what the form makes of the levels.
         importance: weighs the squared error of each entry; broadcastable.
     """
-    histogram = quantise.Histogram.of(array, scale, importance)
+    histogram = Histogram.of(array, scale, importance)
     points = [Point(exact, 0.0)]
     around = NODES + (scale.nbytes if scale.size > 1 else 0)
     thresholds = [0.0, *histogram.thresholds(KEPT)] if prune else [0.0]
     for levels, threshold in product(LEVELS if histogram.energy else (), thresholds):
-        book = quantise.codebook(histogram, levels, prune, threshold)
+        book = codebook(histogram, levels, prune, threshold)
         if snap is not None:
-            book = quantise.measured(histogram, snap(book.levels), prune, threshold)
+            book = measured(histogram, snap(book.levels), prune, threshold)
         points.append(Point(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
     return hull(points)
 
 
-def _stored(book: quantise.Codebook, size: int) -> float:
+def _stored(book: Codebook, size: int) -> float:
     """Bytes of the smallest form, gaps estimated as if the kept entries were spread evenly."""
     levels, kept = len(book.levels), float(size - book.shares[0])
     dense = layout_for(levels, size).nbytes(size)

@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import api, quantise
-from onnxprune.entropy import EXCESS, constrained, entropy
+from onnxprune import api
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.quantise import Histogram, codebook
+from onnxprune.quantization import rounding
+from onnxprune.quantization.codebook import Codebook, codebook
+from onnxprune.quantization.entropy_constrained import EXCESS, constrained, entropy
+from onnxprune.quantization.histogram import Histogram
 from tests.builders import mlp, run
 from tests.test_quantise import KINDS, sample
 
 
-def codes_of(values: np.ndarray, book: quantise.Codebook) -> np.ndarray:
-    return quantise.encode(values, None, book.levels, False, book.cuts)
+def codes_of(values: np.ndarray, book: Codebook) -> np.ndarray:
+    return rounding.encode(values, None, book.levels, False, book.cuts)
 
 
 @given(
@@ -61,7 +63,7 @@ def test_balancing_with_its_cuts_lessens_the_sum_of_errors(seed, bits, width):
     book = constrained(histogram, codebook(histogram, 2**bits, prune=False), EXCESS)
     before = codes_of(array, book)
     after = before.copy()
-    quantise.balance(array, after, book.levels, False, book.cuts)
+    rounding.balance(array, after, book.levels, False, book.cuts)
     assert ((after == 0) == (array == 0)).all()
     old, new = (np.abs((book.levels[codes] - array).sum(1)) for codes in (before, after))
     assert (new <= old * (1 + 1e-5) + 1e-5).all()

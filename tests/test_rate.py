@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnxprune import api, cli, quantise, rate
+from onnxprune import api, cli, rate
 from onnxprune.encodings.graft import planted_in
 from onnxprune.encodings.values import gridded
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import ways
+from onnxprune.quantization import rounding
 from onnxprune.rate import Point, allocate, hull
 from onnxprune_passes import Decode, Encode
 from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
@@ -107,7 +108,7 @@ def test_a_curve_does_not_end_where_each_entry_is_at_its_nearest_level():
     assert bits[0.9] < 0.5
     exact = [p for p in line if p.book is not None and p.book.cuts is not None]
     for point in exact:
-        codes = quantise.encode(array, point.scale, point.book.levels, True, point.book.cuts)
+        codes = rounding.encode(array, point.scale, point.book.levels, True, point.book.cuts)
         loss = float(np.square(array - point.book.levels[codes]).sum() / np.square(array).sum())
         assert loss == pytest.approx(point.loss, rel=0.01)
 

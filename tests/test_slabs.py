@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from onnxprune import api, masks, quantise
+from onnxprune import api, masks
 from onnxprune.core import chunked, threads
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import bits_of
@@ -20,6 +20,7 @@ from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
 from onnxprune.liveness import Pattern
 from onnxprune.model.model import Model
+from onnxprune.quantization import rounding
 from onnxprune_passes import Decode, Encode, Magnitude
 from tests.builders import info, model, node
 
@@ -58,7 +59,7 @@ def proto(seed: int = 0, element: int = TensorProto.FLOAT, scale: float = 1.0) -
 def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPatch:
     patch = pytest.MonkeyPatch()
     patch.setattr(chunked, "UNIT", unit)
-    patch.setattr(quantise, "UNIT", unit)
+    patch.setattr(rounding, "UNIT", unit)
     patch.setattr(chunked, "SLAB", slab)
     patch.setattr("onnxprune.liveness.SLAB", slab)
     patch.setattr("onnxprune_passes.magnitude.SLAB", slab)

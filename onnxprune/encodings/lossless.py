@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune import quantise
 from onnxprune.core.chunked import EVERY, UNIT, Rows, Slabs, part_of, ranges
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.encodings.values import INT4_BOOK, Coded, are_halves, computed, narrowed, oriented
 from onnxprune.model.provenance import Coding
 from onnxprune.model.weight import Weight
+from onnxprune.quantization.rounding import encode
 
 INT8_BOOK = np.array([0, *range(-127, 0), *range(1, 128)], np.int8)
 _LEVELS = 256
@@ -47,7 +47,7 @@ def again(weight: Weight, array: Array | Slabs, coding: Coding, transposed: bool
 
     def held(rows: Rows, part: Array) -> bool:
         own = part_of(divisor, rows)
-        found = quantise.encode(part, own, levels, prune=False)
+        found = encode(part, own, levels, prune=False)
         values = book[found]
         codes[slice(*rows)] = values if coding.book is None else found
         with np.errstate(over="ignore"):

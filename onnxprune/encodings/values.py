@@ -25,16 +25,18 @@ import ml_dtypes
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune import quantise
 from onnxprune.core import threads
 from onnxprune.core.chunked import EVERY, Rows, Slabs, part_of, ranges
 from onnxprune.core.dtypes import FLOATS, Array, bits_of, numpy_dtype
 from onnxprune.encodings import words
 from onnxprune.encodings.base import Builder
-from onnxprune.entropy import constrained
 from onnxprune.errors import OptionError
-from onnxprune.feedback import Feedback
 from onnxprune.model.weight import Weight
+from onnxprune.quantization.codebook import Codebook, codebook
+from onnxprune.quantization.entropy_constrained import constrained
+from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.quantization.histogram import Histogram, root_mean_square
+from onnxprune.quantization.rounding import balance, encode
 
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
 INT4 = 21  # the opset that brought INT4 and blocks
@@ -187,11 +189,11 @@ class Shared(Values):
         levels = 2**self.bits
         scale, unit = channel_scale(weight, wide), unit_scale(wide)
         importance = None if scale is None else np.square(unit / scale.astype(np.float64))
-        histogram = quantise.Histogram.of(wide, unit, importance)
-        book = quantise.codebook(histogram, levels, prune=False)
+        histogram = Histogram.of(wide, unit, importance)
+        book = codebook(histogram, levels, prune=False)
         if scale is not None and book.error > 0:
-            by_channel = quantise.Histogram.of(wide, scale)
-            scaled = quantise.codebook(by_channel, levels, prune=False)
+            by_channel = Histogram.of(wide, scale)
+            scaled = codebook(by_channel, levels, prune=False)
             kept = wide.size - histogram.zeros
             gained = math.log2(book.error / max(scaled.error, 1e-12 * book.error)) / 2 * kept
             if gained > 16 * scale.size and book.error > _SCALE_GAINS * scaled.error:
@@ -200,8 +202,8 @@ class Shared(Values):
 
     def recode(self, weight: Weight, array: Array | Slabs, feedback: Feedback | None = None) -> Coded:
         """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
-        histogram = quantise.Histogram.of(centred(weight, array))
-        book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
+        histogram = Histogram.of(centred(weight, array))
+        book = constrained(histogram, codebook(histogram, 2**self.bits, prune=False), self.excess)
         return recoded(weight, array, book, False, feedback)
 
 
@@ -235,8 +237,8 @@ class Int8(Values):
             scale = channel_scale(weight, wide, transposed)
             if scale is None:
                 scale = unit_scale(wide)
-            histogram = quantise.Histogram.of(wide, scale)
-            book = constrained(histogram, quantise.codebook(histogram, 2**self.bits, prune=False), self.excess)
+            histogram = Histogram.of(wide, scale)
+            book = constrained(histogram, codebook(histogram, 2**self.bits, prune=False), self.excess)
             return on_grid(weight, wide, scale, book, False, transposed, feedback)
         axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
         tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True)))
@@ -331,12 +333,12 @@ def channel_scale(weight: Weight, wide: Slabs, transposed: bool | None = None) -
     axes = inner_axes(weight, transposed)
     if not axes or math.prod(wide.shape[a] for a in axes) < 8:
         return None
-    return tidy_scale(quantise.root_mean_square(wide, axes))
+    return tidy_scale(root_mean_square(wide, axes))
 
 
 def unit_scale(wide: Slabs) -> Array:
     """One scale for the whole weight, a power of 2, so that dividing by it loses nothing."""
-    mean = quantise.root_mean_square(wide, tuple(range(wide.ndim)))
+    mean = root_mean_square(wide, tuple(range(wide.ndim)))
     return np.exp2(np.round(np.log2(mean))).astype(wide.dtype)
 
 
@@ -352,7 +354,7 @@ def tidy_scale(scale: Array, up: bool = False) -> Array:
 
 
 def with_book(
-    weight: Weight, wide: Slabs, scale: Array, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+    weight: Weight, wide: Slabs, scale: Array, book: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
     """Codes into a float book; a scale for the whole weight goes into the book."""
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
@@ -388,7 +390,7 @@ def narrowed(levels: Array, size: int) -> Array:
 
 
 def on_grid(
-    weight: Weight, wide: Slabs, scale: Array, book: quantise.Codebook, prune: bool, transposed: bool | None,
+    weight: Weight, wide: Slabs, scale: Array, book: Codebook, prune: bool, transposed: bool | None,
     feedback: Feedback | None = None,
 ) -> Coded:  # fmt: skip
     """Codes into a book of int8 values; the grid ends at the largest level."""
@@ -399,7 +401,7 @@ def on_grid(
 
 
 def recoded(
-    weight: Weight, array: Array | Slabs, book: quantise.Codebook, prune: bool, feedback: Feedback | None = None
+    weight: Weight, array: Array | Slabs, book: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
     """Codes of an int8 or uint8 weight into a book of its own type; the levels count from the zero point."""
     wide = centred(weight, array)
@@ -427,13 +429,13 @@ def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
     return whole(levels * (127 / top), prune) * (top / 127), top
 
 
-def _moved(book: quantise.Codebook, levels: Array) -> quantise.Codebook:
+def _moved(book: Codebook, levels: Array) -> Codebook:
     """The book with its levels moved to a grid; its cuts are midway again where some of them fell together."""
     return replace(book, levels=levels, cuts=book.cuts if len(levels) == len(book.levels) else None)
 
 
 def _rounded(
-    weight: Weight, wide: Slabs, scale: Array, nearest: Array, book: quantise.Codebook, prune: bool,
+    weight: Weight, wide: Slabs, scale: Array, nearest: Array, book: Codebook, prune: bool,
     feedback: Feedback | None,
 ) -> Array:  # fmt: skip
     """The codes of a weight such that its outputs keep what they can: by error feedback where its inputs are known.
@@ -465,7 +467,7 @@ def _rounded(
 
     def rounded(part: Array, own: Array) -> Array:
         """The codes of some outputs."""
-        coded = quantise.encode(part, own, nearest, prune, cuts)
+        coded = encode(part, own, nearest, prune, cuts)
         if not apart:
             return coded
         values, divisor, moved = (a.transpose(order) for a in (part, own.astype(wide.dtype), coded))
@@ -474,7 +476,7 @@ def _rounded(
             target = np.ascontiguousarray(moved[start:stop])
             for width in widths:
                 rows = target.reshape(-1, width)
-                quantise.balance(here.reshape(-1, width), rows, levels, prune, cuts)
+                balance(here.reshape(-1, width), rows, levels, prune, cuts)
                 target = rows.reshape(here.shape)
             moved[start:stop] = target
         return coded

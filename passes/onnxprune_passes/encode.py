@@ -35,9 +35,7 @@ from onnxprune.encodings.values import (
     whole,
     with_book,
 )
-from onnxprune.entropy import EXCESS
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.feedback import Feedback
 from onnxprune.gains import gains
 from onnxprune.model.discovery import find, in_function, opset_of
 from onnxprune.model.encoded_names import fresh_ids
@@ -46,6 +44,8 @@ from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
 from onnxprune.moments import moments
 from onnxprune.opset import raise_to
 from onnxprune.pipeline import Change, Encoded, Pass, Progress, silent, tracked
+from onnxprune.quantization.entropy_constrained import EXCESS
+from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.recall import keeps, recall
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune import masks, quantise, rate
+from onnxprune import masks, rate
 from onnxprune.core import threads
 from onnxprune.core.chunked import EVERY, SLAB, Rows, Slabs, part_of, picked, ranges
 from onnxprune.core.dtypes import Array, bits_of
@@ -20,6 +20,7 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
+from onnxprune.quantization.histogram import Histogram
 
 SCOPES = ("layer", "global", "channel")
 _WILD = re.compile(r"[*?\[]")
@@ -291,7 +292,7 @@ def _within(model: Model, weight: Weight, loss: float) -> int:
     kind = np.float64 if weight.dtype == "float64" else np.float32
     scores = slabs.map(kind, lambda rows, _, part: weight.magnitudes(part, rows))
     top = max(scores.each(lambda _, part: float(part.max(initial=0.0))), default=0.0)
-    histogram = quantise.Histogram.of(scores, np.full((1,) * scores.ndim, top) if top else None)
+    histogram = Histogram.of(scores, np.full((1,) * scores.ndim, top) if top else None)
     inside = int(np.searchsorted(histogram.sums[2], loss * histogram.energy, side="right")) - 1
     return histogram.zeros + int(histogram.sums[3, max(inside, 0)])
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnxprune.core.dtypes import Array
-from onnxprune.quantise import Codebook, Histogram
+from onnxprune.quantization.codebook import Codebook
+from onnxprune.quantization.histogram import Histogram
 
 EXCESS = 0.2  # the share of squared error given for entropy: of 16 levels it buys a third of a bit
 _HALVINGS = 12

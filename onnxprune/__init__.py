@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         inspect,
         load,
         pack,
-        passes,
         prune,
         save,
         session,
@@ -33,41 +32,30 @@ if TYPE_CHECKING:
     from onnxprune.many import compress_many
     from onnxprune.maskfile import MaskFile
     from onnxprune.model.model import Model
+    from onnxprune.pipeline.registry import passes
     from onnxprune.result import Result
     from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
     from onnxprune.rounds import Iteration
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
-_HOMES = dict.fromkeys(
-    (
-        "compat",
-        "compress",
-        "costs",
-        "decode",
-        "encode",
-        "inspect",
-        "load",
-        "pack",
-        "passes",
-        "prune",
-        "save",
-        "session",
-        "strip",
-        "transform",
-        "unpack",
-        "verify",
+_EXPORTS = {
+    "onnxprune.api": (
+        "compat", "compress", "costs", "decode", "encode", "inspect", "load", "pack", "prune", "save", "session",
+        "strip", "transform", "unpack", "verify",
     ),
-    "onnxprune.api",
-)
-_HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
-_HOMES |= {"Batch": "onnxprune.batch", "compress_many": "onnxprune.many"}
-_HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration", "write_report": "onnxprune.html"}
-_HOMES |= {
-    "Costs": "onnxprune.layer_costs",
-    "MaskFile": "onnxprune.maskfile",
-    "Model": "onnxprune.model.model",
-    "Result": "onnxprune.result",
-}
+    "onnxprune.retrain": ("apply_masks", "check_masks", "export_masks", "read_masks", "update"),
+    "onnxprune.batch": ("Batch",),
+    "onnxprune.many": ("compress_many",),
+    "onnxprune.rounds": ("Iteration",),
+    "onnxprune.iteration": ("iterate",),
+    "onnxprune.html": ("write_report",),
+    "onnxprune.layer_costs": ("Costs",),
+    "onnxprune.maskfile": ("MaskFile",),
+    "onnxprune.model.model": ("Model",),
+    "onnxprune.pipeline.registry": ("passes",),
+    "onnxprune.result": ("Result",),
+}  # fmt: skip
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "Batch", "Costs", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks",

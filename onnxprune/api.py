@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, packing, pipeline, registry, trials
+from onnxprune import checkpoints, maskfile, masking, packed, packing, trials
 from onnxprune import curves as curve_files
 from onnxprune import data as data_files
 from onnxprune.accounting import account
@@ -31,7 +31,13 @@ from onnxprune.layer_costs import Costs
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model, replacing
 from onnxprune.model.scopes import custom_domains
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline import registry
+from onnxprune.pipeline.base import Pass, named, parse
+from onnxprune.pipeline.change import Change, removals
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.registry import make_pass
+from onnxprune.pipeline.run import run as run_passes
+from onnxprune.pipeline.run import unobserved
 from onnxprune.rate import LOSS, LOSS_ON_DATA
 from onnxprune.recall import keeping
 from onnxprune.remote import local
@@ -218,7 +224,7 @@ def prune(model: PathLike, out: PathLike, **options: Any) -> Result:
 
     Options are those of the magnitude pass and of `transform`.
     """
-    rules = {f.name for f in dataclasses.fields(pipeline.named("magnitude", registry.table()))}
+    rules = {f.name for f in dataclasses.fields(named("magnitude", registry.table()))}
     magnitude = make_pass("magnitude", **{name: options.pop(name) for name in rules & options.keys()})
     return transform(model, out, [make_pass("decode"), magnitude], **options)
 
@@ -247,17 +253,6 @@ def strip(
     if channels is not None:
         steps.append(make_pass("channels", sparsity=channels, score=score, scope=scope, multiple=multiple))
     return transform(model, out, [*steps, make_pass("dead_neurons", multiple=multiple)], **checks)
-
-
-def make_pass(name: str, **options: Any) -> Pass:
-    """An installed pass by name; None leaves an option at its default."""
-    kind = pipeline.named(name, registry.table())
-    return pipeline.create(kind, {k: v for k, v in options.items() if v is not None})
-
-
-def passes() -> dict[str, tuple[type[Pass], str]]:
-    """Every installed pass: name -> (class, provider)."""
-    return registry.available()
 
 
 @local(writes="out")
@@ -313,7 +308,7 @@ def transform(
     question = Question(metric, evaluate, lower_is_better)
     _check_request(source, target, in_place, tolerance, verify, samples)
     table = registry.table()
-    chain = [pipeline.parse(step, table) if isinstance(step, str) else step for step in steps]
+    chain = [parse(step, table) if isinstance(step, str) else step for step in steps]
     with threads.using(jobs):
         opened = Model.load(source)
         opened.payloads.scratch = target.parent
@@ -322,7 +317,7 @@ def transform(
             raise OutputError(f"{target} holds the external data of {source}: choose another output")
         input_facts = file_facts(source, opened.companions())
         recorder = _recorder(opened, chain, masks, names_from, (source, target))
-        changes = pipeline.run(opened, chain, progress, recorder or pipeline.unobserved)
+        changes = run_passes(opened, chain, progress, recorder or unobserved)
         notes = [note for change in changes for note in change.notes]
         with replacing(target) as place:
             changed = {step.name for step, change in zip(chain, changes, strict=True) if change.modified}
@@ -340,7 +335,7 @@ def transform(
             if not changed:
                 _copy(opened, source, place)
             written = [p for p in sorted(place.parent.iterdir()) if p != place]
-            removed = pipeline.removals(changes)
+            removed = removals(changes)
             deviation, cost = Deviation("none"), None
             if verify:
                 deviation, cost = _verified(source, place, data, samples, tolerance, question, costs=bool(removed))

@@ -20,7 +20,7 @@ from onnxprune.errors import DataError, OptionError
 from onnxprune.gathering import gather, real
 from onnxprune.ledger import NAME, Record, opened
 from onnxprune.model.model import Model
-from onnxprune.pipeline import Progress, silent
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.result import versions
 
 _OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share

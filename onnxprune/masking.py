@@ -18,7 +18,8 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.names import Matches, match
-from onnxprune.pipeline import Change, Pass, Removed, removals
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change, Removed, removals
 from onnxprune.structure import align, weights_of
 
 NO_NAMES = Matches({}, {})

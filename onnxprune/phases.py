@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from onnxprune import checkpoints, maskfile
-from onnxprune.api import make_pass
 from onnxprune.core.commands import Command, last_lines
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.core.files import digest, staged
@@ -35,8 +34,9 @@ from onnxprune.masking import Recorder, lay, survivors, to_file
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.names import Matches, match
-from onnxprune.pipeline import Pass
-from onnxprune.pipeline import run as run_passes
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.registry import make_pass
+from onnxprune.pipeline.run import run as run_passes
 from onnxprune.schedule import SCHEDULES, sparsity
 from onnxprune.structure import weights_of
 

@@ -20,7 +20,7 @@ from onnxprune.encodings.graft import planted_in
 from onnxprune.evaluation import Judged
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.pipeline import Change, Encoded, Removed
+from onnxprune.pipeline.change import Change, Encoded, Removed
 from onnxprune.search import Searched
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 2 << 20, 16 << 10, 64  # within 5 % on eleven real models, in 0.04 s

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import checkpoints, maskfile, names
-from onnxprune.api import make_pass, transform
+from onnxprune.api import transform
 from onnxprune.errors import MaskError, OutputError, ToleranceMissed
 from onnxprune.maskfile import MaskFile
 from onnxprune.maskheader import Pruning
@@ -17,7 +17,8 @@ from onnxprune.masking import NO_NAMES, lay, survivors, take, to_file
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
-from onnxprune.pipeline import METADATA
+from onnxprune.pipeline.registry import make_pass
+from onnxprune.pipeline.run import METADATA
 from onnxprune.remote import local
 from onnxprune.result import Result
 

@@ -23,7 +23,7 @@ from onnxprune.core.files import digest
 from onnxprune.data import Samples
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.evaluation import Judge, Question, identity
-from onnxprune.pipeline import Progress
+from onnxprune.pipeline.progress import Progress
 from onnxprune.rate import LOSS_ON_DATA
 from onnxprune.runtime import inputs_of, open_session
 from onnxprune.trials import Trials

@@ -13,7 +13,6 @@ from pathlib import Path
 import onnxruntime as ort
 
 from onnxprune import data as data_files
-from onnxprune.api import make_pass
 from onnxprune.core.dtypes import Array
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import spread
@@ -25,7 +24,8 @@ from onnxprune.evaluation import Judge, Question, identity
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import check_patterns, matches
-from onnxprune.pipeline import Progress, silent
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.pipeline.registry import make_pass
 from onnxprune.runtime import inputs_of, open_session
 from onnxprune.trials import Trials, opened
 

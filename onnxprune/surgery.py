@@ -15,7 +15,7 @@ from onnxprune.coupling import Coupling
 from onnxprune.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
 from onnxprune.model.operators import attribute
 from onnxprune.model.scopes import Scope
-from onnxprune.pipeline import Removed
+from onnxprune.pipeline.change import Removed
 from onnxprune.shapes import set_dim
 from onnxprune.unread import Unread
 

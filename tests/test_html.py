@@ -23,7 +23,7 @@ from onnxprune.cli import cli
 from onnxprune.curves import Curve, Curves, Point
 from onnxprune.errors import CurvesError, ModelError, OptionError, OutputError, WeightError
 from onnxprune.html import pictures, sketch
-from onnxprune.pipeline import Removed
+from onnxprune.pipeline.change import Removed
 from onnxprune.report import percent, size
 from tests.builders import info, matmul, mlp, model, node
 from tests.chromium import CHROMIUM, Browser

@@ -14,8 +14,8 @@ import pytest
 from safetensors.numpy import save_file
 
 import onnxprune
-from onnxprune import pipeline
 from onnxprune.model.discovery import find
+from onnxprune.pipeline import base, run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -119,11 +119,11 @@ def test_the_pass_of_contributing(folder, monkeypatch):
     source = block((ROOT / "CONTRIBUTING.md").read_text(), "python", "class Clip")
     (folder / "contributed_pass.py").write_text(source)
     monkeypatch.syspath_prepend(folder)
-    clip = pipeline.create(importlib.import_module("contributed_pass").Clip, {"limit": 0.01})
+    clip = base.create(importlib.import_module("contributed_pass").Clip, {"limit": 0.01})
     model = onnxprune.load("models/lenet-300-100.onnx")
-    (change,) = pipeline.run(model, [clip])
+    (change,) = run.run(model, [clip])
     assert set(change.weights) == {"1.weight", "3.weight", "5.weight"}
-    assert pipeline.run(model, [clip])[0].modified is False
+    assert run.run(model, [clip])[0].modified is False
 
 
 def test_every_command_is_in_the_readme():

@@ -122,6 +122,7 @@ def write_cases(folder: Path) -> list[Case]:
     from onnxprune.encodings import GRAPH
     from onnxprune.encodings.graft import planted_in
     from onnxprune.model.model import Model
+    from onnxprune.pipeline import registry
 
     written = []
     forms = [(encoding, values) for values in VALUES for encoding in GRAPH] + [("coo", "exact")]
@@ -130,7 +131,7 @@ def write_cases(folder: Path) -> list[Case]:
             continue
         source, density = folder / "source.onnx", {"bitmask": 0.5, "dense": 0.9}.get(encoding, 0.1)
         onnx.save(consumer_model(consumer, density, opset), source)
-        step = api.make_pass("encode", encoding=encoding, values=values)
+        step = registry.make_pass("encode", encoding=encoding, values=values)
         model = Model.load(source)
         step.run(model)
         held = planted_in(model)

@@ -113,9 +113,9 @@ def passes() -> None:
     """List the installed passes, built in and third-party, with their options."""
     import dataclasses
 
-    from onnxprune import api
+    from onnxprune.pipeline import registry
 
-    for name, (kind, provider) in sorted(api.passes().items()):
+    for name, (kind, provider) in sorted(registry.passes().items()):
         options = ", ".join(f.name for f in dataclasses.fields(kind))
         click.echo(f"{name:12s} {provider:10s} {(kind.__doc__ or '').strip().splitlines()[0]}")
         if options:

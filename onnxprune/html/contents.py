@@ -20,7 +20,8 @@ from onnxprune.html.sketch import Histogram, Pattern
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight, check_patterns, matches
-from onnxprune.pipeline import METADATA, Removed
+from onnxprune.pipeline.change import Removed
+from onnxprune.pipeline.run import METADATA
 from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
 
 PICTURED = 12  # weights whose values are drawn unless they are named

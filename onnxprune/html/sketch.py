@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.masks import CHUNK
-from onnxprune.pipeline import Removed
+from onnxprune.pipeline.change import Removed
 
 BINS = 81  # odd: zero lies in the middle of one
 _EXACT = (400, 800)  # rows, columns up to which each weight gets its own pixel; one bit each

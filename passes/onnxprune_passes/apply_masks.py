@@ -10,7 +10,9 @@ from onnxprune.errors import OptionError
 from onnxprune.masking import NO_NAMES, lay, settle
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent, tracked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,9 @@ from onnxprune.core.dtypes import Array
 from onnxprune.coupling import Coupling, Slot, couplings, families_of
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.surgery import Surgery
 from onnxprune.sweep import sweep
 

@@ -9,7 +9,9 @@ from onnxprune.coupling import couplings
 from onnxprune.errors import OptionError
 from onnxprune.liveness import Liveness
 from onnxprune.model.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.surgery import Surgery
 from onnxprune.sweep import sweep
 from onnxprune.unread import unread

@@ -8,7 +8,9 @@ from onnxprune import rate
 from onnxprune.encodings.graft import planted_in, uproot
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent, tracked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,9 @@ from onnxprune.model.model import Model
 from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
 from onnxprune.moments import moments
 from onnxprune.opset import raise_to
-from onnxprune.pipeline import Change, Encoded, Pass, Progress, silent, tracked
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change, Encoded
+from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.entropy_constrained import EXCESS
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.recall import keeps, recall

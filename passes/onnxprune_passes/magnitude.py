@@ -19,7 +19,9 @@ from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight, check_patterns, matches
-from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.histogram import Histogram
 
 SCOPES = ("layer", "global", "channel")

@@ -14,7 +14,9 @@ from onnxprune.errors import OptionError
 from onnxprune.masking import lay, settle
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.structure import weights_of
 from onnxprune_passes.decode import Decode
 

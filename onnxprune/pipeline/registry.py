@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
+from typing import Any
 
-from onnxprune.errors import PassError
-from onnxprune.pipeline import Pass
+from onnxprune.errors import (
+    PassError,
+)
+from onnxprune.pipeline.base import Pass, create, named
 
 GROUP = "onnxprune.passes"
 
 
 @cache
-def available() -> dict[str, tuple[type[Pass], str]]:
+def passes() -> dict[str, tuple[type[Pass], str]]:
     """Every installed pass: name -> (class, provider).
 
     Raises:
@@ -36,4 +39,10 @@ def available() -> dict[str, tuple[type[Pass], str]]:
 
 def table() -> dict[str, type[Pass]]:
     """Every installed pass: name -> class."""
-    return {name: kind for name, (kind, _) in available().items()}
+    return {name: kind for name, (kind, _) in passes().items()}
+
+
+def make_pass(name: str, **options: Any) -> Pass:
+    """An installed pass by name; None leaves an option at its default."""
+    kind = named(name, table())
+    return create(kind, {k: v for k, v in options.items() if v is not None})

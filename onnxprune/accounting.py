@@ -15,7 +15,6 @@ from typing import Any
 
 from onnx import NodeProto
 
-from onnxprune import data as data_files
 from onnxprune.activations import Activation, Count, Place, count, count_nodes, is_layer, places
 from onnxprune.cost import COUNTED, KERNEL, Layer, layers
 from onnxprune.encodings.graft import planted_in, uproot
@@ -25,8 +24,9 @@ from onnxprune.model.discovery import find, label
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of
 from onnxprune.result import WeightFacts, inspect_model
-from onnxprune.runtime import Feeds, inputs_of, latency, open_session, profile
-from onnxprune.synthesis import SAMPLES, CannotSynthesise, synthesise
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.session import Feeds, inputs_of, latency, open_session, profile
+from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 
 # Layers are numbered, main graph first, and their nodes named by number: ONNX Runtime keeps names where it fuses nodes.
 _TAG = re.compile(r"layer~(\d+)~")
@@ -95,8 +95,8 @@ def _inputs(model: Model, path: Path, data: Path | None, samples: int | None) ->
     session = open_session(path)
     items = inputs_of(session)
     if data is not None:
-        feeds, held = data_files.load(data, items, samples)
-        pieces = data_files.pieces(items, feeds[0], 1)
+        feeds, held = sample_files.load(data, items, samples)
+        pieces = sample_files.pieces(items, feeds[0], 1)
         return _Inputs("data", feeds, held, pieces[0], 1 if len(pieces) > 1 else held // len(feeds))
     try:
         feeds = synthesise(model, session, samples or SAMPLES)

@@ -16,7 +16,7 @@ from onnxprune.core.dtypes import FLOATS
 from onnxprune.model.model import Model
 from onnxprune.model.operators import LINEAR, domain
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.runtime import Feeds, open_session, run
+from onnxprune.runtime.session import Feeds, open_session, run
 
 _ZERO_POINTS = {"QLinearConv": 2, "ConvInteger": 2, "QLinearMatMul": 2, "MatMulInteger": 2, "QGemm": 2,
                 "MatMulIntegerToFloat": 4, "QAttention": 6}  # fmt: skip

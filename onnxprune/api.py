@@ -16,16 +16,12 @@ import onnxruntime as ort
 
 from onnxprune import checkpoints, maskfile, masking, packed, packing, trials
 from onnxprune import curves as curve_files
-from onnxprune import data as data_files
 from onnxprune.accounting import account
 from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.core import threads
 from onnxprune.cost import layers
-from onnxprune.data import Samples
-from onnxprune.deviation import compare
 from onnxprune.encodings.graft import layouts_of, planted_in, uproot
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
-from onnxprune.evaluation import Judge, Question
 from onnxprune.importance import importance_of
 from onnxprune.layer_costs import Costs
 from onnxprune.model.discovery import find
@@ -42,9 +38,13 @@ from onnxprune.rate import LOSS, LOSS_ON_DATA
 from onnxprune.recall import keeping
 from onnxprune.remote import local
 from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
-from onnxprune.runtime import inputs_of, latency, open_session, run
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.deviation import compare
+from onnxprune.runtime.judge import Judge, Question
+from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.session import inputs_of, latency, open_session, run
+from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 from onnxprune.search import CALIBRATION, Search
-from onnxprune.synthesis import SAMPLES, CannotSynthesise, synthesise
 
 _HALVINGS = 8
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
@@ -547,7 +547,7 @@ def _verified(
     session = open_session(source)
     if data is not None:
         kind = "data"
-        held = data_files.cut(data_files.read(Path(data)), str(data), inputs_of(session), samples)
+        held = sample_files.cut(sample_files.read(Path(data)), str(data), inputs_of(session), samples)
     else:
         kind, count = "synthetic", samples or SAMPLES
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxprune.runtime import Feeds, profile, run
+from onnxprune.runtime.session import Feeds, profile, run
 
 Shapes = list[list[int]]
 KERNEL = "_kernel_time"  # what the profiler adds to a node's name

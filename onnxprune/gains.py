@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from onnx import GraphProto, TensorProto, helper
 
-from onnxprune import data
 from onnxprune.core.dtypes import Array
-from onnxprune.deviation import compare
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight
-from onnxprune.runtime import inputs_of, open_session, run
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.deviation import compare
+from onnxprune.runtime.session import inputs_of, open_session, run
 
 NOISE = 0.003  # relative squared error: about that of five bits
 
@@ -33,7 +33,7 @@ def gains(
     Args:
         model: the model.
         weights: of the model.
-        source: inputs, see `data.load`.
+        source: inputs, see `sample_files.load`.
         samples: at most so many of them.
         half: 0 or 1 for these of a half only.
 
@@ -46,7 +46,7 @@ def gains(
         path = Path(folder) / "model.onnx"
         exposed = _write_exposed(model, {w.name for w in weights}, path)
         session = open_session(path)
-        feeds, _ = data.load(source, inputs_of(session), samples, half)
+        feeds, _ = sample_files.load(source, inputs_of(session), samples, half)
         reference = [run(session, feed) for feed in feeds]
         for number, weight in enumerate(weights):
             if weight.name not in exposed:

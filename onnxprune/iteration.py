@@ -11,10 +11,10 @@ from pathlib import Path
 from onnxprune import curves
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.journal import Journal, opened
-from onnxprune.metrics import Limit
 from onnxprune.model.model import Model
 from onnxprune.phases import Facts, Phases, Plan
 from onnxprune.rounds import Iteration, Round, winner
+from onnxprune.runtime.metrics import Limit
 
 PathLike = str | os.PathLike[str]
 Say = Callable[[str], None]

@@ -21,7 +21,7 @@ from onnxprune.core.dtypes import ONES, Array
 from onnxprune.coupling import Coupling, Slot
 from onnxprune.coupling.slots import Filled, Flow, Joined, Mapped, Mix, Moved, Narrowed, Product, Silent
 from onnxprune.errors import RuntimeFailure
-from onnxprune.runtime import evaluate
+from onnxprune.runtime.session import evaluate
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune import api, runtime
+from onnxprune import api
 from onnxprune.batch import DONE, SKIPPED, Batch, Compressed, failure
 from onnxprune.core.files import digest, is_url, sweep, unchanged
 from onnxprune.core.threads import cores
@@ -22,6 +22,7 @@ from onnxprune.ledger import NAME, Record, opened
 from onnxprune.model.model import Model
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.result import versions
+from onnxprune.runtime import session
 
 _OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share
 
@@ -146,7 +147,7 @@ def _absolute(task: _Task) -> _Task:
 
 def _compressed(task: _Task) -> _Finished:
     """In a worker: one model."""
-    runtime.use_threads(task.threads)
+    session.use_threads(task.threads)
     companions = Model.load(task.source).companions()
     held = [task.mark, digest(task.source), *((file.name, digest(file)) for file in companions)]
     key = hashlib.sha256(json.dumps(held).encode()).hexdigest()

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 
-from onnxprune import data
 from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
 from onnxprune.model.weight import Weight
-from onnxprune.runtime import Feeds, inputs_of, open_session, run
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.session import Feeds, inputs_of, open_session, run
 
 WIDEST = 4096  # inputs of a layer up to which the moments (their square) are held
 _ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or that many times its inputs
@@ -39,7 +39,7 @@ def moments(
     Args:
         model: the model.
         weights: of the model.
-        source: inputs, see `data.load`.
+        source: inputs, see `sample_files.load`.
         samples: at most so many of them.
         half: 0 or 1 for these of a half only.
 
@@ -55,8 +55,8 @@ def moments(
         path = Path(folder) / "model.onnx"
         _write_exposed(model, names, path)
         session = open_session(path)
-        feeds, _ = data.load(source, inputs_of(session), samples, half)
-        pieces = [piece for feed in feeds for piece in data.pieces(inputs_of(session), feed, _AT_A_TIME)]
+        feeds, _ = sample_files.load(source, inputs_of(session), samples, half)
+        pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs_of(session), feed, _AT_A_TIME)]
         sums = [
             _Sum(weight, found, len(pieces)) if found else None for weight, found in zip(weights, layers, strict=True)
         ]

@@ -17,10 +17,10 @@ import numpy as np
 from onnxprune.core import threads
 from onnxprune.core.dtypes import name_of
 from onnxprune.encodings.graft import planted_in
-from onnxprune.evaluation import Judged
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.pipeline.change import Change, Encoded, Removed
+from onnxprune.runtime.judge import Judged
 from onnxprune.search import Searched
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 2 << 20, 16 << 10, 64  # within 5 % on eleven real models, in 0.04 s

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnxprune.errors import ToleranceMissed
-from onnxprune.metrics import Limit
+from onnxprune.runtime.metrics import Limit
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxprune import data as data_files
 from onnxprune.core.files import digest
-from onnxprune.data import Samples
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
-from onnxprune.evaluation import Judge, Question, identity
 from onnxprune.pipeline.progress import Progress
 from onnxprune.rate import LOSS_ON_DATA
-from onnxprune.runtime import inputs_of, open_session
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.judge import Judge, Question, identity
+from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.session import inputs_of, open_session
 from onnxprune.trials import Trials
 
 STEPS = 4  # tries of a doubling
@@ -270,10 +270,10 @@ def _folds(session: ort.InferenceSession, halves: list[Samples]) -> list[Samples
     if not halves:
         return []
     inputs, arrays, count = inputs_of(session), halves[1].arrays, halves[1].count
-    batch = max((data_files.fixed(item) or 1 for item in inputs), default=1)
+    batch = max((sample_files.fixed(item) or 1 for item in inputs), default=1)
     parts = min(FOLDS, count // max(batch, _FOLD))
     return [
-        data_files.cut({name: array[part::parts] for name, array in arrays.items()}, "the data", inputs)
+        sample_files.cut({name: array[part::parts] for name, array in arrays.items()}, "the data", inputs)
         for part in range(parts)
     ]
 
@@ -282,9 +282,9 @@ def _halves(source: Path, question: Question, data: Path | None, samples: int | 
     """The samples that decide, and those that confirm; none where a command decides."""
     if data is None or question.evaluate is not None:
         return []
-    inputs, arrays = inputs_of(open_session(source)), data_files.read(data)
+    inputs, arrays = inputs_of(open_session(source)), sample_files.read(data)
     most = None if samples is None else -(-samples // 2)
-    found = [data_files.cut(arrays, str(data), inputs, most, half) for half in (0, 1)]
+    found = [sample_files.cut(arrays, str(data), inputs, most, half) for half in (0, 1)]
     if found[1].count < LEAST:
         raise DataError(
             f"{data} gives {sum(half.count for half in found)} samples: max-drop needs at least {2 * LEAST}, half of "

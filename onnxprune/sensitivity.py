@@ -12,21 +12,21 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from onnxprune import data as data_files
 from onnxprune.core.dtypes import Array
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import spread
 from onnxprune.coupling import couplings, families_of
 from onnxprune.curves import Curve, Curves, Point
-from onnxprune.data import Samples
 from onnxprune.errors import MetricError, OptionError, OutputError
-from onnxprune.evaluation import Judge, Question, identity
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import check_patterns, matches
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.registry import make_pass
-from onnxprune.runtime import inputs_of, open_session
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.judge import Judge, Question, identity
+from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.session import inputs_of, open_session
 from onnxprune.trials import Trials, opened
 
 PathLike = str | os.PathLike[str]
@@ -49,7 +49,7 @@ class _Shared:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         session = open_session(self.model, "the model", options)
-        samples = data_files.cut(self.arrays, "the data", inputs_of(session)) if self.arrays else None
+        samples = sample_files.cut(self.arrays, "the data", inputs_of(session)) if self.arrays else None
         return Judge(session, self.question, samples, options=options)
 
 
@@ -67,7 +67,7 @@ def scan(
     Args:
         model: an ONNX file.
         out: the file to write.
-        data: samples to evaluate on; see `data.cut`.
+        data: samples to evaluate on; see `samples.cut`.
         samples: at most so many of them.
         metric: see `evaluation.Question`, as `evaluate` and `lower_is_better`.
         evaluate: a command in place of a metric.
@@ -104,7 +104,9 @@ def scan(
     layers = _layers(decoded, channels, include, skip)
     arrays: dict[str, Array] = {}
     if data is not None:
-        arrays = data_files.cut(data_files.read(Path(data)), str(data), inputs_of(open_session(source)), samples).arrays
+        arrays = sample_files.cut(
+            sample_files.read(Path(data)), str(data), inputs_of(open_session(source)), samples
+        ).arrays
     held = decoded.to_bytes()
     of = "channels" if channels else "weights"
     common = {"model": name, "of": of} | identity(question, Samples([], 0, arrays))

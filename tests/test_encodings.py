@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
-from onnxprune import api, opset
+from onnxprune import api
 from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
 from onnxprune.encodings.graft import plant, planted_in, prepare
 from onnxprune.encodings.rows import Rows
 from onnxprune.model.discovery import find, opset_of
 from onnxprune.model.scopes import scopes_of
+from onnxprune.runtime import opset
 from onnxprune_passes import Decode, Encode
 from tests import builders
 from tests.builders import (

@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 import onnxprune
 from onnxprune import schedule
 from onnxprune.errors import CheckpointError, CommandError, OptionError, OutputError, ToleranceMissed
-from onnxprune.metrics import Limit
+from onnxprune.runtime.metrics import Limit
 from tests.builders import mlp
 
 SIZES = (32, 64, 16)

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import api, curves, data, search, sensitivity
+from onnxprune import api, curves, search, sensitivity
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
-from onnxprune.evaluation import Judge, Question
 from onnxprune.importance import importance_of
 from onnxprune.model.model import Model
-from onnxprune.runtime import inputs_of, open_session, run
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.judge import Judge, Question
+from onnxprune.runtime.session import inputs_of, open_session, run
 from onnxprune.search import LEAST, Search, loss_of
 from tests.builders import mlp
 
@@ -36,7 +37,7 @@ def samples(model, tmp_path) -> Path:
 
 def measured(model: Path, samples: Path, half: int) -> float:
     session = open_session(model)
-    cut = data.cut(data.read(samples), "", inputs_of(session), None, half)
+    cut = sample_files.cut(sample_files.read(samples), "", inputs_of(session), None, half)
     return Judge(session, Question(), cut).value(model)
 
 

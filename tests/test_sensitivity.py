@@ -24,7 +24,7 @@ from onnxprune.importance import importance_of
 from onnxprune.iteration import iterate
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.runtime import open_session, run
+from onnxprune.runtime.session import open_session, run
 from onnxprune.trials import opened
 from tests.builders import mlp
 

@@ -31,7 +31,7 @@ from tasks import TASKS
 from tasks.task import MODELS, Task, Unavailable, share
 
 from onnxprune import OnnxPruneError
-from onnxprune.runtime import open_session
+from onnxprune.runtime.session import open_session
 
 ONNXPRUNE = "from onnxprune.cli import main; main()"
 

@@ -37,7 +37,7 @@ def load(path: str, feeds: str) -> dict[str, Any]:
     """Time to a session, memory that it adds at its peak, median time of a run for each batch size."""
     import numpy as np
 
-    from onnxprune.runtime import open_session
+    from onnxprune.runtime.session import open_session
 
     fed = np.load(feeds)["x"]
     before, start = processes.high_water(), time.perf_counter()
@@ -62,8 +62,8 @@ def compressed(folder: Path, model: Path, sets: list[str], forms: list[str], run
 
     import onnxprune
     from onnxprune.model.model import Model
-    from onnxprune.runtime import inputs_of, open_session
-    from onnxprune.synthesis import synthesise
+    from onnxprune.runtime.session import inputs_of, open_session
+    from onnxprune.runtime.synthetic_inputs import synthesise
 
     dense = folder / "pruned.onnx"
     onnxprune.prune(model, dense, set=sets, verify=False)

@@ -58,8 +58,8 @@ def kill(model: onnx.ModelProto, share: float, seed: int = 0) -> None:
 def compared(before: Path, after: Path, rounds: int) -> tuple[float, float, float]:
     """Milliseconds of one core before and after, and the median ratio of runs in turn."""
     from onnxprune.model.model import Model
-    from onnxprune.runtime import open_session, run
-    from onnxprune.synthesis import synthesise
+    from onnxprune.runtime.session import open_session, run
+    from onnxprune.runtime.synthetic_inputs import synthesise
 
     sessions = []
     for path in (before, after):

@@ -40,8 +40,8 @@ def main() -> None:
 
     import onnxprune
     from onnxprune.model.model import Model
-    from onnxprune.runtime import open_session
-    from onnxprune.synthesis import synthesise
+    from onnxprune.runtime.session import open_session
+    from onnxprune.runtime.synthetic_inputs import synthesise
 
     models = options.models or sorted((ROOT / "models").rglob("*.onnx"))
     print("| model | dense ms | compressed ms | ratio |\n|---|---:|---:|---:|")

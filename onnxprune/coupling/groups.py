@@ -18,7 +18,7 @@ from onnxprune.errors import ModelError, RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.model.operators import domain
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.runtime import evaluate
+from onnxprune.runtime.session import evaluate
 from onnxprune.shapes import Shapes, Value, inferred, values_of
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from onnxprune.compatibility import Compatibility
 from onnxprune.curves import Curves
 from onnxprune.layer_costs import Costs
-from onnxprune.metrics import UNITS
 from onnxprune.report.tables import Column, line, percent, print_table, size
+from onnxprune.runtime.metrics import UNITS
 
 _INSPECTION = [
     Column("weight", right=False), Column("kind", 5, right=False), Column("shape"), Column("type", 3, right=False),

@@ -42,13 +42,13 @@ from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
 from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
 from onnxprune.moments import moments
-from onnxprune.opset import raise_to
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, Encoded
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.entropy_constrained import EXCESS
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.recall import keeps, recall
+from onnxprune.runtime.opset import raise_to
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT, _HALF = Exact(), Half()
@@ -111,13 +111,13 @@ class Encode(Pass):
         loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
             encoded before have lost already counts.
         keep_zeros: for auto, whether only what is 0 becomes 0.
-        data: an .npz file or a folder (see `data.load`): books are rounded with error feedback on what the layers
+        data: an .npz file or a folder (see `samples.load`): books are rounded with error feedback on what the layers
             read, and for auto the noise of each weight counts by the root of what reaches the outputs, against the
             usual weight, and by what feedback leaves of it.
         importance: for auto, "PATTERN=NUMBER": what a unit of a weight's loss counts, in place of what reaches the
             outputs; the last match counts, and a weight that none matches counts 1.
         samples: at most so many samples of the data.
-        half: only samples of the first half that `data.cut` makes: the second is held out.
+        half: only samples of the first half that `samples.cut` makes: the second is held out.
         prefer: speed (forms that load fast) or size: never more bytes for that, and the books of shared and int8:BITS
             are those whose codes `pack` makes smaller, for at most a fifth more squared error.
     """

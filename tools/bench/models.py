@@ -27,8 +27,8 @@ def feeds(model: str, out: str) -> None:
     import numpy as np
 
     from onnxprune.model.model import Model
-    from onnxprune.runtime import open_session
-    from onnxprune.synthesis import synthesise
+    from onnxprune.runtime.session import open_session
+    from onnxprune.runtime.synthetic_inputs import synthesise
 
     np.savez(out, **synthesise(Model.load(model), open_session(model), 1)[0])  # type: ignore[arg-type]
 
@@ -37,7 +37,7 @@ def load(path: str, sample: str) -> dict[str, float]:
     """Time to a session, the memory it adds at its peak, and the median time of one run."""
     import numpy as np
 
-    from onnxprune.runtime import open_session
+    from onnxprune.runtime.session import open_session
 
     with np.load(sample) as file:
         fed = {name: file[name] for name in file.files}

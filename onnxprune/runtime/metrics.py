@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from onnxprune.core.dtypes import Array
-from onnxprune.data import TARGETS
-from onnxprune.deviation import OutputDeviation
 from onnxprune.errors import DataError, OptionError
+from onnxprune.runtime.deviation import OutputDeviation
+from onnxprune.runtime.samples import TARGETS
 
 Outputs = Mapping[str, Any]
 NAMES = ("top1", "top5", "agreement", "sqnr", "cosine", "mse")

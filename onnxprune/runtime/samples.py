@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import DataError
-from onnxprune.runtime import Feeds, Input
+from onnxprune.runtime.session import Feeds, Input
 
 BATCH = 32
 TARGETS = "targets"

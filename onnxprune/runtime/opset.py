@@ -7,8 +7,8 @@ from pathlib import Path
 
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
-from onnxprune.runtime import equal, open_session, run, run_all
-from onnxprune.synthesis import CannotSynthesise, synthesise
+from onnxprune.runtime.session import equal, open_session, run, run_all
+from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 
 _SAMPLES = 2
 

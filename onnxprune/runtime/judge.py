@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import metrics
 from onnxprune.core.commands import Command
 from onnxprune.core.dtypes import Array
-from onnxprune.data import Samples
 from onnxprune.errors import MetricError, OptionError, ToleranceMissed
-from onnxprune.metrics import Limit
-from onnxprune.runtime import open_session, run
+from onnxprune.runtime import metrics
+from onnxprune.runtime.metrics import Limit
+from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.session import open_session, run
 
 HELD = 1 << 30  # bytes of the original's outputs that are kept for the next model; beyond, it runs again
 

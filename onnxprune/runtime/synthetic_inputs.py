@@ -14,7 +14,7 @@ from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.runtime import Feeds, Input, inputs_of, run
+from onnxprune.runtime.session import Feeds, Input, inputs_of, run
 
 # Tried in this order for dimensions that are free: multiples of 32 suit most networks, and 512 and
 # 576 the windows of audio models.

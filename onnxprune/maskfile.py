@@ -34,7 +34,7 @@ from onnxprune.maskheader import (
 )
 
 VERSION = 1
-KEY = "onnxprune.masks"  # of the header: in the safetensors metadata, or among the arrays of an npz
+KEY = "onnxprune.pruning.selection"  # of the header: in the safetensors metadata, or among the arrays of an npz
 # What safetensors, zipfile and numpy raise on a damaged file.
 _DAMAGED = (
     SafetensorError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, ValueError, EOFError, KeyError,

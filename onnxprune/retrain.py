@@ -19,6 +19,7 @@ from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.registry import make_pass
 from onnxprune.pipeline.run import METADATA
+from onnxprune.pruning.scores import magnitudes
 from onnxprune.remote import local
 from onnxprune.result import Result
 
@@ -107,7 +108,7 @@ def _prunings_since(before: Model, model: Model, original: Path) -> dict[str, Pr
 
 def _threshold(weight: Weight, before: np.ndarray, after: np.ndarray) -> float | None:
     """The least magnitude that was kept, if all that went were below or equal."""
-    scores, gone = weight.magnitudes(before), after == weight.zero_value
+    scores, gone = magnitudes(weight, before), after == weight.zero_value
     if gone.all():
         return None
     threshold = float(scores[~gone].min())

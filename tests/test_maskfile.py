@@ -222,7 +222,12 @@ def test_a_faulty_tensor(tmp_path, arrays, message):
 
 @pytest.mark.parametrize(
     ("header", "message"),
-    [("", "no 'onnxprune.masks' header"), ("{", "not JSON"), ("[" * 100_000, "not JSON"), ("[]", "version None")],
+    [
+        ("", "no 'onnxprune.pruning.selection' header"),
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "version None"),
+    ],
 )
 def test_no_header(tmp_path, header, message):
     with pytest.raises(MaskError, match=message):

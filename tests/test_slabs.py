@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from onnxprune import api, masks
+from onnxprune import api
 from onnxprune.core import chunked, threads
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import bits_of
@@ -20,6 +20,7 @@ from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
 from onnxprune.liveness import Pattern
 from onnxprune.model.model import Model
+from onnxprune.pruning import selection
 from onnxprune.quantization import rounding
 from onnxprune_passes import Decode, Encode, Magnitude
 from tests.builders import info, model, node
@@ -66,7 +67,7 @@ def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPat
     patch.setattr("onnxprune.encodings.values._LARGE", slab)
     patch.setattr(chunked, "_SEGMENT", 8)
     patch.setattr("onnxprune.model.storage.RESIDENT", resident)
-    patch.setattr(masks, "_COLLECT", 16)
+    patch.setattr(selection, "_COLLECT", 16)
     return patch
 
 

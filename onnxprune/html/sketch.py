@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core.dtypes import Array
-from onnxprune.masks import CHUNK
 from onnxprune.pipeline.change import Removed
+from onnxprune.pruning.selection import CHUNK
 
 BINS = 81  # odd: zero lies in the middle of one
 _EXACT = (400, 800)  # rows, columns up to which each weight gets its own pixel; one bit each

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Literal
 
 import numpy as np
 from onnx import SparseTensorProto, TensorProto
 
-from onnxprune import masks
-from onnxprune.core.chunked import EVERY, Rows, Slabs, part_of
-from onnxprune.core.dtypes import QUANTISED, Array, name_of, numpy_dtype
+from onnxprune.core.chunked import Rows, Slabs, part_of
+from onnxprune.core.dtypes import Array, name_of, numpy_dtype
 from onnxprune.errors import ModelError, WeightError
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import CONSTANT_NODE, Scope
@@ -114,42 +112,6 @@ class Weight:
     def slabs(self, model: Model) -> Slabs:
         """The dense values to be read in slabs; see `array`."""
         return model.slabs(self.tensor) if isinstance(self.tensor, TensorProto) else Slabs.of(self.array(model))
-
-    def magnitudes(self, array: Array, rows: Rows | None = None) -> Array:
-        """|w| of every entry, of the dequantised value where there is a scale: float32, or float64 for fp64.
-
-        Args:
-            array: the values, or some rows of them.
-            rows: which ones.
-
-        Raises:
-            WeightError: a value is NaN or infinite.
-        """
-        if self.element in QUANTISED:
-            zero, scale = self.zero_value, self.scale
-            if rows is not None:
-                zero, scale = part_of(zero, rows), None if scale is None else part_of(scale, rows)
-            distance = np.abs(array.astype(np.float32) - zero.astype(np.float32))
-            return distance if scale is None else distance * scale.astype(np.float32)
-        wide = np.float64 if self.element == TensorProto.DOUBLE else np.float32
-        scores = np.abs(array.astype(wide, copy=False))
-        if scores.size and not np.isfinite(scores.max()):
-            raise WeightError(f"weight '{self.name}' holds NaN or Inf: it cannot be pruned by magnitude")
-        return scores
-
-    def magnitude_slabs(self, model: Model) -> list[masks.Chunks]:
-        """`magnitudes` in index order: of each slab the pieces, which fit the cache."""
-        slabs = self.slabs(model)
-        return [partial(self._magnitude_chunks, slabs, rows) for rows in slabs.rows]
-
-    def _magnitude_chunks(self, slabs: Slabs, rows: Rows) -> Iterator[Array]:
-        array = slabs.read(*rows, EVERY)
-        if self.element in QUANTISED:  # the scale follows an axis
-            yield self.magnitudes(array, rows).reshape(-1)
-            return
-        flat = array.reshape(-1)
-        for start in range(0, flat.size, masks.CHUNK):
-            yield self.magnitudes(flat[start : start + masks.CHUNK])
 
     def zeros(self, array: Array | Slabs) -> int:
         """How many entries are zero (or the zero point)."""

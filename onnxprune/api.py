@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, packed, packing, trials
+from onnxprune import checkpoints, maskfile, masking, trials
 from onnxprune import curves as curve_files
 from onnxprune.accounting import account
 from onnxprune.compatibility import Compatibility, compatibility
@@ -27,6 +27,7 @@ from onnxprune.layer_costs import Costs
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model, replacing
 from onnxprune.model.scopes import custom_domains
+from onnxprune.packed import reader, writer
 from onnxprune.pipeline import registry
 from onnxprune.pipeline.base import Pass, named, parse
 from onnxprune.pipeline.change import Change, removals
@@ -377,16 +378,16 @@ def _recorder(
 
 
 @local(writes="out")
-def pack(model: PathLike, out: PathLike) -> packed.Sizes:
+def pack(model: PathLike, out: PathLike) -> reader.Sizes:
     """Write a model and its external data as one small file; see `packing.pack`."""
     source = Path(model)
-    return packing.pack(source, Path(out), {} if packed.is_packed(source) else layouts_of(Model.load(source)))
+    return writer.pack(source, Path(out), {} if reader.is_packed(source) else layouts_of(Model.load(source)))
 
 
 @local(writes="out")
-def unpack(model: PathLike, out: PathLike) -> packed.Sizes:
+def unpack(model: PathLike, out: PathLike) -> reader.Sizes:
     """Restore a packed model byte for byte; see `packed.unpack`."""
-    return packed.unpack(Path(model), Path(out))
+    return reader.unpack(Path(model), Path(out))
 
 
 @local()
@@ -412,14 +413,14 @@ def session(
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(model)}: {error}") from error
 
-    if not packed.is_packed(model):
+    if not reader.is_packed(model):
         return opened(os.fspath(model))
-    held = packed.Packed(Path(model))
+    held = reader.Packed(Path(model))
     if len(held.files) == 1 and held.nbytes <= IN_MEMORY:
         return opened(held.model_bytes())
     with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
         place = Path(folder) / "model.onnx"
-        packed.unpack(Path(model), place)
+        reader.unpack(Path(model), place)
         return opened(os.fspath(place))
 
 

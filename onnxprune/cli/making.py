@@ -12,7 +12,7 @@ from onnxprune.cli.printing import compress_many, transform
 
 if TYPE_CHECKING:
     from onnxprune.api import PathLike
-    from onnxprune.packed import Sizes
+    from onnxprune.packed.reader import Sizes
 
 
 @click.command()

@@ -25,7 +25,7 @@ from onnxprune.model.model import Model
 from onnxprune.model.provenance import Coding
 from onnxprune.model.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
 from onnxprune.model.weight import Weight
-from onnxprune.streams import Layout
+from onnxprune.packed.coder import Layout
 
 _ELEMENTS = frozenset(TensorProto.DataType.keys())
 _TAG = 4  # bytes that a repeated field adds around each of its entries, at the least

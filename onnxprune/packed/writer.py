@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from onnxprune import streams
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.files import staged, write
 from onnxprune.errors import PackedError
@@ -17,7 +16,9 @@ from onnxprune.model.model import Model
 from onnxprune.model.protobuf import varint
 from onnxprune.model.scopes import tensors_of
 from onnxprune.model.storage import Stored
-from onnxprune.packed import (
+from onnxprune.packed import coder
+from onnxprune.packed.coder import CHUNK, Layout, Plan
+from onnxprune.packed.reader import (
     CRC,
     ENDING,
     FOOTER,
@@ -31,7 +32,6 @@ from onnxprune.packed import (
     plain,
     refuse_overwriting,
 )
-from onnxprune.streams import CHUNK, Layout, Plan
 
 
 def pack(source: Path, target: Path, layouts: Mapping[str, Layout] | None = None) -> Sizes:
@@ -79,7 +79,7 @@ class _Writer:
         if len({name.casefold() for name in self._names}) < len(self._names):
             raise PackedError(f"{model.path}: files of its external data differ only in upper and lower case")
         self._index = bytearray()
-        self._level = streams.THOROUGH if self.size <= 4 * CHUNK else streams.FAST
+        self._level = coder.THOROUGH if self.size <= 4 * CHUNK else coder.FAST
 
     def chunks(self) -> Iterator[bytes]:
         """The packed file, piece by piece."""
@@ -87,7 +87,7 @@ class _Writer:
         yield HEADER.pack(MAGIC, VERSION)
         self._describe_files()
         for chunk, itemsize, hints in chain(self._skeleton(), self._tensors()):
-            coded = streams.encode(chunk, itemsize, hints, self._level)
+            coded = coder.encode(chunk, itemsize, hints, self._level)
             self._describe(coded)
             for _, body in coded.runs:
                 written += len(body)
@@ -104,7 +104,7 @@ class _Writer:
 
     def _digest(self) -> bytes:
         digest = hashlib.blake2b(digest_size=32)
-        for part in self._payloads.released(chain.from_iterable(map(streams.chunks, self._data))):
+        for part in self._payloads.released(chain.from_iterable(map(coder.chunks, self._data))):
             digest.update(part)
         return digest.digest()
 
@@ -114,7 +114,7 @@ class _Writer:
         for data, cuts in zip(self._data, self._cuts, strict=True):
             starts, ends = [0, *(c.end for c in cuts)], [*(c.start for c in cuts), len(data)]
             for start, end in zip(starts, ends, strict=True):
-                for part in streams.chunks(data[start:end]):
+                for part in coder.chunks(data[start:end]):
                     held += part
                     while len(held) >= CHUNK:
                         yield memoryview(bytes(held[:CHUNK])), 1, []
@@ -126,7 +126,7 @@ class _Writer:
         for data, cuts in zip(self._data, self._cuts, strict=True):
             for cut in cuts:
                 hints = [self._layouts[cut.name]] if cut.name in self._layouts else []
-                for chunk in streams.chunks(data[cut.start : cut.end]):
+                for chunk in coder.chunks(data[cut.start : cut.end]):
                     yield chunk, cut.itemsize, hints
 
     def _put(self, *numbers: int) -> None:
@@ -144,7 +144,7 @@ class _Writer:
                 self._put(cut.start - at, cut.end - cut.start)
                 at = cut.end
 
-    def _describe(self, coded: streams.Coded) -> None:
+    def _describe(self, coded: coder.Coded) -> None:
         layout = coded.plan.layout
         if coded.plan == Plan():
             self._put(0)

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxprune import streams
 from onnxprune.core.files import write
 from onnxprune.errors import OutputError, PackedError
 from onnxprune.model.model import replacing
 from onnxprune.model.storage import Payloads
-from onnxprune.streams import CHUNK, Layout, Plan
+from onnxprune.packed import coder
+from onnxprune.packed.coder import CHUNK, Layout, Plan
 
 MAGIC = b"\x89ONNXZ\r\n"  # not text, and damaged by whoever takes it for text
 VERSION = 1
@@ -168,7 +168,7 @@ class Packed:
                 chunk, body = _chunk(index, body, min(CHUNK, length - at))
                 chunks.append(chunk)
             self._streams.append(chunks)
-        if not index.done() or any(bytes(part).strip(b"\0") for part in streams.chunks(body)):
+        if not index.done() or any(bytes(part).strip(b"\0") for part in coder.chunks(body)):
             raise ValueError("it holds bytes that nothing refers to")
 
     @staticmethod
@@ -228,7 +228,7 @@ class Packed:
             if crc != chunk.crc:
                 raise self._damaged(f"stream {number} does not match its checksum")
             try:
-                yield streams.decode(chunk.plan, chunk.runs, chunk.size).data
+                yield coder.decode(chunk.plan, chunk.runs, chunk.size).data
             except ValueError as error:
                 raise self._damaged(f"stream {number}: {error}") from error
             if chunk.size > 1 << 20:

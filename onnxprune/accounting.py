@@ -17,13 +17,13 @@ from onnx import NodeProto
 
 from onnxprune.activations import Activation, Count, Place, count, count_nodes, is_layer, places
 from onnxprune.cost import COUNTED, KERNEL, Layer, layers
-from onnxprune.encodings.graft import planted_in, uproot
+from onnxprune.encodings.graph.encoded import planted_in, uproot
+from onnxprune.encodings.inventory import WeightFacts, inspect_model
 from onnxprune.errors import DataError
 from onnxprune.layer_costs import Costs, LayerCost, TotalCost
 from onnxprune.model.discovery import find, label
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.result import WeightFacts, inspect_model
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.session import Feeds, inputs_of, latency, open_session, profile
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise

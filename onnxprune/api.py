@@ -17,10 +17,11 @@ import onnxruntime as ort
 from onnxprune import checkpoints, maskfile, masking, trials
 from onnxprune import curves as curve_files
 from onnxprune.accounting import account
-from onnxprune.compatibility import Compatibility, compatibility
 from onnxprune.core import threads
 from onnxprune.cost import layers
-from onnxprune.encodings.graft import layouts_of, planted_in, uproot
+from onnxprune.encodings.compatibility import Compatibility, compatibility
+from onnxprune.encodings.graph.encoded import layouts_of, planted_in, uproot
+from onnxprune.encodings.inventory import inspect_model, weight_facts
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.importance import importance_of
 from onnxprune.layer_costs import Costs
@@ -38,7 +39,7 @@ from onnxprune.pipeline.run import unobserved
 from onnxprune.rate import LOSS, LOSS_ON_DATA
 from onnxprune.recall import keeping
 from onnxprune.remote import local
-from onnxprune.result import Cost, Deviation, Result, file_facts, inspect_model, versions, weight_facts
+from onnxprune.result import Cost, Deviation, Result, file_facts, versions
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.judge import Judge, Question

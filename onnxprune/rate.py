@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings.words import LAYOUTS, layout_for
+from onnxprune.encodings.positions.digits import LAYOUTS, layout_for
 from onnxprune.model.model import Model
 from onnxprune.quantization.codebook import Codebook, codebook, measured
 from onnxprune.quantization.histogram import Histogram

@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 from onnxprune import api
 from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
-from onnxprune.encodings.graft import plant, planted_in, prepare
-from onnxprune.encodings.rows import Rows
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.insert import plant, prepare
+from onnxprune.encodings.positions.rows import Rows
 from onnxprune.model.discovery import find, opset_of
 from onnxprune.model.scopes import scopes_of
 from onnxprune.runtime import opset

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxprune import api
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import bits_of
-from onnxprune.encodings import lossless
-from onnxprune.encodings.graft import planted_in
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.values import lossless
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.provenance import Coding

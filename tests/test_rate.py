@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from onnxprune import api, cli, rate
-from onnxprune.encodings.graft import planted_in
-from onnxprune.encodings.values import gridded
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.values.rounding import gridded
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model

@@ -64,7 +64,7 @@ def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPat
     patch.setattr(chunked, "SLAB", slab)
     patch.setattr("onnxprune.liveness.SLAB", slab)
     patch.setattr("onnxprune_passes.magnitude.SLAB", slab)
-    patch.setattr("onnxprune.encodings.values._LARGE", slab)
+    patch.setattr("onnxprune.encodings.values.integers._LARGE", slab)
     patch.setattr(chunked, "_SEGMENT", 8)
     patch.setattr("onnxprune.model.storage.RESIDENT", resident)
     patch.setattr(selection, "_COLLECT", 16)

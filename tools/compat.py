@@ -120,7 +120,7 @@ def write_cases(folder: Path) -> list[Case]:
 
     from onnxprune import api
     from onnxprune.encodings import GRAPH
-    from onnxprune.encodings.graft import planted_in
+    from onnxprune.encodings.graph.encoded import planted_in
     from onnxprune.model.model import Model
     from onnxprune.pipeline import registry
 

@@ -12,7 +12,7 @@ import numpy as np
 from onnxprune import api
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.curves import Curves
-from onnxprune.encodings.graft import planted_in
+from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune.errors import CurvesError
 from onnxprune.html import Columns, sketch
 from onnxprune.html.images import Images

@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.report.tables import ROWS, Column, line, percent, print_table, size, smaller
-from onnxprune.result import Cost, Deviation, Result, WeightFacts
+from onnxprune.result import Cost, Deviation, Result
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search import Searched
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune import rate
-from onnxprune.encodings.graft import planted_in, uproot
+from onnxprune.encodings.graph.encoded import planted_in, uproot
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass

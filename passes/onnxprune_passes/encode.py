@@ -14,27 +14,16 @@ from onnxprune import rate
 from onnxprune.core.chunked import Rows, Slabs
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, form_of
-from onnxprune.encodings.fusion import Readers, readers_of
-from onnxprune.encodings.graft import Graft, plant, plant_sparse, planted_in, prepare
-from onnxprune.encodings.lossless import again, few, fuses, halved
-from onnxprune.encodings.values import (
-    DEQUANTISE_AXIS,
-    INT4,
-    Exact,
-    Half,
-    Int4,
-    Int8,
-    Shared,
-    centred,
-    channel_scale,
-    computed,
-    gridded,
-    on_grid,
-    recoded,
-    unit_scale,
-    whole,
-    with_book,
-)
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.fusion import Readers, readers_of
+from onnxprune.encodings.graph.insert import Graft, plant, plant_sparse, prepare
+from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
+from onnxprune.encodings.values.floats import Exact, Half
+from onnxprune.encodings.values.integers import Int4, Int8
+from onnxprune.encodings.values.lossless import again, few, fuses, halved
+from onnxprune.encodings.values.rounding import gridded, on_grid, recoded, whole, with_book
+from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
+from onnxprune.encodings.values.shared import Shared
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.gains import gains
 from onnxprune.model.discovery import find, in_function, opset_of

@@ -14,7 +14,7 @@ from onnxprune import rate
 from onnxprune.core import threads
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings.graft import planted_in
+from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model

@@ -28,7 +28,10 @@ from .results import Row, table
 START, REST = "start Python, import", "the rest"
 TOTAL = "all"
 PHASES = {
-    "facts of the weights, before and after": ("onnxprune.result:inspect_model", "onnxprune.result:weight_facts"),
+    "facts of the weights, before and after": (
+        "onnxprune.encodings.inventory:inspect_model",
+        "onnxprune.encodings.inventory:weight_facts",
+    ),
     "open the model": ("onnxprune.model.model:Model.load",),
     "prune: thresholds, exact counts": ("onnxprune_passes.magnitude:Magnitude.run",),
     "look for dead neurons": ("onnxprune_passes.dead_neurons:DeadNeurons.run",),

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Parts
-from onnxprune.encodings.words import LAYOUTS, Layout
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions.digits import LAYOUTS, Layout
 
 BYTE = 255
 _FAR = 1 << 16
@@ -114,7 +114,7 @@ def pack_rows(runs: Array, codes: Array, joint: Joint) -> Parts:
     short = -symbols.shape[-1] % joint.layout.digits
     if short:
         symbols = np.concatenate([symbols, np.repeat(filling(joint, symbols[..., -1:]), short, axis=-1)], axis=-1)
-    return words.pack(symbols, joint.layout, "symbols")
+    return digits.pack(symbols, joint.layout, "symbols")
 
 
 def around(joint: Joint, book: Array) -> Parts:
@@ -127,13 +127,13 @@ def unpack(parts: Mapping[str, Array]) -> tuple[Array, Array]:
     levels = int(parts["levels"])
     if levels < 1:
         raise ValueError(f"it has {levels} levels")
-    runs, codes = np.divmod(words.unpack(parts, "symbols").astype(np.int64), levels)
+    runs, codes = np.divmod(digits.unpack(parts, "symbols").astype(np.int64), levels)
     return runs, parts["book"][codes]
 
 
 def emit(build: Builder, parts: Parts, shape: list[int]) -> tuple[str, str]:
     """The names of the gaps (int32) and the values, in the shape."""
-    symbols = words.emit(build, parts, "symbols")
+    symbols = digits.emit(build, parts, "symbols")
     if "powers" in parts:
         symbols = build.reshape(symbols, shape, "run")
     levels = build.constant("levels", parts["levels"])

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Encoding, Parts, Sparse
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.sparse import Sparse
 
 
 class Dense(Encoding):
@@ -19,15 +21,15 @@ class Dense(Encoding):
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        return words.values_bytes(sparse, sparse.size)
+        return digits.values_bytes(sparse, sparse.size)
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
-        return words.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
+        return digits.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
-        values = words.unpack_values(parts).reshape(-1)
+        values = digits.unpack_values(parts).reshape(-1)
         size = int(np.prod(shape, dtype=np.int64))
         if not size <= values.size < size + (parts["powers"].size if "powers" in parts else 1):
             raise ValueError(f"it holds {values.size} values for the shape {shape}")
@@ -35,4 +37,4 @@ class Dense(Encoding):
 
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
         """See `Encoding.emit`."""
-        return words.emit_values(build, parts, shape)
+        return digits.emit_values(build, parts, shape)

@@ -1,4 +1,4 @@
-"""Put an encoded weight into the graph in place of its tensor, and take it out again.
+"""Encoded weights in a graph: found by their names, decoded in numpy, taken out again.
 
 The parts of one weight are found by names alone; see `model.encoded_names`.
 """
@@ -7,172 +7,24 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.core.dtypes import FLOATS, Array, numpy_dtype
-from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, fusion
-from onnxprune.encodings.base import Builder
-from onnxprune.encodings.fusion import Readers
-from onnxprune.encodings.values import emit, restore
+from onnxprune.encodings import FORMS, GRAPH
+from onnxprune.encodings.graph import fusion
+from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
+from onnxprune.encodings.values.nodes import restore
 from onnxprune.errors import ModelError
-from onnxprune.model.discovery import opset_of
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
 from onnxprune.model.provenance import Coding
 from onnxprune.model.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
-from onnxprune.model.weight import Weight
 from onnxprune.packed.coder import Layout
 
 _ELEMENTS = frozenset(TensorProto.DataType.keys())
-_TAG = 4  # bytes that a repeated field adds around each of its entries, at the least
-
-
-@dataclass
-class Graft:
-    """An encoded weight that is not yet in the graph."""
-
-    encoding: str
-    sparse: Sparse
-    build: Builder
-    tensors: list[TensorProto]
-    nbytes: int
-    fused: tuple[NodeProto, str] | None  # the reader of the integers, and what it is to read
-
-    def discard(self, model: Model) -> None:
-        """Give its arrays back."""
-        for tensor in self.tensors:
-            model.drop(tensor)
-
-
-def prepare(
-    model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
-    readers: Readers | None = None,
-) -> Graft:  # fmt: skip
-    """Pack the weight, whose carrier is `sparse`; `readers` are those that get its integers."""
-    parts = encoding.pack(sparse)
-    element = TensorProto.DataType.Name(weight.element)
-    flags = coded.flags + (".c" if weight.store == "constant" else "")
-    constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
-    mark = Mark(encoding.name, values.name, flags, element, name, constant)
-    build = Builder(mark.prefix, weight.value, str(mark), opset_of(model, weight.scope))
-    dense = encoding.emit(build, parts, sparse.shape, coded.fill)
-    fused = _finish(build, dense, coded, weight.element, readers)
-    tensors = []
-    for key, array in build.constants.items():
-        own = array.dtype == numpy_dtype(weight.element)
-        tensors.append(
-            model.tensor(key, array, weight.element if own else helper.np_dtype_to_tensor_dtype(array.dtype))
-        )
-    around = _TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
-    sizes = [model.nbytes(t) + around for t in tensors]
-    sizes += [node.ByteSize() + _TAG for node in build.nodes] + [info.ByteSize() + _TAG for info in build.declared]
-    return Graft(encoding.name, sparse, build, tensors, sum(sizes), fused)
-
-
-def _finish(
-    build: Builder, dense: str, coded: Coded, element: int, readers: Readers | None
-) -> tuple[NodeProto, str] | None:
-    """The nodes behind the decoded carrier; returns who reads the integers, and under what name."""
-    if readers is None or not coded.fused:
-        emit(build, dense, replace(coded, fused=False), element)
-        build.finish()
-        return None
-    emit(build, dense, coded, element)
-    if not readers.others:
-        build.finish()
-        return readers.node, build.output
-    build.nodes[-1].output[0] = value = f"{build.prefix}r"
-    folded = emit(build, dense, replace(coded, fused=False, view=_blocks(coded)), element)
-    if coded.transposed:
-        build.op("Transpose", [folded], perm=[1, 0])
-    build.finish()
-    return readers.node, value
-
-
-def _blocks(coded: Coded) -> tuple[int, ...]:
-    """The view in which block scales apply to a carrier [in, out]."""
-    rows, columns = coded.carrier.shape
-    return (rows // coded.block, coded.block, columns) if coded.block else ()
-
-
-def _as_initializers(model: Model, weight: Weight) -> bool:
-    """Constant nodes in functions, and where IR 3 wants initializers to be inputs."""
-    return isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4
-
-
-def plant(model: Model, weight: Weight, graft: Graft) -> None:
-    """Replace the weight's tensor by its encoded form."""
-    body = weight.scope.body
-    nodes = list(graft.build.nodes)
-    if _as_initializers(model, weight):
-        assert isinstance(body, GraphProto)
-        body.initializer.extend(graft.tensors)
-    else:
-        nodes = [_constant_node(t) for t in graft.tensors] + nodes
-    if isinstance(body, GraphProto):
-        body.value_info.extend(graft.build.declared)
-    at = _remove(model, weight)
-    for offset, node in enumerate(nodes):
-        body.node.insert(at + offset, node)
-    if graft.fused:
-        fusion.apply(weight.scope, *graft.fused, graft.build.prefix)
-
-
-def _constant_node(tensor: TensorProto) -> NodeProto:
-    name, tensor.name = tensor.name, ""
-    node = NodeProto(op_type="Constant", output=[name])
-    attribute = node.attribute.add(name="value", type=4)
-    attribute.t.CopyFrom(tensor)
-    return node
-
-
-def _remove(model: Model, weight: Weight) -> int:
-    """Take the weight's tensor out of its body; returns where in the node list its value is needed from."""
-    body = weight.scope.body
-    if isinstance(weight.tensor, SparseTensorProto):
-        model.drop(weight.tensor.values)
-        model.drop(weight.tensor.indices)
-        body.sparse_initializer.remove(weight.tensor)
-        return 0
-    model.drop(weight.tensor)
-    if weight.store == "constant":
-        at = next(i for i, n in enumerate(body.node) if weight.value in n.output)
-        del body.node[at]
-        return at
-    _delete(body.initializer, weight.value)
-    if weight.value in weight.scope.inputs:  # IR 3 lists every initializer as an input
-        _delete(body.input, weight.value)
-    return 0
-
-
-def _delete(entries: Any, name: str) -> None:
-    del entries[next(i for i, entry in enumerate(entries) if entry.name == name)]
-
-
-def plant_sparse(model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
-    """Replace the weight by ONNX's own sparse tensor if that takes fewer than `limit` bytes.
-
-    The indices are linear and int64, which the checker demands.
-    """
-    made = SparseTensorProto(dims=weight.shape)
-    made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
-    made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", sparse.positions.astype("int64"), TensorProto.INT64))
-    if model.nbytes(made.values) + model.nbytes(made.indices) + _TAG >= limit:
-        model.drop(made.values)
-        model.drop(made.indices)
-        return False
-    body = weight.scope.body
-    _remove(model, weight)
-    body.sparse_initializer.append(made)
-    weight.tensor, weight.store = body.sparse_initializer[-1], "sparse"
-    return True
-
-
-# the way back ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -239,11 +91,11 @@ class Planted:
 
     def nbytes(self, model: Model) -> int:
         """Bytes that it takes in the file."""
-        nodes = sum(node.ByteSize() + _TAG for node in self.nodes)
-        payloads = sum(model.nbytes(t) + _TAG for t in self.constants.values())
+        nodes = sum(node.ByteSize() + TAG for node in self.nodes)
+        payloads = sum(model.nbytes(t) + TAG for t in self.constants.values())
         if self.as_constants:
             payloads += sum(CONSTANT_NODE + len(name) for name in self.constants)
-        shapes = sum(v.ByteSize() + _TAG for v in self.scope.body.value_info if v.name.startswith(self.prefix))
+        shapes = sum(v.ByteSize() + TAG for v in self.scope.body.value_info if v.name.startswith(self.prefix))
         return nodes + payloads + shapes
 
     def array(self, model: Model) -> Array:
@@ -374,7 +226,7 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
         del body.value_info[index]
     if planted.was_constant:
         tensor.name = planted.value
-        body.node.insert(at, _constant_node(tensor))
+        body.node.insert(at, constant_node(tensor))
         if planted.mark.constant:
             body.node[at].name = planted.mark.constant
     else:
@@ -385,4 +237,4 @@ def uproot(model: Model, planted: Planted, array: Array) -> None:
     for name, part in planted.constants.items():
         model.drop(part)
         if name in planted.scope.initializers:
-            _delete(body.initializer, name)
+            delete_named(body.initializer, name)

@@ -13,8 +13,10 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.core.dtypes import ONES, Array
-from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.sparse import Run, Sparse
 
 _BIT_SHIFT = 11
 
@@ -28,18 +30,18 @@ class Bitmask(Encoding):
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
-        return -(-sparse.size // 8) + words.values_bytes(sparse, sparse.kept)
+        return -(-sparse.size // 8) + digits.values_bytes(sparse, sparse.kept)
 
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`."""
         runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
-        bits = words.joined([bits for bits, _ in runs])
-        return {"bits": bits.reshape(-1, 1)} | words.pack_values(sparse, (values for _, values in runs), sparse.kept)
+        bits = digits.joined([bits for bits, _ in runs])
+        return {"bits": bits.reshape(-1, 1)} | digits.pack_values(sparse, (values for _, values in runs), sparse.kept)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
         at = np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1)))
-        return at, words.unpack_values(parts).reshape(-1)[: len(at)]
+        return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
         """See `Encoding.emit`."""
@@ -60,7 +62,7 @@ class Bitmask(Encoding):
         build.declare(found, TensorProto.INT64, [1, count])
         indices = build.reshape(found, [-1], "flat")
         size = int(np.prod(shape, dtype=np.int64))
-        values = words.emit_values(build, parts, (count,))
+        values = digits.emit_values(build, parts, (count,))
         return build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings.base import Builder, Parts, Sparse
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.sparse import Sparse
 
 OPSET = 10  # Mod
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnxprune.encodings import FORMS, GRAPH
-from onnxprune.encodings.graft import Planted, planted_in
+from onnxprune.encodings.graph.encoded import Planted, planted_in
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 

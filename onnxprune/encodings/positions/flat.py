@@ -10,9 +10,11 @@ import numpy as np
 
 from onnxprune.core.chunked import Rows
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings import gaps as gap
-from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse, index_type
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions import gaps as gap
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.sparse import Run, Sparse, index_type
 
 
 class Flat(Encoding):
@@ -25,8 +27,8 @@ class Flat(Encoding):
         """See `Encoding.least`."""
         kept = sparse.kept
         if sparse.book is None:
-            return kept + words.values_bytes(sparse, kept)
-        return words.layout_for(len(sparse.book) * 2, kept).nbytes(kept)
+            return kept + digits.values_bytes(sparse, kept)
+        return digits.layout_for(len(sparse.book) * 2, kept).nbytes(kept)
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
@@ -47,11 +49,11 @@ class Flat(Encoding):
 
         if joint is not None and sparse.book is not None:
             symbols = sparse.each(lambda run: gap.symbols_of(*gaps(run), joint))
-            packed = words.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
+            packed = digits.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
             return packed | gap.around(joint, sparse.book)
         found = list(sparse.each(gaps))
-        runs = words.joined([runs for runs, _ in found])
-        return {"gaps": runs} | words.pack_values(sparse, (values for _, values in found), entries)
+        runs = digits.joined([runs for runs, _ in found])
+        return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in found), entries)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
@@ -59,7 +61,7 @@ class Flat(Encoding):
             runs, values = gap.unpack(parts)
             return np.cumsum(runs), values
         at = np.cumsum(parts["gaps"], dtype=np.int64)
-        return at, words.unpack_values(parts).reshape(-1)[: len(at)]
+        return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
         """See `Encoding.emit`."""
@@ -71,7 +73,7 @@ class Flat(Encoding):
                 steps = build.op("Cast", [steps], to=index_type(size)[0])
         else:
             steps = build.op("Cast", [build.constant("gaps", parts["gaps"])], to=index_type(size)[0])
-            values = words.emit_values(build, parts, parts["gaps"].shape, "run")
+            values = digits.emit_values(build, parts, parts["gaps"].shape, "run")
         indices = build.op("CumSum", [steps, axis])
         dense = build.scatter(build.zeros([size], fill), indices, values, 0)
         return build.reshape(dense, shape)
@@ -91,7 +93,7 @@ def _plan(sparse: Sparse) -> tuple[dict[Rows, int], gap.Joint | None, int, int]:
             first = np.array([run.start + int(run.positions[0]) - last])
             found, last = found + inner + gap.Distances.of(first), run.start + int(run.positions[1])
     entries = found.entries()
-    apart = entries + words.values_bytes(sparse, entries)
+    apart = entries + digits.values_bytes(sparse, entries)
     if sparse.book is None:
         return before, None, apart, entries
     joint = gap.joint_for(found, len(sparse.book))

@@ -12,7 +12,10 @@ import numpy as np
 
 from onnxprune.core.chunked import EVERY, UNIT, Rows, Slabs, part_of, ranges
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
-from onnxprune.encodings.values import INT4_BOOK, Coded, are_halves, computed, narrowed, oriented
+from onnxprune.encodings.values.base import Coded
+from onnxprune.encodings.values.integers import INT4_BOOK
+from onnxprune.encodings.values.rounding import oriented
+from onnxprune.encodings.values.scales import are_halves, computed, narrowed
 from onnxprune.model.provenance import Coding
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.rounding import encode

@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings import gaps as gap
-from onnxprune.encodings import words
-from onnxprune.encodings.base import Builder, Encoding, Parts, Run, Sparse, index_type
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions import gaps as gap
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.sparse import Run, Sparse, index_type
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -48,8 +50,8 @@ class Rows(Encoding):
         rows, _ = _grid(sparse.shape)
         count = rows * -(-sparse.kept // rows)
         if sparse.book is None:
-            return count + words.values_bytes(sparse, count)
-        return words.layout_for(len(sparse.book) * 2, count).nbytes(count)
+            return count + digits.values_bytes(sparse, count)
+        return digits.layout_for(len(sparse.book) * 2, count).nbytes(count)
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
@@ -62,8 +64,8 @@ class Rows(Encoding):
             found = sparse.each(lambda run: gap.pack_rows(*_padded(sparse, run, longest, joint.cap), joint))
             return _together(list(found)) | gap.around(joint, sparse.book)
         apart = list(sparse.each(lambda run: _padded(sparse, run, longest, gap.BYTE)))
-        runs = words.joined([runs for runs, _ in apart])
-        return {"gaps": runs} | words.pack_values(sparse, (values for _, values in apart), runs.size)
+        runs = digits.joined([runs for runs, _ in apart])
+        return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in apart), runs.size)
 
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """See `Encoding.unpack`."""
@@ -72,7 +74,7 @@ class Rows(Encoding):
             runs, values = gap.unpack(parts)
         else:
             runs = parts["gaps"]
-            values = words.unpack_values(parts).reshape(-1)[: runs.size]
+            values = digits.unpack_values(parts).reshape(-1)[: runs.size]
         at = np.cumsum(runs, axis=1, dtype=np.int64) + columns * np.arange(rows)[:, None]
         return at.reshape(-1), values.reshape(-1)
 
@@ -84,7 +86,7 @@ class Rows(Encoding):
             steps, values = gap.emit(build, parts, [grid[0], -1])
         else:
             steps = build.op("Cast", [build.constant("gaps", parts["gaps"])], to=index_type(grid[1])[0])
-            values = words.emit_values(build, parts, parts["gaps"].shape, "run")
+            values = digits.emit_values(build, parts, parts["gaps"].shape, "run")
         indices = build.op("CumSum", [steps, axis])
         dense = build.scatter(build.zeros(grid, fill), indices, values, 1)
         return dense if shape == grid else build.reshape(dense, shape)
@@ -102,7 +104,7 @@ def _plan(sparse: Sparse) -> tuple[int, gap.Joint | None, int]:
     for most, distances in sparse.each(measured):
         longest, found = max(longest, most), found + distances
     count = rows * longest
-    apart = count + words.values_bytes(sparse, count)
+    apart = count + digits.values_bytes(sparse, count)
     if sparse.book is None:
         return longest, None, apart
     joint = gap.joint_for(found, len(sparse.book))
@@ -113,7 +115,7 @@ def _plan(sparse: Sparse) -> tuple[int, gap.Joint | None, int]:
 
 def _together(parts: Sequence[Parts]) -> Parts:
     """Slabs of symbols one below the other."""
-    return parts[0] | {"symbols": words.joined([part["symbols"] for part in parts])}
+    return parts[0] | {"symbols": digits.joined([part["symbols"] for part in parts])}
 
 
 def _padded(sparse: Sparse, run: Run, longest: int, cap: int) -> tuple[Array, Array]:

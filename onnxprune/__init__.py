@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from onnxprune.iteration import iterate
     from onnxprune.layer_costs import Costs
     from onnxprune.many import compress_many
-    from onnxprune.maskfile import MaskFile
+    from onnxprune.masks.file import MaskFile
     from onnxprune.model.model import Model
     from onnxprune.pipeline.registry import passes
     from onnxprune.result import Result
@@ -50,7 +50,7 @@ _EXPORTS = {
     "onnxprune.iteration": ("iterate",),
     "onnxprune.html": ("write_report",),
     "onnxprune.layer_costs": ("Costs",),
-    "onnxprune.maskfile": ("MaskFile",),
+    "onnxprune.masks.file": ("MaskFile",),
     "onnxprune.model.model": ("Model",),
     "onnxprune.pipeline.registry": ("passes",),
     "onnxprune.result": ("Result",),

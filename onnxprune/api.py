@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import checkpoints, maskfile, masking, trials
 from onnxprune import curves as curve_files
+from onnxprune import trials
 from onnxprune.accounting import account
 from onnxprune.core import threads
 from onnxprune.cost import layers
@@ -25,6 +25,8 @@ from onnxprune.encodings.inventory import inspect_model, weight_facts
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
 from onnxprune.importance import importance_of
 from onnxprune.layer_costs import Costs
+from onnxprune.masks import apply, checkpoints
+from onnxprune.masks import file as mask_files
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model, replacing
 from onnxprune.model.scopes import custom_domains
@@ -345,8 +347,8 @@ def transform(
             # Reads every weight, before the file is in place: what is damaged is not written.
             weights, parameters = weight_facts(before, opened, changes)
             if recorder is not None and masks is not None:
-                file, said = masking.to_file(recorder.taken, source, recorder.matches, removed)
-                maskfile.write(Path(masks), file)
+                file, said = apply.to_file(recorder.taken, source, recorder.matches, removed)
+                mask_files.write(Path(masks), file)
                 notes += said
     return Result(
         input=input_facts,
@@ -367,7 +369,7 @@ def transform(
 
 def _recorder(
     model: Model, chain: Sequence[Pass], masks: PathLike | None, names_from: PathLike | None, models: Sequence[Path]
-) -> masking.Recorder | None:
+) -> apply.Recorder | None:
     """What takes the masks while the passes run, if they are asked for."""
     if masks is None:
         if names_from is not None:
@@ -375,7 +377,7 @@ def _recorder(
         return None
     if Path(masks).resolve() in {path.resolve() for path in models}:
         raise OutputError(f"{masks} is a model: choose another file for the masks")
-    return masking.Recorder(model, chain, None if names_from is None else checkpoints.read(Path(names_from)))
+    return apply.Recorder(model, chain, None if names_from is None else checkpoints.read(Path(names_from)))
 
 
 @local(writes="out")

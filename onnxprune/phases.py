@@ -22,23 +22,23 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import checkpoints, maskfile
 from onnxprune.core.commands import Command, last_lines
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.core.files import digest, staged
 from onnxprune.errors import CheckpointError, CommandError, OptionError
-from onnxprune.links import Link
-from onnxprune.maskfile import MaskFile
-from onnxprune.maskheader import Parameter
-from onnxprune.masking import Recorder, lay, survivors, to_file
+from onnxprune.masks import checkpoints
+from onnxprune.masks import file as mask_files
+from onnxprune.masks.alignment import weights_of
+from onnxprune.masks.apply import Recorder, lay, survivors, to_file
+from onnxprune.masks.file import MaskFile
+from onnxprune.masks.matching.link import Link, Parameter
+from onnxprune.masks.matching.match import Matches, match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.names import Matches, match
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.registry import make_pass
 from onnxprune.pipeline.run import run as run_passes
 from onnxprune.schedule import SCHEDULES, sparsity
-from onnxprune.structure import weights_of
 
 Facts = dict[str, Any]
 Found = tuple[list[Path], Facts]  # the files of a phase, and what it found out
@@ -144,7 +144,7 @@ class Phases:
         else:
             named = [w for w in weights if w.element in FLOATS and w.store != "constant" and w.kind != "unused"]
             matches = Matches({w.name: Parameter(w.shape, (Link(w.name),)) for w in named}, {})
-        maskfile.write(path, MaskFile(digest(self.plan.model), weights_of(model), matches.parameters, {}))
+        mask_files.write(path, MaskFile(digest(self.plan.model), weights_of(model), matches.parameters, {}))
         return [path], {"parameters": sum(w.size for w in weights), "unmatched": matches.unmatched}
 
     def _prune(self, number: int, known: Facts) -> Found:
@@ -158,12 +158,12 @@ class Phases:
 
     def _pruned(self, model: Model, number: int, known: Facts, masks: Path) -> tuple[list[str], dict[str, Array]]:
         """Prune in place and write the masks: what a user should know, and weight -> True where it is kept."""
-        names = maskfile.read(self._file(0, "names.safetensors")).parameters
+        names = mask_files.read(self._file(0, "names.safetensors")).parameters
         steps = [make_pass("decode"), self.plan.magnitude(number)]
         recorder = Recorder(model, steps, Matches(dict(names), known["unmatched"]))
         run_passes(model, steps, ran=recorder)
         file, notes = to_file(recorder.taken, self.model(number - 1), recorder.matches)
-        maskfile.write(masks, file)
+        mask_files.write(masks, file)
         return notes, recorder.taken.kept
 
     def _retrain(self, number: int, known: Facts) -> Found:
@@ -192,7 +192,7 @@ class Phases:
         masks, path = self._file(number, "masks.safetensors"), self.model(number)
         model = Model.load(self._file(number, "pruned.onnx"))
         update = make_pass("update", source=str(source), masks=str(masks), lay_masks=False)
-        notes, laid = update.run(model).notes, lay(maskfile.read(masks), model, str(path))
+        notes, laid = update.run(model).notes, lay(mask_files.read(masks), model, str(path))
         files, returned = [path], 0
         if self.plan.splice:
             files.append(self.masks(number))

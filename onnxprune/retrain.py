@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import checkpoints, maskfile, names
 from onnxprune.api import transform
 from onnxprune.errors import MaskError, OutputError, ToleranceMissed
-from onnxprune.maskfile import MaskFile
-from onnxprune.maskheader import Pruning
-from onnxprune.masking import NO_NAMES, lay, survivors, take, to_file
+from onnxprune.masks import checkpoints
+from onnxprune.masks import file as mask_files
+from onnxprune.masks.apply import NO_NAMES, lay, survivors, take, to_file
+from onnxprune.masks.file import MaskFile
+from onnxprune.masks.matching import match
+from onnxprune.masks.matching.link import Pruning
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
@@ -51,11 +53,11 @@ def export_masks(
     if not prunings:
         raise MaskError(f"{os.fspath(pruned)} holds no weight that is pruned")
     taken = take(model, prunings)
-    matches = NO_NAMES if names_from is None else names.match(before or model, checkpoints.read(Path(names_from)))
+    matches = NO_NAMES if names_from is None else match.match(before or model, checkpoints.read(Path(names_from)))
     file, notes = to_file(taken, Path(original or pruned), matches)
     if before is None and matches.unmatched.keys() & taken.kept.keys():
         notes.append("values that were rounded or shared are matched by what they were: give --original")
-    maskfile.write(Path(out), file)
+    mask_files.write(Path(out), file)
     return file, notes
 
 
@@ -134,8 +136,8 @@ def check_masks(model: PathLike, masks: PathLike, *, names_from: PathLike | None
     Raises:
         ToleranceMissed: with the weights whose zeros did not survive.
     """
-    opened, file = _decoded(model), maskfile.read(Path(masks))
-    matches = NO_NAMES if names_from is None else names.match(opened, checkpoints.read(Path(names_from)))
+    opened, file = _decoded(model), mask_files.read(Path(masks))
+    matches = NO_NAMES if names_from is None else match.match(opened, checkpoints.read(Path(names_from)))
     laid = lay(file, opened, os.fspath(model), matches)
     alive = survivors(opened, laid)
     masked = {name: int(kept.size - np.count_nonzero(kept)) for name, kept in laid.items()}
@@ -146,8 +148,8 @@ def check_masks(model: PathLike, masks: PathLike, *, names_from: PathLike | None
 
 
 def read_masks(path: PathLike) -> MaskFile:
-    """Read a mask file; see `maskfile.read`."""
-    return maskfile.read(Path(path))
+    """Read a mask file; see `mask_files.read`."""
+    return mask_files.read(Path(path))
 
 
 def update(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from onnxprune.channels.coupling import couplings, families_of
 from onnxprune.core.dtypes import Array
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import spread
-from onnxprune.coupling import couplings, families_of
 from onnxprune.curves import Curve, Curves, Point
 from onnxprune.errors import MetricError, OptionError, OutputError
 from onnxprune.model.discovery import find

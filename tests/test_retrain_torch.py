@@ -12,9 +12,9 @@ import pytest
 
 import onnxprune
 from onnxprune.errors import CheckpointError
+from onnxprune.masks.matching.match import match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.names import match
 
 torch = pytest.importorskip("torch", reason="these tests need the train extra")
 from safetensors.torch import load_file, save_file  # noqa: E402

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 from onnxprune import api
+from onnxprune.channels.liveness import Pattern
 from onnxprune.core import chunked, threads
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
-from onnxprune.liveness import Pattern
 from onnxprune.model.model import Model
 from onnxprune.pruning import selection
 from onnxprune.quantization import rounding
@@ -62,7 +62,7 @@ def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPat
     patch.setattr(chunked, "UNIT", unit)
     patch.setattr(rounding, "UNIT", unit)
     patch.setattr(chunked, "SLAB", slab)
-    patch.setattr("onnxprune.liveness.SLAB", slab)
+    patch.setattr("onnxprune.channels.liveness.SLAB", slab)
     patch.setattr("onnxprune_passes.magnitude.SLAB", slab)
     patch.setattr("onnxprune.encodings.values.integers._LARGE", slab)
     patch.setattr(chunked, "_SEGMENT", 8)

@@ -99,8 +99,8 @@ def row(name: str, what: str, source: Path, target: Path, given: argparse.Namesp
 
 def analysis(model: onnx.ModelProto) -> float:
     """Seconds that the coupling and liveness of a model take."""
-    from onnxprune.coupling import couplings
-    from onnxprune.liveness import Liveness
+    from onnxprune.channels.coupling import couplings
+    from onnxprune.channels.liveness import Liveness
     from onnxprune.model.model import Model
 
     opened = Model(model)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import prod
 
+from onnxprune.channels.shapes import Value, inferred, values_of
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
 from onnxprune.model.weight import Weight
-from onnxprune.shapes import Value, inferred, values_of
 
 _IN_PLACE = frozenset({
     "Cast", "Clip", "Dropout", "Elu", "Flatten", "Identity", "LeakyRelu", "Relu", "Reshape", "Selu", "Sigmoid",

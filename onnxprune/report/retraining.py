@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from onnxprune.maskfile import MaskFile
+from onnxprune.masks.file import MaskFile
 from onnxprune.report.tables import Column, line, print_table
 from onnxprune.rounds import Iteration
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.channels.cleanup import sweep
+from onnxprune.channels.coupling import Coupling, Slot, couplings, families_of
+from onnxprune.channels.surgery import Surgery
 from onnxprune.core.dtypes import Array
-from onnxprune.coupling import Coupling, Slot, couplings, families_of
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.surgery import Surgery
-from onnxprune.sweep import sweep
 
 SCORES = ("l1", "l2", "batchnorm")
 SCOPES = ("layer", "global")

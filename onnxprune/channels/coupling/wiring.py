@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from onnxprune.channels.coupling.slots import Fix, Flow, Moved, Narrowed, Size, Slot
+from onnxprune.channels.shapes import Measured, Shape, Shapes, Written
 from onnxprune.core.dtypes import Array
-from onnxprune.coupling.slots import Fix, Flow, Moved, Narrowed, Size, Slot
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute
 from onnxprune.model.scopes import Scope
-from onnxprune.shapes import Measured, Shape, Shapes, Written
 
 
 @dataclass

@@ -9,8 +9,10 @@ is united is a *group*. Whatever no rule answers for is pinned: it can never be 
 An axis of a value that has no slot is one along which nothing can be removed.
 """
 
-from onnxprune.coupling.families import Family, families_of
-from onnxprune.coupling.groups import Coupling, couplings
-from onnxprune.coupling.slots import Slot
+from __future__ import annotations
+
+from onnxprune.channels.coupling.coupling import Coupling, couplings
+from onnxprune.channels.coupling.families import Family, families_of
+from onnxprune.channels.coupling.slots import Slot
 
 __all__ = ["Coupling", "Family", "Slot", "couplings", "families_of"]

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from onnxprune.checkpoints import is_real
 from onnxprune.core.dtypes import FLOATS, Array, numpy_dtype
 from onnxprune.errors import CheckpointError
-from onnxprune.links import Link, Shape
-from onnxprune.maskheader import Parameter, WeightShape
+from onnxprune.masks.alignment import align, weights_of
+from onnxprune.masks.checkpoints import is_real
+from onnxprune.masks.header import WeightShape
+from onnxprune.masks.matching.link import Link, Parameter, Shape
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
-from onnxprune.structure import align, weights_of
 
 
 class Retrained:

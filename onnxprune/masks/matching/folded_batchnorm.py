@@ -10,8 +10,8 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 
-from onnxprune.links import Array, Fold, Link
-from onnxprune.orient import Order, orders, oriented
+from onnxprune.masks.matching.axis_order import Order, orders, oriented
+from onnxprune.masks.matching.link import Array, Fold, Link
 
 # What frameworks call variance, mean, gamma and beta of a batch norm; flax keeps the first two in a tree of their own.
 _NAMES = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
-from onnxprune.coupling.slots import Mapped, Size, Slot
-from onnxprune.coupling.wiring import At, Rule, Unknown, numbers
+from onnxprune.channels.coupling.slots import Mapped, Size, Slot
+from onnxprune.channels.coupling.wiring import At, Rule, Unknown, numbers
 
 Axes = tuple[int, ...]
 

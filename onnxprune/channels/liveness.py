@@ -15,11 +15,11 @@ from functools import cached_property
 
 import numpy as np
 
+from onnxprune.channels.coupling import Coupling, Slot
+from onnxprune.channels.coupling.slots import Filled, Flow, Joined, Mapped, Mix, Moved, Narrowed, Product, Silent
 from onnxprune.core import threads
 from onnxprune.core.chunked import SLAB, Rows, ranges
 from onnxprune.core.dtypes import ONES, Array
-from onnxprune.coupling import Coupling, Slot
-from onnxprune.coupling.slots import Filled, Flow, Joined, Mapped, Mix, Moved, Narrowed, Product, Silent
 from onnxprune.errors import RuntimeFailure
 from onnxprune.runtime.session import evaluate
 

@@ -9,17 +9,17 @@ from functools import cached_property
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
+from onnxprune.channels.coupling.rules import rule_of
+from onnxprune.channels.coupling.slots import Fix, Flow, Mix, Size, Slot
+from onnxprune.channels.coupling.wiring import At, Rule, Unknown, Wiring
+from onnxprune.channels.shapes import Shapes, Value, inferred, values_of
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import Array
-from onnxprune.coupling.slots import Fix, Flow, Mix, Size, Slot
-from onnxprune.coupling.table import rule_of
-from onnxprune.coupling.wiring import At, Rule, Unknown, Wiring
 from onnxprune.errors import ModelError, RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.model.operators import domain
 from onnxprune.model.scopes import Scope, scopes_of
 from onnxprune.runtime.session import evaluate
-from onnxprune.shapes import Shapes, Value, inferred, values_of
 
 
 @dataclass

@@ -10,14 +10,14 @@ from itertools import count
 import numpy as np
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
+from onnxprune.channels.coupling import Coupling
+from onnxprune.channels.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
+from onnxprune.channels.shapes import set_dim
+from onnxprune.channels.unread_inputs import Unread
 from onnxprune.core.dtypes import Array
-from onnxprune.coupling import Coupling
-from onnxprune.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
 from onnxprune.model.operators import attribute
 from onnxprune.model.scopes import Scope
 from onnxprune.pipeline.change import Removed
-from onnxprune.shapes import set_dim
-from onnxprune.unread import Unread
 
 Fold = Callable[[Mix, Array], Array]  # (a layer, groups that go) -> what each output's bias takes over
 

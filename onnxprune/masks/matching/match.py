@@ -8,16 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune import pieces
-from onnxprune.checkpoints import is_real
 from onnxprune.core.dtypes import FLOATS, Array
-from onnxprune.folds import Folds
-from onnxprune.links import Link, Shape
-from onnxprune.maskheader import Parameter
+from onnxprune.masks.checkpoints import is_real
+from onnxprune.masks.matching import merged_tensors
+from onnxprune.masks.matching.axis_order import constant, fitting, largest
+from onnxprune.masks.matching.folded_batchnorm import Folds
+from onnxprune.masks.matching.link import Link, Parameter, Shape
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
-from onnxprune.orient import constant, fitting, largest
 
 
 @dataclass(frozen=True)
@@ -142,9 +141,11 @@ def _search_parts(
     """Merged and split tensors, among the weights and the parameters that are left."""
     left = [name for name, reason in unmatched.items() if reason == _NOT_FOUND]
     used = {name for entries in links.values() for name, _ in entries}
-    index = pieces.Index({name: search.arrays[name] for name in search.aliases if name not in used} if left else {})
+    index = merged_tensors.Index(
+        {name: search.arrays[name] for name in search.aliases if name not in used} if left else {}
+    )
     for name in left:
-        found = pieces.assemble(name, weights[name].array(model), index)
+        found = merged_tensors.assemble(name, weights[name].array(model), index)
         if found:
             links[name] = found
             del unmatched[name]

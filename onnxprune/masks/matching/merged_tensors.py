@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxprune.links import Array, Link, Span
-from onnxprune.orient import constant, fitting
+from onnxprune.masks.matching.axis_order import constant, fitting
+from onnxprune.masks.matching.link import Array, Link, Span
 
 _PARTS = 64  # of one weight; beyond that it is no merge of layers
 _CANDIDATES = 4096  # places that have the fingerprint: fp16 has few numbers

@@ -8,11 +8,11 @@ from math import prod
 
 import numpy as np
 
-from onnxprune.coupling.blocks import blocks
-from onnxprune.coupling.layers import padded
-from onnxprune.coupling.slots import Bounds, Filled, Indices, Joined, Moved, Narrowed, Slot, SplitSizes
-from onnxprune.coupling.wiring import At, Rule, Unknown, axes_of, numbers
-from onnxprune.shapes import Dim, Measured, Source
+from onnxprune.channels.coupling.layer_rules import padded
+from onnxprune.channels.coupling.reshape_axes import blocks
+from onnxprune.channels.coupling.slots import Bounds, Filled, Indices, Joined, Moved, Narrowed, Slot, SplitSizes
+from onnxprune.channels.coupling.wiring import At, Rule, Unknown, axes_of, numbers
+from onnxprune.channels.shapes import Dim, Measured, Source
 
 
 def transpose(at: At) -> None:

@@ -21,9 +21,7 @@ from safetensors.numpy import save as to_safetensors
 from onnxprune.core.files import staged
 from onnxprune.core.files import write as write_bytes
 from onnxprune.errors import MaskError
-from onnxprune.links import Array, Shape
-from onnxprune.maskheader import (
-    Parameter,
+from onnxprune.masks.header import (
     WeightShape,
     parameter_from_json,
     parameter_to_json,
@@ -32,6 +30,7 @@ from onnxprune.maskheader import (
     weight_from_json,
     weight_to_json,
 )
+from onnxprune.masks.matching.link import Array, Parameter, Shape
 
 VERSION = 1
 KEY = "onnxprune.pruning.selection"  # of the header: in the safetensors metadata, or among the arrays of an npz

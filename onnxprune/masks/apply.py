@@ -11,16 +11,16 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.core.files import digest
 from onnxprune.errors import MaskError, OptionError
-from onnxprune.links import Link
-from onnxprune.maskfile import MaskFile
-from onnxprune.maskheader import Parameter, Pruning, WeightShape
+from onnxprune.masks.alignment import align, weights_of
+from onnxprune.masks.file import MaskFile
+from onnxprune.masks.header import WeightShape
+from onnxprune.masks.matching.link import Link, Parameter, Pruning
+from onnxprune.masks.matching.match import Matches, match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
-from onnxprune.names import Matches, match
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, Removed, removals
-from onnxprune.structure import align, weights_of
 
 NO_NAMES = Matches({}, {})
 PRUNES, RESTORES = "magnitude", "decode"  # the passes that a recorder waits for

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from onnxprune.errors import MaskError
-from onnxprune.maskheader import WeightShape
+from onnxprune.masks.header import WeightShape
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import scopes_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from onnxprune.liveness import Liveness
+from onnxprune.channels.liveness import Liveness
 from onnxprune.model.operators import domain
 
 

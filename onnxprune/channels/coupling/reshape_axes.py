@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import prod
 
-from onnxprune.shapes import Dim, Shape
+from onnxprune.channels.shapes import Dim, Shape
 
 Run = list[int]
 

@@ -9,26 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.links import Array, Fold, Link, Shape, Span
-
-
-@dataclass(frozen=True)
-class Pruning:
-    """What pruned a parameter: the rule, the share that was asked for, and the magnitude below which entries went."""
-
-    rule: str | None = None
-    requested: float | None = None
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A framework's parameter and the ONNX weights that it fills; `pruning` is None where it has no mask."""
-
-    shape: Shape
-    links: tuple[Link, ...]
-    aliases: tuple[str, ...] = ()
-    pruning: Pruning | None = None
+from onnxprune.masks.matching.link import Array, Fold, Link, Parameter, Pruning, Shape, Span
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxprune.channels.coupling.coupling import Coupling
 from onnxprune.core.dtypes import Array
-from onnxprune.coupling.groups import Coupling
 
 
 @dataclass(frozen=True)

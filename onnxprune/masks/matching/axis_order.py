@@ -11,7 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from onnxprune.links import Array, Shape
+from onnxprune.masks.matching.link import Array, Shape
 
 Order = tuple[Shape | None, tuple[int, ...]]  # view and order of a Link
 _RANK = 5  # axes longer than 1 that are permuted: 120 orders

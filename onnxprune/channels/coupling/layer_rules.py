@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from onnxprune.channels.coupling.slots import Mix, Product, Silent, Size, Slot
+from onnxprune.channels.coupling.wiring import At, Rule, Unknown
 from onnxprune.core.dtypes import Array
-from onnxprune.coupling.slots import Mix, Product, Silent, Size, Slot
-from onnxprune.coupling.wiring import At, Rule, Unknown
 
 View = Callable[[Array], Array]
 

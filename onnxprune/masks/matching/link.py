@@ -8,6 +8,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+
+@dataclass(frozen=True)
+class Pruning:
+    """What pruned a parameter: the rule, the share that was asked for, and the magnitude below which entries went."""
+
+    rule: str | None = None
+    requested: float | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A framework's parameter and the ONNX weights that it fills; `pruning` is None where it has no mask."""
+
+    shape: Shape
+    links: tuple[Link, ...]
+    aliases: tuple[str, ...] = ()
+    pruning: Pruning | None = None
+
+
 Array = np.ndarray
 Shape = tuple[int, ...]
 

@@ -8,9 +8,9 @@ from math import prod
 
 import numpy as np
 
+from onnxprune.channels.coupling.slots import Mix
+from onnxprune.channels.liveness import Liveness, Pattern
 from onnxprune.core.dtypes import Array
-from onnxprune.coupling.slots import Mix
-from onnxprune.liveness import Liveness, Pattern
 from onnxprune.model.operators import attribute
 
 _INDEX = 4  # bytes of an index

@@ -17,6 +17,8 @@ import onnxruntime as ort
 from onnxprune import curves as curve_files
 from onnxprune import trials
 from onnxprune.accounting import account
+from onnxprune.allocation.measured_once import keeping
+from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.core import threads
 from onnxprune.cost import layers
 from onnxprune.encodings.compatibility import Compatibility, compatibility
@@ -38,8 +40,6 @@ from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.registry import make_pass
 from onnxprune.pipeline.run import run as run_passes
 from onnxprune.pipeline.run import unobserved
-from onnxprune.rate import LOSS, LOSS_ON_DATA
-from onnxprune.recall import keeping
 from onnxprune.remote import local
 from onnxprune.result import Cost, Deviation, Result, file_facts, versions
 from onnxprune.runtime import samples as sample_files

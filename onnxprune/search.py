@@ -18,10 +18,10 @@ from typing import Any
 
 import onnxruntime as ort
 
+from onnxprune.allocation.rate_distortion import LOSS_ON_DATA
 from onnxprune.core.files import digest
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.pipeline.progress import Progress
-from onnxprune.rate import LOSS_ON_DATA
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.samples import Samples

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnxprune import api, cli, rate
+from onnxprune import api, cli
+from onnxprune.allocation import rate_distortion
+from onnxprune.allocation.rate_distortion import Point, allocate, hull
 from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune.encodings.values.rounding import gridded
 from onnxprune.errors import OptionError, WeightError
@@ -21,7 +23,6 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import ways
 from onnxprune.quantization import rounding
-from onnxprune.rate import Point, allocate, hull
 from onnxprune_passes import Decode, Encode
 from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
 
@@ -91,7 +92,7 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
     array = normal(128, 64, seed=seed) * (np.random.default_rng(seed).random((128, 64)) >= share)
     array = array.astype(np.float32)
     snap = (lambda levels: gridded(levels, prune)[0]) if grid else None
-    line = rate.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune, snap)
+    line = rate_distortion.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune, snap)
     assert line[0].loss == 0
     assert line[0].nbytes == array.nbytes
     assert len(line) > 3
@@ -101,7 +102,7 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
 def test_a_curve_does_not_end_where_each_entry_is_at_its_nearest_level():
     """Wide cells of zeros: far fewer bytes for the same loss, and on to nearly nothing."""
     array = normal(500, 800)
-    line = rate.curve(array, np.ones((1, 1), np.float32), array.nbytes, True)
+    line = rate_distortion.curve(array, np.ones((1, 1), np.float32), array.nbytes, True)
     bits = {loss: min(8 * p.nbytes for p in line if p.loss <= loss) / array.size for loss in (0.2, 0.5, 0.9)}
     assert bits[0.2] < 1.95  # four levels, each entry at its nearest: 2 bits a weight, and no fewer
     assert bits[0.5] < 1.3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune import rate
+from onnxprune.allocation import rate_distortion
 from onnxprune.encodings.graph.encoded import planted_in, uproot
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -37,6 +37,6 @@ class Decode(Pass):
                 weight.set_array(model, weight.array(model))
                 change.weights[weight.name] = {"decoded_from": "coo"}
         if planted:
-            rate.recover(model)
+            rate_distortion.recover(model)
         change.modified = bool(change.weights)
         return change

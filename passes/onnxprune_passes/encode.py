@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune import rate
+from onnxprune.allocation import rate_distortion
+from onnxprune.allocation.input_moments import moments
+from onnxprune.allocation.measured_once import keeps, recall
+from onnxprune.allocation.noise_gain import gains
 from onnxprune.core.chunked import Rows, Slabs
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, form_of
@@ -25,18 +28,15 @@ from onnxprune.encodings.values.rounding import gridded, on_grid, recoded, whole
 from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.gains import gains
 from onnxprune.model.discovery import find, in_function, opset_of
 from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
 from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
-from onnxprune.moments import moments
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, Encoded
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.entropy_constrained import EXCESS
 from onnxprune.quantization.error_feedback import Feedback
-from onnxprune.recall import keeps, recall
 from onnxprune.runtime.opset import raise_to
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
@@ -55,7 +55,7 @@ class _Choice:
     """What becomes of a weight: a form, or the point that rate and distortion chose; and how errors are passed on."""
 
     values: Values = _EXACT
-    point: rate.Point | None = None
+    point: rate_distortion.Point | None = None
     feedback: Feedback | None = None
 
     @property
@@ -116,7 +116,7 @@ class Encode(Pass):
     values: str = "exact"
     set: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    loss: float = rate.LOSS
+    loss: float = rate_distortion.LOSS
     keep_zeros: bool = False
     data: str = ""
     importance: tuple[str, ...] = ()
@@ -155,7 +155,7 @@ class Encode(Pass):
                 name = next(ids)
         lossy = any(choice.point is not None for choice in choices)
         if lossy or model.spent:
-            rate.spend(model, self.loss if lossy else 0.0)
+            rate_distortion.spend(model, self.loss if lossy else 0.0)
         inputs = sum(weight.overridable for weight in weights)
         if inputs:
             change.notes.append(
@@ -184,7 +184,7 @@ class Encode(Pass):
             str(replace(self, loss=0.0)),
             _fingerprint(model, weights) if keeps() else "",
         )  # of what does not depend on the loss
-        curves: dict[int, list[rate.Point]] = {}
+        curves: dict[int, list[rate_distortion.Point]] = {}
         changed: set[int] = set()  # since they were coded: what was spent on them is lost
         for number, weight in tracked(progress, "measure", weights, lambda weight: weight.nbytes(model)):
             if not _encodable(weight, _LEAST):
@@ -221,7 +221,9 @@ class Encode(Pass):
             (self.loss, sorted(changed)),
         ):
             together = ways([weights[n] for n in numbers])
-            points = rate.allocate([curves[n] for n in numbers], budget, [counts[n] for n in numbers], together)
+            points = rate_distortion.allocate(
+                [curves[n] for n in numbers], budget, [counts[n] for n in numbers], together
+            )
             for number, point in zip(numbers, points, strict=True):
                 choices[number] = _Choice(_EXACT, point if point.book is not None else None)
         return [replace(choice, feedback=feedbacks.get(number)) for number, choice in enumerate(choices)]
@@ -258,7 +260,7 @@ class Encode(Pass):
     def _half(self) -> int | None:
         return 0 if self.half else None
 
-    def _curve(self, model: Model, weight: Weight) -> tuple[list[rate.Point], bool]:
+    def _curve(self, model: Model, weight: Weight) -> tuple[list[rate_distortion.Point], bool]:
         """What a weight costs at each loss, and whether it is stored in few bytes without one."""
         prune, array = not self.keep_zeros, weight.slabs(model)
         kept = list(self._lossless(model, weight, array))
@@ -266,7 +268,7 @@ class Encode(Pass):
         if weight.element in QUANTISED:
             array = centred(weight, array)
             one = np.ones((1,) * array.ndim, np.float32)
-            return rate.curve(array, one, exact, prune, partial(whole, prune=prune)), bool(kept)
+            return rate_distortion.curve(array, one, exact, prune, partial(whole, prune=prune)), bool(kept)
         wide = computed(array)
         if wide is None:
             if weight.reason is None and not self.keep_zeros:
@@ -275,19 +277,21 @@ class Encode(Pass):
         readers = self._readers(model, weight, DEQUANTISE_AXIS)
         scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)
         if scale is None:
-            return rate.curve(wide, unit, exact, prune), bool(kept)
+            return rate_distortion.curve(wide, unit, exact, prune), bool(kept)
         snap = (lambda levels: gridded(levels, prune)[0]) if readers is not None else None
-        points = rate.curve(wide, scale, exact, prune, snap)
+        points = rate_distortion.curve(wide, scale, exact, prune, snap)
         if readers is None and scale.nbytes > _SCALES_COST * exact:
             importance = np.square(unit / scale.astype(np.float64))
-            points = rate.hull(points + rate.curve(wide, unit, exact, prune, importance=importance))
+            points = rate_distortion.hull(
+                points + rate_distortion.curve(wide, unit, exact, prune, importance=importance)
+            )
         return points, bool(kept)
 
     def _estimate(self, model: Model, weight: Weight, form: _Form) -> int:
         """Bytes of a form, nodes and names included."""
         sparse = Sparse.of(form.coded.carrier, form.coded.fill, form.coded.book)
         scale = form.coded.scale
-        around = rate.NODES + (scale.nbytes if scale is not None else 0)
+        around = rate_distortion.NODES + (scale.nbytes if scale is not None else 0)
         payloads = [encoding.payload(sparse) for encoding in self._forms(model, weight, form.coded)]
         return min(payloads) + around if payloads else weight.nbytes(model)
 

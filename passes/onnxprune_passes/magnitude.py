@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune import rate
+from onnxprune.allocation import rate_distortion
 from onnxprune.core import threads
 from onnxprune.core.chunked import Slabs
 from onnxprune.core.dtypes import Array
@@ -160,7 +160,7 @@ class Magnitude(Pass):
                 weight.set_array(model, pruned)
                 change.modified = True
         if self.loss is not None and change.modified:
-            rate.spend(model, self.loss)
+            rate_distortion.spend(model, self.loss)
         return change
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune import curves as curve_files
-from onnxprune import trials
 from onnxprune.accounting import account
 from onnxprune.allocation.measured_once import keeping
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
@@ -25,7 +23,6 @@ from onnxprune.encodings.compatibility import Compatibility, compatibility
 from onnxprune.encodings.graph.encoded import layouts_of, planted_in, uproot
 from onnxprune.encodings.inventory import inspect_model, weight_facts
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
-from onnxprune.importance import importance_of
 from onnxprune.layer_costs import Costs
 from onnxprune.masks import apply, checkpoints
 from onnxprune.masks import file as mask_files
@@ -48,7 +45,10 @@ from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import inputs_of, latency, open_session, run
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
-from onnxprune.search import CALIBRATION, Search
+from onnxprune.search import curves as curve_files
+from onnxprune.search import trials
+from onnxprune.search.budget import CALIBRATION, Search
+from onnxprune.search.importance import importance_of
 
 _HALVINGS = 8
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have

@@ -15,7 +15,7 @@ from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.pipeline.change import Removed
 from onnxprune.runtime.judge import Judged
-from onnxprune.search import Searched
+from onnxprune.search.budget import Searched
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 2 << 20, 16 << 10, 64  # within 5 % on eleven real models, in 0.04 s
 

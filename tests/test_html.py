@@ -20,11 +20,11 @@ from hypothesis.extra.numpy import arrays
 
 from onnxprune import api, html
 from onnxprune.cli import cli
-from onnxprune.curves import Curve, Curves, Point
 from onnxprune.errors import CurvesError, ModelError, OptionError, OutputError, WeightError
 from onnxprune.html import pictures, sketch
 from onnxprune.pipeline.change import Removed
 from onnxprune.report import percent, size
+from onnxprune.search.curves import Curve, Curves, Point
 from tests.builders import info, matmul, mlp, model, node
 from tests.chromium import CHROMIUM, Browser
 

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import api, curves, search, sensitivity
+from onnxprune import api
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
-from onnxprune.importance import importance_of
 from onnxprune.model.model import Model
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.session import inputs_of, open_session, run
-from onnxprune.search import LEAST, Search, loss_of
+from onnxprune.search import curves, sensitivity
+from onnxprune.search.budget import LEAST, Search, loss_of
+from onnxprune.search.importance import importance_of
 from tests.builders import mlp
 
 
@@ -203,7 +204,7 @@ class Fake(Search):
 
 
 def steps_found(model, samples, tmp_path, decided, held_out, **how):
-    from onnxprune.trials import opened
+    from onnxprune.search.trials import opened
 
     fake = Fake(model, samples, decided, held_out, **how)
     with opened(tmp_path / "t", {}) as known:

@@ -17,15 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune import api, curves, sensitivity
-from onnxprune.curves import Curve, Curves, Point
+from onnxprune import api
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
-from onnxprune.importance import importance_of
 from onnxprune.iteration import iterate
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.runtime.session import open_session, run
-from onnxprune.trials import opened
+from onnxprune.search import curves, sensitivity
+from onnxprune.search.curves import Curve, Curves, Point
+from onnxprune.search.importance import importance_of
+from onnxprune.search.trials import opened
 from tests.builders import mlp
 
 LEVELS = (0.3, 0.8, 0.95)

@@ -30,7 +30,7 @@ def main() -> None:
     import numpy as np
     from distributed import LocalCluster
 
-    from onnxprune import sensitivity
+    from onnxprune.search import sensitivity
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)

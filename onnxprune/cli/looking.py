@@ -141,7 +141,7 @@ def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **optio
     The same command goes on where a killed one was.
     """
     from onnxprune import report
-    from onnxprune import sensitivity as scans
+    from onnxprune.search import sensitivity as scans
 
     try:
         given = scans.LEVELS if levels is None else [float(level) for level in levels.split(",")]

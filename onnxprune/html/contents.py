@@ -11,7 +11,6 @@ import numpy as np
 
 from onnxprune import api
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
-from onnxprune.curves import Curves
 from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune.errors import CurvesError
 from onnxprune.html import Columns, sketch
@@ -23,6 +22,7 @@ from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.change import Removed
 from onnxprune.pipeline.run import METADATA
 from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
+from onnxprune.search.curves import Curves
 
 PICTURED = 12  # weights whose values are drawn unless they are named
 

@@ -23,8 +23,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFor
 
 from onnxprune import report
 from onnxprune.core.dtypes import Array
-from onnxprune.curves import Curve, Curves
 from onnxprune.html.sketch import BINS, Histogram
+from onnxprune.search.curves import Curve, Curves
 
 COLOURED = 8  # curves in a picture that have a colour of their own
 _WIDTH = 4.2  # inches; at 72 points each, what a telephone shows in its own size

@@ -11,7 +11,7 @@ from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.report.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.result import Cost, Deviation, Result
 from onnxprune.runtime.metrics import UNITS
-from onnxprune.search import Searched
+from onnxprune.search.budget import Searched
 
 _RESULT = [
     Column("weight", right=False), Column("shape", 2), Column("zeros"), Column("asked", 1),

@@ -26,7 +26,7 @@ from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import inputs_of, open_session
-from onnxprune.trials import Trials
+from onnxprune.search.trials import Trials
 
 STEPS = 4  # tries of a doubling
 CALIBRATION = 256  # samples of the first half that the layers' inputs are measured on

@@ -16,7 +16,6 @@ from onnxprune.channels.coupling import couplings, families_of
 from onnxprune.core.dtypes import Array
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import spread
-from onnxprune.curves import Curve, Curves, Point
 from onnxprune.errors import MetricError, OptionError, OutputError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -27,7 +26,8 @@ from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import inputs_of, open_session
-from onnxprune.trials import Trials, opened
+from onnxprune.search.curves import Curve, Curves, Point
+from onnxprune.search.trials import Trials, opened
 
 PathLike = str | os.PathLike[str]
 _BASELINE = ("", 0.0)  # the trial in which nothing is pruned

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
         verify,
     )  # fmt: skip
     from onnxprune.batch import Batch
+    from onnxprune.costs.costs import Costs
     from onnxprune.html import write_report
     from onnxprune.iteration import iterate
-    from onnxprune.layer_costs import Costs
     from onnxprune.many import compress_many
     from onnxprune.masks.file import MaskFile
     from onnxprune.model.model import Model
@@ -49,7 +49,7 @@ _EXPORTS = {
     "onnxprune.rounds": ("Iteration",),
     "onnxprune.iteration": ("iterate",),
     "onnxprune.html": ("write_report",),
-    "onnxprune.layer_costs": ("Costs",),
+    "onnxprune.costs.costs": ("Costs",),
     "onnxprune.masks.file": ("MaskFile",),
     "onnxprune.model.model": ("Model",),
     "onnxprune.pipeline.registry": ("passes",),

@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from onnxprune.accounting import account
 from onnxprune.allocation.measured_once import keeping
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.core import threads
-from onnxprune.cost import layers
+from onnxprune.costs.costs import Costs
+from onnxprune.costs.flops import layers
+from onnxprune.costs.measure import account
 from onnxprune.encodings.compatibility import Compatibility, compatibility
 from onnxprune.encodings.graph.encoded import layouts_of, planted_in, uproot
 from onnxprune.encodings.inventory import inspect_model, weight_facts
 from onnxprune.errors import ModelError, NotVerified, OptionError, OutputError, RuntimeFailure, ToleranceMissed
-from onnxprune.layer_costs import Costs
 from onnxprune.masks import apply, checkpoints
 from onnxprune.masks import file as mask_files
 from onnxprune.model.discovery import find

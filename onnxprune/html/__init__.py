@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from onnxprune.core.files import staged, write
+from onnxprune.costs.costs import Costs
 from onnxprune.errors import OptionError
-from onnxprune.layer_costs import Costs
 from onnxprune.result import Deviation, Result
 from onnxprune.search import curves as curve_files
 

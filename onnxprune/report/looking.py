@@ -6,8 +6,8 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxprune.costs.costs import Costs
 from onnxprune.encodings.compatibility import Compatibility
-from onnxprune.layer_costs import Costs
 from onnxprune.report.tables import Column, line, percent, print_table, size
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.curves import Curves

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from onnxprune.batch import Batch
     from onnxprune.costs.costs import Costs
     from onnxprune.html import write_report
-    from onnxprune.iteration import iterate
     from onnxprune.many import compress_many
     from onnxprune.masks.file import MaskFile
     from onnxprune.model.model import Model
     from onnxprune.pipeline.registry import passes
     from onnxprune.result import Result
     from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
-    from onnxprune.rounds import Iteration
+    from onnxprune.retraining.iterate import iterate
+    from onnxprune.retraining.results import Iteration
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
 _EXPORTS = {
@@ -46,8 +46,8 @@ _EXPORTS = {
     "onnxprune.retrain": ("apply_masks", "check_masks", "export_masks", "read_masks", "update"),
     "onnxprune.batch": ("Batch",),
     "onnxprune.many": ("compress_many",),
-    "onnxprune.rounds": ("Iteration",),
-    "onnxprune.iteration": ("iterate",),
+    "onnxprune.retraining.results": ("Iteration",),
+    "onnxprune.retraining.iterate": ("iterate",),
     "onnxprune.html": ("write_report",),
     "onnxprune.costs.costs": ("Costs",),
     "onnxprune.masks.file": ("MaskFile",),

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from onnxprune import api
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
-from onnxprune.iteration import iterate
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.retraining.iterate import iterate
 from onnxprune.runtime.session import open_session, run
 from onnxprune.search import curves, sensitivity
 from onnxprune.search.curves import Curve, Curves, Point

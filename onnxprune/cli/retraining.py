@@ -132,8 +132,9 @@ def iterate(
 
     The same command goes on where a killed one was. The output is dense, with zeros: compress stores it small.
     """
-    from onnxprune import iteration, report
+    from onnxprune import report
     from onnxprune.errors import CommandError
+    from onnxprune.retraining import iterate as iteration
 
     if json_file is not None:
         report.check_place(json_file, model, out)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from onnxprune.masks.file import MaskFile
 from onnxprune.report.tables import Column, line, print_table
-from onnxprune.rounds import Iteration
+from onnxprune.retraining.results import Iteration
 
 _MASKS = [
     Column("parameter", right=False), Column("shape"), Column("asked", 2), Column("reached"), Column("below", 1),

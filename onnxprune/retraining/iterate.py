@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onnxprune.errors import OptionError, OutputError
-from onnxprune.journal import Journal, opened
 from onnxprune.model.model import Model
-from onnxprune.phases import Facts, Phases, Plan
-from onnxprune.rounds import Iteration, Round, winner
+from onnxprune.retraining.journal import Journal, opened
+from onnxprune.retraining.phases import Facts, Phases, Plan
+from onnxprune.retraining.results import Iteration, Round, winner
 from onnxprune.runtime.metrics import Limit
 from onnxprune.search import curves
 

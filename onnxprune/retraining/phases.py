@@ -38,7 +38,7 @@ from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.registry import make_pass
 from onnxprune.pipeline.run import run as run_passes
-from onnxprune.schedule import SCHEDULES, sparsity
+from onnxprune.retraining.schedule import SCHEDULES, sparsity
 
 Facts = dict[str, Any]
 Found = tuple[list[Path], Facts]  # the files of a phase, and what it found out

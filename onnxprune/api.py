@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.measured_once import keeping
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.core import threads
@@ -45,7 +46,6 @@ from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import inputs_of, latency, open_session, run
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
-from onnxprune.search import curves as curve_files
 from onnxprune.search import trials
 from onnxprune.search.budget import CALIBRATION, Search
 from onnxprune.search.importance import importance_of

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from onnxprune.allocation.curves import Curve, Curves, Point, read
 from onnxprune.errors import CurvesError
-from onnxprune.search.curves import Curve, Curves, Point, read
 
 CURVES = Curves(
     "ab" * 32, "top1", False, 99.1, 2000, "weights",

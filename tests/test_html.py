@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from onnxprune import api, html
+from onnxprune.allocation.curves import Curve, Curves, Point
 from onnxprune.cli import cli
 from onnxprune.errors import CurvesError, ModelError, OptionError, OutputError, WeightError
 from onnxprune.html import pictures, sketch
 from onnxprune.pipeline.change import Removed
 from onnxprune.report import percent, size
-from onnxprune.search.curves import Curve, Curves, Point
 from tests.builders import info, matmul, mlp, model, node
 from tests.chromium import CHROMIUM, Browser
 

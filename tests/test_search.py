@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from onnxprune import api
+from onnxprune.allocation import curves
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.session import inputs_of, open_session, run
-from onnxprune.search import curves, sensitivity
+from onnxprune.search import budget, sensitivity
 from onnxprune.search.budget import LEAST, Search, loss_of
 from onnxprune.search.importance import importance_of
 from tests.builders import mlp
@@ -157,7 +158,7 @@ def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypat
         clock.now += 1
         return real(*args, **options)
 
-    monkeypatch.setattr(search, "time", clock)
+    monkeypatch.setattr(budget, "time", clock)
     monkeypatch.setattr(api, "transform", transform)
     whole = api.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
     hurried = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2, time_limit=whole.search.trials - 1)
@@ -174,7 +175,7 @@ def test_a_time_limit_before_anything_was_found(model, samples, tmp_path, monkey
         clock.now += 1
         return real(*args, **options)
 
-    monkeypatch.setattr(search, "time", clock)
+    monkeypatch.setattr(budget, "time", clock)
     monkeypatch.setattr(api, "transform", transform)
     with pytest.raises(ToleranceMissed, match="goes on from here"):
         api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0, time_limit=1)

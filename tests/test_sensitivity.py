@@ -18,13 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune import api
+from onnxprune.allocation import curves
+from onnxprune.allocation.curves import Curve, Curves, Point
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.retraining.iterate import iterate
 from onnxprune.runtime.session import open_session, run
-from onnxprune.search import curves, sensitivity
-from onnxprune.search.curves import Curve, Curves, Point
+from onnxprune.search import sensitivity
 from onnxprune.search.importance import importance_of
 from onnxprune.search.trials import opened
 from tests.builders import mlp

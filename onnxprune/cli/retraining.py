@@ -134,13 +134,13 @@ def iterate(
     """
     from onnxprune import report
     from onnxprune.errors import CommandError
-    from onnxprune.retraining import iterate as iteration
+    from onnxprune.retraining import iterate as rounds
 
     if json_file is not None:
         report.check_place(json_file, model, out)
-    say = iteration.silent if quiet else lambda line: click.echo(line, err=True)
+    say = rounds.silent if quiet else lambda line: click.echo(line, err=True)
     try:
-        result = iteration.iterate(model, out, set=set_, say=say, **options)
+        result = rounds.iterate(model, out, set=set_, say=say, **options)
     except CommandError as error:
         for line in error.output:
             click.echo(f"  {line}", err=True)

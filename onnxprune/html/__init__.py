@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from onnxprune.allocation import curves as curve_files
 from onnxprune.core.files import staged, write
 from onnxprune.costs.costs import Costs
 from onnxprune.errors import OptionError
 from onnxprune.result import Deviation, Result
-from onnxprune.search import curves as curve_files
 
 PathLike = str | os.PathLike[str]
 Columns = Mapping[str, Mapping[str, float]]  # weight -> title -> number

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune import api
+from onnxprune.allocation.curves import Curves
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune.errors import CurvesError
@@ -22,7 +23,6 @@ from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.change import Removed
 from onnxprune.pipeline.run import METADATA
 from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
-from onnxprune.search.curves import Curves
 
 PICTURED = 12  # weights whose values are drawn unless they are named
 

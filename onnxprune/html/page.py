@@ -12,13 +12,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from onnxprune.allocation.curves import Curves
 from onnxprune.html import pictures
 from onnxprune.html.contents import Contents, Layer, Sketch
 from onnxprune.html.pictures import shortened
 from onnxprune.html.sketch import Pattern
 from onnxprune.report import percent, size
 from onnxprune.result import versions
-from onnxprune.search.curves import Curves
 
 _BARS = 20  # weights of the bar chart; the rest is one bar
 _LEAST = 0.005  # of the largest weight's bytes: what takes less is not seen as a bar

@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
 from onnxprune import report
+from onnxprune.allocation.curves import Curve, Curves
 from onnxprune.core.dtypes import Array
 from onnxprune.html.sketch import BINS, Histogram
-from onnxprune.search.curves import Curve, Curves
 
 COLOURED = 8  # curves in a picture that have a colour of their own
 _WIDTH = 4.2  # inches; at 72 points each, what a telephone shows in its own size

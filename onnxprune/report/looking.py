@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxprune.allocation.curves import Curves
 from onnxprune.costs.costs import Costs
 from onnxprune.encodings.compatibility import Compatibility
 from onnxprune.report.tables import Column, line, percent, print_table, size
 from onnxprune.runtime.metrics import UNITS
-from onnxprune.search.curves import Curves
 
 _INSPECTION = [
     Column("weight", right=False), Column("kind", 5, right=False), Column("shape"), Column("type", 3, right=False),

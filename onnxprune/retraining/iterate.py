@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from onnxprune.allocation import curves
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.model.model import Model
 from onnxprune.retraining.journal import Journal, opened
 from onnxprune.retraining.phases import Facts, Phases, Plan
 from onnxprune.retraining.results import Iteration, Round, winner
 from onnxprune.runtime.metrics import Limit
-from onnxprune.search import curves
 
 PathLike = str | os.PathLike[str]
 Say = Callable[[str], None]

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
+from onnxprune.allocation.curves import Curves
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.search.curves import Curves
 
 _LEAST = 1e-6  # of a layer that drops as soon as anything is pruned
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from onnxprune.allocation.curves import Curve, Curves, Point
 from onnxprune.channels.coupling import couplings, families_of
 from onnxprune.core.dtypes import Array
 from onnxprune.core.threads import cores
@@ -26,7 +27,6 @@ from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import inputs_of, open_session
-from onnxprune.search.curves import Curve, Curves, Point
 from onnxprune.search.trials import Trials, opened
 
 PathLike = str | os.PathLike[str]

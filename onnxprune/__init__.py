@@ -25,10 +25,10 @@ if TYPE_CHECKING:
         unpack,
         verify,
     )  # fmt: skip
-    from onnxprune.batch import Batch
+    from onnxprune.batch.compress_many import compress_many
+    from onnxprune.batch.results import Batch
     from onnxprune.costs.costs import Costs
     from onnxprune.html import write_report
-    from onnxprune.many import compress_many
     from onnxprune.masks.file import MaskFile
     from onnxprune.model.model import Model
     from onnxprune.pipeline.registry import passes
@@ -44,8 +44,8 @@ _EXPORTS = {
         "strip", "transform", "unpack", "verify",
     ),
     "onnxprune.retrain": ("apply_masks", "check_masks", "export_masks", "read_masks", "update"),
-    "onnxprune.batch": ("Batch",),
-    "onnxprune.many": ("compress_many",),
+    "onnxprune.batch.results": ("Batch",),
+    "onnxprune.batch.compress_many": ("compress_many",),
     "onnxprune.retraining.results": ("Iteration",),
     "onnxprune.retraining.iterate": ("iterate",),
     "onnxprune.html": ("write_report",),

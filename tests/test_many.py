@@ -15,12 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 import onnxprune
-from onnxprune import many
+from onnxprune.batch.ledger import NAME
 from onnxprune.cli import cli
 from onnxprune.core.files import alone_in
 from onnxprune.core.workers import cores, spread
 from onnxprune.errors import DataError, ModelError, OptionError, OutputError
-from onnxprune.ledger import NAME
 from onnxprune.runtime import session
 from tests.builders import mlp
 from tests.test_workers import line, local_cluster

@@ -54,7 +54,8 @@ def compress_many(
     models: tuple[PathLike, ...], out: PathLike | None, cluster: str | None, options: dict[str, Any]
 ) -> None:
     """Compress several models, say what became of each, and end with the exit code of them all."""
-    from onnxprune import many, report
+    from onnxprune import report
+    from onnxprune.batch import compress_many as many
 
     if out is None:
         raise OptionError("several models need a folder to write to: give -o OUT")

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from onnxprune.batch import DONE, FAILED, MISSED, SKIPPED, Batch
+from onnxprune.batch.results import DONE, FAILED, MISSED, SKIPPED, Batch
 from onnxprune.report.tables import ROWS, Column, line, percent, print_table, size, smaller
 
 _BATCH = [

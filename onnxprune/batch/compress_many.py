@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune import api
-from onnxprune.batch import DONE, SKIPPED, Batch, Compressed, failure
+from onnxprune.batch.inputs import gather, real
+from onnxprune.batch.ledger import NAME, Record, opened
+from onnxprune.batch.results import DONE, SKIPPED, Batch, Compressed, failure
 from onnxprune.core.files import digest, is_url, sweep, unchanged
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import Outcome, spread
 from onnxprune.errors import DataError, OptionError
-from onnxprune.gathering import gather, real
-from onnxprune.ledger import NAME, Record, opened
 from onnxprune.model.model import Model
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.result import versions

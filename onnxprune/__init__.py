@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from onnxprune.batch.compress_many import compress_many
     from onnxprune.batch.results import Batch
     from onnxprune.costs.costs import Costs
-    from onnxprune.html import write_report
     from onnxprune.masks.file import MaskFile
     from onnxprune.model.model import Model
     from onnxprune.pipeline.registry import passes
+    from onnxprune.report.html.write import write_report
     from onnxprune.result import Result
     from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
     from onnxprune.retraining.iterate import iterate
@@ -48,7 +48,7 @@ _EXPORTS = {
     "onnxprune.batch.compress_many": ("compress_many",),
     "onnxprune.retraining.results": ("Iteration",),
     "onnxprune.retraining.iterate": ("iterate",),
-    "onnxprune.html": ("write_report",),
+    "onnxprune.report.html.write": ("write_report",),
     "onnxprune.costs.costs": ("Costs",),
     "onnxprune.masks.file": ("MaskFile",),
     "onnxprune.model.model": ("Model",),

@@ -18,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from onnxprune import api, html
+from onnxprune import api
 from onnxprune.allocation.curves import Curve, Curves, Point
 from onnxprune.cli import cli
 from onnxprune.errors import CurvesError, ModelError, OptionError, OutputError, WeightError
-from onnxprune.html import pictures, sketch
 from onnxprune.pipeline.change import Removed
-from onnxprune.report import percent, size
+from onnxprune.report.html import pictures, statistics
+from onnxprune.report.html import write as html
+from onnxprune.report.terminal import percent, size
 from tests.builders import info, matmul, mlp, model, node
 from tests.chromium import CHROMIUM, Browser
 
@@ -374,13 +375,13 @@ ANY = arrays(np.float32, st.integers(1, 300), elements=st.floats(width=32) | st.
 
 @given(st.lists(ANY, min_size=1, max_size=2))
 def test_a_histogram_counts_every_entry_once(found):
-    counted = sketch.histogram(found)
+    counted = statistics.histogram(found)
     for number, array in enumerate(found):
         finite = array[np.isfinite(array) & (array != 0)]
         assert counted.zeros[number] == (array == 0).sum()
         assert counted.strange[number] == (~np.isfinite(array)).sum()
         assert counted.counts[number].sum() == finite.size
-        below = sketch.BINS // 2  # bins left of the middle one, and those right of it, hold one sign each
+        below = statistics.BINS // 2  # bins left of the middle one, and those right of it, hold one sign each
         assert counted.counts[number][:below].sum() <= (finite < 0).sum()
         assert counted.counts[number][below + 1 :].sum() <= (finite > 0).sum()
     everything = np.concatenate(found)
@@ -389,15 +390,15 @@ def test_a_histogram_counts_every_entry_once(found):
 
 def test_a_histogram_is_numpys():
     values = np.random.default_rng(0).standard_normal(500_000)
-    counted = sketch.histogram([values])
-    expected = np.histogram(values, sketch.BINS, (-counted.limit, counted.limit))[0]
+    counted = statistics.histogram([values])
+    expected = np.histogram(values, statistics.BINS, (-counted.limit, counted.limit))[0]
     assert np.abs(counted.counts[0] - expected).max() <= 1, "an edge may round to either side"
 
 
 @given(st.integers(1, 900), st.integers(1, 1700), st.integers(0, 2**32 - 1))
 def test_a_pattern_keeps_the_count(rows, columns, seed):
     kept = np.random.default_rng(seed).random((rows, columns)) < 0.1
-    found = sketch.pattern(kept)
+    found = statistics.pattern(kept)
     tall, wide = found.block
     heights = np.diff(np.arange(0, rows, tall), append=rows)
     widths = np.diff(np.arange(0, columns, wide), append=columns)
@@ -417,7 +418,7 @@ def test_what_was_cut_out_is_put_back_where_it_was(rows, columns, data):
         cuts.append(Removed("w", axis, size_, size_ - len(gone), gone))
         left = np.delete(left, gone, axis)
         full[(slice(None),) * axis + (gone,)] = False
-    assert np.array_equal(sketch.put_back(left, "w", [*cuts, Removed("other", 0, 99, rows, [])]), full)
+    assert np.array_equal(statistics.put_back(left, "w", [*cuts, Removed("other", 0, 99, rows, [])]), full)
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 20)), elements=st.floats(0, 1, width=32)))
@@ -457,7 +458,7 @@ def test_pixels_of_an_image_are_told_from_the_graph(tmp_path, shape, between, ex
     path = save(model(nodes, [info("x", shape)], [info("y", ["N", 32])], {"w": array}), tmp_path / "m.onnx")
     if between == "Transpose":
         nodes[0].attribute.append(onnx.helper.make_attribute("perm", [0, 2, 1, 3]))
-    from onnxprune.html.contents import gather
+    from onnxprune.report.html.contents import gather
     from onnxprune.result import Deviation
 
     (found,) = gather(path, None, None, Deviation("none"), None, (), {}, tmp_path).sketches

@@ -27,20 +27,21 @@ def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None,
     entries that are not zero of its weights (weight %) and of its output as the next layer reads it (act %), weight %
     times the act % of what it reads (FLOP %; the network's input counts in full), milliseconds of a run.
     """
-    from onnxprune import api, report
+    from onnxprune import api
+    from onnxprune.report import terminal
 
     if cost or data is not None or samples is not None:
         costs = api.costs(model, data=data, samples=samples)
         if as_json:
-            click.echo(report.to_json(costs.facts()), nl=False)
+            click.echo(terminal.to_json(costs.facts()), nl=False)
         else:
-            report.show_costs(console(), costs)
+            terminal.show_costs(console(), costs)
         return
     rows = api.inspect(model)
     if as_json:
-        click.echo(report.to_json(rows), nl=False)
+        click.echo(terminal.to_json(rows), nl=False)
     else:
-        report.show_inspection(console(), rows)
+        terminal.show_inspection(console(), rows)
 
 
 @click.command()
@@ -53,13 +54,14 @@ def compat(model: PathLike, as_json: bool) -> None:
     """
     import dataclasses
 
-    from onnxprune import api, report
+    from onnxprune import api
+    from onnxprune.report import terminal
 
     facts = api.compat(model)
     if as_json:
-        click.echo(report.to_json(dataclasses.asdict(facts)), nl=False)
+        click.echo(terminal.to_json(dataclasses.asdict(facts)), nl=False)
     else:
-        report.show_compatibility(console(), facts)
+        terminal.show_compatibility(console(), facts)
 
 
 @click.command()
@@ -72,13 +74,14 @@ def compat(model: PathLike, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) -> None:
     """Run two models on the same inputs and compare their outputs."""
-    from onnxprune import api, report
+    from onnxprune import api
+    from onnxprune.report import terminal
 
     deviation = api.verify(original, result, **options)
     if as_json:
-        click.echo(report.to_json(vars(deviation)), nl=False)
+        click.echo(terminal.to_json(vars(deviation)), nl=False)
     else:
-        report.show_deviation(console(), deviation)
+        terminal.show_deviation(console(), deviation)
     if deviation.source == "none":
         warn(deviation.reason)
 
@@ -102,9 +105,10 @@ def html_report(model: Path, original: Path | None, out: Path, **options: Any) -
 
     Needs pip install 'onnxprune[report]'.
     """
-    from onnxprune import html, report
+    from onnxprune.report import terminal
+    from onnxprune.report.html import write as html
 
-    report.check_place(out, model, original)
+    terminal.check_place(out, model, original)
     html.write_report(model, out, original, command=command_line(), **options)
 
 
@@ -140,7 +144,7 @@ def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **optio
 
     The same command goes on where a killed one was.
     """
-    from onnxprune import report
+    from onnxprune.report import terminal
     from onnxprune.search import sensitivity as scans
 
     try:
@@ -150,4 +154,4 @@ def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **optio
     with progress_bar(quiet) as progress:
         curves = scans.scan(model, out, levels=given, progress=progress, **options)
     if not quiet:
-        report.show_curves(console(), curves)
+        terminal.show_curves(console(), curves)

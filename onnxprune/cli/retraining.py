@@ -26,10 +26,11 @@ def masks() -> None:
 @click.option("--original", type=opt.PLACE, help="The model before it was pruned: its values are easier to match.")
 def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: PathLike | None) -> None:
     """Write the zeros of a pruned model as a mask file."""
-    from onnxprune import report, retrain
+    from onnxprune import retrain
+    from onnxprune.report import terminal
 
     file, notes = retrain.export_masks(pruned, out, names_from=names_from, original=original)
-    report.show_masks(console(), file)
+    terminal.show_masks(console(), file)
     for note in notes:
         warn(note)
 
@@ -64,13 +65,14 @@ def check(model: PathLike, file: Path, names_from: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(file: Path, as_json: bool) -> None:
     """Show what a mask file holds."""
-    from onnxprune import report, retrain
+    from onnxprune import retrain
+    from onnxprune.report import terminal
 
     held = retrain.read_masks(file)
     if as_json:
-        click.echo(report.to_json(held.facts()), nl=False)
+        click.echo(terminal.to_json(held.facts()), nl=False)
     else:
-        report.show_masks(console(), held)
+        terminal.show_masks(console(), held)
 
 
 @click.command()
@@ -132,12 +134,12 @@ def iterate(
 
     The same command goes on where a killed one was. The output is dense, with zeros: compress stores it small.
     """
-    from onnxprune import report
     from onnxprune.errors import CommandError
+    from onnxprune.report import terminal
     from onnxprune.retraining import iterate as rounds
 
     if json_file is not None:
-        report.check_place(json_file, model, out)
+        terminal.check_place(json_file, model, out)
     say = rounds.silent if quiet else lambda line: click.echo(line, err=True)
     try:
         result = rounds.iterate(model, out, set=set_, say=say, **options)
@@ -149,6 +151,6 @@ def iterate(
         click.echo("stopped: the same command goes on from here", err=True)
         raise
     if json_file is not None:
-        report.write_json(json_file, result.facts())
+        terminal.write_json(json_file, result.facts())
     if not quiet:
-        report.show_iteration(console(), result)
+        terminal.show_iteration(console(), result)

@@ -13,11 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from onnxprune.allocation.curves import Curves
-from onnxprune.html import pictures
-from onnxprune.html.contents import Contents, Layer, Sketch
-from onnxprune.html.pictures import shortened
-from onnxprune.html.sketch import Pattern
-from onnxprune.report import percent, size
+from onnxprune.report.html import pictures
+from onnxprune.report.html.contents import Contents, Layer, Sketch
+from onnxprune.report.html.pictures import shortened
+from onnxprune.report.html.statistics import Pattern
+from onnxprune.report.terminal import percent, size
 from onnxprune.result import versions
 
 _BARS = 20  # weights of the bar chart; the rest is one bar
@@ -34,7 +34,9 @@ def render(contents: Contents, command: str) -> str:
     )  # fmt: skip
     environment.filters |= {"size": size, "short": lambda name, room=_ROOM: shortened(name, room), "digits": _digits}
     environment.globals |= {"percent": percent}
-    style, script = (files("onnxprune.html").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = (
+        files("onnxprune.report.html").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js")
+    )
     return environment.get_template("page.html").render(
         contents=contents,
         result=contents.result,

@@ -14,17 +14,20 @@ from onnxprune.allocation.curves import Curves
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune.errors import CurvesError
-from onnxprune.html import Columns, sketch
-from onnxprune.html.images import Images
-from onnxprune.html.sketch import Histogram, Pattern
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.change import Removed
 from onnxprune.pipeline.run import METADATA
+from onnxprune.report.html import statistics
+from onnxprune.report.html.images import Images
+from onnxprune.report.html.statistics import Histogram, Pattern
 from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
 
 PICTURED = 12  # weights whose values are drawn unless they are named
+
+
+Columns = Mapping[str, Mapping[str, float]]  # weight -> title -> number
 
 
 @dataclass(frozen=True)
@@ -201,9 +204,9 @@ def _sketches(first: _Side, last: _Side, chosen: list[Layer], removed: Sequence[
     for layer in chosen:
         weight = first.weights[layer.name]
         values = [side.values(layer.name) for side in dict.fromkeys((first, last))]
-        kept = sketch.put_back(values[-1] != 0, layer.name, removed)
-        pattern = sketch.pattern(sketch.as_matrix(kept, weight.out_axis)) if kept.size else None
-        yield Sketch(layer, sketch.histogram(values), pattern, _by_pixel(kept, weight, images))
+        kept = statistics.put_back(values[-1] != 0, layer.name, removed)
+        pattern = statistics.pattern(statistics.as_matrix(kept, weight.out_axis)) if kept.size else None
+        yield Sketch(layer, statistics.histogram(values), pattern, _by_pixel(kept, weight, images))
         for side in (first, last):
             side.model.payloads.forget_pages()
 

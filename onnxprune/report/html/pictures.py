@@ -21,10 +21,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFormatter
 
-from onnxprune import report
 from onnxprune.allocation.curves import Curve, Curves
 from onnxprune.core.dtypes import Array
-from onnxprune.html.sketch import BINS, Histogram
+from onnxprune.report import terminal
+from onnxprune.report.html.statistics import BINS, Histogram
 
 COLOURED = 8  # curves in a picture that have a colour of their own
 _WIDTH = 4.2  # inches; at 72 points each, what a telephone shows in its own size
@@ -73,7 +73,7 @@ def visible(text: str) -> str:
 
 def shortened(name: str, room: int) -> str:
     """The name, made visible, with its middle left out."""
-    return report.shortened(visible(name), room)
+    return terminal.shortened(visible(name), room)
 
 
 def _svg(figure: Figure, label: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from onnxprune.encodings.inventory import WeightFacts
-from onnxprune.report.tables import ROWS, Column, line, percent, print_table, size, smaller
+from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.result import Cost, Deviation, Result
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched

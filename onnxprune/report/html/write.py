@@ -1,11 +1,12 @@
-"""The report that people look at: one HTML file that needs nothing else, of a model or of what became of one."""
+"""Write the HTML report of a model, or of what became of one."""
 
 from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxprune.allocation import curves as curve_files
 from onnxprune.core.files import staged, write
@@ -13,8 +14,10 @@ from onnxprune.costs.costs import Costs
 from onnxprune.errors import OptionError
 from onnxprune.result import Deviation, Result
 
+if TYPE_CHECKING:
+    from onnxprune.report.html.contents import Columns
+
 PathLike = str | os.PathLike[str]
-Columns = Mapping[str, Mapping[str, float]]  # weight -> title -> number
 
 
 def check_extra() -> None:
@@ -64,7 +67,7 @@ def write_report(
     """
     check_extra()
     from onnxprune import api
-    from onnxprune.html import contents, page
+    from onnxprune.report.html import contents, page
 
     target, result = Path(out), None
     if isinstance(model, Result):

@@ -9,7 +9,7 @@ from rich.console import Console
 from onnxprune.allocation.curves import Curves
 from onnxprune.costs.costs import Costs
 from onnxprune.encodings.compatibility import Compatibility
-from onnxprune.report.tables import Column, line, percent, print_table, size
+from onnxprune.report.terminal.tables import Column, line, percent, print_table, size
 from onnxprune.runtime.metrics import UNITS
 
 _INSPECTION = [

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from onnxprune.batch.results import DONE, FAILED, MISSED, SKIPPED, Batch
-from onnxprune.report.tables import ROWS, Column, line, percent, print_table, size, smaller
+from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 
 _BATCH = [
     Column("model", right=False), Column("", 1, right=False), Column("before", 4), Column("after"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from onnxprune.masks.file import MaskFile
-from onnxprune.report.tables import Column, line, print_table
+from onnxprune.report.terminal.tables import Column, line, print_table
 from onnxprune.retraining.results import Iteration
 
 _MASKS = [

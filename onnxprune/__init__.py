@@ -8,23 +8,13 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import OnnxPruneError
 
 if TYPE_CHECKING:
-    from onnxprune.api import (
-        compat,
-        compress,
-        costs,
-        decode,
-        encode,
-        inspect,
-        load,
-        pack,
-        prune,
-        save,
-        session,
-        strip,
-        transform,
-        unpack,
-        verify,
-    )  # fmt: skip
+    from onnxprune.api.compress import compress, decode, encode, prune, strip
+    from onnxprune.api.files import load, pack, save, session, unpack
+    from onnxprune.api.inspect import compat, costs, inspect
+    from onnxprune.api.mask_files import apply_masks, check_masks, export_masks, read_masks, update
+    from onnxprune.api.result import Result
+    from onnxprune.api.transform import transform
+    from onnxprune.api.verify import verify
     from onnxprune.batch.compress_many import compress_many
     from onnxprune.batch.results import Batch
     from onnxprune.costs.costs import Costs
@@ -32,29 +22,28 @@ if TYPE_CHECKING:
     from onnxprune.model.model import Model
     from onnxprune.pipeline.registry import passes
     from onnxprune.report.html.write import write_report
-    from onnxprune.result import Result
-    from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
     from onnxprune.retraining.iterate import iterate
     from onnxprune.retraining.results import Iteration
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
 _EXPORTS = {
-    "onnxprune.api": (
-        "compat", "compress", "costs", "decode", "encode", "inspect", "load", "pack", "prune", "save", "session",
-        "strip", "transform", "unpack", "verify",
-    ),
-    "onnxprune.retrain": ("apply_masks", "check_masks", "export_masks", "read_masks", "update"),
-    "onnxprune.batch.results": ("Batch",),
+    "onnxprune.api.compress": ("compress", "decode", "encode", "prune", "strip"),
+    "onnxprune.api.files": ("load", "pack", "save", "session", "unpack"),
+    "onnxprune.api.inspect": ("compat", "costs", "inspect"),
+    "onnxprune.api.mask_files": ("apply_masks", "check_masks", "export_masks", "read_masks", "update"),
+    "onnxprune.api.result": ("Result",),
+    "onnxprune.api.transform": ("transform",),
+    "onnxprune.api.verify": ("verify",),
     "onnxprune.batch.compress_many": ("compress_many",),
-    "onnxprune.retraining.results": ("Iteration",),
-    "onnxprune.retraining.iterate": ("iterate",),
-    "onnxprune.report.html.write": ("write_report",),
+    "onnxprune.batch.results": ("Batch",),
     "onnxprune.costs.costs": ("Costs",),
     "onnxprune.masks.file": ("MaskFile",),
     "onnxprune.model.model": ("Model",),
     "onnxprune.pipeline.registry": ("passes",),
-    "onnxprune.result": ("Result",),
-}  # fmt: skip
+    "onnxprune.report.html.write": ("write_report",),
+    "onnxprune.retraining.iterate": ("iterate",),
+    "onnxprune.retraining.results": ("Iteration",),
+}
 _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [

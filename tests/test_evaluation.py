@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune import api
+import onnxprune
 from onnxprune.errors import CommandError, DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.runtime import metrics, samples
 from onnxprune.runtime.judge import Judge, Question, identity
@@ -81,17 +81,17 @@ def test_against_the_original(path, arrays, metric, perfect, tmp_path):
     del arrays["targets"]
     found = judge(path, arrays, metric=metric)
     assert found.baseline(path) == pytest.approx(perfect)
-    api.prune(path, tmp_path / "p.onnx", sparsity=0.7)
+    onnxprune.prune(path, tmp_path / "p.onnx", sparsity=0.7)
     worse = found.value(tmp_path / "p.onnx")
     assert worse == judge(path, arrays, metric=metric).value(tmp_path / "p.onnx")  # held outputs or not
     assert (worse > perfect) is found.lower_is_better
-    deviation = api.verify(path, tmp_path / "p.onnx", data=saved(tmp_path, arrays), metric=metric)
+    deviation = onnxprune.verify(path, tmp_path / "p.onnx", data=saved(tmp_path, arrays), metric=metric)
     assert deviation.metric.result == pytest.approx(worse)
 
 
 def test_outputs_that_are_not_held_are_computed_again(path, arrays, monkeypatch, tmp_path):
     del arrays["targets"]
-    api.prune(path, tmp_path / "p.onnx", sparsity=0.7)
+    onnxprune.prune(path, tmp_path / "p.onnx", sparsity=0.7)
     held = judge(path, arrays, metric="mse")
     expected = [held.value(tmp_path / "p.onnx") for _ in range(2)]
     monkeypatch.setattr("onnxprune.runtime.judge.HELD", 2000)
@@ -233,7 +233,9 @@ def test_a_function_of_outputs_or_of_a_session(path, arrays, module, name):
 )
 def test_a_faulty_function_is_one_line_and_writes_nothing(path, arrays, module, name, message, tmp_path):
     with pytest.raises(MetricError, match=message) as caught:
-        api.compress(path, tmp_path / "o.onnx", data=saved(tmp_path, arrays), metric=f"{module}:{name}", tolerance=0.1)
+        onnxprune.compress(
+            path, tmp_path / "o.onnx", data=saved(tmp_path, arrays), metric=f"{module}:{name}", tolerance=0.1
+        )
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 1
     assert not (tmp_path / "o.onnx").exists()
@@ -241,7 +243,7 @@ def test_a_faulty_function_is_one_line_and_writes_nothing(path, arrays, module, 
 
 def test_a_function_needs_data(path, module, tmp_path):
     with pytest.raises(OptionError, match="needs data"):
-        api.compress(path, tmp_path / "o.onnx", metric=f"{module}:share", tolerance=1)
+        onnxprune.compress(path, tmp_path / "o.onnx", metric=f"{module}:share", tolerance=1)
 
 
 def test_a_changed_function_is_another_metric(module, tmp_path):
@@ -261,18 +263,18 @@ def command(tmp_path, body: str) -> str:
 
 def test_a_command_decides(path, tmp_path):
     size = command(tmp_path, "print('kB'); print(os.path.getsize(sys.argv[1]) / 1000)")
-    found = api.compress(path, tmp_path / "o.onnx", evaluate=size, lower_is_better=True, tolerance=0)
+    found = onnxprune.compress(path, tmp_path / "o.onnx", evaluate=size, lower_is_better=True, tolerance=0)
     assert found.deviation.metric.original == path.stat().st_size / 1000
     assert found.deviation.metric.result == (tmp_path / "o.onnx").stat().st_size / 1000
     with pytest.raises(ToleranceMissed, match="at least"):
-        api.compress(path, tmp_path / "p.onnx", evaluate=size, tolerance=0, sparsity=0.9, values="exact")
+        onnxprune.compress(path, tmp_path / "p.onnx", evaluate=size, tolerance=0, sparsity=0.9, values="exact")
     assert not (tmp_path / "p.onnx").exists()
 
 
 @pytest.mark.parametrize("body", ["print('good')", "sys.exit(3)", ""])
 def test_a_faulty_command(path, tmp_path, body):
     with pytest.raises(CommandError, match="evaluate command"):
-        api.compress(path, tmp_path / "o.onnx", evaluate=command(tmp_path, body), tolerance=0)
+        onnxprune.compress(path, tmp_path / "o.onnx", evaluate=command(tmp_path, body), tolerance=0)
     assert not (tmp_path / "o.onnx").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import api
+import onnxprune
 from onnxprune.quantization import rounding
 from onnxprune.quantization.codebook import codebook
 from onnxprune.quantization.entropy_constrained import EXCESS, constrained
@@ -112,12 +112,12 @@ def test_data_brings_a_model_nearer_to_the_original_for_its_bytes(name, options,
     every = inputs(math.prod(shape), 512, 5)[0].reshape(512, *shape)
     np.savez(data, x=every[:256])
     pruned = tmp_path / "pruned.onnx"
-    api.prune(source, pruned, sparsity=options.get("sparsity", 0.0))
+    onnxprune.prune(source, pruned, sparsity=options.get("sparsity", 0.0))
     (reference,) = run(pruned.read_bytes(), {"x": every[256:]})
 
     def error(given: Path | None, **more) -> tuple[float, int]:
         out = tmp_path / "out.onnx"
-        api.compress(source, out, data=given, **(options | more))
+        onnxprune.compress(source, out, data=given, **(options | more))
         (found,) = run(out.read_bytes(), {"x": every[256:]})
         return float(np.square(found - reference).sum()), out.stat().st_size
 
@@ -137,6 +137,6 @@ def test_the_same_data_gives_the_same_bytes(tmp_path):
     made = []
     for number in range(2):
         out = tmp_path / f"{number}.onnx"
-        api.compress(source, out, data=data)
+        onnxprune.compress(source, out, data=data)
         made.append(out.read_bytes())
     assert made[0] == made[1]

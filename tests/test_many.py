@@ -57,7 +57,9 @@ def models(tmp_path) -> Path:
 @pytest.fixture
 def here(monkeypatch):
     """Without processes, whose start takes longer than all else."""
-    monkeypatch.setattr("onnxprune.batch.compress_many.spread", lambda function, items, **options: spread(function, items))
+    monkeypatch.setattr(
+        "onnxprune.batch.compress_many.spread", lambda function, items, **options: spread(function, items)
+    )
     monkeypatch.setattr(session, "_threads", 0)
 
 

@@ -326,7 +326,7 @@ def test_a_session_unpacks_to_a_folder_and_removes_it(external, tmp_path, monkey
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     if large:
         external = put(tmp_path / "one.onnx", mlp((32, 64, 16)))
-        monkeypatch.setattr("onnxprune.api.IN_MEMORY", 100)
+        monkeypatch.setattr("onnxprune.api.files.IN_MEMORY", 100)
     onnxprune.pack(external, tmp_path / "m.onnxz")
     expected = answers(ort.InferenceSession(external))
     assert answers(onnxprune.session(tmp_path / "m.onnxz")) == expected

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnxprune import api, cli
+import onnxprune
+from onnxprune import cli
 from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.rate_distortion import Point, allocate, hull
 from onnxprune.encodings.graph.encoded import planted_in
@@ -165,7 +166,7 @@ def loss_of(before: Model, after: Model, path: str = "") -> float:
 @pytest.mark.parametrize("loss", [0.001, None, 0.1])
 def test_the_loss_stays_near_its_budget(name, loss, tmp_path):
     source, out = write(tmp_path, name), tmp_path / "out.onnx"
-    result = api.compress(source, out, **({} if loss is None else {"loss": loss}))
+    result = onnxprune.compress(source, out, **({} if loss is None else {"loss": loss}))
     assert result.ratio > 1.5
     opened = Model.load(out)
     Decode().run(opened)
@@ -291,15 +292,15 @@ def test_what_makes_no_sense_is_one_clear_error(word, options, says, source, tmp
 def test_a_form_for_some_weights_and_one_for_the_rest(source, tmp_path):
     out = tmp_path / "out.onnx"
     values = ["shared:4", "fc1*=int8", "*.weight=shared:2", "fc0.weight=half"]
-    api.encode(source, out, values=values)
+    onnxprune.encode(source, out, values=values)
     stored = {p.name: p.stored_as for p in planted_in(Model.load(out))}
     assert stored["fc0.weight"] == "half"
     assert stored["fc1.weight"] == "shared, 4 levels"
-    assert api.compress(source, tmp_path / "skip.onnx", values="int8", skip=["fc0*"], sparsity=0.5).ratio > 1
+    assert onnxprune.compress(source, tmp_path / "skip.onnx", values="int8", skip=["fc0*"], sparsity=0.5).ratio > 1
     with pytest.raises(OptionError, match="contradict"):
-        api.encode(source, tmp_path / "no.onnx", values=["int8", "half"])
+        onnxprune.encode(source, tmp_path / "no.onnx", values=["int8", "half"])
     with pytest.raises(WeightError, match="fc7"):
-        api.encode(source, tmp_path / "no.onnx", values=["int8", "fc7=half"])
+        onnxprune.encode(source, tmp_path / "no.onnx", values=["int8", "fc7=half"])
 
 
 @pytest.mark.parametrize("entry", ["fc0.weight", "=1", "fc0.weight=x", "fc0.weight=-1", "fc0.weight=nan", "a=inf"])
@@ -320,8 +321,8 @@ def test_what_matters_loses_less(source):
 
 
 def test_a_tolerance_halves_the_loss_until_it_fits(source, tmp_path):
-    loose = api.compress(source, tmp_path / "loose.onnx", loss=0.2)
-    tight = api.compress(source, tmp_path / "tight.onnx", loss=0.2, tolerance=25.0, metric="sqnr")
+    loose = onnxprune.compress(source, tmp_path / "loose.onnx", loss=0.2)
+    tight = onnxprune.compress(source, tmp_path / "tight.onnx", loss=0.2, tolerance=25.0, metric="sqnr")
     assert tight.output.bytes > loose.output.bytes
     assert min(o["sqnr_db"] for o in tight.deviation.outputs) >= 25
     assert max(o["sqnr_db"] for o in loose.deviation.outputs) < 25

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from onnxprune import api
+import onnxprune
 from onnxprune.channels.liveness import Pattern
 from onnxprune.core import chunked, threads
 from onnxprune.core.chunked import Slabs
@@ -75,7 +75,7 @@ def written(folder, name, source, unit, slab, jobs, resident=256 << 20, **option
     out = folder / f"{name}.onnx"
     patch = patched(unit, slab, resident)
     try:
-        api.compress(source, out, verify=False, jobs=jobs, **options)
+        onnxprune.compress(source, out, verify=False, jobs=jobs, **options)
     finally:
         patch.undo()
     data = out.read_bytes() + b"".join(p.read_bytes() for p in sorted(folder.glob(f"{name}.*.data")))
@@ -240,7 +240,7 @@ def test_mapping_holds_only_what_is_looked_at(tmp_path, monkeypatch):
     patch = patched(1 << 10, 1 << 12, 0)
     try:
         patch.setattr("onnxprune.model.storage.PIECE", 1 << 14)
-        api.compress(source, tmp_path / "o.onnx", sparsity=0.9, values="shared:4", verify=False, jobs=1)
+        onnxprune.compress(source, tmp_path / "o.onnx", sparsity=0.9, values="shared:4", verify=False, jobs=1)
     finally:
         patch.undo()
     assert max(largest) < held["w"].nbytes / 4
@@ -253,7 +253,7 @@ def test_a_disk_without_room_is_one_clear_error(tmp_path, monkeypatch, external)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 99, 1))
     with pytest.raises(OutputError, match=r"cannot write o\.onnx: it takes [\d,]+ bytes, the disk has 1 free"):
-        api.prune(source, tmp_path / "o.onnx", sparsity=0.5, verify=False)
+        onnxprune.prune(source, tmp_path / "o.onnx", sparsity=0.5, verify=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
@@ -264,14 +264,14 @@ def test_an_error_in_a_thread_is_the_error_of_the_run(tmp_path):
     made.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(bad, made.graph.initializer[0].name))
     before = threading.active_count()
     with pytest.raises(OnnxPruneError, match="NaN"):
-        api.prune(put(tmp_path, made, False), tmp_path / "o.onnx", sparsity=0.5, verify=False, jobs=4)
+        onnxprune.prune(put(tmp_path, made, False), tmp_path / "o.onnx", sparsity=0.5, verify=False, jobs=4)
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("jobs", [0, -1])
 def test_jobs_are_at_least_one(tmp_path, jobs):
     with pytest.raises(OptionError, match="jobs must be at least 1"):
-        api.prune(put(tmp_path, proto(), False), tmp_path / "o.onnx", sparsity=0.5, jobs=jobs)
+        onnxprune.prune(put(tmp_path, proto(), False), tmp_path / "o.onnx", sparsity=0.5, jobs=jobs)
 
 
 @given(st.integers(1, 5), st.integers(0, 30))
@@ -293,7 +293,7 @@ def test_results_come_in_order_and_few_are_in_flight(jobs, count):
 @pytest.mark.parametrize("done", ["encode", "magnitude"])
 def test_progress_counts_bytes_up_to_all_of_them(tmp_path, done):
     seen = []
-    api.compress(
+    onnxprune.compress(
         put(tmp_path, proto(), False), tmp_path / "o.onnx", sparsity=0.5, verify=False,
         progress=lambda name, *counts: seen.append((name, *counts)),
     )  # fmt: skip

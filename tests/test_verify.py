@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
-from onnxprune import api
+import onnxprune
 from onnxprune.errors import DataError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
 from onnxprune.runtime import samples as sample_files
@@ -92,7 +92,7 @@ def test_counts_that_do_not_fit(tmp_path, shapes, given, message):
 
 def test_data_reaches_the_model(tmp_path):
     (tmp_path / "m.onnx").write_bytes(mlp().SerializeToString())
-    found = api.verify(tmp_path / "m.onnx", tmp_path / "m.onnx", data=saved(tmp_path, x=samples(70, 8)))
+    found = onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx", data=saved(tmp_path, x=samples(70, 8)))
     assert (found.source, found.samples) == ("data", 70)
 
 
@@ -159,11 +159,11 @@ def test_inputs_that_are_not_found(tmp_path):
     path = impossible_file(tmp_path)
     with pytest.raises(CannotSynthesise):
         synthesise(Model.load(path), open_session(path), 1)
-    found = api.verify(path, path)
+    found = onnxprune.verify(path, path)
     assert found.source == "none"
     assert "--data" in found.reason
     with pytest.raises(ToleranceMissed, match="cannot be checked") as caught:
-        api.transform(path, tmp_path / "o.onnx", ["encode"], tolerance=0.5)
+        onnxprune.transform(path, tmp_path / "o.onnx", ["encode"], tolerance=0.5)
     assert caught.value.exit_code == 3
     assert not (tmp_path / "o.onnx").exists()
 
@@ -172,7 +172,7 @@ def test_an_input_without_a_numpy_type(tmp_path):
     proto = model([helper.make_node("Identity", ["x"], ["y"])], [info("x", [1], TensorProto.STRING)], Y)
     proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    assert "string" in api.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").reason
+    assert "string" in onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").reason
 
 
 # deviation --------------------------------------------------------------------------------------------
@@ -271,9 +271,9 @@ def test_custom_operators_go_on_unverified(tmp_path):
     proto.graph.node.add(op_type="Sparkle", domain="acme", input=["y"], output=["z"])
     proto.graph.output[0].name = "z"
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    result = api.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", sparsity=0.5)
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", sparsity=0.5)
     assert (result.deviation.source, "acme" in result.deviation.reason) == ("none", True)
     assert result.weights[0].zeros == 256
     with pytest.raises(ToleranceMissed, match="cannot be checked"):
-        api.compress(tmp_path / "m.onnx", tmp_path / "p.onnx", tolerance=0.1)
+        onnxprune.compress(tmp_path / "m.onnx", tmp_path / "p.onnx", tolerance=0.1)
     assert not (tmp_path / "p.onnx").exists()

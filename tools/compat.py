@@ -118,7 +118,7 @@ def write_cases(folder: Path) -> list[Case]:
     import numpy as np
     import onnx
 
-    from onnxprune import api
+    import onnxprune
     from onnxprune.encodings import GRAPH
     from onnxprune.encodings.graph.encoded import planted_in
     from onnxprune.model.model import Model
@@ -140,7 +140,7 @@ def write_cases(folder: Path) -> list[Case]:
         case = Case(encoding, values, consumer, opset)
         assert all((g.encoding, g.values) == (encoding, values.split(":")[0]) for g in held), case
         model.write(folder / f"{case.name}.encoded.onnx")
-        api.decode(folder / f"{case.name}.encoded.onnx", folder / f"{case.name}.decoded.onnx", verify=False)
+        onnxprune.decode(folder / f"{case.name}.encoded.onnx", folder / f"{case.name}.decoded.onnx", verify=False)
         source.unlink()
         written.append(case)
     rng = np.random.default_rng(1)

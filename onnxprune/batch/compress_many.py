@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from onnxprune import api
+from onnxprune.api import compress
+from onnxprune.api import options as options_module
+from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened
 from onnxprune.batch.results import DONE, SKIPPED, Batch, Compressed, failure
@@ -21,7 +23,6 @@ from onnxprune.core.workers import Outcome, spread
 from onnxprune.errors import DataError, OptionError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.result import versions
 from onnxprune.runtime import session
 
 _OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share
@@ -47,8 +48,8 @@ class _Finished:
 
 
 def compress_many(
-    models: Sequence[api.PathLike],
-    out: api.PathLike,
+    models: Sequence[options_module.PathLike],
+    out: options_module.PathLike,
     *,
     jobs: int = 1,
     cluster: str | None = None,
@@ -156,7 +157,7 @@ def _compressed(task: _Task) -> _Finished:
     if task.record is not None and task.record.key == key and unchanged(folder, task.record.files):
         return _Finished(task.record, linked, skipped=True)
     folder.mkdir(parents=True, exist_ok=True)
-    result = api.compress(task.source, task.target, jobs=task.threads, **task.options)
+    result = compress.compress(task.source, task.target, jobs=task.threads, **task.options)
     files = [task.target, *Model.load(task.target).companions()]
     record = Record(key, {str(file.relative_to(folder)): digest(file) for file in files}, result.facts())
     return _Finished(record, linked, skipped=False)

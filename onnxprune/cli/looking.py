@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import onnxprune
 from onnxprune.cli import options as opt
 from onnxprune.cli.printing import command_line, console, progress_bar, warn
 
 if TYPE_CHECKING:
-    from onnxprune.api import PathLike
+    from onnxprune.api.options import PathLike
 
 
 @click.command()
@@ -27,17 +28,16 @@ def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None,
     entries that are not zero of its weights (weight %) and of its output as the next layer reads it (act %), weight %
     times the act % of what it reads (FLOP %; the network's input counts in full), milliseconds of a run.
     """
-    from onnxprune import api
     from onnxprune.report import terminal
 
     if cost or data is not None or samples is not None:
-        costs = api.costs(model, data=data, samples=samples)
+        costs = onnxprune.costs(model, data=data, samples=samples)
         if as_json:
             click.echo(terminal.to_json(costs.facts()), nl=False)
         else:
             terminal.show_costs(console(), costs)
         return
-    rows = api.inspect(model)
+    rows = onnxprune.inspect(model)
     if as_json:
         click.echo(terminal.to_json(rows), nl=False)
     else:
@@ -54,10 +54,9 @@ def compat(model: PathLike, as_json: bool) -> None:
     """
     import dataclasses
 
-    from onnxprune import api
     from onnxprune.report import terminal
 
-    facts = api.compat(model)
+    facts = onnxprune.compat(model)
     if as_json:
         click.echo(terminal.to_json(dataclasses.asdict(facts)), nl=False)
     else:
@@ -74,10 +73,9 @@ def compat(model: PathLike, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) -> None:
     """Run two models on the same inputs and compare their outputs."""
-    from onnxprune import api
     from onnxprune.report import terminal
 
-    deviation = api.verify(original, result, **options)
+    deviation = onnxprune.verify(original, result, **options)
     if as_json:
         click.echo(terminal.to_json(vars(deviation)), nl=False)
     else:

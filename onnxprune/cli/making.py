@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import onnxprune
 from onnxprune.cli import options as opt
 from onnxprune.cli.printing import compress_many, transform
 
 if TYPE_CHECKING:
-    from onnxprune.api import PathLike
+    from onnxprune.api.options import PathLike
     from onnxprune.packed.reader import Sizes
 
 
@@ -51,15 +52,13 @@ def compress(
     fails does not stop the others, the same command skips what it finds done, and --json has a line for each. --jobs is
     then how many models are worked on at a time, each in a process; 1 without it.
     """
-    from onnxprune import api
-
     options |= {"set": set_, "strip": not no_strip}
     if len(models) > 1 or (isinstance(models[0], Path) and models[0].is_dir()):
         compress_many(models, out, cluster, options)
         return
     if cluster is not None:
         raise click.UsageError("--cluster is for several models.")
-    transform(options, lambda rest: api.compress(models[0], out, **rest))
+    transform(options, lambda rest: onnxprune.compress(models[0], out, **rest))
 
 
 @click.command()
@@ -70,9 +69,7 @@ def compress(
 @opt.checks
 def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any) -> None:
     """Zero the smallest weights; the file stays dense."""
-    from onnxprune import api
-
-    transform(options, lambda rest: api.prune(model, out, set=set_, **rest))
+    transform(options, lambda rest: onnxprune.prune(model, out, set=set_, **rest))
 
 
 @click.command()
@@ -84,9 +81,7 @@ def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any)
 @opt.checks
 def strip(model: PathLike, out: PathLike, **options: Any) -> None:
     """Remove dead neurons for good, and with --channels whole channels."""
-    from onnxprune import api
-
-    transform(options, lambda rest: api.strip(model, out, **rest))
+    transform(options, lambda rest: onnxprune.strip(model, out, **rest))
 
 
 @click.command()
@@ -97,9 +92,7 @@ def strip(model: PathLike, out: PathLike, **options: Any) -> None:
 @opt.checks
 def encode(model: PathLike, out: PathLike, **options: Any) -> None:
     """Store each weight in its smallest form."""
-    from onnxprune import api
-
-    transform(options, lambda rest: api.encode(model, out, **rest))
+    transform(options, lambda rest: onnxprune.encode(model, out, **rest))
 
 
 @click.command()
@@ -108,9 +101,7 @@ def encode(model: PathLike, out: PathLike, **options: Any) -> None:
 @opt.checks
 def decode(model: PathLike, out: PathLike, **options: Any) -> None:
     """Restore every encoded weight as a dense initializer, bit for bit."""
-    from onnxprune import api
-
-    transform(options, lambda rest: api.decode(model, out, **rest))
+    transform(options, lambda rest: onnxprune.decode(model, out, **rest))
 
 
 @click.command()
@@ -120,9 +111,7 @@ def decode(model: PathLike, out: PathLike, **options: Any) -> None:
 @opt.checks
 def run(model: PathLike, out: PathLike, steps: tuple[str, ...], **options: Any) -> None:
     """Run passes in order, such as -p 'magnitude{sparsity=0.9}' -p encode."""
-    from onnxprune import api
-
-    transform(options, lambda rest: api.transform(model, out, steps, **rest))
+    transform(options, lambda rest: onnxprune.transform(model, out, steps, **rest))
 
 
 @click.command()
@@ -130,9 +119,7 @@ def run(model: PathLike, out: PathLike, steps: tuple[str, ...], **options: Any) 
 @opt.out
 def pack(model: PathLike, out: PathLike) -> None:
     """Write a model and its external data as one small file for storage and transport."""
-    from onnxprune import api
-
-    _show_sizes(api.pack(model, out), out)
+    _show_sizes(onnxprune.pack(model, out), out)
 
 
 @click.command()
@@ -140,9 +127,7 @@ def pack(model: PathLike, out: PathLike) -> None:
 @opt.out
 def unpack(model: PathLike, out: PathLike) -> None:
     """Restore a packed model byte for byte."""
-    from onnxprune import api
-
-    _show_sizes(api.unpack(model, out), out)
+    _show_sizes(onnxprune.unpack(model, out), out)
 
 
 def _show_sizes(sizes: Sizes, out: PathLike) -> None:

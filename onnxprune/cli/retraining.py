@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import onnxprune
 from onnxprune.cli import options as opt
 from onnxprune.cli.printing import console, transform, warn
 
 if TYPE_CHECKING:
-    from onnxprune.api import PathLike
+    from onnxprune.api.options import PathLike
 
 
 @click.group()
@@ -26,10 +27,9 @@ def masks() -> None:
 @click.option("--original", type=opt.PLACE, help="The model before it was pruned: its values are easier to match.")
 def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: PathLike | None) -> None:
     """Write the zeros of a pruned model as a mask file."""
-    from onnxprune import retrain
     from onnxprune.report import terminal
 
-    file, notes = retrain.export_masks(pruned, out, names_from=names_from, original=original)
+    file, notes = onnxprune.export_masks(pruned, out, names_from=names_from, original=original)
     terminal.show_masks(console(), file)
     for note in notes:
         warn(note)
@@ -43,9 +43,7 @@ def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: P
 @opt.checks
 def apply(model: PathLike, file: Path, out: PathLike, **options: Any) -> None:
     """Zero in a model what a mask file prunes."""
-    from onnxprune import retrain
-
-    transform(options, lambda rest: retrain.apply_masks(model, file, out, **rest))
+    transform(options, lambda rest: onnxprune.apply_masks(model, file, out, **rest))
 
 
 @masks.command()
@@ -54,9 +52,7 @@ def apply(model: PathLike, file: Path, out: PathLike, **options: Any) -> None:
 @opt.names_from
 def check(model: PathLike, file: Path, names_from: Path | None) -> None:
     """See that what a mask file prunes is zero in a model; exit 3 where it is not."""
-    from onnxprune import retrain
-
-    masked = retrain.check_masks(model, file, names_from=names_from)
+    masked = onnxprune.check_masks(model, file, names_from=names_from)
     click.echo(f"{sum(masked.values()):,} masked entries of {len(masked)} weights are zero")
 
 
@@ -65,10 +61,9 @@ def check(model: PathLike, file: Path, names_from: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(file: Path, as_json: bool) -> None:
     """Show what a mask file holds."""
-    from onnxprune import retrain
     from onnxprune.report import terminal
 
-    held = retrain.read_masks(file)
+    held = onnxprune.read_masks(file)
     if as_json:
         click.echo(terminal.to_json(held.facts()), nl=False)
     else:
@@ -90,9 +85,7 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
     Which parameter is which weight is in the mask file, or is found by value in the checkpoint that the model was
     exported from (--names-from): the retrained values are others.
     """
-    from onnxprune import retrain
-
-    transform(options, lambda rest: retrain.update(model, source, out, **rest))
+    transform(options, lambda rest: onnxprune.update(model, source, out, **rest))
 
 
 @click.command()

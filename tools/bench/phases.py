@@ -38,7 +38,7 @@ PHASES = {
     "encode: choose, gather, pack": ("onnxprune_passes.encode:Encode.run",),
     "write and hash": ("onnxprune.model.model:Model.write",),
     "wait for the disk": ("os:fsync",),
-    "gzip sizes for the report": ("onnxprune.result:file_facts",),
+    "gzip sizes for the report": ("onnxprune.api.result:file_facts",),
 }
 
 
@@ -103,7 +103,7 @@ def profiled(model: str, out: str) -> dict[str, float]:
     with clock.phase(START):
         from onnxprune.cli import main
 
-        importlib.import_module("onnxprune.api")
+        importlib.import_module("onnxprune.api.compress")
         for name, places in PHASES.items():
             for place in places:
                 clock.watch(name, place)

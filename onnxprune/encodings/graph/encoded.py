@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.core.dtypes import FLOATS, Array, numpy_dtype
+from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
@@ -22,7 +22,6 @@ from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
 from onnxprune.model.provenance import Coding
 from onnxprune.model.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
-from onnxprune.packed.coder import Layout
 
 _ELEMENTS = frozenset(TensorProto.DataType.keys())
 
@@ -196,21 +195,6 @@ def _parts(scope: Scope) -> tuple[dict[str, dict[str, TensorProto]], dict[str, l
         elif "." in name:
             operators.setdefault(name.partition(".")[0], []).append(node)
     return constants, operators
-
-
-def layouts_of(model: Model) -> dict[str, Layout]:
-    """How codes and symbols lie in the words of encoded weights, by tensor name, for an entropy coder."""
-    found = {}
-    for group in planted_in(model):
-        powers, radix = (group.constants.get(group.prefix + part) for part in ("powers", "radix"))
-        for part in ("codes", "symbols"):
-            words = group.constants.get(group.prefix + part)
-            if words is None or powers is None or radix is None:
-                continue
-            base, digits, dtype = int(model.array(radix)), math.prod(powers.dims), numpy_dtype(words.data_type)
-            if dtype is not None and 2 <= base <= 256:
-                found[words.name] = Layout(dtype.itemsize, base, digits)
-    return found
 
 
 def uproot(model: Model, planted: Planted, array: Array) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import api
 from onnxprune.allocation.curves import Curves
+from onnxprune.api import inspect
+from onnxprune.api.result import Deviation, FileFacts, Result, file_facts, versions
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune.errors import CurvesError
@@ -22,7 +23,6 @@ from onnxprune.pipeline.run import METADATA
 from onnxprune.report.html import statistics
 from onnxprune.report.html.images import Images
 from onnxprune.report.html.statistics import Histogram, Pattern
-from onnxprune.result import Deviation, FileFacts, Result, file_facts, versions
 
 PICTURED = 12  # weights whose values are drawn unless they are named
 
@@ -87,7 +87,7 @@ class _Side:
         self.file = file_facts(path, self.model.companions())
         self.integers = sum(group.fused for group in planted_in(self.model))
         self.passes = [entry.value for entry in self.model.proto.metadata_props if entry.key == METADATA]
-        self.rows = {row["name"]: row for row in api.inspect(self.model)}
+        self.rows = {row["name"]: row for row in inspect.inspect(self.model)}
         self.weights = {weight.name: weight for weight in find(self.model)}
 
     @property

@@ -13,12 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from onnxprune.allocation.curves import Curves
+from onnxprune.api.result import versions
 from onnxprune.report.html import pictures
 from onnxprune.report.html.contents import Contents, Layer, Sketch
 from onnxprune.report.html.pictures import shortened
 from onnxprune.report.html.statistics import Pattern
 from onnxprune.report.terminal import percent, size
-from onnxprune.result import versions
 
 _BARS = 20  # weights of the bar chart; the rest is one bar
 _LEAST = 0.005  # of the largest weight's bytes: what takes less is not seen as a bar

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.allocation import curves as curve_files
+from onnxprune.api.result import Deviation, Result
 from onnxprune.core.files import staged, write
 from onnxprune.costs.costs import Costs
 from onnxprune.errors import OptionError
-from onnxprune.result import Deviation, Result
 
 if TYPE_CHECKING:
     from onnxprune.report.html.contents import Columns
@@ -66,7 +66,7 @@ def write_report(
         OnnxPruneError: a model cannot be read or run.
     """
     check_extra()
-    from onnxprune import api
+    import onnxprune
     from onnxprune.report.html import contents, page
 
     target, result = Path(out), None
@@ -79,9 +79,9 @@ def write_report(
         raise OptionError("data and samples compare a model with its original, or cost: give both models, or cost")
     curves = None if sensitivity is None else curve_files.read(Path(sensitivity))
     if result is None and original is not None:
-        deviation = api.verify(original, path, data=data, samples=samples)
+        deviation = onnxprune.verify(original, path, data=data, samples=samples)
     source = None if original is None else Path(original)
-    columns = _columns(api.costs(path, data=data, samples=samples)) if cost else {}
+    columns = _columns(onnxprune.costs(path, data=data, samples=samples)) if cost else {}
     found = contents.gather(path, source, result, deviation, curves, weights, columns, target.parent)
     text = page.render(found, command)
     with staged(target) as place:

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxprune.api.result import Cost, Deviation, Result
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
-from onnxprune.result import Cost, Deviation, Result
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.api import transform
+from onnxprune.api.remote import local
+from onnxprune.api.result import Result
+from onnxprune.api.transform import transform
 from onnxprune.errors import MaskError, OutputError, ToleranceMissed
 from onnxprune.masks import checkpoints
 from onnxprune.masks import file as mask_files
@@ -22,8 +24,6 @@ from onnxprune.model.weight import Weight
 from onnxprune.pipeline.registry import make_pass
 from onnxprune.pipeline.run import METADATA
 from onnxprune.pruning.scores import magnitudes
-from onnxprune.remote import local
-from onnxprune.result import Result
 
 PathLike = str | os.PathLike[str]
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 
+from onnxprune.api.result import Result
 from onnxprune.core.files import is_url
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError
 from onnxprune.model.model import references
-from onnxprune.result import Result
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.api.verify import verify
     from onnxprune.batch.compress_many import compress_many
     from onnxprune.batch.results import Batch
-    from onnxprune.costs.costs import Costs
+    from onnxprune.layer_costs.costs import Costs
     from onnxprune.masks.file import MaskFile
     from onnxprune.model.model import Model
     from onnxprune.pipeline.registry import passes
@@ -36,7 +36,7 @@ _EXPORTS = {
     "onnxprune.api.verify": ("verify",),
     "onnxprune.batch.compress_many": ("compress_many",),
     "onnxprune.batch.results": ("Batch",),
-    "onnxprune.costs.costs": ("Costs",),
+    "onnxprune.layer_costs.costs": ("Costs",),
     "onnxprune.masks.file": ("MaskFile",),
     "onnxprune.model.model": ("Model",),
     "onnxprune.pipeline.registry": ("passes",),

@@ -10,11 +10,11 @@ import numpy as np
 
 from onnxprune.api.options import PathLike, check_samples
 from onnxprune.api.remote import local
-from onnxprune.costs.costs import Costs
-from onnxprune.costs.measure import account
 from onnxprune.encodings.compatibility import Compatibility, compatibility
 from onnxprune.encodings.graph.encoded import planted_in, uproot
 from onnxprune.encodings.inventory import inspect_model
+from onnxprune.layer_costs.costs import Costs
+from onnxprune.layer_costs.measure import account
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from onnxprune.api.options import PathLike, check_request
 from onnxprune.api.remote import local
 from onnxprune.api.result import Cost, Deviation
-from onnxprune.costs.flops import layers
 from onnxprune.errors import NotVerified
+from onnxprune.layer_costs.flops import layers
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import custom_domains
 from onnxprune.runtime import samples as sample_files

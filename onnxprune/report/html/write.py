@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from onnxprune.allocation import curves as curve_files
 from onnxprune.api.result import Deviation, Result
 from onnxprune.core.files import staged, write
-from onnxprune.costs.costs import Costs
 from onnxprune.errors import OptionError
+from onnxprune.layer_costs.costs import Costs
 
 if TYPE_CHECKING:
     from onnxprune.report.html.contents import Columns

@@ -7,8 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from onnxprune.allocation.curves import Curves
-from onnxprune.costs.costs import Costs
 from onnxprune.encodings.compatibility import Compatibility
+from onnxprune.layer_costs.costs import Costs
 from onnxprune.report.terminal.tables import Column, line, percent, print_table, size
 from onnxprune.runtime.metrics import UNITS
 

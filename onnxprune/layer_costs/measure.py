@@ -15,12 +15,12 @@ from typing import Any
 
 from onnx import NodeProto
 
-from onnxprune.costs.activations import Activation, Count, Place, count, count_nodes, is_layer, places
-from onnxprune.costs.costs import Costs, LayerCost, TotalCost
-from onnxprune.costs.flops import COUNTED, KERNEL, Layer, layers
 from onnxprune.encodings.graph.encoded import planted_in, uproot
 from onnxprune.encodings.inventory import WeightFacts, inspect_model
 from onnxprune.errors import DataError
+from onnxprune.layer_costs.activations import Activation, Count, Place, count, count_nodes, is_layer, places
+from onnxprune.layer_costs.costs import Costs, LayerCost, TotalCost
+from onnxprune.layer_costs.flops import COUNTED, KERNEL, Layer, layers
 from onnxprune.model.discovery import find, label
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of

@@ -92,3 +92,19 @@ def test_results_that_nothing_shows_are_refused(bench: SimpleNamespace, page: Pa
 @pytest.mark.skipif(not BENCHMARKS.exists(), reason="a wheel has no documents")
 def test_the_tables_of_the_documents_are_those_of_their_results() -> None:
     call("tables", BENCHMARKS, "--check")
+
+
+def test_accuracy_is_shown_with_what_was_skipped(bench: SimpleNamespace, page: Path) -> None:
+    row = bench.results.Row
+    found = bench.results.Results.begin("tools/accuracy.py", [])
+    facts = {"samples": 2000, "metric": "top-1", "original": 0.99, "compressed": 0.9855, "agreement": 0.995}
+    found.rows = [
+        row("a", "compressed", read=1000, bytes=500, facts=facts),
+        row("b", "compressed", read=1000, bytes=125, facts=facts),
+        row("c", "compressed", problem="skipped: c.onnx is not there"),
+    ]
+    found.save(page.with_suffix("") / "speed.json")
+    call("tables", page)
+    text = page.read_text()
+    assert "\n| a | 2,000 | top-1 | 99.00 | 98.55 | -0.45 | 99.50 | 1,000 | 500 | 2.000 |\n| b |" in text
+    assert "\nGeometric mean of the ratios of 2 models: 4.000\n\nc: skipped: c.onnx is not there\n\n<!--" in text

@@ -4,6 +4,9 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
+import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +19,54 @@ from onnx import TensorProto, helper, numpy_helper
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 CONTENT = b"weights"
+LIBRARIES = {"mnist.py", "tasks"}  # imported by tools, none themselves
+EXTRAS = {  # the mark of a tool that imports a framework, and the package
+    "retrain_jax.py": ("jax", "optax"), "retrain_torch.py": ("torch", "torch"), "train_lenet.py": ("torch", "torch"),
+}  # fmt: skip
+
+
+# help -----------------------------------------------------------------------------------------------
+
+
+def named() -> list:
+    """Every tool, marked where it needs an extra."""
+    names = [path.name for path in sorted(TOOLS.iterdir()) if not path.name.startswith((".", "__"))]
+    return [
+        pytest.param(name, marks=getattr(pytest.mark, EXTRAS[name][0]) if name in EXTRAS else ())
+        for name in names
+        if name not in LIBRARIES
+    ]
+
+
+def help_of(tool: str, *command: str) -> list[str]:
+    """The lines of a tool's help on a terminal of 100 columns, which must be one screen."""
+    path = TOOLS / tool
+    python = [sys.executable] if path.is_dir() or path.suffix == ".py" else []
+    done = subprocess.run(
+        [*python, str(path), *command, "--help"],
+        capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert 4 < len(lines) <= 24, f"{tool} {command}: {len(lines)} lines"
+    assert max(map(len, lines)) <= 100, max(lines, key=len)
+    return lines
+
+
+@pytest.mark.parametrize("tool", named())
+def test_a_tool_explains_itself_in_one_screen(tool: str) -> None:
+    if tool in EXTRAS:
+        pytest.importorskip(EXTRAS[tool][1], reason="needs the train extra")
+    lines = help_of(tool)
+    start = lines.index("  COMMAND") + 1 if "  COMMAND" in lines else len(lines)
+    commands = [found[1] for line in lines[start:] if (found := re.match(r"    (\w+)  +\w", line))]
+    assert bool(commands) == ((TOOLS / tool).is_dir())
+    for command in commands:
+        help_of(tool, command)
+
+
+# fetch_models ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -104,6 +155,9 @@ def test_a_manifest_may_not_write_elsewhere(fetch: ModuleType, tmp_path: Path, n
         fetch.read_manifest(manifest)
 
 
+# networks and digits --------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("ir_version", [3, 8])
 def test_fill_replaces_constant_of_shape(monkeypatch: pytest.MonkeyPatch, ir_version: int) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
@@ -130,3 +184,19 @@ def test_fill_replaces_constant_of_shape(monkeypatch: pytest.MonkeyPatch, ir_ver
     assert values.shape == (3, 4)
     assert len(np.unique(values)) == 12
     assert filled == fill(model())
+
+
+def test_a_network_is_written_with_weights(tmp_path: Path) -> None:
+    command = [sys.executable, str(TOOLS / "fill_light.py"), "squeezenet", str(tmp_path / "s.onnx")]
+    subprocess.run(command, check=True)
+    model = onnx.load(tmp_path / "s.onnx")
+    assert "ConstantOfShape" not in {n.op_type for n in model.graph.node}
+    assert sum(numpy_helper.to_array(i).size for i in model.graph.initializer) > 1e6
+
+
+def test_digits_that_were_not_fetched_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    mnist = importlib.import_module("mnist")
+    monkeypatch.setattr(mnist, "FOLDER", tmp_path)
+    with pytest.raises(SystemExit, match=r"^Error: .*-ubyte is not there: python tools/fetch_models.py fashion-mnist$"):
+        mnist.load("t10k", "fashion")

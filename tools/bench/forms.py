@@ -2,8 +2,8 @@
 
 The models: fc-58.6M (Gaussian weights in the shapes of AlexNet's fully connected layers) at 90 %
 sparsity; at the layers' densities in Han et al. 2015 fc-58.6M-paper, AlexNet (the onnx package's
-topology, random weights), lenet-300-100 and lenet-5. Every load is a fresh process; they take turns,
-and the table shows medians. The error is the relative L2 of the outputs against the pruned model.
+topology, random weights), lenet-300-100 and lenet-5. Loads are fresh processes and take turns; the
+table shows medians. The error is the relative L2 of the outputs against the pruned fp32 model's.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ def squares(path: str, layers: int, width: int) -> None:
 
 
 def network(path: str, name: str) -> None:
-    """Write a network of the onnx package with random weights: see `fill_light`."""
+    """Write a network of the onnx package with random weights (tools/fill_light.py)."""
     import onnx
     from fill_light import fill, light
 

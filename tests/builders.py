@@ -260,30 +260,38 @@ def serialise(opened: Model) -> bytes:
         return path.read_bytes()
 
 
-def run(proto: onnx.ModelProto | bytes, feeds) -> list[np.ndarray]:
+def run(proto: onnx.ModelProto | bytes, feeds, *, optimised: bool = True) -> list[np.ndarray]:
+    """The outputs; without optimisation nothing is folded or fused."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     data = proto if isinstance(proto, bytes) else proto.SerializeToString()
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, feeds)
 
 
-def outputs(proto: onnx.ModelProto | bytes) -> list[bytes]:
-    """The bytes of every output for a few fixed inputs."""
-    proto = onnx.load_from_string(proto) if isinstance(proto, bytes) else proto
+def feeds(proto: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
+    """A few fixed inputs; a condition is true in the first, false in the second."""
     held = {t.name for t in proto.graph.initializer}
-    found: list[bytes] = []
+    found = []
     for flag in (True, False):
         rng = np.random.default_rng(3)
-        feeds = {}
+        given = {}
         for value in proto.graph.input:
             if value.name in held:
                 continue
             kind = value.type.tensor_type
             dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
             shape = [d.dim_value or 3 for d in kind.shape.dim]
-            feeds[value.name] = np.array(flag) if dtype.kind == "b" else rng.standard_normal(shape).astype(dtype)
-        found += [np.asarray(a).tobytes() for a in run(proto, feeds)]
+            given[value.name] = np.array(flag) if dtype.kind == "b" else rng.standard_normal(shape).astype(dtype)
+        found.append(given)
     return found
+
+
+def outputs(proto: onnx.ModelProto | bytes) -> list[bytes]:
+    """The bytes of every output for a few fixed inputs."""
+    proto = onnx.load_from_string(proto) if isinstance(proto, bytes) else proto
+    return [np.asarray(a).tobytes() for given in feeds(proto) for a in run(proto, given)]
 
 
 def arrays(opened: Model) -> dict[str, tuple]:

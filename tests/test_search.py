@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,23 @@ def test_an_encoded_model_is_searched_from_its_dense_form(model, samples, tmp_pa
     result = api.compress(tmp_path / "e.onnx", tmp_path / "o.onnx", data=samples, max_drop=5)
     assert result.search.decided.original == measured(model, samples, 0)
     assert Model.load(tmp_path / "o.onnx").opset >= 11
+
+
+@pytest.mark.parametrize(("jobs", "threaded"), [(1, False), (2, True)])
+def test_the_tries_work_with_as_many_threads_as_are_asked_for(model, samples, tmp_path, monkeypatch, jobs, threaded):
+    started: list[str] = []
+    real = threading.Thread.start
+
+    def start(thread):
+        started.append(thread.name)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=5, jobs=jobs)
+    assert any(name.startswith("onnxprune") for name in started) is threaded
+
+
+@pytest.mark.parametrize("options", [{"max_drop": 1}, {"tolerance": 1, "loss": 0.1}, {"scan": "no scan"}, {}])
+def test_a_misspelt_option_is_refused_before_anything_is_read(tmp_path, options):
+    with pytest.raises(TypeError, match="'tolerence'"):
+        api.compress(tmp_path / "no model", tmp_path / "o.onnx", data="no data", tolerence=1, **options)

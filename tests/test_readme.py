@@ -130,3 +130,15 @@ def test_every_command_is_in_the_readme():
     from onnxprune.cli import cli
 
     assert all(f"`{name} " in README or f"`{name}`" in README for name in cli.commands)
+
+
+def test_files_that_the_sources_name_are_there():
+    held = {path.name for folder in ("onnxprune", "passes", "tools") for path in (ROOT / folder).rglob("*.*")}
+    named = {
+        (path.name, name)
+        for folder in ("onnxprune", "passes", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"\b(\w+\.(?:py|md))\b", path.read_text())
+    }
+    assert ("__init__.py", "table.py") in named
+    assert not {(where, name) for where, name in named if name not in held | {"README.md", "CONTRIBUTING.md"}}

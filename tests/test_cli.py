@@ -19,7 +19,8 @@ from click.testing import CliRunner
 import onnxprune
 from onnxprune import errors, pipeline, registry
 from onnxprune.cli import cli
-from tests.builders import mlp
+from tests.helpers.builders import mlp
+from tests.helpers.running import initializers
 
 ROOT = Path(__file__).parent.parent
 
@@ -44,7 +45,7 @@ def external(tmp_path) -> Path:
 
 
 def zeros(path: Path) -> int:
-    weights = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    weights = initializers(onnx.load(path))
     return int((weights["fc0.weight"] == 0).sum())
 
 

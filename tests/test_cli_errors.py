@@ -21,7 +21,8 @@ from onnx import numpy_helper
 
 from onnxprune import api, cli
 from onnxprune.errors import OnnxPruneError
-from tests.builders import mlp
+from tests.helpers.builders import mlp
+from tests.helpers.running import put
 
 ROOT = Path(__file__).parent.parent
 LENET = ROOT / "models" / "lenet-5.onnx"
@@ -79,11 +80,6 @@ def encoded(tmp_path) -> Path:
     source = put(tmp_path / "dense.onnx", mlp(sizes=SIZES))
     api.compress(source, tmp_path / "encoded.onnx", sparsity=0.8, strip=False, verify=False)
     return tmp_path / "encoded.onnx"
-
-
-def put(path: Path, proto: onnx.ModelProto) -> Path:
-    path.write_bytes(proto.SerializeToString())
-    return path
 
 
 # bad models -------------------------------------------------------------------------------------------

@@ -21,7 +21,8 @@ from onnxprune.compatibility import OPENVINO, RELEASES, Form, Support, compatibi
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.graft import planted_in
 from onnxprune_passes import Encode
-from tests.builders import conv_net, info, load, lstm, matmul, mlp, model, node, normal, serialise
+from tests.helpers.builders import conv_net, info, lstm, matmul, mlp, model, node, normal
+from tests.helpers.running import load, serialise
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 # The lowest opset of each form: that of CumSum (11), of Mod (10), of NonZero (9), of Cast and Mul (1); in

@@ -19,8 +19,9 @@ import onnxprune
 from onnxprune.cost import layers
 from onnxprune.errors import DataError, OptionError
 from onnxprune.layer_costs import Costs, LayerCost
-from tests import builders
-from tests.builders import MODELS, info, model, node, normal, run
+from tests.helpers import builders
+from tests.helpers.builders import MODELS, info, model, node, normal
+from tests.helpers.running import run
 
 ROOT = Path(__file__).parent.parent
 FAR, TINY = 1e6, 1e-6  # such biases decide alone, with such weights, whether a neuron is active

@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 import onnxprune
 from onnxprune.model import Model
 from onnxprune_passes import Channels, DeadNeurons
-from tests.builders import run
+from tests.helpers.running import feeds_of, run
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = ("resnet50", "densenet121", "inception_v1", "inception_v2", "squeezenet", "shufflenet", "vgg19")
@@ -65,16 +65,6 @@ def kill(proto: ModelProto, share: float = 0.25, seed: int = 0) -> dict[str, lis
     return killed
 
 
-def feeds_of(proto: ModelProto) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    held = {t.name for t in proto.graph.initializer}
-    inputs = [i for i in proto.graph.input if i.name not in held]
-    return {
-        i.name: rng.standard_normal([d.dim_value or 1 for d in i.type.tensor_type.shape.dim]).astype(np.float32)
-        for i in inputs
-    }
-
-
 def parameters(proto: ModelProto) -> int:
     return sum(int(np.prod(t.dims)) for t in proto.graph.initializer)
 
@@ -91,7 +81,7 @@ def test_known_networks_compute_the_same_without_their_dead_channels(name, tmp_p
     after = onnx.load(path)
     assert change.modified
     assert parameters(after) < parameters(proto)
-    feeds = feeds_of(proto)
+    feeds = feeds_of(proto, batch=1)
     for a, b in zip(run(proto, feeds), run(after, feeds), strict=True):
         assert np.isfinite(a).all()
         assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()

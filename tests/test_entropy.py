@@ -14,7 +14,8 @@ from onnxprune.discovery import find
 from onnxprune.entropy import EXCESS, constrained, entropy
 from onnxprune.model import Model
 from onnxprune.quantise import Histogram, codebook
-from tests.builders import mlp, run
+from tests.helpers.builders import mlp
+from tests.helpers.running import run
 from tests.test_quantise import KINDS, sample
 
 

@@ -17,7 +17,7 @@ from onnxprune.errors import CommandError, DataError, MetricError, OptionError, 
 from onnxprune.evaluation import Judge, Question, identity
 from onnxprune.metrics import Limit
 from onnxprune.runtime import Input, inputs_of, open_session, run
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 
 SIZES = (8, 32, 5)
 

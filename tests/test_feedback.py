@@ -14,7 +14,8 @@ from onnxprune import api, quantise
 from onnxprune.entropy import EXCESS, constrained
 from onnxprune.feedback import Feedback
 from onnxprune.quantise import Histogram, codebook
-from tests.builders import conv_net, info, mlp, model, node, normal, run
+from tests.helpers.builders import conv_net, info, mlp, model, node, normal
+from tests.helpers.running import run
 
 
 def inputs(width: int, count: int, seed: int, groups: int = 1) -> np.ndarray:

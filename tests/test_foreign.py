@@ -8,7 +8,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxprune
 from onnxprune.discovery import find
 from onnxprune.scopes import scopes_of
-from tests.builders import info, load, model, node, normal
+from tests.helpers.builders import info, model, node, normal
+from tests.helpers.running import load
 
 
 def by_reference(kind, inputs, attribute, code, source):

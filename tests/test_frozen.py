@@ -14,7 +14,7 @@ from onnxprune import curves, ledger
 from onnxprune.curves import Curve, Curves, Point
 from onnxprune.encodings.graft import planted_in
 from onnxprune.files import digest, unchanged
-from tests.builders import arrays, feeds, run
+from tests.helpers.running import arrays, feeds_of, run
 
 FROZEN = Path(__file__).parent / "data" / "encoded-1"
 # Encoding and values: of a Gemm and a convolution, of a MatMul and a Gemm whose integers a kernel reads, of the rest.
@@ -67,7 +67,8 @@ def test_a_file_runs_as_what_it_decodes_to(name, tmp_path):
     source = (FROZEN / f"{name}.onnx").read_bytes()
     onnxprune.decode(FROZEN / f"{name}.onnx", tmp_path / "o.onnx", verify=False)
     decoded = (tmp_path / "o.onnx").read_bytes()
-    for given in feeds(onnx.load_from_string(decoded)):
+    for flag in (True, False):
+        given = feeds_of(onnx.load_from_string(decoded), flag=flag)
         expected, plain = (run(proto, given, optimised=False) for proto in (decoded, source))
         for wanted, node_by_node, optimised in zip(expected, plain, run(source, given), strict=True):
             size = np.linalg.norm(wanted)

@@ -21,14 +21,14 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 import onnxprune
 from onnxprune import schedule
 from onnxprune.errors import CheckpointError, CommandError, OptionError, OutputError, ToleranceMissed
 from onnxprune.metrics import Limit
-from tests.builders import mlp
+from tests.helpers.builders import mlp
+from tests.helpers.running import initializers
 
 SIZES = (32, 64, 16)
 FINAL = {"fc0.weight": 0.9, "fc1.weight": 0.9}
@@ -88,7 +88,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def arrays(path) -> dict[str, np.ndarray]:
-    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    return initializers(onnx.load(path))
 
 
 def zeros(path) -> dict[str, int]:

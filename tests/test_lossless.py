@@ -21,7 +21,8 @@ from onnxprune.encodings.graft import planted_in
 from onnxprune.model import Model
 from onnxprune.slabs import Slabs
 from onnxprune_passes import DeadNeurons, Decode, Encode, Magnitude
-from tests.builders import MODELS, info, load, matmul, mlp, node, normal, outputs, serialise
+from tests.helpers.builders import MODELS, info, matmul, mlp, node, normal
+from tests.helpers.running import load, outputs, serialise
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = {

@@ -1,5 +1,6 @@
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,9 @@ from onnxprune.discovery import find
 from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError, WeightError
 from onnxprune_passes import Encode, Magnitude
-from tests import builders
-from tests.builders import arrays, info, load, matmul, mlp, model, node, normal, outputs, prune, serialise, tensor
+from tests.helpers import builders
+from tests.helpers.builders import info, matmul, mlp, model, node, normal, tensor
+from tests.helpers.running import arrays, load, outputs, prune, serialise
 
 PASSES = registry.table()
 MLP = mlp((32, 64, 16))
@@ -367,7 +369,7 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
     assert not change.modified
     assert serialise(opened) == once
     assert outputs(once)
-    again = load(builders.onnx.load_from_string(once))
+    again = load(onnx.load_from_string(once))
     assert not item.run(again).modified
     assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in loose_weights(opened)}
 

@@ -21,7 +21,7 @@ from onnxprune.errors import DataError, ModelError, OptionError, OutputError
 from onnxprune.files import alone_in
 from onnxprune.ledger import NAME
 from onnxprune.workers import cores, spread
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 from tests.test_workers import line, local_cluster
 from tools.bench.crowd import await_outputs, begin, workers
 from tools.bench.made import crowd

@@ -21,7 +21,8 @@ from onnxprune.errors import ModelError, OutputError
 from onnxprune.files import staged
 from onnxprune.model import Model
 from onnxprune.scopes import tensors_of
-from tests.builders import mlp
+from tests.helpers.builders import mlp
+from tests.helpers.running import put
 
 ROOT = Path(__file__).parent.parent
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
@@ -86,11 +87,6 @@ def rich() -> onnx.ModelProto:
     for holder in (model, graph, graph.node[0], graph.initializer[0]):
         holder.MergeFromString(unknown)
     return model
-
-
-def put(path: Path, model: onnx.ModelProto) -> Path:
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def external(folder: Path, **kw) -> Path:
@@ -424,7 +420,7 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path):
     put(tmp_path / "o.onnx", mlp(seed=0))
     code = f"""
 from onnxprune.model import Model
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 for number in range(200):
     Model(mlp(seed=number % 2)).save({str(tmp_path / "o.onnx")!r})
 """

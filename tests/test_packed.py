@@ -26,7 +26,8 @@ from onnxprune.errors import ModelError, OutputError, PackedError, RuntimeFailur
 from onnxprune.packed import MAGIC, VERSION
 from onnxprune.streams import BYTES, CHUNK, FAST, ORDER0, STORED, THOROUGH, ZSTD, Layout, Plan
 from onnxprune.wire import varint
-from tests.builders import matmul, mlp, normal, outputs
+from tests.helpers.builders import matmul, mlp, normal
+from tests.helpers.running import outputs, put
 
 TOOL = Path(sys.executable).with_name("onnxprune")
 HEADER, ENDING = 10, 48
@@ -164,11 +165,6 @@ def test_any_run_decodes_to_its_size_or_is_refused(body, size, coding):
 
 
 # models -----------------------------------------------------------------------------------------
-
-
-def put(path: Path, proto: onnx.ModelProto) -> Path:
-    path.write_bytes(proto.SerializeToString())
-    return path
 
 
 def there_and_back(source: Path, folder: Path, **options) -> Path:

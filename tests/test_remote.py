@@ -13,7 +13,7 @@ import pytest
 import onnxprune
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError, ToleranceMissed
 from onnxprune.files import is_url
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 from tests.test_cli import call
 
 fsspec = pytest.importorskip("fsspec")

@@ -19,7 +19,7 @@ from onnxprune.names import match
 torch = pytest.importorskip("torch", reason="these tests need the train extra")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from tests.networks import build, export, wander  # noqa: E402
+from tests.helpers.networks import build, export, wander  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -141,7 +141,7 @@ import sys
 sys.path.insert(0, {root!r})
 import torch
 from safetensors.torch import load_file, save_file
-from tests.networks import build, wander
+from tests.helpers.networks import build, wander
 checkpoint, masks, out, number = sys.argv[1:]
 net, _ = build("conv")
 net.load_state_dict(load_file(checkpoint))

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 import onnxprune
+from tests.helpers.running import initializers
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def weights_of(model: Path) -> dict[str, np.ndarray]:
-    return {i.name: numpy_helper.to_array(i) for i in onnx.load(model).graph.initializer}
+    return initializers(onnx.load(model))
 
 
 def test_evaluation_prints_the_held_out_error_in_percent(

@@ -17,7 +17,7 @@ from onnxprune.importance import importance_of
 from onnxprune.model import Model
 from onnxprune.runtime import inputs_of, open_session, run
 from onnxprune.search import LEAST, Search, loss_of
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 
 
 @pytest.fixture

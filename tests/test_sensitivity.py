@@ -26,7 +26,7 @@ from onnxprune.iteration import iterate
 from onnxprune.model import Model
 from onnxprune.runtime import open_session, run
 from onnxprune.trials import opened
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 
 LEVELS = (0.3, 0.8, 0.95)
 LENET = Path(__file__).parent.parent / "models" / "lenet-5.onnx"

@@ -20,7 +20,7 @@ from onnxprune.liveness import Pattern
 from onnxprune.model import Model
 from onnxprune.slabs import Slabs
 from onnxprune_passes import Decode, Encode, Magnitude
-from tests.builders import info, model, node
+from tests.helpers.builders import info, model, node
 
 FORMS = ["exact", "half", "shared:4", "shared:2", "int8", "int8:4", "int4", "auto"]
 STRUCTURED = [

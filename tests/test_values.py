@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from onnxprune.discovery import find
-from onnxprune.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
 from onnxprune.encodings.graft import plant, planted_in, prepare
 from onnxprune.errors import OnnxPruneError, OptionError
 from onnxprune_passes import Decode, Encode
-from tests.builders import MODELS, info, load, matmul, mlp, model, newest_opset, node, normal, outputs, run, serialise
+from tests.helpers.builders import MODELS, info, matmul, mlp, model, node, normal
+from tests.helpers.running import assert_same_bits, load, newest_opset, outputs, run, serialise
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 FORMS = ["half", *(f"shared:{b}" for b in range(2, 9)), "int8", *(f"int8:{b}" for b in range(2, 8)), "int4"]
@@ -34,11 +34,6 @@ def bound_of(values: str) -> float:
     if values == "auto":
         return 0.05
     return BOUNDS[4] if values == "int4" else BOUNDS[int((values + ":8").split(":")[1])]
-
-
-def same(a: np.ndarray, b: np.ndarray) -> None:
-    assert (a.dtype, a.shape) == (b.dtype, b.shape)
-    np.testing.assert_array_equal(bits_of(np.ascontiguousarray(a)), bits_of(np.ascontiguousarray(b)))
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -117,11 +112,11 @@ def test_every_encoding_restores_what_the_runtime_computes(name, values):
         if version > 10:
             cases += list(zip([typed(ARRAYS[name], t) for t in types], GRAPH.values(), strict=False))
         for array, ours, decoded, theirs in restored(cases, values, version):
-            same(decoded, ours)
+            assert_same_bits(decoded, ours)
             if ours.dtype == BF16:
                 np.testing.assert_array_equal(theirs, ours.astype(np.float32))
             else:
-                same(theirs, ours)
+                assert_same_bits(theirs, ours)
             assert ours.dtype == array.dtype
             assert np.isfinite(ours).all()
             assert not ours[array == 0].any()
@@ -276,7 +271,7 @@ def test_a_vector_keeps_its_shape(values, size):
     assert planted_in(opened)
     got = run(serialise(opened), {"i": np.arange(size)})[0]
     Decode().run(opened)
-    same(find(opened)[0].array(opened), got)
+    assert_same_bits(find(opened)[0].array(opened), got)
 
 
 @pytest.mark.parametrize("values", ["shared:4", "int8", "int8:4", "int4", "auto"])
@@ -335,7 +330,7 @@ def test_a_file_runs_at_every_opset_and_comes_back(opset, values, encoding):
     Decode().run(opened)
     for weight in find(opened):
         if weight.name in stored:
-            same(weight.array(opened), stored[weight.name])
+            assert_same_bits(weight.array(opened), stored[weight.name])
     expected = run(serialise(opened), feeds, optimised=False)[0]
     size = np.linalg.norm(expected)
     assert np.linalg.norm(got - expected) <= (1e-5 if opset <= 26 else 0.02) * size
@@ -365,7 +360,7 @@ def test_what_is_not_finite_stays_exact_and_is_named(values, bad):
     change = Encode(values=values).run(opened)
     assert any("'w' keeps exact values" in note for note in change.notes)
     assert not planted_in(opened)
-    same(find(opened)[0].array(opened), array)
+    assert_same_bits(find(opened)[0].array(opened), array)
 
 
 def test_what_is_not_finite_is_refused_or_exact_where_the_loss_decides():
@@ -375,7 +370,7 @@ def test_what_is_not_finite_is_refused_or_exact_where_the_loss_decides():
         Encode(values="auto").run(load(matmul(array)))
     opened = load(matmul(array))
     assert not Encode(values="auto", keep_zeros=True).run(opened).modified
-    same(find(opened)[0].array(opened), array)
+    assert_same_bits(find(opened)[0].array(opened), array)
 
 
 @pytest.mark.parametrize("values", [*FORMS, "auto"])

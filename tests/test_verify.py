@@ -18,7 +18,7 @@ from onnxprune.metrics import of_deviations
 from onnxprune.model import Model
 from onnxprune.runtime import Input, inputs_of, open_session, run
 from onnxprune.synthesis import CannotSynthesise, synthesise
-from tests.builders import info, mlp, model
+from tests.helpers.builders import info, mlp, model
 
 
 def item(*shape, name: str = "x") -> Input:

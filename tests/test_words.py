@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from onnxprune.encodings import GRAPH, Sparse, gaps, words
 from onnxprune.encodings.base import Builder
 from onnxprune.encodings.words import LAYOUTS, Layout, layout_for
-from tests.builders import info, model, newest_opset, node, run
+from tests.helpers.builders import info, model, node
+from tests.helpers.running import newest_opset, run
 
 RADICES = st.sampled_from([2, 3, 5, 15, 16, 17, 40, 138, 255, 256, 257, 65536, 2**31]) | st.integers(2, 2**31)
 

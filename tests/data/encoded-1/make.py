@@ -30,7 +30,8 @@ import onnx
 import onnxprune
 from onnxprune import sensitivity
 from onnxprune.encodings.graft import planted_in
-from tests.builders import MODELS, arrays, info, model, node, normal
+from tests.helpers.builders import MODELS, info, model, node, normal
+from tests.helpers.running import arrays
 
 ENCODINGS = ("flat", "rows", "bitmask", "dense")
 FORMS = ("exact", "half", "shared:4", "int8", "int4")

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onnxprune.pipeline import Change, Pass
-from tests.builders import load, run, serialise
-from tests.graph_builder import feeds_of
+from tests.helpers.running import feeds_of, initializers, load, run, serialise
 
 
 def stripped(proto: ModelProto, step: Pass) -> tuple[ModelProto, Change]:
@@ -120,13 +119,9 @@ def shapes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
     return {t.name: tuple(t.dims) for t in proto.graph.initializer}
 
 
-def arrays(proto: ModelProto) -> dict[str, np.ndarray]:
-    return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-
-
 def assert_record(before: ModelProto, after: ModelProto, change: Change, exact: tuple[str, ...]) -> None:
     """`removed` says of every weight that shrank what it lost; `exact`: stems of names whose numbers do not change."""
-    old, new = arrays(before), arrays(after)
+    old, new = initializers(before), initializers(after)
     told: dict[str, np.ndarray] = {}
     for entry in change.removed:
         name, axis, indices = entry.name, entry.axis, list(entry.indices)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
-
-from onnxprune.encodings.graft import loose_weights
-from onnxprune.model import Model
-from onnxprune_passes import Magnitude
 
 FLOAT = TensorProto.FLOAT
 
@@ -238,74 +230,3 @@ MODELS = {
     "behind": (behind, {"w"}),
     "overridable": (overridable, {"v", "w"}),
 }
-
-
-def load(proto: onnx.ModelProto) -> Model:
-    """A Model of a copy."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return Model(copy)
-
-
-def prune(proto: onnx.ModelProto, **options) -> Model:
-    opened = load(proto)
-    Magnitude(**options).run(opened)
-    return opened
-
-
-def serialise(opened: Model) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "m.onnx"
-        opened.write(path)
-        return path.read_bytes()
-
-
-def run(proto: onnx.ModelProto | bytes, feeds, *, optimised: bool = True) -> list[np.ndarray]:
-    """The outputs; without optimisation nothing is folded or fused."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    if not optimised:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    data = proto if isinstance(proto, bytes) else proto.SerializeToString()
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, feeds)
-
-
-def feeds(proto: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
-    """A few fixed inputs; a condition is true in the first, false in the second."""
-    held = {t.name for t in proto.graph.initializer}
-    found = []
-    for flag in (True, False):
-        rng = np.random.default_rng(3)
-        given = {}
-        for value in proto.graph.input:
-            if value.name in held:
-                continue
-            kind = value.type.tensor_type
-            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            shape = [d.dim_value or 3 for d in kind.shape.dim]
-            given[value.name] = np.array(flag) if dtype.kind == "b" else rng.standard_normal(shape).astype(dtype)
-        found.append(given)
-    return found
-
-
-def outputs(proto: onnx.ModelProto | bytes) -> list[bytes]:
-    """The bytes of every output for a few fixed inputs."""
-    proto = onnx.load_from_string(proto) if isinstance(proto, bytes) else proto
-    return [np.asarray(a).tobytes() for given in feeds(proto) for a in run(proto, given)]
-
-
-def arrays(opened: Model) -> dict[str, tuple]:
-    """Every weight by name: type, shape, bytes."""
-    return {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in loose_weights(opened)}
-
-
-@cache
-def newest_opset() -> int:
-    """The newest opset that this ONNX Runtime accepts."""
-    for version in range(onnx.defs.onnx_opset_version(), 17, -1):
-        try:
-            run(mlp(opset=version), {"x": np.zeros((1, 8), np.float32)})
-        except Exception:
-            continue
-        return version
-    return 17

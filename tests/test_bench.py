@@ -17,8 +17,8 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
+from tests.helpers.repository import TOOLS
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
 MODULES = ("charts", "comparison", "crowd", "growth", "made", "models", "peers", "phases", "processes", "results")
 LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 

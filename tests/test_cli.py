@@ -14,21 +14,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 
 import onnxprune
 from onnxprune import errors, pipeline, registry
 from onnxprune.cli import cli
 from tests.helpers.builders import mlp
+from tests.helpers.commands import call
 from tests.helpers.running import initializers
-
-ROOT = Path(__file__).parent.parent
-
-
-def call(*args, code: int = 0):
-    result = CliRunner().invoke(cli, [str(a) for a in args], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture

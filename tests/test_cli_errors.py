@@ -22,10 +22,10 @@ from onnx import numpy_helper
 from onnxprune import api, cli
 from onnxprune.errors import OnnxPruneError
 from tests.helpers.builders import mlp
+from tests.helpers.repository import LENETS
 from tests.helpers.running import put
 
-ROOT = Path(__file__).parent.parent
-LENET = ROOT / "models" / "lenet-5.onnx"
+LENET = LENETS["lenet-5"]
 SIZES = (32, 64, 8)  # big enough to be pruned
 TOOL = Path(sys.executable).with_name("onnxprune")
 

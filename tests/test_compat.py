@@ -13,18 +13,17 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from click.testing import CliRunner
 
 import onnxprune
-from onnxprune.cli import cli
 from onnxprune.compatibility import OPENVINO, RELEASES, Form, Support, compatibility, newest, release_of, support
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.graft import planted_in
 from onnxprune_passes import Encode
 from tests.helpers.builders import conv_net, info, lstm, matmul, mlp, model, node, normal
+from tests.helpers.commands import call
+from tests.helpers.repository import TOOLS
 from tests.helpers.running import load, serialise
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
 # The lowest opset of each form: that of CumSum (11), of Mod (10), of NonZero (9), of Cast and Mul (1); in
 # front of a MatMul, of DequantizeLinear with an axis (13) or with blocks of INT4 (21).
 OPSETS = {
@@ -148,17 +147,11 @@ def written(tmp_path: Path, proto: onnx.ModelProto, **options) -> Path:
     return tmp_path / "m.onnx"
 
 
-def call(*args) -> str:
-    result = CliRunner().invoke(cli, ["compat", *map(str, args)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def test_the_command_prints_what_the_function_returns(tmp_path):
     path = written(tmp_path, mlp((96, 96, 96)), values="int8", set=("fc1*=shared:4",), encoding="dense")
     facts = onnxprune.compat(path)
-    assert json.loads(call(path, "--json")) == dataclasses.asdict(facts)
-    lines = [line.split() for line in call(path).splitlines()]
+    assert json.loads(call("compat", path, "--json").stdout) == dataclasses.asdict(facts)
+    lines = [line.split() for line in call("compat", path).stdout.splitlines()]
     assert ["dense", "int8", "for", "MatMul", "1", "13", "1.15", "1.25", "loads"] in lines
     assert ["dense", "shared", "1", "10", "1.15", "1.15", "loads"] in lines
     text = " ".join(word for line in lines for word in line)
@@ -168,7 +161,7 @@ def test_the_command_prints_what_the_function_returns(tmp_path):
 
 
 def test_the_command_without_encoded_weights(tmp_path):
-    assert "No weight is encoded" in call(written(tmp_path, matmul()))
+    assert "No weight is encoded" in call("compat", written(tmp_path, matmul())).stdout
 
 
 # the script ------------------------------------------------------------------------------------------------

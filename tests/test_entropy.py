@@ -15,8 +15,8 @@ from onnxprune.entropy import EXCESS, constrained, entropy
 from onnxprune.model import Model
 from onnxprune.quantise import Histogram, codebook
 from tests.helpers.builders import mlp
+from tests.helpers.distributions import KINDS, sample
 from tests.helpers.running import run
-from tests.test_quantise import KINDS, sample
 
 
 def codes_of(values: np.ndarray, book: quantise.Codebook) -> np.ndarray:

@@ -14,9 +14,10 @@ from onnxprune import curves, ledger
 from onnxprune.curves import Curve, Curves, Point
 from onnxprune.encodings.graft import planted_in
 from onnxprune.files import digest, unchanged
+from tests.helpers.repository import DATA
 from tests.helpers.running import arrays, feeds_of, run
 
-FROZEN = Path(__file__).parent / "data" / "encoded-1"
+FROZEN = DATA / "encoded-1"
 # Encoding and values: of a Gemm and a convolution, of a MatMul and a Gemm whose integers a kernel reads, of the rest.
 FOLDED = {
     "coo": ["exact"],

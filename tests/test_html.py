@@ -27,9 +27,9 @@ from onnxprune.pipeline import Removed
 from onnxprune.report import percent, size
 from tests.helpers.builders import info, matmul, mlp, model, node
 from tests.helpers.chromium import CHROMIUM, Browser
+from tests.helpers.repository import DIGITS, LENETS
 from tests.helpers.running import put
 
-ROOT = Path(__file__).parent.parent
 HOSTILE = [
     "</script><script>document.title='broken'</script>", "<img src=x onerror=\"document.title='broken'\">",
     "{{ 7*7 }}{% raw %}", "$\\frac{1}{2}$ ^_", "'\"`&amp;", "]]><!-- -->", "\x1b[31m\nred\x00", "_begins",
@@ -135,8 +135,8 @@ def hostile(path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["lenet-300-100", "lenet-5"])
 def test_the_numbers_are_those_of_the_result(tmp_path, name):
-    data, out = ROOT / "models/mnist-sample.npz", tmp_path / "o.onnx"
-    result = api.compress(ROOT / f"models/{name}.onnx", out, sparsity=0.9, data=data, samples=20)
+    data, out = DIGITS, tmp_path / "o.onnx"
+    result = api.compress(LENETS[name], out, sparsity=0.9, data=data, samples=20)
     html.write_report(result, tmp_path / "r.html", command="a --command")
     page = read(tmp_path / "r.html")
     numbers = [

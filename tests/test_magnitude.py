@@ -12,7 +12,7 @@ from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError, WeightError
 from onnxprune_passes import Encode, Magnitude
 from tests.helpers import builders
-from tests.helpers.builders import info, matmul, mlp, model, node, normal, tensor
+from tests.helpers.builders import info, matmul, mlp, model, node, normal, smallest, tensor
 from tests.helpers.running import arrays, load, outputs, prune, serialise
 
 PASSES = registry.table()
@@ -29,13 +29,6 @@ def values(opened, name="w") -> np.ndarray:
 
 def zeros(opened) -> dict[str, int]:
     return {w.name: w.zeros(w.array(opened)) for w in find(opened)}
-
-
-def smallest(array: np.ndarray, count: int) -> np.ndarray:
-    """The array with the `count` smallest magnitudes zeroed, ties by lowest index."""
-    out = array.copy().reshape(-1)
-    out[np.argsort(np.abs(out), kind="stable")[:count]] = 0
-    return out.reshape(array.shape)
 
 
 # exact counts --------------------------------------------------------------------------------------

@@ -12,17 +12,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 
 import onnxprune
 from onnxprune import many, runtime
-from onnxprune.cli import cli
 from onnxprune.errors import DataError, ModelError, OptionError, OutputError
 from onnxprune.files import alone_in
 from onnxprune.ledger import NAME
 from onnxprune.workers import cores, spread
 from tests.helpers.builders import mlp
-from tests.test_workers import line, local_cluster
+from tests.helpers.commands import call
+from tests.helpers.processes import command_line, local_cluster
 from tools.bench.crowd import await_outputs, begin, workers
 from tools.bench.made import crowd
 
@@ -74,12 +73,6 @@ def stamps(folder: Path) -> dict[str, int]:
     return {
         str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.onnx") if p.parent.name[-4:] != ".tmp"
     }
-
-
-def call(*args, code: int):
-    result = CliRunner().invoke(cli, [str(a) for a in args], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result
 
 
 # what is compressed, and where it goes -------------------------------------------------------------------
@@ -364,13 +357,13 @@ def test_stopped_it_goes_on(tmp_path, number):
     assert stdout == ""
     if number == signal.SIGKILL:
         end = time.monotonic() + 30
-        while any(b"spawn_main" in line(str(pid)) for pid in working) and time.monotonic() < end:
+        while any(b"spawn_main" in command_line(str(pid)) for pid in working) and time.monotonic() < end:
             time.sleep(0.05)
     else:
         assert asker.returncode == 130
         assert stderr == "Error: interrupted; the same command goes on from here\n"
         assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")]
-    assert not any(b"spawn_main" in line(str(pid)) for pid in working)
+    assert not any(b"spawn_main" in command_line(str(pid)) for pid in working)
     there = stamps(out)
     assert 5 <= len(there) < 38
     again = begin(models, out, "--json", tmp_path / "f.jsonl")

@@ -19,8 +19,9 @@ from onnxprune.errors import MaskError
 from onnxprune.links import Fold, Link, Span
 from onnxprune.maskfile import KEY, MaskFile
 from onnxprune.maskheader import Parameter, Pruning, WeightShape
+from tests.helpers.repository import DATA
 
-GOLDEN = Path(__file__).parent / "data" / "masks-1.safetensors"
+GOLDEN = DATA / "masks-1.safetensors"
 
 
 def example() -> MaskFile:

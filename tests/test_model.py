@@ -22,9 +22,9 @@ from onnxprune.files import staged
 from onnxprune.model import Model
 from onnxprune.scopes import tensors_of
 from tests.helpers.builders import mlp
+from tests.helpers.repository import LENETS, LENETS_PRUNED, ROOT
 from tests.helpers.running import put
 
-ROOT = Path(__file__).parent.parent
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 BIG = np.arange(600, dtype=np.float32)  # 2400 bytes: above wire.INLINE
 
@@ -111,7 +111,7 @@ def refer(path: Path, **fields: str | None) -> None:
 # round trips ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [*sorted((ROOT / "models").glob("*.onnx")), *sorted(LIGHT.glob("*.onnx"))], ids=str)
+@pytest.mark.parametrize("path", [*LENETS.values(), *LENETS_PRUNED.values(), *sorted(LIGHT.glob("*.onnx"))], ids=str)
 def test_a_file_comes_out_as_it_went_in(tmp_path, path):
     Model.load(path).save(tmp_path / "o.onnx")
     assert onnx.load(tmp_path / "o.onnx") == onnx.load(path)

@@ -17,9 +17,8 @@ from onnxprune.errors import CheckpointError
 from onnxprune.links import Span
 from onnxprune.names import Matches, match
 from onnxprune.orient import fitting, oriented
-from tests.helpers.builders import info, matmul, model, node, normal, qdq
+from tests.helpers.builders import info, matmul, model, node, normal, qdq, smallest
 from tests.helpers.running import load
-from tests.test_magnitude import smallest
 
 FLOAT, HALF, BFLOAT, DOUBLE = np.float32, np.float16, ml_dtypes.bfloat16, np.float64
 

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 import onnxprune
 from onnxprune import pipeline
 from onnxprune.discovery import find
+from tests.helpers.repository import DIGITS, LENETS, LENETS_PRUNED, ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
@@ -29,7 +29,9 @@ def block(text: str, language: str, containing: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("fetched"))
+    (tmp_path / "models").mkdir()
+    for path in (*LENETS.values(), *LENETS_PRUNED.values(), DIGITS):
+        shutil.copy(path, tmp_path / "models")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -14,7 +14,7 @@ import onnxprune
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError, ToleranceMissed
 from onnxprune.files import is_url
 from tests.helpers.builders import mlp
-from tests.test_cli import call
+from tests.helpers.commands import call
 
 fsspec = pytest.importorskip("fsspec")
 SIZES = (64, 128, 8)

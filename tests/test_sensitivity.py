@@ -27,9 +27,10 @@ from onnxprune.model import Model
 from onnxprune.runtime import open_session, run
 from onnxprune.trials import opened
 from tests.helpers.builders import mlp
+from tests.helpers.repository import LENETS
 
 LEVELS = (0.3, 0.8, 0.95)
-LENET = Path(__file__).parent.parent / "models" / "lenet-5.onnx"
+LENET = LENETS["lenet-5"]
 
 
 @pytest.fixture

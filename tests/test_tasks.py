@@ -17,8 +17,8 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune import evaluation
 from onnxprune.runtime import open_session
+from tests.helpers.repository import TOOLS
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
 LETTERS = "abcdefg"
 
 

@@ -14,7 +14,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
+from tests.helpers.repository import TOOLS
+
 CONTENT = b"weights"
 
 

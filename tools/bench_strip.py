@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import known_models
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -26,7 +27,6 @@ from fill_light import fill, light
 from onnx import TensorProto, helper, numpy_helper
 
 _REPEATS = 3
-ROOT = Path(__file__).parent.parent
 NETWORKS = (
     "resnet50",
     "densenet121",
@@ -155,7 +155,7 @@ def main() -> None:
             kill(model, options.dead)
             onnx.save(model, source)
             row(name, "dead", source, target, options)
-        for path in sorted((ROOT / "models").rglob("*.onnx")):
+        for path in known_models.present():
             name = path.parent.name if path.stem == "model" else path.stem
             row(name, f"channels {options.channels:g}", path, target, options, channels=options.channels)
 

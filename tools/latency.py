@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
 REPEATS = 5
 
 
@@ -36,6 +35,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
+    import known_models
     import numpy as np
 
     import onnxprune
@@ -43,7 +43,7 @@ def main() -> None:
     from onnxprune.runtime import open_session
     from onnxprune.synthesis import synthesise
 
-    models = options.models or sorted((ROOT / "models").rglob("*.onnx"))
+    models = options.models or known_models.present()
     print("| model | dense ms | compressed ms | ratio |\n|---|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "small.onnx"

@@ -56,6 +56,13 @@ def normal(*shape: int, seed: int = 0, dtype=np.float32) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
 
 
+def smallest(array: np.ndarray, count: int) -> np.ndarray:
+    """The array with the `count` smallest magnitudes zeroed, ties by lowest index."""
+    out = array.copy().reshape(-1)
+    out[np.argsort(np.abs(out), kind="stable")[:count]] = 0
+    return out.reshape(array.shape)
+
+
 def matmul(weight: np.ndarray | None = None, before=(), element: int = FLOAT, **kw) -> onnx.ModelProto:
     """x @ w; `before` are nodes that make `v` from `w`."""
     weight = normal(64, 32) if weight is None else weight

@@ -6,7 +6,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from types import SimpleNamespace
@@ -220,21 +219,24 @@ def test_compare_names_what_differs(bench: SimpleNamespace) -> None:
     assert printed.endswith(f"only before: 16K {rows[0].tool}\n")
 
 
-def test_the_clock_counts_each_moment_once(bench: SimpleNamespace) -> None:
+def test_the_clock_counts_each_moment_once(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0
+
+    def spend(seconds: int) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(bench.phases, "time", SimpleNamespace(perf_counter=lambda: now))
     clock = bench.phases.Clock()
-    inner = clock.timed("inner", lambda: time.sleep(0.02))
-    failing = clock.timed("failing", lambda: [inner(), int("no number")])
-    start = time.perf_counter()
+    inner = clock.timed("inner", lambda: spend(20))
+    failing = clock.timed("failing", lambda: [spend(1), inner(), int("no number")])
+    spend(100)  # outside
     with clock.phase("outer"):
         inner()
         with pytest.raises(ValueError, match="no number"):
             failing()
-        time.sleep(0.01)
-    total = time.perf_counter() - start
-    assert sum(clock.seconds.values()) == pytest.approx(total, abs=1e-3)
-    assert clock.seconds["inner"] >= 0.04
-    assert clock.seconds["outer"] >= 0.01
-    assert clock.seconds["inner"] > clock.seconds["failing"]
+        spend(7)
+    assert clock.seconds == {"inner": 40, "failing": 1, "outer": 7}
 
 
 # models ---------------------------------------------------------------------------------------------

@@ -134,6 +134,7 @@ def test_json_holds_what_the_design_lists(model, tmp_path, options):
     assert (weight["total"], weight["zeros"], weight["requested"]) == (8192, round(0.9 * 8192), 0.9)
     assert all(s.keys() == {"name", "reason"} for s in facts["skipped"])
     assert facts["skipped"]
+    assert facts["removed"]
     assert all(r.keys() == {"name", "axis", "before", "after", "indices"} for r in facts["removed"])
     assert all(r["before"] - r["after"] == len(r["indices"]) for r in facts["removed"])
     assert (facts["cost"] is None) == bool(options)

@@ -438,6 +438,7 @@ def test_a_fixed_batch_holds_several_samples(tmp_path):
 @pytest.mark.parametrize("name", ["lenet-5", "lenet-300-100"])
 def test_each_layer_is_timed_where_onnxruntime_fuses_it(name):
     costs = onnxprune.costs(LENETS[name], data=DIGITS, samples=5)
+    assert len(costs.layers) == {"lenet-5": 4, "lenet-300-100": 3}[name]
     assert all(layer.latency_ms for layer in costs.layers)
     assert costs.total.layers_ms == pytest.approx(sum(layer.latency_ms for layer in costs.layers))
     assert costs.total.other_ms == pytest.approx(sum(costs.other_ms.values()))
@@ -453,6 +454,7 @@ def test_convolutions_in_the_blocked_layout_are_found_behind_what_is_fused_into_
     ]  # fmt: skip
     weights = {"w": normal(16, 8, 3, 3), "v": normal(16, 16, 3, 3), "b": normal(16), "shape": np.array([1, 16, 1, 1])}
     costs = costs_of(model(nodes, [info("x", ["N", 8, 9, 9])], [info("y", ["N", 16, 5, 5])], weights), tmp_path)
+    assert len(costs.layers) == 2
     assert all(layer.latency_ms for layer in costs.layers)
 
 

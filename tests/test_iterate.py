@@ -169,6 +169,7 @@ def test_a_framework_with_names_and_an_orientation_of_its_own(folder):
 def test_other_ways_back(folder, suffix):
     iterate()
     first = arrays("o.onnx")
+    Path("o.onnx").unlink()
     iterate(retrain=RETRAIN.replace("{out}", f"{{out.{suffix}}}"), work="w")
     assert Path(f"w/round-2/retrained.{suffix}").is_file()
     assert all(np.array_equal(first[n], a) for n, a in arrays("o.onnx").items())

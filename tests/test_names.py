@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -52,9 +52,8 @@ def only(weights, checkpoint, kind="MatMul"):
 
 @given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=5), data=st.data())
 def test_any_order_and_any_reshape_is_found(shape, data):
+    assume(np.prod(shape) >= 4)
     parameter = normal(*shape)
-    if parameter.size < 4:
-        return
     order = tuple(data.draw(st.permutations(range(len(shape)))))
     cut = data.draw(st.integers(0, len(shape)))
     moved = parameter.transpose(order)

@@ -147,7 +147,11 @@ def through(array: np.ndarray, values: str, dtype=np.float32, **options) -> np.n
 def test_the_error_does_not_depend_on_the_size_of_the_weights(values, exponent, seed):
     array = normal(64, 40, seed=seed) * np.float32(2.0**exponent)
     decoded = through(array, values)
-    if decoded is None or values == "half":  # kept exactly
+    if values == "half":  # its error does depend on the size
+        return
+    ordinary = 1e-15 <= np.abs(array).max() <= 1e15
+    assert (decoded is not None) == ordinary  # the others are kept exactly
+    if not ordinary:
         return
     a, b = array.astype(np.float64), decoded.astype(np.float64)
     assert np.square(a - b).sum() <= bound_of(values) * np.square(a).sum()
@@ -160,10 +164,10 @@ def test_dead_channels_stay_dead(values, low, seed):
     array = normal(64, 64, seed=seed) * np.float32(0.02)
     array[:, :6] *= np.float32(10.0**low)
     decoded = through(array, values)
-    if decoded is not None:
-        assert np.abs(decoded[:, :6]).max() <= 0.1
-        error = np.square(array.astype(np.float64) - decoded).sum()
-        assert error <= max(2 * bound_of(values), 1e-6) * np.square(array.astype(np.float64)).sum()
+    assert decoded is not None
+    assert np.abs(decoded[:, :6]).max() <= 0.1
+    error = np.square(array.astype(np.float64) - decoded).sum()
+    assert error <= max(2 * bound_of(values), 1e-6) * np.square(array.astype(np.float64)).sum()
 
 
 @settings(max_examples=25)
@@ -181,10 +185,10 @@ def test_int8_is_off_by_half_a_step(seed, exponent, rows, columns):
 def test_zeros_stay_and_no_other_comes_from_shared_values(values, seed, share):
     array = normal(64, 48, seed=seed) * (np.random.default_rng(seed).random((64, 48)) >= share)
     decoded = through(array, values)
-    if decoded is not None:
-        assert not decoded[array == 0].any()
-        if values.startswith("shared"):
-            assert decoded[array != 0].all()
+    assert decoded is not None
+    assert not decoded[array == 0].any()
+    if values.startswith("shared"):
+        assert decoded[array != 0].all()
 
 
 @pytest.mark.parametrize("keep_zeros", [True, False])
@@ -245,20 +249,22 @@ def test_heavy_tails(form, degrees):
 @pytest.mark.parametrize("values", ["shared:4", "int8:4", "int8", "int4", "auto"])
 def test_a_large_weight_with_large_values(values):
     """Above 2**18 elements energies are summed in float32."""
-    array = normal(600, 600) * np.float32(1e20)
+    array = normal(600, 600) * np.float32(1e14)
     decoded = through(array, values)
-    if decoded is not None:
-        error = np.square(array.astype(np.float64) - decoded).sum() / np.square(array.astype(np.float64)).sum()
-        assert error <= 0.05
+    assert decoded is not None
+    error = np.square(array.astype(np.float64) - decoded).sum() / np.square(array.astype(np.float64)).sum()
+    assert error <= 0.05
 
 
 @pytest.mark.parametrize("values", ["shared:4", "int8", "int8:4", "int4"])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_the_largest_numbers_of_a_type_stay_finite(values, dtype):
+@pytest.mark.parametrize(("dtype", "largest"), [(np.float16, 64_000), (np.float32, 9e14), (np.float64, 9e14)])
+def test_the_largest_numbers_of_a_type_stay_finite(values, dtype, largest):
     rng = np.random.default_rng(0)
-    array = (rng.choice([-1, 1], (64, 80)) * rng.uniform(0.5, 1, (64, 80))).astype(dtype) * np.finfo(dtype).max
-    decoded = through(array, values, dtype)
-    assert decoded is None or np.isfinite(decoded).all()
+    array = rng.choice([-1, 1], (64, 80)) * rng.uniform(0.5, 1, (64, 80))
+    decoded = through((array * largest).astype(dtype), values, dtype)
+    assert decoded is not None
+    assert np.isfinite(decoded).all()
+    assert through(array.astype(dtype) * np.finfo(dtype).max, values, dtype) is None, "what is larger stays as it is"
 
 
 @pytest.mark.parametrize("values", [*FORMS, "auto"])
@@ -282,7 +288,9 @@ def test_a_table_without_axes_may_be_of_any_size(values, scale):
     proto = model([node("Gather", ["w", "i"], ["y"])], [info("i", ["N"], 7)], [info("y", ["N", 16])], {"w": array})
     opened = load(proto)
     Encode(values=values, keep_zeros=True).run(opened)
-    for group in planted_in(opened):
+    groups = planted_in(opened)
+    assert bool(groups) == (1e-15 < scale < 1e15)
+    for group in groups:
         error = np.square(array.astype(np.float64) - group.array(opened)).sum()
         assert error <= 0.05 * np.square(array.astype(np.float64)).sum()
 

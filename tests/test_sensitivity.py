@@ -165,10 +165,12 @@ def test_kill_9_loses_only_what_is_in_flight(data, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    known = journal.read_bytes().splitlines() if journal.exists() else []
+    known = journal.read_bytes().rpartition(b"\n")[0].splitlines()  # the last line may be torn
+    assert len(known) >= 4
     found = sensitivity.scan(LENET, tmp_path / "s.json", data=tmp_path / "images.npz", levels=(0.5, 0.9), jobs=1)
     values = {f"{p.sparsity!r} {c.name}": p.metric for c in found.layers for p in c.points}
-    for line in known[2:]:
+    values["baseline"] = found.baseline  # one of the trials: two workers finish it where they will
+    for line in known[1:]:
         record = json.loads(line)
         assert values[record["trial"]] == record["value"]
     assert [len(c.points) for c in found.layers] == [2] * 4

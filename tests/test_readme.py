@@ -14,10 +14,10 @@ import pytest
 from safetensors.numpy import save_file
 
 import onnxprune
+from onnxprune import pipeline
 from onnxprune.model.discovery import find
-from onnxprune.pipeline import base, run
+from tests.helpers.repository import DIGITS, LENETS, LENETS_PRUNED, ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
@@ -29,7 +29,9 @@ def block(text: str, language: str, containing: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "models", tmp_path / "models", ignore=shutil.ignore_patterns("fetched"))
+    (tmp_path / "models").mkdir()
+    for path in (*LENETS.values(), *LENETS_PRUNED.values(), DIGITS):
+        shutil.copy(path, tmp_path / "models")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -96,7 +98,7 @@ def test_retraining(folder):
 def test_rounds_of_retraining(folder):
     """The commands with a training that moves what is kept, and an evaluation of one line."""
     Path("train.py").write_text(
-        "import sys\nimport onnxprune\nfrom onnxprune.model.discovery import find\n"
+        "import sys\nimport onnxprune\nfrom onnxprune.discovery import find\n"
         "from safetensors.numpy import load_file, save_file\n"
         "_, _, model, _, masks, _, out = sys.argv\n"
         "model, masks = onnxprune.load(model), load_file(masks)\n"
@@ -119,14 +121,26 @@ def test_the_pass_of_contributing(folder, monkeypatch):
     source = block((ROOT / "CONTRIBUTING.md").read_text(), "python", "class Clip")
     (folder / "contributed_pass.py").write_text(source)
     monkeypatch.syspath_prepend(folder)
-    clip = base.create(importlib.import_module("contributed_pass").Clip, {"limit": 0.01})
+    clip = pipeline.create(importlib.import_module("contributed_pass").Clip, {"limit": 0.01})
     model = onnxprune.load("models/lenet-300-100.onnx")
-    (change,) = run.run(model, [clip])
+    (change,) = pipeline.run(model, [clip])
     assert set(change.weights) == {"1.weight", "3.weight", "5.weight"}
-    assert run.run(model, [clip])[0].modified is False
+    assert pipeline.run(model, [clip])[0].modified is False
 
 
 def test_every_command_is_in_the_readme():
     from onnxprune.cli import cli
 
     assert all(f"`{name} " in README or f"`{name}`" in README for name in cli.commands)
+
+
+def test_files_that_the_sources_name_are_there():
+    held = {path.name for folder in ("onnxprune", "passes", "tools") for path in (ROOT / folder).rglob("*.*")}
+    named = {
+        (path.name, name)
+        for folder in ("onnxprune", "passes", "tools")
+        for path in (ROOT / folder).rglob("*.py")
+        for name in re.findall(r"\b(\w+\.(?:py|md))\b", path.read_text())
+    }
+    assert ("__init__.py", "table.py") in named
+    assert not {(where, name) for where, name in named if name not in held | {"README.md", "CONTRIBUTING.md"}}

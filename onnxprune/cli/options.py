@@ -75,8 +75,8 @@ encoding = click.option(
 FORMS = "exact, half, shared:BITS, int8, int8:BITS, int4, or auto (within the loss); PATTERN=FORM for some; repeatable."
 
 
-def values(default: str) -> Callable[..., Any]:
-    """How values are stored, and how much they may lose."""
+def values(default: str, loss: str) -> Callable[..., Any]:
+    """How values are stored, and how much they may lose; `loss` says what without the option."""
     return stack(
         click.option(
             "--values", multiple=True, default=(default,), metavar="FORM", help=f"{FORMS}  [default: {default}]"
@@ -84,7 +84,7 @@ def values(default: str) -> Callable[..., Any]:
         click.option(
             "--loss",
             type=float,
-            help="Squared error over energy, summed over the weights.  [default: 0.02; with --data 0.04]",
+            help=f"Squared error over energy, summed over the weights.  [default: {loss}]",
         ),
         click.option(
             "--prefer",

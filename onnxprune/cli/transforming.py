@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @opt.rules
 @opt.scan
-@opt.values("auto")
+@opt.values("auto", "0.02; with --data and no rule 0.04")
 @opt.encoding
 @opt.masks
 @opt.channels
@@ -87,7 +87,7 @@ def strip(model: PathLike, out: PathLike, **options: Any) -> None:
 @click.command()
 @opt.model
 @opt.out
-@opt.values("exact")
+@opt.values("exact", "0.02")
 @opt.encoding
 @opt.checks
 def encode(model: PathLike, out: PathLike, **options: Any) -> None:

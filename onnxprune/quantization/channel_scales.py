@@ -51,6 +51,17 @@ class Channels:
         return np.asarray(GROWTHS)[best], errors[best, np.arange(errors.shape[1])]
 
 
+def alive(scale: Array, top: Array) -> Array:
+    """Which channels count: those that hold more than zeros, and are not lost in float32 beside the largest.
+
+    Args:
+        scale: [channels], the root mean square of each.
+        top: [channels], the largest magnitude of each.
+    """
+    held = top > 0
+    return held & (scale >= LIVE * scale.max(initial=0.0, where=held))
+
+
 def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int) -> Channels:
     """The channels with the largest values for their scale, at most `count`; dead ones are not among them.
 
@@ -63,8 +74,8 @@ def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int
     flat = scale.reshape(-1).astype(np.float32)
     tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True, initial=0.0)))
     top = np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)
-    live = (top.reshape(-1) > 0) & (flat >= LIVE * flat.max(initial=0.0))
-    ratio = np.where(live & (flat > 0), top.reshape(-1) / np.where(flat > 0, flat, 1), -1.0)
+    live = alive(flat, top.reshape(-1))
+    ratio = np.where(live, top.reshape(-1) / np.where(live, flat, 1), -1.0)
     index = np.sort(np.argsort(-ratio, kind="stable")[:count])
     index = index[ratio[index] >= 0]
     return Channels(index, _rows_of(wide, axes, index), flat[index])

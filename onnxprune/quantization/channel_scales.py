@@ -51,6 +51,12 @@ class Channels:
         return np.asarray(GROWTHS)[best], errors[best, np.arange(errors.shape[1])]
 
 
+def peaks(wide: ChunkedArray, axes: tuple[int, ...]) -> Array:
+    """The largest magnitude of each channel; [channels]."""
+    tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True, initial=0.0)))
+    return (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)).reshape(-1)
+
+
 def alive(scale: Array, top: Array) -> Array:
     """Which channels count: those that hold more than zeros, and are not lost in float32 beside the largest.
 
@@ -71,11 +77,9 @@ def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int
         axes: those that a channel spans.
         count: how many channels.
     """
-    flat = scale.reshape(-1).astype(np.float32)
-    tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True, initial=0.0)))
-    top = np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)
-    live = alive(flat, top.reshape(-1))
-    ratio = np.where(live, top.reshape(-1) / np.where(live, flat, 1), -1.0)
+    flat, top = scale.reshape(-1).astype(np.float32), peaks(wide, axes)
+    live = alive(flat, top)
+    ratio = np.where(live, top / np.where(live, flat, 1), -1.0)
     index = np.sort(np.argsort(-ratio, kind="stable")[:count])
     index = index[ratio[index] >= 0]
     return Channels(index, _rows_of(wide, axes, index), flat[index])

@@ -25,7 +25,7 @@ from onnxprune.encodings.values.floats import Exact, Half
 from onnxprune.encodings.values.integers import Int4, Int8
 from onnxprune.encodings.values.lossless import again, few, fuses, halved
 from onnxprune.encodings.values.rounding import gridded, on_grid, recoded, whole, with_codebook
-from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
+from onnxprune.encodings.values.scales import centred, computed, live_channels, unit_scale
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find, in_function, opset_of
@@ -275,7 +275,8 @@ class Encode(Pass):
                 raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
             return [], False
         readers = self._readers(model, weight, DEQUANTISE_AXIS)
-        scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)
+        wide, scale = live_channels(weight, wide, readers.transposed if readers else None)
+        unit = unit_scale(wide)
         if scale is None:
             return rate_distortion.curve(wide, unit, exact, prune), bool(kept)
         snap = (lambda levels: gridded(levels, prune)[0]) if readers is not None else None

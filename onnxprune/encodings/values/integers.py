@@ -14,7 +14,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4, Coded, Values, check_bits
 from onnxprune.encodings.values.rounding import on_grid, oriented
-from onnxprune.encodings.values.scales import channel_scale, computed, inner_axes, tidy_scale, unit_scale
+from onnxprune.encodings.values.scales import computed, inner_axes, live_channels, tidy_scale, unit_scale
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.codebook import codebook
 from onnxprune.quantization.entropy_constrained import constrained
@@ -53,7 +53,7 @@ class Int8(Values):
         if wide is None:
             return None
         if self.bits < 8:
-            scale = channel_scale(weight, wide, transposed)
+            wide, scale = live_channels(weight, wide, transposed)
             if scale is None:
                 scale = unit_scale(wide)
             histogram = Histogram.of(wide, scale)

@@ -14,10 +14,12 @@ from onnxprune.core.dtypes import Array
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.scales import centred, halves, inner_axes, tidy_scale
 from onnxprune.model.weight import Weight
+from onnxprune.quantization.channel_scales import heaviest
 from onnxprune.quantization.codebook import Codebook
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.rounding import balance, encode
 
+_FITTED, _LEAST_FITTED = 32, 8  # one channel in so many has its scale fitted, but so many at the least
 _KERNEL = 4  # entries of a convolution kernel from which its errors are added up by themselves
 
 
@@ -25,6 +27,7 @@ def with_codebook(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
     """Codes into a float codebook; a scale for the whole weight goes into the codebook."""
+    scale = fitted_scale(weight, wide, scale, codebook, prune)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     values = codebook.levels * unit
     kind: type = np.float16 if halves(values, wide.size) else np.float32
@@ -40,9 +43,32 @@ def on_grid(
 ) -> Coded:  # fmt: skip
     """Codes into a codebook of int8 values; the grid ends at the largest level."""
     levels, top = gridded(codebook.levels, prune)
-    codes = _rounded(weight, wide, scale, levels, _moved(codebook, levels), prune, feedback)
+    moved = _moved(codebook, levels)
+    scale = fitted_scale(weight, wide, scale, moved, prune, transposed)
+    codes = _rounded(weight, wide, scale, levels, moved, prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
+
+
+def fitted_scale(
+    weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, transposed: bool | None = None
+) -> Array:
+    """The scale with that of the channels which the codebook would clip grown to the least squared error of each.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: the root mean square of each channel; one for all stays as it is.
+        codebook: what the values are rounded to.
+        prune: whether entries other than 0 may get code 0.
+        transposed: see `Values.code`.
+    """
+    if scale.size == 1:
+        return scale
+    channels = heaviest(wide, scale, inner_axes(weight, transposed), max(_LEAST_FITTED, scale.size // _FITTED))
+    grown = scale.astype(np.float32).reshape(-1)
+    grown[channels.index] *= channels.fitted(codebook, prune)[0].astype(np.float32)
+    return tidy_scale(grown.reshape(scale.shape))
 
 
 def recoded(

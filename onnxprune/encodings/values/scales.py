@@ -7,9 +7,10 @@ import math
 import ml_dtypes
 import numpy as np
 
-from onnxprune.core.chunked import ChunkedArray, RowRange
+from onnxprune.core.chunked import ChunkedArray, RowRange, part_of
 from onnxprune.core.dtypes import Array, bits_of
 from onnxprune.model.weight import Weight
+from onnxprune.quantization.channel_scales import LIVE, alive, peaks
 from onnxprune.quantization.histogram import root_mean_square
 
 _HALF_NORMAL = (6.2e-5, 65504.0)
@@ -48,12 +49,42 @@ def inner_axes(weight: Weight, transposed: bool | None = None) -> tuple[int, ...
     return tuple(sorted(weight.in_axes))
 
 
-def channel_scale(weight: Weight, wide: ChunkedArray, transposed: bool | None = None) -> Array | None:
-    """Root mean square per output channel, or None where the axes are not known or channels are tiny."""
+def live_channels(
+    weight: Weight, wide: ChunkedArray, transposed: bool | None = None
+) -> tuple[ChunkedArray, Array | None]:
+    """The values with dead channels at 0, and the root mean square of each output channel.
+
+    A channel is dead that float32 does not see beside the largest: a codebook that served it would serve no other.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        transposed: see `Values.code`.
+
+    Returns:
+        The values as they are, and no scale, where the axes are not known or channels are tiny.
+    """
     axes = inner_axes(weight, transposed)
     if not axes or math.prod(wide.shape[a] for a in axes) < 8:
-        return None
-    return tidy_scale(root_mean_square(wide, axes))
+        return wide, None
+    scale = root_mean_square(wide, axes)
+    if scale.min() < LIVE * scale.max():
+        top = peaks(wide, axes)
+        live = alive(scale.reshape(-1), top)
+        if live.sum() < np.count_nonzero(top):
+            keep = live.reshape(scale.shape)
+            wide, scale = _zeroed(wide, keep), np.where(keep, scale, scale.max(initial=0.0, where=keep))
+    return wide, tidy_scale(scale)
+
+
+def _zeroed(wide: ChunkedArray, keep: Array) -> ChunkedArray:
+    """The values with 0 where a channel is not kept; `keep` broadcasts over them."""
+
+    def change(rows: RowRange, columns: slice, part: Array) -> Array:
+        here = part_of(keep, rows)
+        return np.where(here[:, columns] if here.ndim > 1 and here.shape[1] > 1 else here, part, part.dtype.type(0))
+
+    return wide.map(wide.dtype, change)
 
 
 def unit_scale(wide: ChunkedArray) -> Array:

@@ -11,7 +11,7 @@ from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.values.base import Coded, Values, check_bits
 from onnxprune.encodings.values.rounding import recoded, with_codebook
-from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
+from onnxprune.encodings.values.scales import centred, computed, live_channels, unit_scale
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.codebook import codebook
 from onnxprune.quantization.entropy_constrained import constrained
@@ -44,7 +44,8 @@ class Shared(Values):
         if wide is None:
             return None
         levels = 2**self.bits
-        scale, unit = channel_scale(weight, wide), unit_scale(wide)
+        wide, scale = live_channels(weight, wide)
+        unit = unit_scale(wide)
         importance = None if scale is None else np.square(unit / scale.astype(np.float64))
         histogram = Histogram.of(wide, unit, importance)
         book = codebook(histogram, levels, prune=False)

@@ -14,8 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 
 import onnxprune
-from onnxprune import pipeline
 from onnxprune.model.discovery import find
+from onnxprune.pipeline.base import create
+from onnxprune.pipeline.run import run
 from tests.helpers.repository import DIGITS, LENETS, LENETS_PRUNED, ROOT
 
 README = (ROOT / "README.md").read_text()
@@ -121,11 +122,11 @@ def test_the_pass_of_contributing(folder, monkeypatch):
     source = block((ROOT / "CONTRIBUTING.md").read_text(), "python", "class Clip")
     (folder / "contributed_pass.py").write_text(source)
     monkeypatch.syspath_prepend(folder)
-    clip = pipeline.create(importlib.import_module("contributed_pass").Clip, {"limit": 0.01})
+    clip = create(importlib.import_module("contributed_pass").Clip, {"limit": 0.01})
     model = onnxprune.load("models/lenet-300-100.onnx")
-    (change,) = pipeline.run(model, [clip])
+    (change,) = run(model, [clip])
     assert set(change.weights) == {"1.weight", "3.weight", "5.weight"}
-    assert pipeline.run(model, [clip])[0].modified is False
+    assert run(model, [clip])[0].modified is False
 
 
 def test_every_command_is_in_the_readme():

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import onnxprune
-from onnxprune import api
 from onnxprune.allocation import curves
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
@@ -123,7 +122,7 @@ def test_a_budget_that_cannot_be_met_writes_nothing(model, samples, tmp_path):
 def test_a_killed_search_goes_on(model, samples, tmp_path, monkeypatch):
     whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
     tried: list[str] = []
-    real = api.transform
+    real = onnxprune.transform
 
     def transform(source, out, steps, **options):
         tried.append(str(out))
@@ -154,7 +153,7 @@ class Clock:
 
 
 def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), api.transform
+    clock, real = Clock(), onnxprune.transform
 
     def transform(*args, **options):
         clock.now += 1
@@ -173,7 +172,7 @@ def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypat
 
 
 def test_a_time_limit_before_anything_was_found(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), api.transform
+    clock, real = Clock(), onnxprune.transform
 
     def transform(*args, **options):
         clock.now += 1

@@ -8,66 +8,43 @@ from typing import TYPE_CHECKING, Any
 from onnxprune.errors import OnnxPruneError
 
 if TYPE_CHECKING:
-    from onnxprune.api import (
-        compat,
-        compress,
-        costs,
-        decode,
-        encode,
-        inspect,
-        load,
-        pack,
-        passes,
-        prune,
-        save,
-        session,
-        strip,
-        transform,
-        unpack,
-        verify,
-    )  # fmt: skip
-    from onnxprune.batch import Batch
-    from onnxprune.html import write_report
-    from onnxprune.iteration import iterate
-    from onnxprune.layer_costs import Costs
-    from onnxprune.many import compress_many
-    from onnxprune.maskfile import MaskFile
-    from onnxprune.model import Model
-    from onnxprune.result import Result
-    from onnxprune.retrain import apply_masks, check_masks, export_masks, read_masks, update
-    from onnxprune.rounds import Iteration
+    from onnxprune.api.compress import compress, decode, encode, prune, strip
+    from onnxprune.api.files import load, pack, save, session, unpack
+    from onnxprune.api.inspect import compat, costs, inspect
+    from onnxprune.api.mask_files import apply_masks, check_masks, export_masks, read_masks, update
+    from onnxprune.api.result import Result
+    from onnxprune.api.transform import transform
+    from onnxprune.api.verify import verify
+    from onnxprune.batch.compress_many import compress_many
+    from onnxprune.batch.results import Batch
+    from onnxprune.layer_costs.costs import Costs
+    from onnxprune.masks.file import MaskFile
+    from onnxprune.model.model import Model
+    from onnxprune.pipeline.registry import passes
+    from onnxprune.report.html.write import write_report
+    from onnxprune.retraining.iterate import iterate
+    from onnxprune.retraining.results import Iteration
 
 # Loaded when first used: `import onnxprune` and `onnxprune --help` do not wait for onnx and onnxruntime.
-_HOMES = dict.fromkeys(
-    (
-        "compat",
-        "compress",
-        "costs",
-        "decode",
-        "encode",
-        "inspect",
-        "load",
-        "pack",
-        "passes",
-        "prune",
-        "save",
-        "session",
-        "strip",
-        "transform",
-        "unpack",
-        "verify",
-    ),
-    "onnxprune.api",
-)
-_HOMES |= dict.fromkeys(("apply_masks", "check_masks", "export_masks", "read_masks", "update"), "onnxprune.retrain")
-_HOMES |= {"Batch": "onnxprune.batch", "compress_many": "onnxprune.many"}
-_HOMES |= {"Iteration": "onnxprune.rounds", "iterate": "onnxprune.iteration", "write_report": "onnxprune.html"}
-_HOMES |= {
-    "Costs": "onnxprune.layer_costs",
-    "MaskFile": "onnxprune.maskfile",
-    "Model": "onnxprune.model",
-    "Result": "onnxprune.result",
+_EXPORTS = {
+    "onnxprune.api.compress": ("compress", "decode", "encode", "prune", "strip"),
+    "onnxprune.api.files": ("load", "pack", "save", "session", "unpack"),
+    "onnxprune.api.inspect": ("compat", "costs", "inspect"),
+    "onnxprune.api.mask_files": ("apply_masks", "check_masks", "export_masks", "read_masks", "update"),
+    "onnxprune.api.result": ("Result",),
+    "onnxprune.api.transform": ("transform",),
+    "onnxprune.api.verify": ("verify",),
+    "onnxprune.batch.compress_many": ("compress_many",),
+    "onnxprune.batch.results": ("Batch",),
+    "onnxprune.layer_costs.costs": ("Costs",),
+    "onnxprune.masks.file": ("MaskFile",),
+    "onnxprune.model.model": ("Model",),
+    "onnxprune.pipeline.registry": ("passes",),
+    "onnxprune.report.html.write": ("write_report",),
+    "onnxprune.retraining.iterate": ("iterate",),
+    "onnxprune.retraining.results": ("Iteration",),
 }
+_HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 
 __all__ = [
     "Batch", "Costs", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks", "check_masks",

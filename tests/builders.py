@@ -13,8 +13,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune.encodings.graft import loose_weights
-from onnxprune.model import Model
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune_passes import Magnitude
 
 FLOAT = TensorProto.FLOAT
@@ -288,7 +288,7 @@ def outputs(proto: onnx.ModelProto | bytes) -> list[bytes]:
 
 def arrays(opened: Model) -> dict[str, tuple]:
     """Every weight by name: type, shape, bytes."""
-    return {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in loose_weights(opened)}
+    return {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
 
 
 @cache

@@ -9,7 +9,8 @@ import onnx
 import onnxruntime as ort
 from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
-from onnxprune.pipeline import Change, Pass
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
 from tests.builders import load, run, serialise
 from tests.graph_builder import feeds_of
 

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from onnxprune import api, cli
+import onnxprune
+from onnxprune import cli
 from onnxprune.errors import OnnxPruneError
 from tests.builders import mlp
 
@@ -77,7 +78,7 @@ def model(tmp_path) -> Path:
 @pytest.fixture
 def encoded(tmp_path) -> Path:
     source = put(tmp_path / "dense.onnx", mlp(sizes=SIZES))
-    api.compress(source, tmp_path / "encoded.onnx", sparsity=0.8, strip=False, verify=False)
+    onnxprune.compress(source, tmp_path / "encoded.onnx", sparsity=0.8, strip=False, verify=False)
     return tmp_path / "encoded.onnx"
 
 
@@ -150,7 +151,7 @@ def test_every_truncation(tmp_path):
     for cut in cuts:
         (tmp_path / "cut.onnx").write_bytes(whole[:cut])
         with pytest.raises(OnnxPruneError, match=r"cut\.onnx"):
-            api.compress(tmp_path / "cut.onnx", verify=False)
+            onnxprune.compress(tmp_path / "cut.onnx", verify=False)
         assert os.listdir(tmp_path) == ["cut.onnx"]
 
 
@@ -440,7 +441,7 @@ def test_damaged_parts(encoded, tmp_path, damage):
     for index in range(len(parts)):
         put(tmp_path / "broken.onnx", damaged(index, damage, encoded))
         try:
-            api.decode(tmp_path / "broken.onnx", tmp_path / "o.onnx", verify=False)
+            onnxprune.decode(tmp_path / "broken.onnx", tmp_path / "o.onnx", verify=False)
         except OnnxPruneError as error:
             assert not (tmp_path / "o.onnx").exists()
             assert "fc" in str(error)  # noqa: PT017 - a refusal is one of two good ends
@@ -459,9 +460,9 @@ def test_flipped_bytes_never_surprise(encoded, little_memory, tmp_path, data):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "fuzz.onnx").write_bytes(raw)
     for attempt in (
-        lambda: api.inspect(tmp_path / "fuzz.onnx"),
-        lambda: api.decode(tmp_path / "fuzz.onnx", tmp_path / "o.onnx"),
-        lambda: api.compress(tmp_path / "fuzz.onnx", tmp_path / "o.onnx", verify=False),
+        lambda: onnxprune.inspect(tmp_path / "fuzz.onnx"),
+        lambda: onnxprune.decode(tmp_path / "fuzz.onnx", tmp_path / "o.onnx"),
+        lambda: onnxprune.compress(tmp_path / "fuzz.onnx", tmp_path / "o.onnx", verify=False),
     ):
         try:
             attempt()
@@ -475,7 +476,7 @@ def test_no_error_of_our_own_is_shown_as_a_traceback(call, model, monkeypatch):
     def fail(*args, **kwargs):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(api, "compress", fail)
+    monkeypatch.setattr("onnxprune.api.compress.compress", fail)
     code, out, err = call("compress", model)
     assert (code, out) == (1, "")
     assert err.startswith("Error: ")
@@ -486,7 +487,7 @@ def test_a_memory_error_is_one_line(call, model, monkeypatch):
     def fail(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr(api, "compress", fail)
+    monkeypatch.setattr("onnxprune.api.compress.compress", fail)
     assert call("compress", model) == (1, "", "Error: not enough memory for this model\n")
 
 
@@ -503,7 +504,7 @@ def test_inspect_json_has_no_nan(call, tmp_path):
 
 @pytest.fixture
 def masks(tmp_path, model) -> Path:
-    api.prune(model, tmp_path / "p.onnx", sparsity=0.8, masks=tmp_path / "k.safetensors", verify=False)
+    onnxprune.prune(model, tmp_path / "p.onnx", sparsity=0.8, masks=tmp_path / "k.safetensors", verify=False)
     return tmp_path / "k.safetensors"
 
 

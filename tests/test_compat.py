@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 import onnxprune
 from onnxprune.cli import cli
-from onnxprune.compatibility import OPENVINO, RELEASES, Form, compatibility, newest, release_of, support
 from onnxprune.encodings import FORMS, GRAPH
-from onnxprune.encodings.graft import planted_in
+from onnxprune.encodings.compatibility import OPENVINO, RELEASES, Form, compatibility, newest, release_of, support
+from onnxprune.encodings.graph.encoded import planted_in
 from onnxprune_passes import Encode
 from tests.builders import conv_net, info, load, lstm, matmul, mlp, model, node, normal, serialise
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import onnxprune
-from onnxprune.cost import layers
 from onnxprune.errors import DataError, OptionError
-from onnxprune.layer_costs import Costs, LayerCost
+from onnxprune.layer_costs.costs import Costs, LayerCost
+from onnxprune.layer_costs.flops import layers
 from tests import builders
 from tests.builders import MODELS, info, model, node, normal, run
 

@@ -9,7 +9,7 @@ import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
 import onnxprune
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune_passes import Channels, DeadNeurons
 from tests.builders import run
 

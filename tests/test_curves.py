@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from onnxprune.curves import Curve, Curves, Point, read
+from onnxprune.allocation.curves import Curve, Curves, Point, read
 from onnxprune.errors import CurvesError
 
 CURVES = Curves(

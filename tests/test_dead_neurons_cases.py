@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxprune
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from onnxprune_passes import DeadNeurons
 from tests import graph_checks as checks
 from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor

@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
-from onnxprune import api, opset
-from onnxprune.discovery import find
-from onnxprune.dtypes import bits_of
+import onnxprune
+from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
-from onnxprune.encodings.graft import loose_weights, opset_of, plant, planted_in, prepare
-from onnxprune.encodings.rows import Rows
-from onnxprune.scopes import scopes_of
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.insert import plant, prepare
+from onnxprune.encodings.positions.rows import Rows
+from onnxprune.model.discovery import find, opset_of
+from onnxprune.model.scopes import scopes_of
+from onnxprune.runtime import opset
 from onnxprune_passes import Decode, Encode
 from tests import builders
 from tests.builders import (
@@ -267,9 +269,9 @@ def test_encoding_a_file_twice_is_byte_identical(name, tmp_path):
     pruned = prune(MODELS[name][0](), sparsity=0.9)
     pruned.write(tmp_path / "pruned.onnx")
     once, twice, again = (tmp_path / f"{n}.onnx" for n in ("once", "twice", "again"))
-    assert (api.encode(tmp_path / "pruned.onnx", once).ratio > 1) == (name != "asymmetric")
-    assert api.encode(once, twice).ratio == 1
-    api.encode(tmp_path / "pruned.onnx", again)
+    assert (onnxprune.encode(tmp_path / "pruned.onnx", once).ratio > 1) == (name != "asymmetric")
+    assert onnxprune.encode(once, twice).ratio == 1
+    onnxprune.encode(tmp_path / "pruned.onnx", again)
     assert once.read_bytes() == twice.read_bytes() == again.read_bytes()
 
 
@@ -425,5 +427,5 @@ def test_attributes_that_became_inputs_keep_the_opset_and_the_weights_still_shri
 
 def test_a_function_keeps_to_its_own_opset():
     _, opened, _ = encoded(builders.function())
-    own = [w for w in loose_weights(opened) if w.scope.path] or [p for p in planted_in(opened) if p.scope.path]
+    own = [w for w in find(opened) if w.scope.path] or [p for p in planted_in(opened) if p.scope.path]
     assert [opset_of(opened, item.scope) for item in own] == [17]

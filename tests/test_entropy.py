@@ -9,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import api, quantise
-from onnxprune.discovery import find
-from onnxprune.entropy import EXCESS, constrained, entropy
-from onnxprune.model import Model
-from onnxprune.quantise import Histogram, codebook
+import onnxprune
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.quantization import rounding
+from onnxprune.quantization.codebook import Codebook, codebook
+from onnxprune.quantization.entropy_constrained import EXCESS, constrained, entropy
+from onnxprune.quantization.histogram import Histogram
 from tests.builders import mlp, run
 from tests.test_quantise import KINDS, sample
 
 
-def codes_of(values: np.ndarray, book: quantise.Codebook) -> np.ndarray:
-    return quantise.encode(values, None, book.levels, False, book.cuts)
+def codes_of(values: np.ndarray, book: Codebook) -> np.ndarray:
+    return rounding.encode(values, None, book.levels, False, book.cuts)
 
 
 @given(
@@ -61,7 +63,7 @@ def test_balancing_with_its_cuts_lessens_the_sum_of_errors(seed, bits, width):
     book = constrained(histogram, codebook(histogram, 2**bits, prune=False), EXCESS)
     before = codes_of(array, book)
     after = before.copy()
-    quantise.balance(array, after, book.levels, False, book.cuts)
+    rounding.balance(array, after, book.levels, False, book.cuts)
     assert ((after == 0) == (array == 0)).all()
     old, new = (np.abs((book.levels[codes] - array).sum(1)) for codes in (before, after))
     assert (new <= old * (1 + 1e-5) + 1e-5).all()
@@ -71,13 +73,13 @@ def test_balancing_with_its_cuts_lessens_the_sum_of_errors(seed, bits, width):
 def test_preferring_size_packs_smaller_within_a_fifth_more_error(values, tmp_path):
     source, pruned = tmp_path / "model.onnx", tmp_path / "pruned.onnx"
     source.write_bytes(mlp((400, 300, 10), seed=1).SerializeToString())
-    api.prune(source, pruned, sparsity=0.8)
+    onnxprune.prune(source, pruned, sparsity=0.8)
     packed, errors = {}, {}
     for prefer in ("speed", "size"):
         out, decoded = tmp_path / f"{prefer}.onnx", tmp_path / "decoded.onnx"
-        api.encode(pruned, out, values=values, prefer=prefer)
-        packed[prefer] = api.pack(out, tmp_path / "out.onnxz").after
-        api.decode(out, decoded)
+        onnxprune.encode(pruned, out, values=values, prefer=prefer)
+        packed[prefer] = onnxprune.pack(out, tmp_path / "out.onnxz").after
+        onnxprune.decode(out, decoded)
         x = {"x": np.random.default_rng(2).standard_normal((3, 400)).astype(np.float32)}
         for one, two in zip(run(out.read_bytes(), x), run(decoded.read_bytes(), x), strict=True):
             assert np.linalg.norm(one - two) <= 0.02 * np.linalg.norm(two)  # the integer kernel rounds what it reads

@@ -11,12 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune import api, data, metrics
-from onnxprune.data import Samples
+import onnxprune
 from onnxprune.errors import CommandError, DataError, MetricError, OptionError, ToleranceMissed
-from onnxprune.evaluation import Judge, Question, identity
-from onnxprune.metrics import Limit
-from onnxprune.runtime import Input, inputs_of, open_session, run
+from onnxprune.runtime import metrics, samples
+from onnxprune.runtime.judge import Judge, Question, identity
+from onnxprune.runtime.metrics import Limit
+from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.session import Input, inputs_of, open_session, run
 from tests.builders import mlp
 
 SIZES = (8, 32, 5)
@@ -39,7 +40,7 @@ def arrays(path):
 
 def judge(path, arrays, **question) -> Judge:
     session = open_session(path)
-    return Judge(session, Question(**question), data.cut(arrays, "the data", inputs_of(session)))
+    return Judge(session, Question(**question), samples.cut(arrays, "the data", inputs_of(session)))
 
 
 # built in -----------------------------------------------------------------------------------------------
@@ -80,27 +81,27 @@ def test_against_the_original(path, arrays, metric, perfect, tmp_path):
     del arrays["targets"]
     found = judge(path, arrays, metric=metric)
     assert found.baseline(path) == pytest.approx(perfect)
-    api.prune(path, tmp_path / "p.onnx", sparsity=0.7)
+    onnxprune.prune(path, tmp_path / "p.onnx", sparsity=0.7)
     worse = found.value(tmp_path / "p.onnx")
     assert worse == judge(path, arrays, metric=metric).value(tmp_path / "p.onnx")  # held outputs or not
     assert (worse > perfect) is found.lower_is_better
-    deviation = api.verify(path, tmp_path / "p.onnx", data=saved(tmp_path, arrays), metric=metric)
+    deviation = onnxprune.verify(path, tmp_path / "p.onnx", data=saved(tmp_path, arrays), metric=metric)
     assert deviation.metric.result == pytest.approx(worse)
 
 
 def test_outputs_that_are_not_held_are_computed_again(path, arrays, monkeypatch, tmp_path):
     del arrays["targets"]
-    api.prune(path, tmp_path / "p.onnx", sparsity=0.7)
+    onnxprune.prune(path, tmp_path / "p.onnx", sparsity=0.7)
     held = judge(path, arrays, metric="mse")
     expected = [held.value(tmp_path / "p.onnx") for _ in range(2)]
-    monkeypatch.setattr("onnxprune.evaluation.HELD", 2000)
+    monkeypatch.setattr("onnxprune.runtime.judge.HELD", 2000)
     fresh = judge(path, arrays, metric="mse")
     assert [fresh.value(tmp_path / "p.onnx") for _ in range(2)] == expected
 
 
 def test_an_input_named_targets_is_an_input():
     item = Input("targets", ("N", 3), np.float32, "tensor(float)")
-    assert data.cut({"targets": np.zeros((4, 3), np.float32)}, "", [item]).targets is None
+    assert samples.cut({"targets": np.zeros((4, 3), np.float32)}, "", [item]).targets is None
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_targets_of_text_are_for_functions_of_the_user(path, arrays, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     assert judge(path, arrays | {"targets": texts}, metric="spoken:right").value(path) == 90
     assert identity(
-        Question(metric="spoken:right"), data.cut(arrays | {"targets": texts}, "", inputs_of(open_session(path)))
+        Question(metric="spoken:right"), samples.cut(arrays | {"targets": texts}, "", inputs_of(open_session(path)))
     )
 
 
@@ -148,7 +149,7 @@ def test_targets_of_text_are_for_functions_of_the_user(path, arrays, monkeypatch
 def test_halves_part_the_samples(count):
     arrays = {"x": np.arange(count, dtype=np.float32)[:, None], "targets": np.arange(count)}
     item = Input("x", ("N", 1), np.float32, "tensor(float)")
-    halves = [data.cut(arrays, "", [item], half=half) for half in (0, 1)]
+    halves = [samples.cut(arrays, "", [item], half=half) for half in (0, 1)]
     parts = [np.concatenate(h.targets).tolist() for h in halves]
     assert sorted(parts[0] + parts[1]) == list(range(count))
     assert len(parts[0]) - len(parts[1]) in (0, 1)
@@ -160,7 +161,7 @@ def test_halves_part_the_samples(count):
 def test_one_sample_has_no_halves():
     item = Input("x", ("N", 1), np.float32, "tensor(float)")
     with pytest.raises(DataError, match="for a half"):
-        data.cut({"x": np.zeros((1, 1), np.float32)}, "", [item], half=1)
+        samples.cut({"x": np.zeros((1, 1), np.float32)}, "", [item], half=1)
 
 
 # the limit ----------------------------------------------------------------------------------------------
@@ -232,7 +233,9 @@ def test_a_function_of_outputs_or_of_a_session(path, arrays, module, name):
 )
 def test_a_faulty_function_is_one_line_and_writes_nothing(path, arrays, module, name, message, tmp_path):
     with pytest.raises(MetricError, match=message) as caught:
-        api.compress(path, tmp_path / "o.onnx", data=saved(tmp_path, arrays), metric=f"{module}:{name}", tolerance=0.1)
+        onnxprune.compress(
+            path, tmp_path / "o.onnx", data=saved(tmp_path, arrays), metric=f"{module}:{name}", tolerance=0.1
+        )
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 1
     assert not (tmp_path / "o.onnx").exists()
@@ -240,7 +243,7 @@ def test_a_faulty_function_is_one_line_and_writes_nothing(path, arrays, module, 
 
 def test_a_function_needs_data(path, module, tmp_path):
     with pytest.raises(OptionError, match="needs data"):
-        api.compress(path, tmp_path / "o.onnx", metric=f"{module}:share", tolerance=1)
+        onnxprune.compress(path, tmp_path / "o.onnx", metric=f"{module}:share", tolerance=1)
 
 
 def test_a_changed_function_is_another_metric(module, tmp_path):
@@ -260,18 +263,18 @@ def command(tmp_path, body: str) -> str:
 
 def test_a_command_decides(path, tmp_path):
     size = command(tmp_path, "print('kB'); print(os.path.getsize(sys.argv[1]) / 1000)")
-    found = api.compress(path, tmp_path / "o.onnx", evaluate=size, lower_is_better=True, tolerance=0)
+    found = onnxprune.compress(path, tmp_path / "o.onnx", evaluate=size, lower_is_better=True, tolerance=0)
     assert found.deviation.metric.original == path.stat().st_size / 1000
     assert found.deviation.metric.result == (tmp_path / "o.onnx").stat().st_size / 1000
     with pytest.raises(ToleranceMissed, match="at least"):
-        api.compress(path, tmp_path / "p.onnx", evaluate=size, tolerance=0, sparsity=0.9, values="exact")
+        onnxprune.compress(path, tmp_path / "p.onnx", evaluate=size, tolerance=0, sparsity=0.9, values="exact")
     assert not (tmp_path / "p.onnx").exists()
 
 
 @pytest.mark.parametrize("body", ["print('good')", "sys.exit(3)", ""])
 def test_a_faulty_command(path, tmp_path, body):
     with pytest.raises(CommandError, match="evaluate command"):
-        api.compress(path, tmp_path / "o.onnx", evaluate=command(tmp_path, body), tolerance=0)
+        onnxprune.compress(path, tmp_path / "o.onnx", evaluate=command(tmp_path, body), tolerance=0)
     assert not (tmp_path / "o.onnx").exists()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 
 ROOT = Path(__file__).resolve().parent.parent
 MNIST = ROOT / "models" / "fetched" / "mnist"

@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune import api, quantise
-from onnxprune.entropy import EXCESS, constrained
-from onnxprune.feedback import Feedback
-from onnxprune.quantise import Histogram, codebook
+import onnxprune
+from onnxprune.quantization import rounding
+from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.entropy_constrained import EXCESS, constrained
+from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.quantization.histogram import Histogram
 from tests.builders import conv_net, info, mlp, model, node, normal, run
 
 
@@ -62,7 +64,7 @@ def test_inputs_that_know_nothing_of_each_other_take_the_nearest_levels(seed, bi
     feedback = Feedback.of(
         np.tile(np.diag(np.random.default_rng(seed).uniform(0.1, 9, 50)).astype(np.float32), (2, 1, 1, 1))
     )
-    codes, nearest = feedback.round(rows, levels, prune), quantise.encode(rows, None, levels, prune)
+    codes, nearest = feedback.round(rows, levels, prune), rounding.encode(rows, None, levels, prune)
     near, far = (np.abs(levels[c] - rows) for c in (codes, nearest))
     np.testing.assert_allclose(near, far, rtol=1e-4, atol=1e-6)
     assert feedback.remaining == pytest.approx(1.0, rel=1e-6)
@@ -76,8 +78,8 @@ def test_inputs_not_seen_before_give_outputs_nearer_to_the_original(bits, groups
     seen, unseen = every[:, ::2], every[:, 1::2]
     rows = np.random.default_rng(0).standard_normal((40 * groups, 160)).astype(np.float32)
     levels = codebook(Histogram.of(rows), 2**bits, prune).levels
-    balanced = quantise.encode(rows, None, levels, prune)
-    quantise.balance(rows, balanced, levels, prune)
+    balanced = rounding.encode(rows, None, levels, prune)
+    rounding.balance(rows, balanced, levels, prune)
     feedback = Feedback.of(moments_of(seen))
     codes = feedback.round(rows, levels, prune)
     before, after = (output_error(unseen, levels[c] - rows) for c in (balanced, codes))
@@ -110,12 +112,12 @@ def test_data_brings_a_model_nearer_to_the_original_for_its_bytes(name, options,
     every = inputs(math.prod(shape), 512, 5)[0].reshape(512, *shape)
     np.savez(data, x=every[:256])
     pruned = tmp_path / "pruned.onnx"
-    api.prune(source, pruned, sparsity=options.get("sparsity", 0.0))
+    onnxprune.prune(source, pruned, sparsity=options.get("sparsity", 0.0))
     (reference,) = run(pruned.read_bytes(), {"x": every[256:]})
 
     def error(given: Path | None, **more) -> tuple[float, int]:
         out = tmp_path / "out.onnx"
-        api.compress(source, out, data=given, **(options | more))
+        onnxprune.compress(source, out, data=given, **(options | more))
         (found,) = run(out.read_bytes(), {"x": every[256:]})
         return float(np.square(found - reference).sum()), out.stat().st_size
 
@@ -135,6 +137,6 @@ def test_the_same_data_gives_the_same_bytes(tmp_path):
     made = []
     for number in range(2):
         out = tmp_path / f"{number}.onnx"
-        api.compress(source, out, data=data)
+        onnxprune.compress(source, out, data=data)
         made.append(out.read_bytes())
     assert made[0] == made[1]

@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune import Model
-from onnxprune.encodings.graft import planted_in
-from onnxprune.scopes import scopes_of
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.model.scopes import scopes_of
 from onnxprune_passes import Decode, Encode
 from tests.builders import info, load, model, newest_opset, node, normal, run, serialise, tensor
 

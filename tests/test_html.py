@@ -18,13 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from onnxprune import api, html
+import onnxprune
+from onnxprune.allocation.curves import Curve, Curves, Point
 from onnxprune.cli import cli
-from onnxprune.curves import Curve, Curves, Point
 from onnxprune.errors import CurvesError, ModelError, OptionError, OutputError, WeightError
-from onnxprune.html import pictures, sketch
-from onnxprune.pipeline import Removed
-from onnxprune.report import percent, size
+from onnxprune.pipeline.change import Removed
+from onnxprune.report.html import pictures, statistics
+from onnxprune.report.html import write as html
+from onnxprune.report.terminal import percent, size
 from tests.builders import info, matmul, mlp, model, node
 from tests.chromium import CHROMIUM, Browser
 
@@ -140,7 +141,7 @@ def hostile(path: Path) -> Path:
 @pytest.mark.parametrize("name", ["lenet-300-100", "lenet-5"])
 def test_the_numbers_are_those_of_the_result(tmp_path, name):
     data, out = ROOT / "models/mnist-sample.npz", tmp_path / "o.onnx"
-    result = api.compress(ROOT / f"models/{name}.onnx", out, sparsity=0.9, data=data, samples=20)
+    result = onnxprune.compress(ROOT / f"models/{name}.onnx", out, sparsity=0.9, data=data, samples=20)
     html.write_report(result, tmp_path / "r.html", command="a --command")
     page = read(tmp_path / "r.html")
     numbers = [
@@ -173,7 +174,7 @@ def test_the_numbers_are_those_of_the_result(tmp_path, name):
 
 
 def test_two_files_say_what_the_result_says(tmp_path, source):
-    result = api.prune(source, tmp_path / "o.onnx", sparsity=0.75)
+    result = onnxprune.prune(source, tmp_path / "o.onnx", sparsity=0.75)
     html.write_report(result, tmp_path / "a.html")
     call("report", tmp_path / "o.onnx", source, "-o", tmp_path / "b.html")
     a, b = read(tmp_path / "a.html"), read(tmp_path / "b.html")
@@ -198,10 +199,10 @@ def test_report_of_compress(tmp_path, source, monkeypatch):
 def test_a_single_model(tmp_path, source, encoded):
     path = tmp_path / "o.onnx" if encoded else source
     if encoded:
-        api.compress(source, path, sparsity=0.9)
+        onnxprune.compress(source, path, sparsity=0.9)
     call("report", path, "-o", tmp_path / "r.html")
     page = read(tmp_path / "r.html")
-    rows = api.inspect(path)
+    rows = onnxprune.inspect(path)
     total, zeros = (sum(row[key] for row in rows) for key in ("total", "zeros"))
     assert page.data[0] == str(path.stat().st_size)
     assert page.data[2:4] == [str(total), str(total - zeros)]
@@ -217,7 +218,7 @@ def test_sensitivity_and_cost(tmp_path, source):
     assert "top1 $x$ <b> with one layer at a time" in page.text
     assert "top1 $x$ <b> against sparsity" in {attrs.get("aria-label") for _, attrs in page.tags}
     assert "MFLOP ms act % FLOP %" in page.text
-    (first, *_) = api.costs(source).layers
+    (first, *_) = onnxprune.costs(source).layers
     assert first.weights == ("fc0.weight",)
     assert f"{first.flops / 1e6:.4g}" in page.text
     assert f"{100 * first.flop_share:.4g}" in page.text
@@ -257,11 +258,11 @@ def test_hostile_names(tmp_path):
     proto = onnx.load(path)
     proto.metadata_props.add(key="onnxprune.passes", value="\x02</pre><script>document.title='broken'</script>")
     path.write_bytes(proto.SerializeToString())
-    names = [row["name"] for row in api.inspect(path)]
+    names = [row["name"] for row in onnxprune.inspect(path)]
     curves_of(*names).save(tmp_path / "s.json")
     html.write_report(path, tmp_path / "a.html", path, sensitivity=tmp_path / "s.json")
     assert "\\x02</pre><script>" in read(tmp_path / "a.html").text
-    result = api.compress(path, tmp_path / "o.onnx", sparsity=0.5, strip=False)
+    result = onnxprune.compress(path, tmp_path / "o.onnx", sparsity=0.5, strip=False)
     result.notes.append(HOSTILE[0])
     html.write_report(result, tmp_path / "r.html", sensitivity=tmp_path / "s.json", command=" ".join(HOSTILE))
     page = read(tmp_path / "r.html")
@@ -312,7 +313,7 @@ def test_every_kind_of_model(tmp_path, case):
     """Constant nodes, bodies, functions, half types, quantised weights: compared and alone."""
     proto, _ = case
     path = save(proto, tmp_path / "m.onnx")
-    result = api.compress(path, tmp_path / "o.onnx", sparsity=0.5)
+    result = onnxprune.compress(path, tmp_path / "o.onnx", sparsity=0.5)
     html.write_report(result, tmp_path / "r.html")
     read(tmp_path / "r.html")
     html.write_report(tmp_path / "o.onnx", tmp_path / "s.html")
@@ -322,7 +323,7 @@ def test_every_kind_of_model(tmp_path, case):
 def test_the_same_input_gives_the_same_bytes(tmp_path, source, monkeypatch):
     import matplotlib
 
-    result = api.compress(source, tmp_path / "o.onnx", sparsity=0.5)
+    result = onnxprune.compress(source, tmp_path / "o.onnx", sparsity=0.5)
     html.write_report(result, tmp_path / "a.html", command="c")
     matplotlib.rcParams["font.size"] = 40
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "12345")
@@ -374,13 +375,13 @@ ANY = arrays(np.float32, st.integers(1, 300), elements=st.floats(width=32) | st.
 
 @given(st.lists(ANY, min_size=1, max_size=2))
 def test_a_histogram_counts_every_entry_once(found):
-    counted = sketch.histogram(found)
+    counted = statistics.histogram(found)
     for number, array in enumerate(found):
         finite = array[np.isfinite(array) & (array != 0)]
         assert counted.zeros[number] == (array == 0).sum()
         assert counted.strange[number] == (~np.isfinite(array)).sum()
         assert counted.counts[number].sum() == finite.size
-        below = sketch.BINS // 2  # bins left of the middle one, and those right of it, hold one sign each
+        below = statistics.BINS // 2  # bins left of the middle one, and those right of it, hold one sign each
         assert counted.counts[number][:below].sum() <= (finite < 0).sum()
         assert counted.counts[number][below + 1 :].sum() <= (finite > 0).sum()
     everything = np.concatenate(found)
@@ -389,15 +390,15 @@ def test_a_histogram_counts_every_entry_once(found):
 
 def test_a_histogram_is_numpys():
     values = np.random.default_rng(0).standard_normal(500_000)
-    counted = sketch.histogram([values])
-    expected = np.histogram(values, sketch.BINS, (-counted.limit, counted.limit))[0]
+    counted = statistics.histogram([values])
+    expected = np.histogram(values, statistics.BINS, (-counted.limit, counted.limit))[0]
     assert np.abs(counted.counts[0] - expected).max() <= 1, "an edge may round to either side"
 
 
 @given(st.integers(1, 900), st.integers(1, 1700), st.integers(0, 2**32 - 1))
 def test_a_pattern_keeps_the_count(rows, columns, seed):
     kept = np.random.default_rng(seed).random((rows, columns)) < 0.1
-    found = sketch.pattern(kept)
+    found = statistics.pattern(kept)
     tall, wide = found.block
     heights = np.diff(np.arange(0, rows, tall), append=rows)
     widths = np.diff(np.arange(0, columns, wide), append=columns)
@@ -417,7 +418,7 @@ def test_what_was_cut_out_is_put_back_where_it_was(rows, columns, data):
         cuts.append(Removed("w", axis, size_, size_ - len(gone), gone))
         left = np.delete(left, gone, axis)
         full[(slice(None),) * axis + (gone,)] = False
-    assert np.array_equal(sketch.put_back(left, "w", [*cuts, Removed("other", 0, 99, rows, [])]), full)
+    assert np.array_equal(statistics.put_back(left, "w", [*cuts, Removed("other", 0, 99, rows, [])]), full)
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 20)), elements=st.floats(0, 1, width=32)))
@@ -457,8 +458,8 @@ def test_pixels_of_an_image_are_told_from_the_graph(tmp_path, shape, between, ex
     path = save(model(nodes, [info("x", shape)], [info("y", ["N", 32])], {"w": array}), tmp_path / "m.onnx")
     if between == "Transpose":
         nodes[0].attribute.append(onnx.helper.make_attribute("perm", [0, 2, 1, 3]))
-    from onnxprune.html.contents import gather
-    from onnxprune.result import Deviation
+    from onnxprune.api.result import Deviation
+    from onnxprune.report.html.contents import gather
 
     (found,) = gather(path, None, None, Deviation("none"), None, (), {}, tmp_path).sketches
     if expected is None:
@@ -485,8 +486,8 @@ def test_shortened(name, room):
 def test_in_a_browser(tmp_path):
     """No errors, nothing cut off on a telephone or a desk, in light and dark; the table sorts; names stay names."""
     path = hostile(tmp_path / "m.onnx")
-    result = api.compress(path, tmp_path / "o.onnx", sparsity=0.5, strip=False)
-    names = [row["name"] for row in api.inspect(path)]
+    result = onnxprune.compress(path, tmp_path / "o.onnx", sparsity=0.5, strip=False)
+    names = [row["name"] for row in onnxprune.inspect(path)]
     curves_of(*names).save(tmp_path / "s.json")
     page = tmp_path / "r.html"
     html.write_report(result, page, sensitivity=tmp_path / "s.json")

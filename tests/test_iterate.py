@@ -25,9 +25,9 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 import onnxprune
-from onnxprune import schedule
 from onnxprune.errors import CheckpointError, CommandError, OptionError, OutputError, ToleranceMissed
-from onnxprune.metrics import Limit
+from onnxprune.retraining import schedule
+from onnxprune.runtime.metrics import Limit
 from tests.builders import mlp
 
 SIZES = (32, 64, 16)
@@ -412,7 +412,7 @@ def test_killed_fifty_times_it_ends_with_the_same_files(folder):
     whole = onnxprune.iterate("m.onnx", "whole.onnx", **options)
     moments = [("", 0.02), ("prune", 0.02), ("retrain", 0.2), ("ingest", 0.02), ("evaluate", 0.2)]  # how long they take
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.test_iterate", "onnxprune.iteration"])
+    processes.set_forkserver_preload(["tests.test_iterate", "onnxprune.retraining.iterate"])
     rng, kills = random.Random(0), 0
     while kills < 50:
         receive, send = processes.Pipe(duplex=False)

@@ -12,14 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxprune import api
-from onnxprune.codings import Coding
-from onnxprune.discovery import find
-from onnxprune.dtypes import bits_of
-from onnxprune.encodings import lossless
-from onnxprune.encodings.graft import planted_in
-from onnxprune.model import Model
-from onnxprune.slabs import Slabs
+import onnxprune
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import bits_of
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.values import lossless
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.provenance import Coding
 from onnxprune_passes import DeadNeurons, Decode, Encode, Magnitude
 from tests.builders import MODELS, info, load, matmul, mlp, node, normal, outputs, serialise
 
@@ -209,8 +209,8 @@ def test_slabs_and_threads_show_in_no_byte(monkeypatch):
     array = np.random.default_rng(1).choice(normal(200), (500, 64))
     weight = find(load(holder(array)))[0]
     whole = lossless.few(weight, array)
-    monkeypatch.setattr("onnxprune.slabs.UNIT", 64)
-    monkeypatch.setattr("onnxprune.slabs.SLAB", 512)
+    monkeypatch.setattr("onnxprune.core.chunked.UNIT", 64)
+    monkeypatch.setattr("onnxprune.core.chunked.SLAB", 512)
     monkeypatch.setattr(lossless, "UNIT", 64)
     monkeypatch.setattr(lossless, "_FIRST", 100)
     split = lossless.few(weight, Slabs.of(array))
@@ -258,7 +258,7 @@ def test_a_second_compress_is_never_larger(sizes, seed, opset, options, tmp_path
     paths = [folder / f"{n}.onnx" for n in range(4)]
     onnx.save(mlp((*sizes, 10), seed=seed, opset=opset), paths[0])
     for source, target in itertools.pairwise(paths):
-        api.compress(source, target, verify=False, **options)
+        onnxprune.compress(source, target, verify=False, **options)
     sizes_of = [path.stat().st_size for path in paths]
     assert sizes_of[2] <= sizes_of[1], sizes_of
     assert sizes_of[3] <= sizes_of[2], sizes_of
@@ -270,7 +270,7 @@ def test_every_kind_of_model_twice(name, values, tmp_path):
     paths = [tmp_path / f"{n}.onnx" for n in range(3)]
     onnx.save(MODELS[name][0](), paths[0])
     for source, target in itertools.pairwise(paths):
-        api.compress(source, target, values=values, verify=False)
+        onnxprune.compress(source, target, values=values, verify=False)
     once, twice = paths[1].stat().st_size, paths[2].stat().st_size
     if values in ("auto", "exact"):
         assert once <= paths[0].stat().st_size
@@ -286,22 +286,22 @@ def test_the_loss_is_spent_once(seed, strip, share, tmp_path_factory):
     folder = tmp_path_factory.mktemp("spent")
     a, b, c = (folder / f"{n}.onnx" for n in "abc")
     onnx.save(mlp((64, 128, 64, 10), seed=seed), a)
-    api.compress(a, b, verify=False, strip=strip, sparsity=share)
-    api.compress(b, c, verify=False, strip=strip, sparsity=share)
+    onnxprune.compress(a, b, verify=False, strip=strip, sparsity=share)
+    onnxprune.compress(b, c, verify=False, strip=strip, sparsity=share)
     if not strip:
         assert b.read_bytes() == c.read_bytes()
-    assert api.verify(b, c).outputs[0]["max_abs"] < 1e-4
+    assert onnxprune.verify(b, c).outputs[0]["max_abs"] < 1e-4
 
 
 def test_more_loss_than_was_spent_makes_it_smaller(tmp_path):
     a, b, c, d = (tmp_path / f"{n}.onnx" for n in "abcd")
     onnx.save(mlp((64, 256, 64, 10)), a)
-    api.compress(a, b, loss=0.005, verify=False)
-    assert api.compress(b, c, loss=0.005, verify=False).notes == [
+    onnxprune.compress(a, b, loss=0.005, verify=False)
+    assert onnxprune.compress(b, c, loss=0.005, verify=False).notes == [
         "no smaller form was found: the model stays as it was"
     ]
     assert c.read_bytes() == b.read_bytes()
-    api.compress(b, d, loss=0.05, verify=False)
+    onnxprune.compress(b, d, loss=0.05, verify=False)
     assert d.stat().st_size < b.stat().st_size
     assert {p.key: p.value for p in onnx.load(d).metadata_props}["onnxprune.loss"] == "0.05"
 
@@ -310,20 +310,20 @@ def test_more_loss_than_was_spent_makes_it_smaller(tmp_path):
 def test_what_the_metadata_say_of_the_loss_may_be_anything(said, tmp_path):
     a, b, c = (tmp_path / f"{n}.onnx" for n in "abc")
     onnx.save(mlp((64, 256, 64, 10)), a)
-    api.compress(a, b, verify=False)
+    onnxprune.compress(a, b, verify=False)
     proto = onnx.load(b)
     next(p for p in proto.metadata_props if p.key == "onnxprune.loss").value = said
     onnx.save(proto, b)
-    api.compress(b, c, verify=False)
+    onnxprune.compress(b, c, verify=False)
     assert c.stat().st_size <= b.stat().st_size
 
 
 def test_the_form_that_is_asked_for_wins_where_a_kernel_reads_it(tmp_path):
     a, b, c, d = (tmp_path / f"{n}.onnx" for n in "abcd")
     onnx.save(mlp((64, 256, 64, 10)), a)
-    api.compress(a, b, values="shared:4", verify=False)
-    assert api.compress(b, c, values="int8", verify=False).integers == 2
-    kept = api.compress(b, d, values="half", verify=False)
+    onnxprune.compress(a, b, values="shared:4", verify=False)
+    assert onnxprune.compress(b, c, values="int8", verify=False).integers == 2
+    kept = onnxprune.compress(b, d, values="half", verify=False)
     assert d.stat().st_size <= b.stat().st_size
     assert kept.integers == 0
     assert weights_of(d) == weights_of(b)
@@ -333,9 +333,9 @@ def test_the_form_that_is_asked_for_wins_where_a_kernel_reads_it(tmp_path):
 def test_the_trained_examples_get_no_larger(model_name, request, tmp_path):
     source = request.config.rootpath / "models" / f"{model_name}.onnx"
     once, twice, exact = (tmp_path / f"{n}.onnx" for n in ("once", "twice", "exact"))
-    api.compress(source, once, verify=False)
-    api.compress(once, twice, verify=False)
-    api.compress(source, exact, values="exact", sparsity=0.0, strip=False, verify=False)
+    onnxprune.compress(source, once, verify=False)
+    onnxprune.compress(once, twice, verify=False)
+    onnxprune.compress(source, exact, values="exact", sparsity=0.0, strip=False, verify=False)
     assert once.stat().st_size <= source.stat().st_size
     assert twice.read_bytes() == once.read_bytes()
     assert exact.stat().st_size <= source.stat().st_size
@@ -346,8 +346,8 @@ def test_encode_leaves_an_encoded_file_as_it_is(tmp_path):
     a, b, c = (tmp_path / f"{n}.onnx" for n in "abc")
     onnx.save(mlp((64, 256, 64, 10)), a)
     for values in ("exact", "auto", "int8"):
-        api.encode(a, b, values=values, verify=False)
-        api.encode(b, c, values=values, verify=False)
+        onnxprune.encode(a, b, values=values, verify=False)
+        onnxprune.encode(b, c, values=values, verify=False)
         assert c.read_bytes() == b.read_bytes()
 
 
@@ -355,10 +355,10 @@ def test_zeros_are_counted_by_value_whatever_the_code(tmp_path):
     array = np.random.default_rng(0).choice(np.array([-0.0, 0.5, 0.25, 3.3], np.float32), (64, 64))
     path, out = tmp_path / "a.onnx", tmp_path / "b.onnx"
     onnx.save(matmul(array), path)
-    result = api.encode(path, out, verify=False)
+    result = onnxprune.encode(path, out, verify=False)
     assert result.parameters["nonzero"] == np.count_nonzero(array)
-    (row,) = api.inspect(out)
+    (row,) = onnxprune.inspect(out)
     assert row["zeros"] == (array == 0).sum()
     onnx.save(matmul(np.where(array == 0, np.float32(7), array)), path)  # no zero at all
-    assert api.encode(path, out, verify=False).parameters["nonzero"] == array.size
-    assert api.inspect(out)[0]["zeros"] == 0
+    assert onnxprune.encode(path, out, verify=False).parameters["nonzero"] == array.size
+    assert onnxprune.inspect(out)[0]["zeros"] == 0

@@ -5,10 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from onnxprune import pipeline, registry
-from onnxprune.discovery import find
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError, WeightError
+from onnxprune.model.discovery import find
+from onnxprune.pipeline import base, registry
 from onnxprune_passes import Encode, Magnitude
 from tests import builders
 from tests.builders import arrays, info, load, matmul, mlp, model, node, normal, outputs, prune, serialise, tensor
@@ -338,7 +337,7 @@ FROM_FILES = {"apply_masks", "update"}  # test_retrain.py runs these
 
 
 INSTALLED = [
-    pytest.param(pipeline.create(PASSES[name], options), id=f"{name}{options}")
+    pytest.param(base.create(PASSES[name], options), id=f"{name}{options}")
     for name in PASSES
     for options in EXAMPLES.get(name, [{}])
 ]
@@ -346,7 +345,7 @@ INSTALLED = [
 
 @pytest.mark.parametrize("item", INSTALLED)
 def test_a_pass_is_recreated_by_its_text(item):
-    assert pipeline.parse(str(item), PASSES) == item
+    assert base.parse(str(item), PASSES) == item
 
 
 NAMELESS = [
@@ -369,7 +368,7 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
     assert outputs(once)
     again = load(builders.onnx.load_from_string(once))
     assert not item.run(again).modified
-    assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in loose_weights(opened)}
+    assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
 
 
 @pytest.mark.parametrize(
@@ -398,7 +397,7 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(OptionError):
-        pipeline.create(Magnitude, options)
+        base.create(Magnitude, options)
 
 
 def test_encoded_weights_are_named_and_their_parts_are_not():

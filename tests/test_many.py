@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 
 import onnxprune
-from onnxprune import many, runtime
+from onnxprune.batch.ledger import NAME
 from onnxprune.cli import cli
+from onnxprune.core.files import alone_in
+from onnxprune.core.workers import cores, spread
 from onnxprune.errors import DataError, ModelError, OptionError, OutputError
-from onnxprune.files import alone_in
-from onnxprune.ledger import NAME
-from onnxprune.workers import cores, spread
+from onnxprune.runtime import session
 from tests.builders import mlp
 from tests.test_workers import line, local_cluster
 from tools.bench.crowd import await_outputs, begin, workers
@@ -57,8 +57,10 @@ def models(tmp_path) -> Path:
 @pytest.fixture
 def here(monkeypatch):
     """Without processes, whose start takes longer than all else."""
-    monkeypatch.setattr(many, "spread", lambda function, items, **options: spread(function, items))
-    monkeypatch.setattr(runtime, "_threads", 0)
+    monkeypatch.setattr(
+        "onnxprune.batch.compress_many.spread", lambda function, items, **options: spread(function, items)
+    )
+    monkeypatch.setattr(session, "_threads", 0)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -318,13 +320,13 @@ def test_usage(models, tmp_path):
 
 def test_each_process_has_its_share_of_the_cores(monkeypatch, tmp_path):
     put(tmp_path / "m.onnx")
-    assert runtime.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 0
-    monkeypatch.setattr(runtime, "_threads", 0)
-    runtime.use_threads(3)
-    assert runtime.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 3
-    one = runtime.ort.SessionOptions()
+    assert session.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 0
+    monkeypatch.setattr(session, "_threads", 0)
+    session.use_threads(3)
+    assert session.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 3
+    one = session.ort.SessionOptions()
     one.intra_op_num_threads = 1  # a caller's own choice stands: a scan's trials have one thread each
-    assert runtime.open_session(tmp_path / "m.onnx", options=one).get_session_options().intra_op_num_threads == 1
+    assert session.open_session(tmp_path / "m.onnx", options=one).get_session_options().intra_op_num_threads == 1
     assert cores() >= 1
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune import masks
+from onnxprune.pruning import patterns, selection
 
 LENGTHS = st.integers(1, 200)
 DTYPES = st.sampled_from([np.float32, np.float64])
@@ -32,16 +32,16 @@ def reference(flat: np.ndarray, count: int) -> np.ndarray:
 def test_smallest_is_a_stable_sort(flat, data):
     count = data.draw(st.sampled_from([0, 1, flat.size]) | st.integers(0, flat.size))
     size = data.draw(st.integers(1, flat.size))
-    collect, sample = data.draw(st.sampled_from([(masks._COLLECT, masks._SAMPLE), (8, 4), (0, 1), (0, 16)]))
+    collect, sample = data.draw(st.sampled_from([(selection._COLLECT, selection._SAMPLE), (8, 4), (0, 1), (0, 16)]))
 
     chunks = [flat[i : i + size] for i in range(0, flat.size, size)]
     each = data.draw(st.integers(1, len(chunks)))
     slabs = [lambda at=at: iter(chunks[at : at + each]) for at in range(0, len(chunks), each)]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(masks, "_COLLECT", collect)
-        patch.setattr(masks, "_SAMPLE", sample)
-        cut = masks.smallest(slabs, count, flat.size)
+        patch.setattr(selection, "_COLLECT", collect)
+        patch.setattr(selection, "_SAMPLE", sample)
+        cut = selection.smallest(slabs, count, flat.size)
     np.testing.assert_array_equal(cut.mask(flat), reference(flat, count))
 
 
@@ -49,23 +49,23 @@ def test_smallest_is_a_stable_sort(flat, data):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_sample_that_misleads_costs_a_pass_and_nothing_else(monkeypatch, dtype, misled):
     """Every sampled score lies on the wrong side of the wanted one."""
-    monkeypatch.setattr(masks, "_SAMPLE", 300)
-    monkeypatch.setattr(masks, "_COLLECT", 16)
+    monkeypatch.setattr(selection, "_SAMPLE", 300)
+    monkeypatch.setattr(selection, "_COLLECT", 16)
     flat = np.arange(1, 3001).astype(dtype)
     flat[5::10] = 1e-3 if misled == "low" else 1e6
     for count in (1, 299, 301, 1500, 2699, 2701, 3000):
-        cut = masks.smallest([lambda: [flat]], count, flat.size)
+        cut = selection.smallest([lambda: [flat]], count, flat.size)
         np.testing.assert_array_equal(cut.mask(flat), reference(flat, count))
 
 
 def test_candidates_beyond_the_limit_are_halved(monkeypatch):
     halvings = []
-    halve = masks._halve
-    monkeypatch.setattr(masks, "_COLLECT", 4)
-    monkeypatch.setattr(masks, "_SAMPLE", 1)
-    monkeypatch.setattr(masks, "_halve", lambda *a: halvings.append(a) or halve(*a))
+    halve = selection._halve
+    monkeypatch.setattr(selection, "_COLLECT", 4)
+    monkeypatch.setattr(selection, "_SAMPLE", 1)
+    monkeypatch.setattr(selection, "_halve", lambda *a: halvings.append(a) or halve(*a))
     flat = np.random.default_rng(0).uniform(size=5000).astype(np.float32)
-    cut = masks.smallest([lambda: np.split(flat, 10)], 1234, flat.size)
+    cut = selection.smallest([lambda: np.split(flat, 10)], 1234, flat.size)
     assert halvings
     np.testing.assert_array_equal(cut.mask(flat), reference(flat, 1234))
 
@@ -74,14 +74,14 @@ def test_candidates_beyond_the_limit_are_halved(monkeypatch):
 def test_smallest_per_row(rows, data):
     count = data.draw(st.integers(0, rows.shape[1]))
     expected = np.stack([reference(row, count) for row in rows])
-    np.testing.assert_array_equal(masks.smallest_per_row(rows, count), expected)
+    np.testing.assert_array_equal(patterns.smallest_per_row(rows, count), expected)
 
 
 @given(scores(st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 13))), st.data())
 def test_keep_n_of_m(values, data):
     m = data.draw(st.integers(1, 6))
     n = data.draw(st.integers(1, m))
-    mask = masks.keep_n_of_m(values, n, m)
+    mask = patterns.keep_n_of_m(values, n, m)
     assert mask.shape == values.shape
     for row, got in zip(values.reshape(-1, values.shape[-1]), mask.reshape(-1, values.shape[-1]), strict=True):
         for at in range(0, len(row), m):
@@ -92,13 +92,13 @@ def test_keep_n_of_m(values, data):
 @given(hnp.arrays(np.float32, (2, 5, 7), elements=st.integers(0, 64).map(float)), st.integers(1, 6), st.integers(1, 8))
 def test_blocks_are_means_and_spread_back(values, height, width):
     block = (height, width)
-    means = masks.block_scores(values, block)
+    means = patterns.block_scores(values, block)
     assert means.dtype == values.dtype
     for at in np.ndindex(means.shape):
         rows, columns = (slice(i * s, (i + 1) * s) for i, s in zip(at[1:], block, strict=True))
         np.testing.assert_allclose(means[at], values[at[0], rows, columns].mean(), rtol=1e-6)
     blocks = np.arange(means.size).reshape(means.shape) % 3 == 0
-    entries = masks.spread_blocks(blocks, block, values.shape)
+    entries = patterns.spread_blocks(blocks, block, values.shape)
     assert entries.shape == values.shape
     for at in np.ndindex(values.shape):
         assert entries[at] == blocks[at[0], at[1] // height, at[2] // width]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.discovery import find
-from onnxprune.moments import moments, patches
+from onnxprune.allocation.input_moments import moments, patches
+from onnxprune.model.discovery import find
 from tests.builders import info, load, model, node, normal, run
 
 

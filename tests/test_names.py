@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from onnxprune import checkpoints
 from onnxprune.errors import CheckpointError
-from onnxprune.links import Span
-from onnxprune.names import Matches, match
-from onnxprune.orient import fitting, oriented
+from onnxprune.masks import checkpoints
+from onnxprune.masks.matching.axis_order import fitting, oriented
+from onnxprune.masks.matching.link import Span
+from onnxprune.masks.matching.match import Matches, match
 from tests.builders import info, load, matmul, model, node, normal, qdq
 from tests.test_magnitude import smallest
 

@@ -13,14 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnxprune import api, cli, quantise, rate
-from onnxprune.discovery import find
-from onnxprune.encodings.graft import planted_in
-from onnxprune.encodings.values import gridded
+import onnxprune
+from onnxprune import cli
+from onnxprune.allocation import rate_distortion
+from onnxprune.allocation.rate_distortion import Point, allocate, hull
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.values.rounding import gridded
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.model import Model
-from onnxprune.rate import Point, allocate, hull
-from onnxprune.weights import ways
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import ways
+from onnxprune.quantization import rounding
 from onnxprune_passes import Decode, Encode
 from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
 
@@ -90,7 +93,7 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
     array = normal(128, 64, seed=seed) * (np.random.default_rng(seed).random((128, 64)) >= share)
     array = array.astype(np.float32)
     snap = (lambda levels: gridded(levels, prune)[0]) if grid else None
-    line = rate.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune, snap)
+    line = rate_distortion.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune, snap)
     assert line[0].loss == 0
     assert line[0].nbytes == array.nbytes
     assert len(line) > 3
@@ -100,14 +103,14 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
 def test_a_curve_does_not_end_where_each_entry_is_at_its_nearest_level():
     """Wide cells of zeros: far fewer bytes for the same loss, and on to nearly nothing."""
     array = normal(500, 800)
-    line = rate.curve(array, np.ones((1, 1), np.float32), array.nbytes, True)
+    line = rate_distortion.curve(array, np.ones((1, 1), np.float32), array.nbytes, True)
     bits = {loss: min(8 * p.nbytes for p in line if p.loss <= loss) / array.size for loss in (0.2, 0.5, 0.9)}
     assert bits[0.2] < 1.95  # four levels, each entry at its nearest: 2 bits a weight, and no fewer
     assert bits[0.5] < 1.3
     assert bits[0.9] < 0.5
     exact = [p for p in line if p.book is not None and p.book.cuts is not None]
     for point in exact:
-        codes = quantise.encode(array, point.scale, point.book.levels, True, point.book.cuts)
+        codes = rounding.encode(array, point.scale, point.book.levels, True, point.book.cuts)
         loss = float(np.square(array - point.book.levels[codes]).sum() / np.square(array).sum())
         assert loss == pytest.approx(point.loss, rel=0.01)
 
@@ -163,7 +166,7 @@ def loss_of(before: Model, after: Model, path: str = "") -> float:
 @pytest.mark.parametrize("loss", [0.001, None, 0.1])
 def test_the_loss_stays_near_its_budget(name, loss, tmp_path):
     source, out = write(tmp_path, name), tmp_path / "out.onnx"
-    result = api.compress(source, out, **({} if loss is None else {"loss": loss}))
+    result = onnxprune.compress(source, out, **({} if loss is None else {"loss": loss}))
     assert result.ratio > 1.5
     opened = Model.load(out)
     Decode().run(opened)
@@ -289,15 +292,15 @@ def test_what_makes_no_sense_is_one_clear_error(word, options, says, source, tmp
 def test_a_form_for_some_weights_and_one_for_the_rest(source, tmp_path):
     out = tmp_path / "out.onnx"
     values = ["shared:4", "fc1*=int8", "*.weight=shared:2", "fc0.weight=half"]
-    api.encode(source, out, values=values)
+    onnxprune.encode(source, out, values=values)
     stored = {p.name: p.stored_as for p in planted_in(Model.load(out))}
     assert stored["fc0.weight"] == "half"
     assert stored["fc1.weight"] == "shared, 4 levels"
-    assert api.compress(source, tmp_path / "skip.onnx", values="int8", skip=["fc0*"], sparsity=0.5).ratio > 1
+    assert onnxprune.compress(source, tmp_path / "skip.onnx", values="int8", skip=["fc0*"], sparsity=0.5).ratio > 1
     with pytest.raises(OptionError, match="contradict"):
-        api.encode(source, tmp_path / "no.onnx", values=["int8", "half"])
+        onnxprune.encode(source, tmp_path / "no.onnx", values=["int8", "half"])
     with pytest.raises(WeightError, match="fc7"):
-        api.encode(source, tmp_path / "no.onnx", values=["int8", "fc7=half"])
+        onnxprune.encode(source, tmp_path / "no.onnx", values=["int8", "fc7=half"])
 
 
 @pytest.mark.parametrize("entry", ["fc0.weight", "=1", "fc0.weight=x", "fc0.weight=-1", "fc0.weight=nan", "a=inf"])
@@ -318,8 +321,8 @@ def test_what_matters_loses_less(source):
 
 
 def test_a_tolerance_halves_the_loss_until_it_fits(source, tmp_path):
-    loose = api.compress(source, tmp_path / "loose.onnx", loss=0.2)
-    tight = api.compress(source, tmp_path / "tight.onnx", loss=0.2, tolerance=25.0, metric="sqnr")
+    loose = onnxprune.compress(source, tmp_path / "loose.onnx", loss=0.2)
+    tight = onnxprune.compress(source, tmp_path / "tight.onnx", loss=0.2, tolerance=25.0, metric="sqnr")
     assert tight.output.bytes > loose.output.bytes
     assert min(o["sqnr_db"] for o in tight.deviation.outputs) >= 25
     assert max(o["sqnr_db"] for o in loose.deviation.outputs) < 25

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.discovery import find
-from onnxprune.weights import Weight
+from onnxprune.model.discovery import find
+from onnxprune.model.weight import Weight
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS, TOOLS = ROOT / "models", ROOT / "tools"

@@ -2,8 +2,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from onnxprune import registry
 from onnxprune.errors import PassError
+from onnxprune.pipeline import registry
 from onnxprune_passes import PASSES
 
 BUILTIN = EntryPoint("builtin", "onnxprune_passes:PASSES", registry.GROUP)
@@ -15,15 +15,15 @@ def providers(monkeypatch):
 
     def install(*points: EntryPoint) -> None:
         monkeypatch.setattr(registry, "entry_points", lambda group: points if group == registry.GROUP else ())
-        registry.available.cache_clear()
+        registry.passes.cache_clear()
 
     yield install
-    registry.available.cache_clear()
+    registry.passes.cache_clear()
 
 
 def test_the_builtin_passes_are_installed():
     assert registry.table().items() >= PASSES.items()
-    assert registry.available()["magnitude"] == (PASSES["magnitude"], "builtin")
+    assert registry.passes()["magnitude"] == (PASSES["magnitude"], "builtin")
 
 
 def test_no_provider(providers):
@@ -34,20 +34,21 @@ def test_no_provider(providers):
 def test_a_name_clash_names_both_providers(providers):
     providers(BUILTIN, EntryPoint("rival", "onnxprune_passes:PASSES", registry.GROUP))
     with pytest.raises(PassError, match=r"'\w+'.*'builtin' and 'rival'"):
-        registry.available()
+        registry.passes()
 
 
 @pytest.mark.parametrize(
-    "value", ["no_such_module:PASSES", "onnxprune_passes:NOTHING", "onnxprune:__version__", "onnxprune.wire:INLINE"]
+    "value",
+    ["no_such_module:PASSES", "onnxprune_passes:NOTHING", "onnxprune:__version__", "onnxprune.model.protobuf:INLINE"],
 )
 def test_a_broken_provider_is_named(providers, value):
     providers(BUILTIN, EntryPoint("broken", value, registry.GROUP))
     with pytest.raises(PassError, match=rf"provider 'broken' \({value}\) is broken"):
-        registry.available()
+        registry.passes()
 
 
 def test_a_provider_of_other_classes_is_named(providers, monkeypatch):
     monkeypatch.setattr("onnxprune_passes.PASSES", {"mine": dict})
     providers(EntryPoint("mine", "onnxprune_passes:PASSES", registry.GROUP))
     with pytest.raises(PassError, match="'mine'"):
-        registry.available()
+        registry.passes()

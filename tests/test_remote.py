@@ -11,8 +11,8 @@ import onnx
 import pytest
 
 import onnxprune
+from onnxprune.core.files import is_url
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError, ToleranceMissed
-from onnxprune.files import is_url
 from tests.builders import mlp
 from tests.test_cli import call
 

@@ -12,14 +12,14 @@ from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 import onnxprune
-from onnxprune import maskfile, names
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError, MaskError, OptionError, OutputError, ToleranceMissed
-from onnxprune.links import Link
-from onnxprune.maskheader import Pruning
-from onnxprune.masking import take, to_file
-from onnxprune.model import Model
-from onnxprune.structure import weights_of
+from onnxprune.masks import file as mask_files
+from onnxprune.masks.alignment import weights_of
+from onnxprune.masks.apply import take, to_file
+from onnxprune.masks.matching import match
+from onnxprune.masks.matching.link import Link, Pruning
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune_passes import ApplyMasks, Magnitude, Update
 from tests.builders import conv_net, info, load, mlp, model, node, normal, qdq, qlinear, serialise
 
@@ -34,7 +34,7 @@ def put(path, proto):
 
 def values(path) -> dict[str, np.ndarray]:
     opened = Model.load(path)
-    return {w.name: w.array(opened).copy() for w in loose_weights(opened)}
+    return {w.name: w.array(opened).copy() for w in find(opened)}
 
 
 def renamed(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -172,7 +172,7 @@ def test_a_tied_weight_keeps_what_any_of_its_uses_keeps():
     nodes = [node("Gather", ["e", "i"], ["h"]), node("MatMul", ["h", "w"], ["y"])]
     inputs, outputs = [info("i", ["N"], onnx.TensorProto.INT64)], [info("y", ["N", 50])]
     opened = load(model(nodes, inputs, outputs, {"e": table, "w": np.ascontiguousarray(table.T)}))
-    matches = names.match(opened, {"embed": table, "head": table})
+    matches = match.match(opened, {"embed": table, "head": table})
     assert matches.parameters["embed"].aliases == ("head",)
     Magnitude(sparsity=0.9).run(opened)
     file, notes = to_file(take(opened, {"w": Pruning()}), ANY_FILE, matches)
@@ -418,7 +418,7 @@ def test_the_commands(masked, mlp_files):
     call("prune", "m.onnx", "-o", "q.onnx", "--sparsity", "0.5", "--masks", "q.npz", "--names-from", "c.safetensors")
     assert "dense0/kernel" in call("masks", "export", "q.onnx", "-o", "e.npz", "--names-from", "c.safetensors")
     assert "2 masks keep 1,536 of 3,072 entries; 2 more parameters are named" in call("masks", "show", "e.npz")
-    assert json.loads(call("masks", "show", "e.npz", "--json"))["version"] == maskfile.VERSION
+    assert json.loads(call("masks", "show", "e.npz", "--json"))["version"] == mask_files.VERSION
     assert "written" not in call("masks", "apply", "m.onnx", "e.npz", "-o", "a.onnx", "--json", "facts.json")
     assert "1,536 masked entries of 2 weights are zero" in call("masks", "check", "a.onnx", "e.npz")
     assert "u.onnx" in call("update", "q.onnx", "--from", "r.safetensors", "-o", "u.onnx", "--masks", "q.npz")

@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 
 import onnxprune
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import CheckpointError
-from onnxprune.model import Model
-from onnxprune.names import match
+from onnxprune.masks.matching.match import match
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 
 torch = pytest.importorskip("torch", reason="these tests need the train extra")
 from safetensors.torch import load_file, save_file  # noqa: E402
@@ -85,7 +85,7 @@ def test_every_weight_of_a_layer_is_matched(name, dynamo, tmp_path):
     net, x = build(name)
     model = Model.load(export(net, x, tmp_path / "m.onnx", dynamo))
     arrays = {n: t.numpy() for n, t in net.state_dict().items()}
-    kinds = {w.name: w.kind for w in loose_weights(model)}
+    kinds = {w.name: w.kind for w in find(model)}
     layers = {
         n for n, kind in kinds.items() if kind in ("gemm", "matmul", "conv", "conv_transpose", "lstm", "embedding")
     }
@@ -94,7 +94,7 @@ def test_every_weight_of_a_layer_is_matched(name, dynamo, tmp_path):
     assert not layers & matches.unmatched.keys()
     for parameter, entry in matches.parameters.items():
         for link in (link for link in entry.links if link.fold is None):
-            weight = next(w for w in loose_weights(model) if w.name == link.weight)
+            weight = next(w for w in find(model) if w.name == link.weight)
             part = link.into.of(weight.array(model)) if link.into else weight.array(model)
             np.testing.assert_array_equal(link.to_weight(arrays[parameter], weight.shape), part)
 

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxprune import api, curves, data, search, sensitivity
+import onnxprune
+from onnxprune.allocation import curves
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
-from onnxprune.evaluation import Judge, Question
-from onnxprune.importance import importance_of
-from onnxprune.model import Model
-from onnxprune.runtime import inputs_of, open_session, run
-from onnxprune.search import LEAST, Search, loss_of
+from onnxprune.model.model import Model
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.judge import Judge, Question
+from onnxprune.runtime.session import inputs_of, open_session, run
+from onnxprune.search import budget, sensitivity
+from onnxprune.search.budget import LEAST, Search, loss_of
+from onnxprune.search.importance import importance_of
 from tests.builders import mlp
 
 
@@ -36,7 +39,7 @@ def samples(model, tmp_path) -> Path:
 
 def measured(model: Path, samples: Path, half: int) -> float:
     session = open_session(model)
-    cut = data.cut(data.read(samples), "", inputs_of(session), None, half)
+    cut = sample_files.cut(sample_files.read(samples), "", inputs_of(session), None, half)
     return Judge(session, Question(), cut).value(model)
 
 
@@ -53,7 +56,7 @@ def error_of(model: Path, result: Path, samples: Path) -> float:
 
 
 def test_both_halves_are_within_and_the_numbers_are_true(model, samples, tmp_path):
-    result = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=3)
+    result = onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=3)
     found = result.search
     assert (found.metric, found.max_drop, found.complete) == ("top1", 3, True)
     for number, half in enumerate((found.decided, found.held_out)):
@@ -70,7 +73,7 @@ def test_both_halves_are_within_and_the_numbers_are_true(model, samples, tmp_pat
 
 def test_with_a_scan_the_loss_counts_for_what_layers_cost_the_metric(model, samples, tmp_path):
     sensitivity.scan(model, tmp_path / "s.json", data=samples, levels=(0.3, 0.6, 0.9), jobs=1)
-    result = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=5, scan=tmp_path / "s.json")
+    result = onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=5, scan=tmp_path / "s.json")
     found = result.search
     assert all(half.original - half.result <= 5 for half in (found.decided, found.held_out))
     for entry in importance_of(Model.load(model), curves.read(tmp_path / "s.json")):
@@ -81,44 +84,44 @@ def test_with_a_scan_the_loss_counts_for_what_layers_cost_the_metric(model, samp
 def test_more_budget_is_no_larger_and_the_same_each_time(model, samples, tmp_path):
     sizes = []
     for drop in (0, 2, 20):
-        sizes.append(api.compress(model, tmp_path / f"{drop}.onnx", data=samples, max_drop=drop).output.bytes)
+        sizes.append(onnxprune.compress(model, tmp_path / f"{drop}.onnx", data=samples, max_drop=drop).output.bytes)
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] > sizes[-1]
-    api.compress(model, tmp_path / "2 again.onnx", data=samples, max_drop=2)
+    onnxprune.compress(model, tmp_path / "2 again.onnx", data=samples, max_drop=2)
     assert (tmp_path / "2.onnx").read_bytes() == (tmp_path / "2 again.onnx").read_bytes()
 
 
 def test_what_is_kept_of_measurements_changes_no_byte(model, samples, tmp_path):
     """The passes that the model says it went through, run by themselves, write the same file."""
-    api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
-    result = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
-    api.transform(model, tmp_path / "p.onnx", result.passes)
+    onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+    result = onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+    onnxprune.transform(model, tmp_path / "p.onnx", result.passes)
     assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "p.onnx").read_bytes()
     assert "half=true" in result.passes[-1]
 
 
 def test_calibration_sees_nothing_of_the_held_out_half(model, samples, tmp_path):
     """Other inputs in the held-out half, the same answers: the file stays the same."""
-    api.compress(model, tmp_path / "a.onnx", data=samples, max_drop=5)
+    onnxprune.compress(model, tmp_path / "a.onnx", data=samples, max_drop=5)
     held = dict(np.load(samples))
     spared = np.random.default_rng(0).permutation(400)[200:]
     held["x"][spared] *= 1.01
     np.savez(tmp_path / "d.npz", **held)
-    api.compress(model, tmp_path / "b.onnx", data=samples, max_drop=5)
+    onnxprune.compress(model, tmp_path / "b.onnx", data=samples, max_drop=5)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
 
 
 def test_a_budget_that_cannot_be_met_writes_nothing(model, samples, tmp_path):
     with pytest.raises(ToleranceMissed, match="nothing written") as caught:
-        api.compress(model, tmp_path / "o.onnx", data=samples, sparsity=0.95, max_drop=0.1)
+        onnxprune.compress(model, tmp_path / "o.onnx", data=samples, sparsity=0.95, max_drop=0.1)
     assert caught.value.exit_code == 3
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.npz", "m.onnx"]
 
 
 def test_a_killed_search_goes_on(model, samples, tmp_path, monkeypatch):
-    whole = api.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
+    whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
     tried: list[str] = []
-    real = api.transform
+    real = onnxprune.transform
 
     def transform(source, out, steps, **options):
         tried.append(str(out))
@@ -126,13 +129,13 @@ def test_a_killed_search_goes_on(model, samples, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(source, out, steps, **options)
 
-    monkeypatch.setattr(api, "transform", transform)
+    monkeypatch.setattr("onnxprune.api.compress.transform", transform)
     with pytest.raises(KeyboardInterrupt):
-        api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+        onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
     journal = tmp_path / "o.onnx.trials"
     known = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     assert sum("loss" in record["trial"] for record in known) == 2
-    again = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
+    again = onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
     assert (tmp_path / "o.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
     assert again.search == whole.search
     assert not journal.exists()
@@ -149,16 +152,18 @@ class Clock:
 
 
 def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), api.transform
+    clock, real = Clock(), onnxprune.transform
 
     def transform(*args, **options):
         clock.now += 1
         return real(*args, **options)
 
-    monkeypatch.setattr(search, "time", clock)
-    monkeypatch.setattr(api, "transform", transform)
-    whole = api.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
-    hurried = api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2, time_limit=whole.search.trials - 1)
+    monkeypatch.setattr(budget, "time", clock)
+    monkeypatch.setattr("onnxprune.api.compress.transform", transform)
+    whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
+    hurried = onnxprune.compress(
+        model, tmp_path / "o.onnx", data=samples, max_drop=2, time_limit=whole.search.trials - 1
+    )
     assert not hurried.search.complete
     assert hurried.search.trials < whole.search.trials
     assert hurried.output.bytes >= whole.output.bytes
@@ -166,19 +171,19 @@ def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypat
 
 
 def test_a_time_limit_before_anything_was_found(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), api.transform
+    clock, real = Clock(), onnxprune.transform
 
     def transform(*args, **options):
         clock.now += 1
         return real(*args, **options)
 
-    monkeypatch.setattr(search, "time", clock)
-    monkeypatch.setattr(api, "transform", transform)
+    monkeypatch.setattr(budget, "time", clock)
+    monkeypatch.setattr("onnxprune.api.compress.transform", transform)
     with pytest.raises(ToleranceMissed, match="goes on from here"):
-        api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0, time_limit=1)
+        onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0, time_limit=1)
     assert not (tmp_path / "o.onnx").exists()
     clock.now = 0.0
-    assert api.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0).search.complete
+    assert onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0).search.complete
 
 
 class Fake(Search):
@@ -202,7 +207,7 @@ class Fake(Search):
 
 
 def steps_found(model, samples, tmp_path, decided, held_out, **how):
-    from onnxprune.trials import opened
+    from onnxprune.search.trials import opened
 
     fake = Fake(model, samples, decided, held_out, **how)
     with opened(tmp_path / "t", {}) as known:
@@ -232,7 +237,7 @@ def test_the_held_out_half_has_a_standard_error_to_spare(model, samples, tmp_pat
 def test_a_metric_that_cannot_be_told_of_few_samples_confirms_without_an_error(model, samples, tmp_path, monkeypatch):
     (tmp_path / "many.py").write_text("def many(outputs, data):\n    return 1.0 / (len(data['x']) > 100)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    result = api.compress(model, tmp_path / "o.onnx", data=samples, metric="many:many", max_drop=0)
+    result = onnxprune.compress(model, tmp_path / "o.onnx", data=samples, metric="many:many", max_drop=0)
     assert result.search.held_out.error == 0
 
 
@@ -244,7 +249,7 @@ def test_a_metric_of_noise_is_refused_in_the_end(model, samples, tmp_path):
 def test_a_command_decides_without_halves(model, tmp_path):
     (tmp_path / "size.py").write_text("import os, sys\nprint(os.path.getsize(sys.argv[1]))\n")
     command = f"{sys.executable} {tmp_path / 'size.py'} {{model}}"
-    smallest = api.compress(model, tmp_path / "o.onnx", evaluate=command, max_drop=0, lower_is_better=True)
+    smallest = onnxprune.compress(model, tmp_path / "o.onnx", evaluate=command, max_drop=0, lower_is_better=True)
     assert smallest.search.held_out is None
     assert smallest.search.decided.result < smallest.search.decided.original
 
@@ -266,12 +271,12 @@ def test_a_command_decides_without_halves(model, tmp_path):
 )
 def test_one_line_and_nothing_written(model, samples, tmp_path, options, error, message):
     with pytest.raises(error, match=message):
-        api.compress(model, tmp_path / "o.onnx", **({"data": samples} | options))
+        onnxprune.compress(model, tmp_path / "o.onnx", **({"data": samples} | options))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d.npz", "m.onnx"]
 
 
 def test_an_encoded_model_is_searched_from_its_dense_form(model, samples, tmp_path):
-    api.encode(model, tmp_path / "e.onnx", encoding="flat")
-    result = api.compress(tmp_path / "e.onnx", tmp_path / "o.onnx", data=samples, max_drop=5)
+    onnxprune.encode(model, tmp_path / "e.onnx", encoding="flat")
+    result = onnxprune.compress(tmp_path / "e.onnx", tmp_path / "o.onnx", data=samples, max_drop=5)
     assert result.search.decided.original == measured(model, samples, 0)
     assert Model.load(tmp_path / "o.onnx").opset >= 11

@@ -17,15 +17,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune import api, curves, sensitivity
-from onnxprune.curves import Curve, Curves, Point
-from onnxprune.discovery import find
+import onnxprune
+from onnxprune.allocation import curves
+from onnxprune.allocation.curves import Curve, Curves, Point
+from onnxprune.encodings.inventory import inspect_model
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
-from onnxprune.importance import importance_of
-from onnxprune.iteration import iterate
-from onnxprune.model import Model
-from onnxprune.runtime import open_session, run
-from onnxprune.trials import opened
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.retraining.iterate import iterate
+from onnxprune.runtime.session import open_session, run
+from onnxprune.search import sensitivity
+from onnxprune.search.importance import importance_of
+from onnxprune.search.trials import opened
 from tests.builders import mlp
 
 LEVELS = (0.3, 0.8, 0.95)
@@ -47,7 +50,7 @@ def data(tmp_path) -> Path:
 def by_hand(model: Path, data: Path, layer: str, level: float, folder: Path) -> float:
     """Agreement after the layer alone is pruned, from a file in ONNX Runtime."""
     x = np.load(data)["x"]
-    api.prune(model, folder / "pruned.onnx", set=(f"{layer}={level}",), verify=False)
+    onnxprune.prune(model, folder / "pruned.onnx", set=(f"{layer}={level}",), verify=False)
     a, b = (run(open_session(p), {"x": x})["y"].argmax(1) for p in (model, folder / "pruned.onnx"))
     return 100 * float((a == b).mean())
 
@@ -67,7 +70,7 @@ def test_the_same_on_any_number_of_processes_and_from_an_encoded_model(model, da
     one = sensitivity.scan(model, tmp_path / "1.json", data=data, levels=LEVELS, jobs=1)
     sensitivity.scan(model, tmp_path / "2.json", data=data, levels=LEVELS, jobs=2)
     assert (tmp_path / "1.json").read_bytes() == (tmp_path / "2.json").read_bytes()
-    api.encode(model, tmp_path / "e.onnx", encoding="flat")
+    onnxprune.encode(model, tmp_path / "e.onnx", encoding="flat")
     encoded = sensitivity.scan(tmp_path / "e.onnx", tmp_path / "3.json", data=data, levels=LEVELS, jobs=1)
     assert encoded.layers == one.layers
 
@@ -80,7 +83,7 @@ def test_channels_of_one_layer_go(model, data, tmp_path):
     for layer in found.layers:
         for point in layer.points:
             only = f'channels{{sparsity={point.sparsity}, only=["{layer.name}"]}}'
-            (cut,) = [r for r in api.transform(model, tmp_path / "c.onnx", [only]).removed if r.axis == 0
+            (cut,) = [r for r in onnxprune.transform(model, tmp_path / "c.onnx", [only]).removed if r.axis == 0
                       and r.name == layer.name]  # fmt: skip
             assert cut.after == layer.size - round(point.sparsity * layer.size)
             a, b = (run(open_session(p), {"x": x})["y"].argmax(1) for p in (model, tmp_path / "c.onnx"))
@@ -324,24 +327,24 @@ def test_the_layer_that_costs_more_counts_more(model, data, tmp_path):
     numbers = dict(entry.rsplit("=", 1) for entry in importance_of(opened, found))
     products = [float(numbers[name]) * loss for name, loss in lost.items()]
     assert products == pytest.approx([products[0]] * len(products), rel=1e-4)
-    result = api.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json")
+    result = onnxprune.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json")
     assert all(f"{name}={number}" in result.passes[-1] for name, number in numbers.items())
-    api.encode(model, tmp_path / "e.onnx", encoding="flat")
+    onnxprune.encode(model, tmp_path / "e.onnx", encoding="flat")
     found = sensitivity.scan(tmp_path / "e.onnx", tmp_path / "e.json", data=data, levels=LEVELS, jobs=1)
-    again = api.compress(tmp_path / "e.onnx", tmp_path / "p.onnx", scan=tmp_path / "e.json")
+    again = onnxprune.compress(tmp_path / "e.onnx", tmp_path / "p.onnx", scan=tmp_path / "e.json")
     assert again.passes == result.passes
 
 
 def test_compress_and_iterate_take_it(model, data, tmp_path):
     found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
     wanted = found.reaching(0.6)
-    result = api.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json", sparsity=0.6, values="exact")
+    result = onnxprune.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json", sparsity=0.6, values="exact")
     for weight in result.weights:
         if weight.name in wanted:
             assert weight.zeros == round(wanted[weight.name] * weight.total)
     train = tmp_path / "train.py"
     train.write_text(
-        "import sys, onnxprune\nfrom onnxprune.discovery import find\nfrom safetensors.numpy import save_file\n"
+        "import sys, onnxprune\nfrom onnxprune.model.discovery import find\nfrom safetensors.numpy import save_file\n"
         "model = onnxprune.load(sys.argv[1])\n"
         "save_file({w.name: w.array(model).copy() for w in find(model)}, sys.argv[2])\n"
     )
@@ -350,7 +353,7 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
         retrain=f"{sys.executable} {train} {{model}} {{out}}",
     )  # fmt: skip
     assert rounds.rounds[-1].sparsity == pytest.approx(0.6, abs=0.001)
-    weights = {w.name: w for w in api.inspect_model(Model.load(tmp_path / "r.onnx"))}
+    weights = {w.name: w for w in inspect_model(Model.load(tmp_path / "r.onnx"))}
     for name, share in wanted.items():
         assert weights[name].zeros == round(share * weights[name].total)
 
@@ -370,5 +373,5 @@ def test_scans_that_do_not_serve(model, data, tmp_path, change, options, error, 
     found = sensitivity.scan(model, tmp_path / "s.json", data=data, levels=LEVELS, jobs=1)
     dataclasses.replace(found, **change).save(tmp_path / "s.json")
     with pytest.raises(error, match=message):
-        api.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json", **options)
+        onnxprune.compress(model, tmp_path / "o.onnx", scan=tmp_path / "s.json", **options)
     assert not (tmp_path / "o.onnx").exists()

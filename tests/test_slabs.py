@@ -12,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from onnxprune import api, masks, quantise, slabs, threads
-from onnxprune.dtypes import bits_of
+import onnxprune
+from onnxprune.channels.liveness import Pattern
+from onnxprune.core import chunked, threads
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
-from onnxprune.liveness import Pattern
-from onnxprune.model import Model
-from onnxprune.slabs import Slabs
+from onnxprune.model.model import Model
+from onnxprune.pruning import selection
+from onnxprune.quantization import rounding
 from onnxprune_passes import Decode, Encode, Magnitude
 from tests.builders import info, model, node
 
@@ -56,15 +59,15 @@ def proto(seed: int = 0, element: int = TensorProto.FLOAT, scale: float = 1.0) -
 
 def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPatch:
     patch = pytest.MonkeyPatch()
-    patch.setattr(slabs, "UNIT", unit)
-    patch.setattr(quantise, "UNIT", unit)
-    patch.setattr(slabs, "SLAB", slab)
-    patch.setattr("onnxprune.liveness.SLAB", slab)
+    patch.setattr(chunked, "UNIT", unit)
+    patch.setattr(rounding, "UNIT", unit)
+    patch.setattr(chunked, "SLAB", slab)
+    patch.setattr("onnxprune.channels.liveness.SLAB", slab)
     patch.setattr("onnxprune_passes.magnitude.SLAB", slab)
-    patch.setattr("onnxprune.encodings.values._LARGE", slab)
-    patch.setattr(slabs, "_SEGMENT", 8)
-    patch.setattr("onnxprune.payloads.RESIDENT", resident)
-    patch.setattr(masks, "_COLLECT", 16)
+    patch.setattr("onnxprune.encodings.values.integers._LARGE", slab)
+    patch.setattr(chunked, "_SEGMENT", 8)
+    patch.setattr("onnxprune.model.storage.RESIDENT", resident)
+    patch.setattr(selection, "_COLLECT", 16)
     return patch
 
 
@@ -72,7 +75,7 @@ def written(folder, name, source, unit, slab, jobs, resident=256 << 20, **option
     out = folder / f"{name}.onnx"
     patch = patched(unit, slab, resident)
     try:
-        api.compress(source, out, verify=False, jobs=jobs, **options)
+        onnxprune.compress(source, out, verify=False, jobs=jobs, **options)
     finally:
         patch.undo()
     data = out.read_bytes() + b"".join(p.read_bytes() for p in sorted(folder.glob(f"{name}.*.data")))
@@ -142,7 +145,7 @@ def test_every_encoding_packs_slabs_as_it_packs_the_whole(encoding, rows, column
     try:
         whole = Sparse.of(array, np.zeros((), np.float16 if coded else np.float32), book)
         expected, size = encoding.pack(whole), encoding.payload(whole)
-        slabs.SLAB = slab
+        chunked.SLAB = slab
         sparse = Sparse.of(array, whole.fill, book)
         found = encoding.pack(sparse)
         assert encoding.payload(sparse) == size
@@ -233,11 +236,11 @@ def test_mapping_holds_only_what_is_looked_at(tmp_path, monkeypatch):
         largest.append(length)
         return real(descriptor, length, *rest, **named)
 
-    monkeypatch.setattr("onnxprune.payloads.mmap.mmap", counted)
+    monkeypatch.setattr("onnxprune.model.storage.mmap.mmap", counted)
     patch = patched(1 << 10, 1 << 12, 0)
     try:
-        patch.setattr("onnxprune.payloads.PIECE", 1 << 14)
-        api.compress(source, tmp_path / "o.onnx", sparsity=0.9, values="shared:4", verify=False, jobs=1)
+        patch.setattr("onnxprune.model.storage.PIECE", 1 << 14)
+        onnxprune.compress(source, tmp_path / "o.onnx", sparsity=0.9, values="shared:4", verify=False, jobs=1)
     finally:
         patch.undo()
     assert max(largest) < held["w"].nbytes / 4
@@ -250,7 +253,7 @@ def test_a_disk_without_room_is_one_clear_error(tmp_path, monkeypatch, external)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 99, 1))
     with pytest.raises(OutputError, match=r"cannot write o\.onnx: it takes [\d,]+ bytes, the disk has 1 free"):
-        api.prune(source, tmp_path / "o.onnx", sparsity=0.5, verify=False)
+        onnxprune.prune(source, tmp_path / "o.onnx", sparsity=0.5, verify=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
@@ -261,14 +264,14 @@ def test_an_error_in_a_thread_is_the_error_of_the_run(tmp_path):
     made.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(bad, made.graph.initializer[0].name))
     before = threading.active_count()
     with pytest.raises(OnnxPruneError, match="NaN"):
-        api.prune(put(tmp_path, made, False), tmp_path / "o.onnx", sparsity=0.5, verify=False, jobs=4)
+        onnxprune.prune(put(tmp_path, made, False), tmp_path / "o.onnx", sparsity=0.5, verify=False, jobs=4)
     assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("jobs", [0, -1])
 def test_jobs_are_at_least_one(tmp_path, jobs):
     with pytest.raises(OptionError, match="jobs must be at least 1"):
-        api.prune(put(tmp_path, proto(), False), tmp_path / "o.onnx", sparsity=0.5, jobs=jobs)
+        onnxprune.prune(put(tmp_path, proto(), False), tmp_path / "o.onnx", sparsity=0.5, jobs=jobs)
 
 
 @given(st.integers(1, 5), st.integers(0, 30))
@@ -290,7 +293,7 @@ def test_results_come_in_order_and_few_are_in_flight(jobs, count):
 @pytest.mark.parametrize("done", ["encode", "magnitude"])
 def test_progress_counts_bytes_up_to_all_of_them(tmp_path, done):
     seen = []
-    api.compress(
+    onnxprune.compress(
         put(tmp_path, proto(), False), tmp_path / "o.onnx", sparsity=0.5, verify=False,
         progress=lambda name, *counts: seen.append((name, *counts)),
     )  # fmt: skip

@@ -4,6 +4,9 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import os
+import re
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -16,6 +19,54 @@ from onnx import TensorProto, helper, numpy_helper
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 CONTENT = b"weights"
+LIBRARIES = {"mnist.py", "tasks"}  # imported by tools, none themselves
+EXTRAS = {  # the mark of a tool that imports a framework, and the package
+    "retrain_jax.py": ("jax", "optax"), "retrain_torch.py": ("torch", "torch"), "train_lenet.py": ("torch", "torch"),
+}  # fmt: skip
+
+
+# help -----------------------------------------------------------------------------------------------
+
+
+def named() -> list:
+    """Every tool, marked where it needs an extra."""
+    names = [path.name for path in sorted(TOOLS.iterdir()) if not path.name.startswith((".", "__"))]
+    return [
+        pytest.param(name, marks=getattr(pytest.mark, EXTRAS[name][0]) if name in EXTRAS else ())
+        for name in names
+        if name not in LIBRARIES
+    ]
+
+
+def help_of(tool: str, *command: str) -> list[str]:
+    """The lines of a tool's help on a terminal of 100 columns, which must be one screen."""
+    path = TOOLS / tool
+    python = [sys.executable] if path.is_dir() or path.suffix == ".py" else []
+    done = subprocess.run(
+        [*python, str(path), *command, "--help"],
+        capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert 4 < len(lines) <= 24, f"{tool} {command}: {len(lines)} lines"
+    assert max(map(len, lines)) <= 100, max(lines, key=len)
+    return lines
+
+
+@pytest.mark.parametrize("tool", named())
+def test_a_tool_explains_itself_in_one_screen(tool: str) -> None:
+    if tool in EXTRAS:
+        pytest.importorskip(EXTRAS[tool][1], reason="needs the train extra")
+    lines = help_of(tool)
+    start = lines.index("  COMMAND") + 1 if "  COMMAND" in lines else len(lines)
+    commands = [found[1] for line in lines[start:] if (found := re.match(r"    (\w+)  +\w", line))]
+    assert bool(commands) == ((TOOLS / tool).is_dir())
+    for command in commands:
+        help_of(tool, command)
+
+
+# fetch_models ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -104,6 +155,9 @@ def test_a_manifest_may_not_write_elsewhere(fetch: ModuleType, tmp_path: Path, n
         fetch.read_manifest(manifest)
 
 
+# networks and digits --------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("ir_version", [3, 8])
 def test_fill_replaces_constant_of_shape(monkeypatch: pytest.MonkeyPatch, ir_version: int) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
@@ -132,13 +186,71 @@ def test_fill_replaces_constant_of_shape(monkeypatch: pytest.MonkeyPatch, ir_ver
     assert filled == fill(model())
 
 
-def test_dead_channels_of_a_chain_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_is_written_with_weights(tmp_path: Path) -> None:
+    command = [sys.executable, str(TOOLS / "fill_light.py"), "squeezenet", str(tmp_path / "s.onnx")]
+    subprocess.run(command, check=True)
+    model = onnx.load(tmp_path / "s.onnx")
+    assert "ConstantOfShape" not in {n.op_type for n in model.graph.node}
+    assert sum(numpy_helper.to_array(i).size for i in model.graph.initializer) > 1e6
+
+
+def test_digits_that_were_not_fetched_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(TOOLS))
-    bench_strip = importlib.import_module("bench_strip")
-    model = bench_strip.chain(8)
-    bench_strip.kill(model, 0.5)
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        assert (array == 0).all(axis=(1, 2, 3)).sum() >= 4
-        assert (array == 0).all(axis=(0, 2, 3)).sum() >= 4
-    assert bench_strip.analysis(model) > 0
+    mnist = importlib.import_module("mnist")
+    monkeypatch.setattr(mnist, "FOLDER", tmp_path)
+    with pytest.raises(SystemExit, match=r"^Error: .*-ubyte is not there: python tools/fetch_models.py fashion-mnist$"):
+        mnist.load("t10k", "fashion")
+
+
+# sizes ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """The tool on a package of a folder with an engine of 12 modules, the longest with 400 lines."""
+    monkeypatch.syspath_prepend(str(TOOLS))
+    tool = importlib.import_module("sizes")
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sizes.py"])
+    (tmp_path / "onnxprune").mkdir()
+    (tmp_path / "passes").mkdir()
+    for number in range(12):
+        (tmp_path / "onnxprune" / f"m{number}.py").write_text("x = 1\n")
+    body = "class A:\n    def inner(self):\n" + "        x = 1\n" * 69
+    (tmp_path / "onnxprune" / "__init__.py").write_text(body + "\n" * (400 - body.count("\n")))
+    return tool
+
+
+def test_sizes_within_the_limits(sizes: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sizes.main() == 0
+    printed = capsys.readouterr().out
+    assert "   400  onnxprune/__init__.py\n" in printed
+    assert "    70  onnxprune/__init__.py:2 A.inner\n" in printed
+    assert "    12  onnxprune\n" in printed
+    assert "BEYOND" not in printed
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("onnxprune/m0.py", "x = 1\n" * 401, "   401  onnxprune/m0.py  BEYOND THE LIMIT"),
+        ("passes/p.py", "x = 1\n" * 401, "   401  passes/p.py  BEYOND THE LIMIT"),
+        ("passes/p.py", "def f():\n" + "    x = 1\n" * 70, "    71  passes/p.py:1 f  BEYOND THE LIMIT"),
+        ("onnxprune/m12.py", "", "    13  onnxprune  BEYOND THE LIMIT"),
+    ],
+)
+def test_what_is_beyond_a_limit_is_named(
+    sizes: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, text: str, said: str
+) -> None:
+    (tmp_path / file).write_text(text)
+    assert sizes.main() == 1
+    printed = capsys.readouterr().out
+    assert printed.count("BEYOND") == 1
+    assert said in printed
+    assert printed.endswith("Error: 1 beyond a limit\n")
+
+
+def test_passes_have_no_limit_of_modules(sizes: ModuleType, tmp_path: Path) -> None:
+    for number in range(13):
+        (tmp_path / "passes" / f"p{number}.py").write_text("")
+    assert sizes.main() == 0

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from onnxprune.discovery import find
-from onnxprune.dtypes import bits_of
+from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
-from onnxprune.encodings.graft import plant, planted_in, prepare
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.insert import plant, prepare
 from onnxprune.errors import OnnxPruneError, OptionError
+from onnxprune.model.discovery import find
 from onnxprune_passes import Decode, Encode
 from tests.builders import MODELS, info, load, matmul, mlp, model, newest_opset, node, normal, outputs, run, serialise
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import TensorProto, helper
 
-from onnxprune import api, data
-from onnxprune.deviation import OutputDeviation, compare
+import onnxprune
 from onnxprune.errors import DataError, OptionError, ToleranceMissed
-from onnxprune.metrics import of_deviations
-from onnxprune.model import Model
-from onnxprune.runtime import Input, inputs_of, open_session, run
-from onnxprune.synthesis import CannotSynthesise, synthesise
+from onnxprune.model.model import Model
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.deviation import OutputDeviation, compare
+from onnxprune.runtime.metrics import of_deviations
+from onnxprune.runtime.session import Input, inputs_of, open_session, run
+from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 from tests.builders import info, mlp, model
 
 
@@ -52,7 +53,7 @@ def saved(folder, **arrays):
 )
 def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
     array = samples(*given)
-    feeds, count = data.load(saved(tmp_path, x=array), [item(*shape)], limit)
+    feeds, count = sample_files.load(saved(tmp_path, x=array), [item(*shape)], limit)
     assert [np.shape(feed["x"]) for feed in feeds] == expected
     assert count == (len(feeds) if len(given) == len(shape) + 1 else sum(len(feed["x"]) for feed in feeds))
     flat = np.concatenate([np.ravel(feed["x"]) for feed in feeds])
@@ -62,14 +63,14 @@ def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
 def test_a_folder_of_arrays(tmp_path):
     np.save(tmp_path / "x.npy", samples(5, 3))
     np.save(tmp_path / "z.npy", samples(5, 2))
-    (feed,), count = data.load(tmp_path, [item("N", 3), item("N", 2, name="z")])
+    (feed,), count = sample_files.load(tmp_path, [item("N", 3), item("N", 2, name="z")])
     assert (feed["x"].shape, feed["z"].shape, count) == ((5, 3), (5, 2), 5)
 
 
 def test_a_folder_of_bundles(tmp_path):
     for number in range(3):
         np.savez(tmp_path / f"{number}.npz", x=np.full((2, 3), number, np.float32))
-    (feed,), count = data.load(tmp_path, [item("N", 3)])
+    (feed,), count = sample_files.load(tmp_path, [item("N", 3)])
     np.testing.assert_array_equal(feed["x"][:, 0], [0, 0, 1, 1, 2, 2])
     assert count == 6
 
@@ -86,12 +87,12 @@ def test_counts_that_do_not_fit(tmp_path, shapes, given, message):
     names = "xz"[: len(shapes)]
     path = saved(tmp_path, **{n: samples(*g) for n, g in zip(names, given, strict=True)})
     with pytest.raises(DataError, match=message):
-        data.load(path, [item(*s, name=n) for n, s in zip(names, shapes, strict=True)])
+        sample_files.load(path, [item(*s, name=n) for n, s in zip(names, shapes, strict=True)])
 
 
 def test_data_reaches_the_model(tmp_path):
     (tmp_path / "m.onnx").write_bytes(mlp().SerializeToString())
-    found = api.verify(tmp_path / "m.onnx", tmp_path / "m.onnx", data=saved(tmp_path, x=samples(70, 8)))
+    found = onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx", data=saved(tmp_path, x=samples(70, 8)))
     assert (found.source, found.samples) == ("data", 70)
 
 
@@ -158,11 +159,11 @@ def test_inputs_that_are_not_found(tmp_path):
     path = impossible_file(tmp_path)
     with pytest.raises(CannotSynthesise):
         synthesise(Model.load(path), open_session(path), 1)
-    found = api.verify(path, path)
+    found = onnxprune.verify(path, path)
     assert found.source == "none"
     assert "--data" in found.reason
     with pytest.raises(ToleranceMissed, match="cannot be checked") as caught:
-        api.transform(path, tmp_path / "o.onnx", ["encode"], tolerance=0.5)
+        onnxprune.transform(path, tmp_path / "o.onnx", ["encode"], tolerance=0.5)
     assert caught.value.exit_code == 3
     assert not (tmp_path / "o.onnx").exists()
 
@@ -171,7 +172,7 @@ def test_an_input_without_a_numpy_type(tmp_path):
     proto = model([helper.make_node("Identity", ["x"], ["y"])], [info("x", [1], TensorProto.STRING)], Y)
     proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    assert "string" in api.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").reason
+    assert "string" in onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").reason
 
 
 # deviation --------------------------------------------------------------------------------------------
@@ -270,9 +271,9 @@ def test_custom_operators_go_on_unverified(tmp_path):
     proto.graph.node.add(op_type="Sparkle", domain="acme", input=["y"], output=["z"])
     proto.graph.output[0].name = "z"
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    result = api.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", sparsity=0.5)
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", sparsity=0.5)
     assert (result.deviation.source, "acme" in result.deviation.reason) == ("none", True)
     assert result.weights[0].zeros == 256
     with pytest.raises(ToleranceMissed, match="cannot be checked"):
-        api.compress(tmp_path / "m.onnx", tmp_path / "p.onnx", tolerance=0.1)
+        onnxprune.compress(tmp_path / "m.onnx", tmp_path / "p.onnx", tolerance=0.1)
     assert not (tmp_path / "p.onnx").exists()

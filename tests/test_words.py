@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.encodings import GRAPH, Sparse, gaps, words
-from onnxprune.encodings.base import Builder
-from onnxprune.encodings.words import LAYOUTS, Layout, layout_for
+from onnxprune.encodings import GRAPH, Sparse
+from onnxprune.encodings.nodes import Builder
+from onnxprune.encodings.positions import digits, gaps
+from onnxprune.encodings.positions.digits import LAYOUTS, Layout, layout_for
 from tests.builders import info, model, newest_opset, node, run
 
 RADICES = st.sampled_from([2, 3, 5, 15, 16, 17, 40, 138, 255, 256, 257, 65536, 2**31]) | st.integers(2, 2**31)
@@ -32,8 +33,8 @@ def numbers_below(radix: int, shape, seed: int = 0) -> np.ndarray:
 def test_unpack_restores_what_pack_packed(layout, count, rows, seed):
     shape = (count,) if rows is None else (rows, count)
     numbers = numbers_below(layout.radix, shape, seed)
-    parts = words.pack(numbers, layout, "n")
-    back = words.unpack(parts, "n")
+    parts = digits.pack(numbers, layout, "n")
+    back = digits.unpack(parts, "n")
     np.testing.assert_array_equal(back[..., :count], numbers)
     assert not back[..., count:].any()
     assert back.shape[-1] - count < layout.digits
@@ -49,15 +50,15 @@ def test_the_runtime_unpacks_the_same_numbers(version):
         for j, shape in enumerate([(1,), (layout.digits + 1,), (3, 5)]):
             top = min(layout.radix, 2**31)
             shaped = Layout(layout.dtype, layout.digits, max(2, min(3, top)) if j == 2 else top)
-            parts = words.pack(numbers_below(shaped.radix, shape), shaped, "n")
+            parts = digits.pack(numbers_below(shaped.radix, shape), shaped, "n")
             build = Builder(f"{i}.{j}.", f"y{i}.{j}", "", version)
-            words.emit(build, parts, "n")
+            digits.emit(build, parts, "n")
             nodes += build.nodes
             held |= build.constants
             last = build.nodes[-1].output[0] if build.nodes else f"{i}.{j}.n"
             nodes.append(node("Identity", [last], [f"y{i}.{j}"]))
             outs.append(info(f"y{i}.{j}", None, 6))
-            expected.append(words.unpack(parts, "n"))
+            expected.append(digits.unpack(parts, "n"))
     nodes.append(node("Identity", ["x"], ["z"]))
     got = run(model(nodes, [info("x", [1])], [*outs, info("z", [1])], held, version), {"x": np.zeros(1, np.float32)})
     for ours, theirs in zip(expected, got[:-1], strict=True):

@@ -1,68 +1,45 @@
-"""Measure the task accuracy of the models of models/, original beside compressed.
+"""Task accuracy of the models of models/, original beside compressed.
 
-python tools/accuracy.py [--model SUBSTRING ...] [--against DIR_OR_FILE] [--compress 'ARGS'] [--json OUT]
+python tools/accuracy.py [--model SUBSTRING ...] [--against PATH | --compress ARGS] [--json FILE]
 python tools/accuracy.py --samples-for NAME OUT.npz [--samples N]
 
-It needs `python tools/fetch_models.py` and `pip install matplotlib pillow scipy tokenizers`; a task whose data
-or packages are missing is skipped with one line. Without --against each model is compressed into a temporary
-folder. What the tasks are stands in tools/tasks. The sets are small, rendered or synthesised in part: good for
-comparing two files of one model, not a benchmark. Every run makes the same ones, but magika's are files of this
-machine, and rendered text changes a little with Pillow's version. Exit code 1 when a model failed.
-
---samples-for writes samples for --data of `onnxprune`, none of which is scored here. Where they have `targets`, these
-are for `top1`, or for the function that it names, which is found with PYTHONPATH=tools.
+It needs `python tools/fetch_models.py` and `pip install matplotlib pillow scipy tokenizers`; a task
+without its data or packages is skipped and named. tools/tasks describes the tasks. Their sets are
+small, some rendered or synthesised: they compare two files of a model and are no benchmark. Exit
+code 1: a model failed. --samples-for writes samples for `onnxprune --data` that are never scored.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from bench.arguments import without_places
+from bench.processes import ONNXPRUNE
+from bench.results import Results, Row
+from bench.results import table as markdown
 from tasks import TASKS
 from tasks.task import MODELS, Task, Unavailable, share
 
 from onnxprune import OnnxPruneError
-from onnxprune.runtime import open_session
-
-ONNXPRUNE = "from onnxprune.cli import main; main()"
+from onnxprune.runtime.session import open_session
 
 
 class Failed(Exception):
     """A model could not be compressed or found; the message is one line."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One model, original beside compressed: accuracies and agreement as shares, seconds of scoring the original."""
-
-    model: str
-    samples: int
-    metric: str
-    original: float
-    compressed: float
-    agreement: float
-    bytes_before: int
-    bytes_after: int
-    seconds: float
-
-    @property
-    def ratio(self) -> float:
-        """How many times smaller the file is."""
-        return self.bytes_before / self.bytes_after
-
-
 def compress(model: Path, out: Path, arguments: str) -> None:
     """Run `onnxprune compress`."""
-    command = [sys.executable, "-c", ONNXPRUNE, "compress", str(model), "-o", str(out), *shlex.split(arguments)]
+    command = [*ONNXPRUNE, "compress", str(model), "-o", str(out), *shlex.split(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
@@ -80,7 +57,12 @@ def counterpart(task: Task, against: Path) -> Path:
 
 
 def measure(task: Task, against: Path | None, arguments: str) -> Row:
-    """Score the original and the compressed model."""
+    """Score the original and the compressed model.
+
+    Returns:
+        A row whose seconds are those of scoring the original, with the facts `samples`, `metric`, and as shares
+        `original`, `compressed` and `agreement`: the accuracies, and the items that both answer alike.
+    """
     if not task.path.is_file():
         bring = "" if task.path.parent == MODELS else f": python tools/fetch_models.py {task.path.parent.name}"
         raise Unavailable(f"{task.path.name} is not there{bring}")
@@ -97,30 +79,40 @@ def measure(task: Task, against: Path | None, arguments: str) -> Row:
         after = task.score(open_session(path))
         size = path.stat().st_size
     same = [a == b for a, b in zip(before.predictions, after.predictions, strict=True)]
-    return Row(
-        task.name, samples, task.metric, before.accuracy, after.accuracy, share(same),
-        task.path.stat().st_size, size, seconds,
-    )  # fmt: skip
+    facts = {
+        "samples": samples, "metric": task.metric,
+        "original": before.accuracy, "compressed": after.accuracy, "agreement": share(same),
+    }  # fmt: skip
+    read = task.path.stat().st_size
+    return Row(task.name, "compressed", read=read, seconds=[seconds], bytes=size, facts=facts)
 
 
-def mean_ratio(rows: list[Row]) -> float:
+def mean_ratio(rows: Sequence[Row]) -> float:
     """The geometric mean of the ratios."""
     return math.exp(sum(math.log(row.ratio) for row in rows) / len(rows))
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as markdown; accuracies and agreement in percent, the difference in points."""
-    out = [
-        "| model | samples | metric | original % | compressed % | points | agreement % | bytes | bytes after | ratio |",
-        "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    out += [
-        f"| {row.model} | {row.samples:,} | {row.metric} | {row.original:.2%} | {row.compressed:.2%} | "
-        f"{100 * (row.compressed - row.original):+.2f} | {row.agreement:.2%} | {row.bytes_before:,} | "
-        f"{row.bytes_after:,} | {row.ratio:.3f} |".replace("%", "")
-        for row in rows
-    ]
-    return "\n".join(out)
+def shown(rows: Sequence[Row]) -> str:
+    """The scored models as markdown, accuracies and agreement in percent, the difference in points; then the others."""
+    head = [
+        "model", "samples", "metric", "original %", "compressed %", "points", "agreement %", "bytes", "bytes after",
+        "ratio",
+    ]  # fmt: skip
+    scored, out = [row for row in rows if not row.problem], ""
+    if scored:
+        out += markdown(head, map(_cells, scored))
+        out += f"\nGeometric mean of the ratios of {len(scored)} models: {mean_ratio(scored):.3f}\n"
+    return out + "".join(f"\n{row.model}: {row.problem}\n" for row in rows if row.problem)
+
+
+def _cells(row: Row) -> list[str]:
+    facts = row.facts
+    percent = {name: f"{100 * facts[name]:.2f}" for name in ("original", "compressed", "agreement")}
+    points = f"{100 * (facts['compressed'] - facts['original']):+.2f}"
+    return [
+        row.model, f"{facts['samples']:,}", facts["metric"], percent["original"], percent["compressed"], points,
+        percent["agreement"], f"{row.read:,}", f"{row.bytes:,}", f"{row.ratio:.3f}",
+    ]  # fmt: skip
 
 
 def write_samples(name: str, out: Path, count: int) -> None:
@@ -142,17 +134,39 @@ def write_samples(name: str, out: Path, count: int) -> None:
         print(f"judge by --metric {task.function}, with PYTHONPATH=tools")
 
 
+def score(tasks: Sequence[Task], against: Path | None, arguments: str) -> tuple[list[Row], int]:
+    """Measure the tasks one after the other: a row for each that did not fail, and how many failed."""
+    rows, faults = [], 0
+    for task in tasks:
+        try:
+            row = measure(task, against, arguments)
+        except Unavailable as error:
+            row = Row(task.name, "compressed", problem=f"skipped: {error}")
+            print(f"{task.name}: {row.problem}", file=sys.stderr)
+        except (Failed, OnnxPruneError, OSError) as error:
+            print(f"Error: {task.name}: {error}", file=sys.stderr)
+            faults += 1
+            continue
+        else:
+            original, samples = row.facts["original"], row.facts["samples"]
+            print(f"{row.model}: {samples:,} samples, {original:.2%}, {row.time:.1f} s", file=sys.stderr)
+        rows.append(row)
+    return rows, faults
+
+
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Measure the task accuracy of models, original beside compressed.")
-    parser.add_argument(
-        "--model", nargs="+", default=[""], metavar="SUBSTRING", help="only tasks with this in the name"
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--against", type=Path, help="the compressed model, or a folder of NAME.onnx")
-    parser.add_argument("--compress", default="--no-verify -q", metavar="ARGS", help="arguments of onnxprune compress")
-    parser.add_argument("--json", type=Path, help="write all numbers to this file")
+    parser.add_argument("--model", nargs="+", default=[""], metavar="SUBSTRING", help="tasks with this in the name")
+    parser.add_argument("--against", type=Path, metavar="PATH", help="score this model, or NAME.onnx of this folder")
+    parser.add_argument(
+        "--compress", default="--no-verify -q", metavar="ARGS", help="for `onnxprune compress` without it"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     parser.add_argument("--samples-for", nargs=2, metavar=("NAME", "OUT.npz"), help="write samples for --data, and end")
-    parser.add_argument("--samples", type=int, default=64, help="how many samples to write (default 64)")
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="how many to write (default 64)")
     options = parser.parse_args()
     if options.samples_for:
         name, out = options.samples_for
@@ -169,25 +183,11 @@ def main() -> int:
         parser.error(f"{options.against} does not exist")
     if options.against and options.against.is_file() and len(chosen) > 1:
         parser.error("--against with a file takes one model: name it with --model")
-    rows, faults, skipped = [], 0, []
-    for task in chosen:
-        try:
-            row = measure(task, options.against, options.compress)
-        except Unavailable as error:
-            skipped.append(f"skipped {task.name}: {error}")
-            print(skipped[-1], file=sys.stderr)
-        except (Failed, OnnxPruneError, OSError) as error:
-            print(f"Error: {task.name}: {error}", file=sys.stderr)
-            faults += 1
-        else:
-            print(f"{row.model}: {row.samples:,} samples, {row.original:.2%}, {row.seconds:.1f} s", file=sys.stderr)
-            rows.append(row)
-    if rows:
-        print(f"{table(rows)}\n\nGeometric mean of the ratios of {len(rows)} models: {mean_ratio(rows):.3f}")
-    print("".join(f"\n{line}" for line in skipped), end="\n" if skipped else "")
+    found = Results.begin("tools/accuracy.py", without_places(sys.argv[1:]))
+    found.rows, faults = score(chosen, options.against, options.compress)
+    print(f"{found.caption}\n\n{shown(found.rows)}", end="")
     if options.json is not None:
-        facts = [asdict(row) | {"ratio": row.ratio} for row in rows]
-        options.json.write_text(json.dumps({"rows": facts, "skipped": skipped}, indent=2) + "\n", encoding="utf-8")
+        found.save(options.json)
     return 1 if faults else 0
 
 

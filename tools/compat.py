@@ -1,16 +1,16 @@
-"""Run encoded models in other environments, and print which form each of them reads.
+"""Which runtimes read which encodings: run encoded models in other environments, print a table.
 
-python tools/compat.py PYTHON [PYTHON ...] [--json OUT]
+python tools/compat.py PYTHON [PYTHON ...] [--json FILE]
 
-Each PYTHON is an interpreter that has onnxruntime or openvino and numpy; it needs neither onnx nor onnxprune. The
-models are written here, one for each form, consumer and opset; each environment loads and runs the encoded and the
-decoded model and saves what its optimiser made of them, which is then read here. A cell of the table says
+Each PYTHON is an interpreter with numpy and onnxruntime or openvino; it needs neither onnx nor
+onnxprune. The models are written here, one for each form, consumer and opset. Each environment runs
+the encoded and the decoded model and saves its optimised graphs. A cell of the table says
 
-    fused    a kernel reads the small integers
-    folded   the weight is decoded once, while loading
-    each run the weight is decoded at every inference
-    wrong    it runs, and its outputs are not those of the decoded model
-    no       the encoded model is refused, at every opset that the runtime reads otherwise
+    fused     a kernel reads the small integers
+    folded    the weight is decoded once, while loading
+    each run  the weight is decoded at every inference
+    wrong     the outputs are not those of the decoded model
+    no        the encoded model is refused, at every opset at which the decoded one is read
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NEAR = {True: CLOSE_INTEGERS, False: CLOSE}
 
 @dataclass(frozen=True)
 class Case:
-    """A form in front of a consumer."""
+    """An encoded model: one weight in a form, read by one consumer, at one opset."""
 
     encoding: str
     values: str
@@ -118,10 +118,11 @@ def write_cases(folder: Path) -> list[Case]:
     import numpy as np
     import onnx
 
-    from onnxprune import api
+    import onnxprune
     from onnxprune.encodings import GRAPH
-    from onnxprune.encodings.graft import planted_in
-    from onnxprune.model import Model
+    from onnxprune.encodings.graph.encoded import planted_in
+    from onnxprune.model.model import Model
+    from onnxprune.pipeline import registry
 
     written = []
     forms = [(encoding, values) for values in VALUES for encoding in GRAPH] + [("coo", "exact")]
@@ -130,7 +131,7 @@ def write_cases(folder: Path) -> list[Case]:
             continue
         source, density = folder / "source.onnx", {"bitmask": 0.5, "dense": 0.9}.get(encoding, 0.1)
         onnx.save(consumer_model(consumer, density, opset), source)
-        step = api.make_pass("encode", encoding=encoding, values=values)
+        step = registry.make_pass("encode", encoding=encoding, values=values)
         model = Model.load(source)
         step.run(model)
         held = planted_in(model)
@@ -139,7 +140,7 @@ def write_cases(folder: Path) -> list[Case]:
         case = Case(encoding, values, consumer, opset)
         assert all((g.encoding, g.values) == (encoding, values.split(":")[0]) for g in held), case
         model.write(folder / f"{case.name}.encoded.onnx")
-        api.decode(folder / f"{case.name}.encoded.onnx", folder / f"{case.name}.decoded.onnx", verify=False)
+        onnxprune.decode(folder / f"{case.name}.encoded.onnx", folder / f"{case.name}.decoded.onnx", verify=False)
         source.unlink()
         written.append(case)
     rng = np.random.default_rng(1)
@@ -310,7 +311,7 @@ def _span(names: list[str]) -> str:
 
 
 def boxes(rows: list[Row]) -> list[Row]:
-    """Few rows with lists in their fields that together are the rows."""
+    """Merge rows that differ in a single field, one field after the other: a field then lists its values."""
     merged: set[Any] = {tuple((field,) for field in row) for row in rows}
     for axis in (2, 0, 1):
         by_rest: dict[Any, set[str]] = {}
@@ -321,14 +322,18 @@ def boxes(rows: list[Row]) -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pythons", nargs="*", metavar="PYTHON")
-    parser.add_argument("--json", type=Path, help="write every case with its reason")
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pythons", nargs="*", metavar="PYTHON", help="an interpreter, such as .venv/bin/python")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every case with its reason")
     parser.add_argument("--probe", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.probe:
+    if options.probe:  # this script, run by a PYTHON
         probe(*options.probe)
         return
+    if not options.pythons:
+        parser.error("name at least one PYTHON")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         cases = write_cases(folder)

@@ -1,8 +1,9 @@
-"""Print the error in percent of a LeNet on the held-out training images: what `onnxprune iterate --evaluate` reads.
+"""Print the error of a LeNet in percent: a command for `onnxprune iterate --evaluate`.
 
-python tools/evaluate_lenet.py model.onnx --data mnist --part held-out
+python tools/evaluate_lenet.py MODEL.onnx [--data mnist|fashion] [--part held-out|test]
 
-`--part test` measures on the test images, which choose nothing.
+The last 5,000 training images are held out: they choose, and the test images only measure. Both
+come by `python tools/fetch_models.py mnist fashion-mnist`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ def error_rate(model: str, images: np.ndarray, labels: np.ndarray) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model")
-    parser.add_argument("--data", choices=mnist.SETS, default="mnist")
-    parser.add_argument("--part", choices=("held-out", "test"), default="held-out")
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", metavar="MODEL.onnx", help="the model")
+    parser.add_argument("--data", choices=mnist.SETS, default="mnist", help="default mnist")
+    parser.add_argument("--part", choices=("held-out", "test"), default="held-out", help="default held-out")
     options = parser.parse_args()
     if options.part == "test":
         images, labels = mnist.load("t10k", options.data)

@@ -1,12 +1,13 @@
-"""The experiments of Han et al. 2015 on the LeNets, by the product's own commands; models/README.md has the results.
+"""The experiments of Han et al. 2015 on the LeNets, by onnxprune's own commands.
 
-python tools/experiments.py iterated lenet-5 --seed 0     # rounds of prune and retrain
-python tools/experiments.py tradeoff lenet-300-100        # pruned once: with and without retraining, L1 against L2
-python tools/experiments.py layers lenet-5                # pruned once to the paper's densities, layer by layer
-python tools/experiments.py show                          # the tables of models/README.md from what is finished
+python tools/experiments.py iterated lenet-5 [--seed N]   # rounds of pruning and retraining
+python tools/experiments.py tradeoff lenet-300-100        # pruned once: retrained or not, L1 or L2
+python tools/experiments.py layers lenet-5                # pruned once to the paper's densities
+python tools/experiments.py show                          # tables of all that is finished
 
-All is kept below experiments/ (--folder), and an experiment that was stopped goes on where it was. The held-out
-training images choose; the test images only measure.
+Results are in docs/retraining.md. An experiment that was stopped goes on where it was. The held-out
+training images choose; the test images only measure. It needs the train extra and
+`python tools/fetch_models.py mnist fashion-mnist`.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from typing import Any
 import mnist
 import numpy as np
 import onnx
+from bench.processes import ONNXPRUNE
 from evaluate_lenet import error_rate
 from onnx import numpy_helper
 
 TOOLS = Path(__file__).parent
 TEST = "t10k"
-WHOLE = ("--scope", "global", "--include", "*.bias")  # one threshold for the network: the ratio counts biases
+ONE_THRESHOLD = ("--scope", "global", "--include", "*.bias")  # one threshold for the network: the ratio counts biases
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ RECIPES = {
     ),
 }  # fmt: skip
 L1, L2 = 1e-5, 5e-4  # of the references that `tradeoff` trains
-ONCE = (2, 4, 8, 12, 20, 40)  # parameters over non-zeros in `tradeoff`
+RATIOS = (2, 4, 8, 12, 20, 40)  # parameters over non-zeros in `tradeoff`
 
 
 def _tool(name: str, *arguments: object) -> str:
@@ -66,10 +68,10 @@ def _tool(name: str, *arguments: object) -> str:
 
 
 def onnxprune(*arguments: object) -> None:
-    """One of the product's commands, as a user gives it."""
-    command = [str(Path(sys.executable).with_name("onnxprune")), *map(str, arguments)]
-    print("$", shlex.join(["onnxprune", *command[1:]]), flush=True)
-    subprocess.run(command, check=True)
+    """Run a command of onnxprune and show it."""
+    given = list(map(str, arguments))
+    print("$", shlex.join(["onnxprune", *given]), flush=True)
+    subprocess.run([*ONNXPRUNE, *given], check=True)
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Experiment:
 
     def iterated(self) -> dict[str, Any]:
         """Geometric rounds; then every round's model as a file that decodes itself."""
-        schedule = ("--to", self.recipe.to, "--rounds", self.recipe.rounds, "--schedule", "geometric", *WHOLE)
+        schedule = ("--to", self.recipe.to, "--rounds", self.recipe.rounds, "--schedule", "geometric", *ONE_THRESHOLD)
         reference = self.reference()
         rounds = self.rounds("iterated", reference, self.recipe.retrain(self.data, self.seed), *schedule)
         for found in rounds:
@@ -147,10 +149,12 @@ class Experiment:
             reference, name = self.reference(*penalty), penalty[0].strip("-")
             curves[name] = {"reference": self.measured(reference), "points": []}
             again = ("--l1", L1, "--l2", 0) if name == "l1" else ()
-            for ratio in ONCE:
+            for ratio in RATIOS:
                 pruned = self.place(f"once-{name}-{ratio}")
-                onnxprune("prune", reference, "-o", pruned, "--sparsity", 1 - 1 / ratio, *WHOLE, "-q", "--no-verify")
-                options = ("--to", 1 - 1 / ratio, "--rounds", 1, *WHOLE)
+                onnxprune(
+                    "prune", reference, "-o", pruned, "--sparsity", 1 - 1 / ratio, *ONE_THRESHOLD, "-q", "--no-verify"
+                )
+                options = ("--to", 1 - 1 / ratio, "--rounds", 1, *ONE_THRESHOLD)
                 retrain = self.recipe.retrain(self.data, self.seed, *again)
                 retrained = self.rounds(f"retrained-{name}-{ratio}", reference, retrain, *options)
                 curves[name]["points"].append({"pruned": self.measured(pruned), "retrained": retrained[0]})
@@ -164,7 +168,7 @@ class Experiment:
         inputs = self.place("images", ".npz")
         np.savez(inputs, image=self.images("test")[0])
         table = subprocess.run(
-            [Path(sys.executable).with_name("onnxprune"), "inspect", found["model"], "--data", inputs],
+            [*ONNXPRUNE, "inspect", found["model"], "--data", inputs],
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
         return found | {"table": table, "first": sparsity_picture(Path(found["model"]))}
@@ -192,17 +196,17 @@ def sparsity_picture(model: Path) -> str | None:
 
 
 def show(folder: Path) -> Iterator[str]:
-    """The tables of models/README.md."""
+    """The tables of docs/retraining.md."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.result.json"))]
     for net in RECIPES:
         for data in mnist.SETS:
-            of = {kind: [f["result"] for f in found if (f["kind"], f["net"], f["data"]) == (kind, net, data)]
-                  for kind in ("iterated", "tradeoff", "layers")}  # fmt: skip
-            if of["iterated"]:
-                yield from _headline(net, data, of["iterated"])
-            for result in of["tradeoff"]:
+            by_kind = {kind: [f["result"] for f in found if (f["kind"], f["net"], f["data"]) == (kind, net, data)]
+                       for kind in ("iterated", "tradeoff", "layers")}  # fmt: skip
+            if by_kind["iterated"]:
+                yield from _headline(net, data, by_kind["iterated"])
+            for result in by_kind["tradeoff"]:
                 yield from _tradeoff(net, result)
-            for result in of["layers"]:
+            for result in by_kind["layers"]:
                 errors = f"{result['ratio']:.1f}x, test error {result['test_error']:.2f} %"
                 yield f"\n{net} at the paper's densities ({errors}):\n\n```\n{result['table']}```"
                 yield f"\n```\n{result['first']}\n```" if result["first"] else ""
@@ -247,12 +251,14 @@ def _tradeoff(net: str, result: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("kind", choices=("iterated", "tradeoff", "layers", "show"))
-    parser.add_argument("net", choices=RECIPES, nargs="?")
-    parser.add_argument("--data", choices=mnist.SETS, default="mnist")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=Path("experiments"))
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("iterated", "tradeoff", "layers", "show"), metavar="KIND", help="see above")
+    parser.add_argument("net", choices=RECIPES, nargs="?", metavar="NET", help=f"one of {', '.join(RECIPES)}")
+    parser.add_argument("--data", choices=mnist.SETS, default="mnist", help="default mnist")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training (default 0)")
+    parser.add_argument("--folder", type=Path, default=Path("experiments"), help="of all files (default experiments)")
     options = parser.parse_args()
     if options.kind == "show":
         print("\n".join(show(options.folder)))

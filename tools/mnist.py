@@ -1,4 +1,4 @@
-"""Read the images and labels that `tools/fetch_models.py mnist fashion-mnist` brings, and vary them for training."""
+"""MNIST and Fashion-MNIST as `tools/fetch_models.py mnist fashion-mnist` brings them, and varied for training."""
 
 from __future__ import annotations
 
@@ -13,12 +13,24 @@ HELD_OUT = 5_000  # the last training images: they choose, the test images only 
 
 
 def _idx(path: Path, header: int) -> np.ndarray:
-    data = path.read_bytes() if path.exists() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    """The bytes behind the header of an IDX file, which may be packed; SystemExit with one line if there is none."""
+    packed = path.with_name(f"{path.name}.gz")
+    if not path.exists() and not packed.exists():
+        raise SystemExit(f"Error: {path.name} is not there: python tools/fetch_models.py {path.parent.name}")
+    data = path.read_bytes() if path.exists() else gzip.decompress(packed.read_bytes())
     return np.frombuffer(data, np.uint8, offset=header)
 
 
 def load(part: str, data: str = "mnist") -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, 1, 28, 28] as float32 in 0..1, and labels [N] as int64; `part` is "train" or "t10k"."""
+    """Read images [N, 1, 28, 28] as float32 in 0..1, and labels [N] as int64.
+
+    Args:
+        part: "train" (60,000 images) or "t10k" (10,000).
+        data: a key of `SETS`.
+
+    Raises:
+        SystemExit: they were not fetched.
+    """
     folder = FOLDER / SETS[data]
     images = _idx(folder / f"{part}-images-idx3-ubyte", 16).reshape(-1, 1, 28, 28)
     labels = _idx(folder / f"{part}-labels-idx1-ubyte", 8)

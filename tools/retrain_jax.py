@@ -1,8 +1,8 @@
-"""Retrain a pruned LeNet in jax and optax: what `onnxprune iterate --retrain` runs, to be copied and adapted.
+"""Retrain a pruned LeNet in jax and optax: a command for `onnxprune iterate --retrain`, to be copied.
 
-python tools/retrain_jax.py --model pruned.onnx --masks masks.safetensors --out retrained.safetensors
+python tools/retrain_jax.py --model pruned.onnx --masks masks.safetensors --out new.safetensors
 
-The same recipe as in retrain_torch.py.
+The recipe is that of retrain_torch.py: Adam, a cosine rate, varied images, averaged weights.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def network(path: Path, dropout: float) -> tuple[Params, Callable[..., jax.Array
 
 
 def train(params: Params, scores: Callable[..., jax.Array], options: argparse.Namespace) -> tuple[Params, float]:
-    """Train under the masks; gives the averaged weights and the held-out error in percent."""
+    """Train under the masks; returns the averaged weights and the held-out error in percent."""
     images, labels = mnist.load("train", options.data)
     fit, targets = images[: -mnist.HELD_OUT], labels[: -mnist.HELD_OUT]
     steps = options.epochs * (len(fit) // options.batch)
@@ -101,21 +101,24 @@ def train(params: Params, scores: Callable[..., jax.Array], options: argparse.Na
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--masks", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", choices=mnist.SETS, default="mnist")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--optimizer", choices=RATES, default="adam")
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="the pruned model (required)")
+    parser.add_argument("--masks", type=Path, required=True, metavar="FILE", help="its masks (required)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the weights to write (required)")
+    parser.add_argument("--data", choices=mnist.SETS, default="mnist", metavar="SET", help="mnist (default) or fashion")
+    parser.add_argument("--epochs", type=int, default=20, metavar="N", help="default 20")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="default 128")
+    parser.add_argument("--optimizer", choices=RATES, default="adam", metavar="NAME", help="adam (default) or sgd")
     parser.add_argument("--rate", type=float, help="the highest; default 0.002 with adam, 0.005 with sgd")
-    parser.add_argument("--l2", type=float, default=1e-4)
-    parser.add_argument("--l1", type=float, default=0.0)
-    parser.add_argument("--dropout", type=float, default=0.0, help="of the dense network; the paper's is 0.5")
-    parser.add_argument("--freeze", choices=("none", "conv", "fc"), default="none")
-    parser.add_argument("--vary", type=float, default=0.5, help="how far images are turned, scaled and shifted")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--l2", type=float, default=1e-4, help="weight decay (default 0.0001)")
+    parser.add_argument("--l1", type=float, default=0.0, help="of weights, not of biases (default 0)")
+    parser.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the dense network (default 0)")
+    parser.add_argument("--freeze", choices=("none", "conv", "fc"), default="none", metavar="KIND",
+                        help="layers that do not learn: conv, fc or none (default)")  # fmt: skip
+    parser.add_argument("--vary", type=float, default=0.5, metavar="X", help="turns, scales, shifts (default 0.5)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     options = parser.parse_args()
     retrained, held = train(*network(options.model, options.dropout), options)
     print(f"held-out error {held:.2f} %")

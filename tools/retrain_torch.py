@@ -1,11 +1,9 @@
-"""Retrain a pruned LeNet in torch: what `onnxprune iterate --retrain` runs, to be copied and adapted.
+"""Retrain a pruned LeNet in torch: a command for `onnxprune iterate --retrain`, to be copied.
 
-python tools/retrain_torch.py --model pruned.onnx --masks masks.safetensors --out retrained.safetensors
+python tools/retrain_torch.py --model pruned.onnx --masks masks.safetensors --out new.safetensors
 
-The surviving weights train on from where they are, with L2. Han et al. 2015 do it at a tenth of the original rate
-(--optimizer sgd), shrink dropout with the connections (--dropout 0.5), and freeze the convolutions while the linear
-layers learn (--freeze conv). The default is what reached more: Adam, a cosine rate, varied images, and the average of
-the weights over the last steps.
+The recipe: Adam, a cosine rate, varied images, averaged weights. That of Han et al. 2015 is
+`--optimizer sgd --dropout 0.5`, and `--freeze conv` while the linear layers learn.
 """
 
 from __future__ import annotations
@@ -65,7 +63,14 @@ def error_rate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def train(net: nn.Module, masks: Path, options: argparse.Namespace) -> float:
-    """Train under the masks; the net is left with the averaged weights, the answer is the held-out error."""
+    """Train under the masks: surviving weights go on from where they are, the net keeps the averaged ones.
+
+    Han et al. 2015 train at a tenth of the original rate and shrink dropout with the connections; Adam, varied images
+    and the average of the weights over the last steps reached more (docs/retraining.md).
+
+    Returns:
+        The held-out error, in percent.
+    """
     images, labels = mnist.load("train", options.data)
     fit, targets = images[: -mnist.HELD_OUT], torch.from_numpy(labels[: -mnist.HELD_OUT])
     frozen = {"none": (), "conv": (nn.Conv2d,), "fc": (nn.Linear,)}[options.freeze]
@@ -104,21 +109,24 @@ def train(net: nn.Module, masks: Path, options: argparse.Namespace) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--masks", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", choices=mnist.SETS, default="mnist")
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--optimizer", choices=RATES, default="adam")
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, metavar="FILE", help="the pruned model (required)")
+    parser.add_argument("--masks", type=Path, required=True, metavar="FILE", help="its masks (required)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the weights to write (required)")
+    parser.add_argument("--data", choices=mnist.SETS, default="mnist", metavar="SET", help="mnist (default) or fashion")
+    parser.add_argument("--epochs", type=int, default=20, metavar="N", help="default 20")
+    parser.add_argument("--batch", type=int, default=128, metavar="N", help="default 128")
+    parser.add_argument("--optimizer", choices=RATES, default="adam", metavar="NAME", help="adam (default) or sgd")
     parser.add_argument("--rate", type=float, help="the highest; default 0.002 with adam, 0.005 with sgd")
-    parser.add_argument("--l2", type=float, default=1e-4)
-    parser.add_argument("--l1", type=float, default=0.0)
-    parser.add_argument("--dropout", type=float, default=0.0, help="of the dense network; the paper's is 0.5")
-    parser.add_argument("--freeze", choices=("none", "conv", "fc"), default="none")
-    parser.add_argument("--vary", type=float, default=0.5, help="how far images are turned, scaled and shifted")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--l2", type=float, default=1e-4, help="weight decay (default 0.0001)")
+    parser.add_argument("--l1", type=float, default=0.0, help="of weights, not of biases (default 0)")
+    parser.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the dense network (default 0)")
+    parser.add_argument("--freeze", choices=("none", "conv", "fc"), default="none", metavar="KIND",
+                        help="layers that do not learn: conv, fc or none (default)")  # fmt: skip
+    parser.add_argument("--vary", type=float, default=0.5, metavar="X", help="turns, scales, shifts (default 0.5)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)

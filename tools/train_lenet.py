@@ -1,10 +1,11 @@
-"""Train the two LeNets of Han et al. 2015 on MNIST, or on Fashion-MNIST, with torch and export them to ONNX.
+"""Train a LeNet of Han et al. 2015 on MNIST or Fashion-MNIST with torch, and export it to ONNX.
 
 python tools/train_lenet.py lenet-300-100 -o models/lenet-300-100.onnx
 
-LeNet-300-100 has two hidden layers (266,610 parameters); LeNet-5 is the Caffe variant, without a
+lenet-300-100 has two hidden layers (266,610 parameters); lenet-5 is the Caffe variant, without a
 nonlinearity behind the convolutions (431,080 parameters). The last 5,000 training images are held
-out: they choose the epoch, and the test images only measure.
+out: they choose the epoch, and the test images only measure. It needs the train extra and
+`python tools/fetch_models.py mnist fashion-mnist`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,19 @@ def error_rate(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> fl
 
 
 def train(net: nn.Module, data: str, epochs: int, rate: float, l1: float, l2: float) -> float:
-    """SGD with momentum, L1 or L2 and a cosine rate; leaves the epoch that the held-out images like best."""
+    """Train with SGD, momentum, L1, L2 and a cosine rate; the net keeps the weights of its best epoch.
+
+    Args:
+        net: the network, trained in place.
+        data: a key of `mnist.SETS`.
+        epochs: how many.
+        rate: the highest learning rate.
+        l1: penalty of weights, not of biases.
+        l2: weight decay.
+
+    Returns:
+        The lowest held-out error, in percent.
+    """
     images, labels = (torch.from_numpy(a) for a in mnist.load("train", data))
     fit, held = slice(None, -mnist.HELD_OUT), slice(-mnist.HELD_OUT, None)
     count = len(labels) - mnist.HELD_OUT
@@ -77,15 +90,17 @@ def train(net: nn.Module, data: str, epochs: int, rate: float, l1: float, l2: fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("net", choices=NETS)
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--data", choices=mnist.SETS, default="mnist")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--rate", type=float, default=0.05)
-    parser.add_argument("--l2", type=float, default=5e-4)
-    parser.add_argument("--l1", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("net", choices=NETS, metavar="NET", help=f"one of {', '.join(NETS)}")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FILE", help="the model to write (required)")
+    parser.add_argument("--data", choices=mnist.SETS, default="mnist", help="default mnist")
+    parser.add_argument("--epochs", type=int, default=30, metavar="N", help="default 30")
+    parser.add_argument("--rate", type=float, default=0.05, help="the highest learning rate (default 0.05)")
+    parser.add_argument("--l2", type=float, default=5e-4, help="weight decay (default 0.0005)")
+    parser.add_argument("--l1", type=float, default=0.0, help="of weights, not of biases (default 0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from onnxprune.cli import looking, making, retraining
+from onnxprune.cli import inspecting, retraining, transforming
 from onnxprune.errors import OnnxPruneError, one_line
 
 
@@ -23,9 +23,10 @@ def cli() -> None:
 
 
 for _command in (
-    making.compress, making.prune, making.strip, making.encode, making.decode, making.run, making.pack, making.unpack,
-    looking.inspect, looking.compat, looking.verify, looking.html_report, looking.passes, looking.sensitivity,
-    retraining.masks, retraining.update, retraining.iterate,
+    transforming.compress, transforming.prune, transforming.strip, transforming.encode, transforming.decode,
+    transforming.run, transforming.pack, transforming.unpack, inspecting.inspect, inspecting.compat, inspecting.verify,
+    inspecting.html_report, inspecting.passes, inspecting.sensitivity, retraining.masks, retraining.update,
+    retraining.iterate,
 ):  # fmt: skip
     cli.add_command(_command)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from onnxprune.files import is_url
+from onnxprune.core.files import is_url
 
 
 def stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

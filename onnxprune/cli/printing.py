@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from onnxprune.core.files import is_url
 from onnxprune.errors import OptionError
-from onnxprune.files import is_url
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnxprune.api import PathLike
-    from onnxprune.result import Result
+    from onnxprune.api.options import PathLike
+    from onnxprune.api.result import Result
 
 
 _COUNTED = ("models", "search", "trials")  # progress in numbers; everything else counts bytes of weights
@@ -25,13 +25,14 @@ _COUNTED = ("models", "search", "trials")  # progress in numbers; everything els
 
 def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
     """Run a command that writes a model: show progress, print the table, write the files, warn."""
-    from onnxprune import html, report
+    from onnxprune.report import terminal
+    from onnxprune.report.html import write as html
 
     quiet, json_file, html_file = (options.pop(name) for name in ("quiet", "json_file", "html_file"))
     verify = options["verify"] = not options.pop("no_verify")
     given = click.get_current_context().params
     for place in filter(None, (json_file, html_file)):
-        report.check_place(place, *given.get("models", ()), given.get("model"), given["out"])
+        terminal.check_place(place, *given.get("models", ()), given.get("model"), given["out"])
     if html_file is not None:
         html.check_extra()
         if html_file == json_file:
@@ -41,11 +42,11 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
     with progress_bar(quiet) as progress:
         result = call(options | {"progress": progress})
     if json_file is not None:
-        report.write_json(json_file, result.facts())
+        terminal.write_json(json_file, result.facts())
     if html_file is not None:
         html.write_report(result, html_file, command=command_line())
     if not quiet:
-        report.show_result(console(), result)
+        terminal.show_result(console(), result)
     if verify and result.deviation.source == "none":
         warn(f"the result was not verified: {result.deviation.reason}")
 
@@ -54,7 +55,8 @@ def compress_many(
     models: tuple[PathLike, ...], out: PathLike | None, cluster: str | None, options: dict[str, Any]
 ) -> None:
     """Compress several models, print a line for each, and exit with the code of them all."""
-    from onnxprune import many, report
+    from onnxprune.batch import compress_many as many
+    from onnxprune.report import terminal
 
     if out is None:
         raise OptionError("several models need a folder to write to: give -o OUT")
@@ -63,7 +65,7 @@ def compress_many(
     quiet, json_file, jobs = options.pop("quiet"), options.pop("json_file"), options.pop("jobs") or 1
     options["verify"] = not options.pop("no_verify")
     if json_file is not None:
-        report.check_place(json_file, *models)
+        terminal.check_place(json_file, *models)
     try:
         with progress_bar(quiet) as progress:
             batch = many.compress_many(models, out, jobs=jobs, cluster=cluster, progress=progress, **options)
@@ -71,9 +73,9 @@ def compress_many(
         click.echo("Error: interrupted; the same command goes on from here", err=True)
         click.get_current_context().exit(130)
     if json_file is not None:
-        report.write_json_lines(json_file, [vars(model) for model in batch.models])
+        terminal.write_json_lines(json_file, [vars(model) for model in batch.models])
     if not quiet:
-        report.show_batch(console(), batch)
+        terminal.show_batch(console(), batch)
     for note in batch.notes:
         warn(note)
     for model in batch.models:
@@ -99,7 +101,7 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from onnxprune.report import size
+    from onnxprune.report.terminal import size
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[done]}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

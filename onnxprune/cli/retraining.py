@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import onnxprune
 from onnxprune.cli import options as opt
 from onnxprune.cli.printing import console, transform, warn
 
 if TYPE_CHECKING:
-    from onnxprune.api import PathLike
+    from onnxprune.api.options import PathLike
 
 
 @click.group()
@@ -26,10 +27,10 @@ def masks() -> None:
 @click.option("--original", type=opt.PLACE, help="The model before it was pruned, whose values match more surely.")
 def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: PathLike | None) -> None:
     """Write the zeros of a pruned model as a mask file."""
-    from onnxprune import report, retrain
+    from onnxprune.report import terminal
 
-    file, notes = retrain.export_masks(pruned, out, names_from=names_from, original=original)
-    report.show_masks(console(), file)
+    file, notes = onnxprune.export_masks(pruned, out, names_from=names_from, original=original)
+    terminal.show_masks(console(), file)
     for note in notes:
         warn(note)
 
@@ -42,9 +43,7 @@ def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: P
 @opt.checks
 def apply(model: PathLike, file: Path, out: PathLike, **options: Any) -> None:
     """Zero the masked weights of a model."""
-    from onnxprune import retrain
-
-    transform(options, lambda rest: retrain.apply_masks(model, file, out, **rest))
+    transform(options, lambda rest: onnxprune.apply_masks(model, file, out, **rest))
 
 
 @masks.command()
@@ -53,9 +52,7 @@ def apply(model: PathLike, file: Path, out: PathLike, **options: Any) -> None:
 @opt.names_from
 def check(model: PathLike, file: Path, names_from: Path | None) -> None:
     """Check that the masked weights of a model are zero; exit 3 if not."""
-    from onnxprune import retrain
-
-    masked = retrain.check_masks(model, file, names_from=names_from)
+    masked = onnxprune.check_masks(model, file, names_from=names_from)
     click.echo(f"{sum(masked.values()):,} masked entries of {len(masked)} weights are zero")
 
 
@@ -64,13 +61,13 @@ def check(model: PathLike, file: Path, names_from: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(file: Path, as_json: bool) -> None:
     """Show the contents of a mask file."""
-    from onnxprune import report, retrain
+    from onnxprune.report import terminal
 
-    held = retrain.read_masks(file)
+    held = onnxprune.read_masks(file)
     if as_json:
-        click.echo(report.to_json(held.facts()), nl=False)
+        click.echo(terminal.to_json(held.facts()), nl=False)
     else:
-        report.show_masks(console(), held)
+        terminal.show_masks(console(), held)
 
 
 @click.command()
@@ -90,9 +87,7 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
     The mask file maps parameters to weights. Without one, give the checkpoint that the model was exported from
     (--names-from): its parameters are matched by value, which retrained values cannot be.
     """
-    from onnxprune import retrain
-
-    transform(options, lambda rest: retrain.update(model, source, out, **rest))
+    transform(options, lambda rest: onnxprune.update(model, source, out, **rest))
 
 
 @click.command()
@@ -154,14 +149,15 @@ def iterate(
 
     A killed run goes on with the same command. The output is dense, with zeros: compress stores it small.
     """
-    from onnxprune import iteration, report
     from onnxprune.errors import CommandError
+    from onnxprune.report import terminal
+    from onnxprune.retraining import iterate as rounds
 
     if json_file is not None:
-        report.check_place(json_file, model, out)
-    say = iteration.silent if quiet else lambda line: click.echo(line, err=True)
+        terminal.check_place(json_file, model, out)
+    say = rounds.silent if quiet else lambda line: click.echo(line, err=True)
     try:
-        result = iteration.iterate(model, out, set=set_, say=say, **options)
+        result = rounds.iterate(model, out, set=set_, say=say, **options)
     except CommandError as error:
         for line in error.output:
             click.echo(f"  {line}", err=True)
@@ -170,6 +166,6 @@ def iterate(
         click.echo("stopped: the same command goes on from here", err=True)
         raise
     if json_file is not None:
-        report.write_json(json_file, result.facts())
+        terminal.write_json(json_file, result.facts())
     if not quiet:
-        report.show_iteration(console(), result)
+        terminal.show_iteration(console(), result)

@@ -1,11 +1,13 @@
 """The table of encodings. A new one is a file here and a line in this table."""
 
-from onnxprune.encodings.base import Encoding, Sparse
-from onnxprune.encodings.bitmask import Bitmask
-from onnxprune.encodings.dense import Dense
-from onnxprune.encodings.flat import Flat
-from onnxprune.encodings.rows import Rows
-from onnxprune.encodings.values import FORMS, Coded, Values, form_of
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.positions.bitmask import Bitmask
+from onnxprune.encodings.positions.dense import Dense
+from onnxprune.encodings.positions.flat import Flat
+from onnxprune.encodings.positions.rows import Rows
+from onnxprune.encodings.sparse import Sparse
+from onnxprune.encodings.values import FORMS, form_of
+from onnxprune.encodings.values.base import Coded, Values
 
 GRAPH: dict[str, Encoding] = {encoding.name: encoding for encoding in (Flat(), Rows(), Bitmask(), Dense())}
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune import maskfile
 from onnxprune.errors import MaskError, WeightError
+from onnxprune.masks import file
 
 Masks = str | os.PathLike[str] | Mapping[str, Any]
 
@@ -52,4 +52,4 @@ def revived(counts: Mapping[str, int]) -> None:
 def _arrays(masks: Masks) -> dict[str, np.ndarray]:
     if isinstance(masks, Mapping):
         return {name: np.asarray(mask) for name, mask in masks.items()}
-    return dict(maskfile.read(Path(masks)).masks)
+    return dict(file.read(Path(masks)).masks)

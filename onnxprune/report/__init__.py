@@ -1,14 +1,1 @@
-"""What a person reads on a terminal, and what a program reads in a file."""
-
-from onnxprune.report.batches import show_batch
-from onnxprune.report.facts import check_place, to_json, write_json, write_json_lines
-from onnxprune.report.looking import show_compatibility, show_costs, show_curves, show_inspection
-from onnxprune.report.results import show_deviation, show_result
-from onnxprune.report.retraining import show_iteration, show_masks
-from onnxprune.report.tables import percent, shortened, size
-
-__all__ = [
-    "check_place", "percent", "shortened", "show_batch", "show_compatibility", "show_costs", "show_curves",
-    "show_deviation", "show_inspection", "show_iteration", "show_masks", "show_result", "size", "to_json",
-    "write_json", "write_json_lines",
-]  # fmt: skip
+"""What a person reads, on a terminal and in HTML, and what a program reads in JSON."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from onnxprune.core.files import staged, write
 from onnxprune.errors import OutputError
-from onnxprune.files import staged, write
 
 
 def to_json(facts: Any) -> str:

@@ -1,6 +1,6 @@
 """The passes that come with onnxprune: one file each, and this table."""
 
-from onnxprune.pipeline import Pass
+from onnxprune.pipeline.base import Pass
 from onnxprune_passes.apply_masks import ApplyMasks
 from onnxprune_passes.channels import Channels
 from onnxprune_passes.dead_neurons import DeadNeurons

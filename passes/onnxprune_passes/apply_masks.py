@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxprune import checkpoints, maskfile, names
-from onnxprune.encodings.graft import loose_weights
 from onnxprune.errors import OptionError
-from onnxprune.masking import NO_NAMES, lay, settle
-from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
+from onnxprune.masks import checkpoints
+from onnxprune.masks import file as mask_files
+from onnxprune.masks.apply import NO_NAMES, lay, settle
+from onnxprune.masks.matching import match
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +39,10 @@ class ApplyMasks(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        file = maskfile.read(Path(self.masks))
-        matches = names.match(model, checkpoints.read(Path(self.names_from))) if self.names_from else NO_NAMES
+        file = mask_files.read(Path(self.masks))
+        matches = match.match(model, checkpoints.read(Path(self.names_from))) if self.names_from else NO_NAMES
         laid = lay(file, model, str(model.path or "the model"), matches)
-        weights = [w for w in loose_weights(model) if w.name in laid]
+        weights = [w for w in find(model) if w.name in laid]
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             settle(model, weight, weight.array(model), laid[weight.name], change)
         return change

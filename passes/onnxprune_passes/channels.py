@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.coupling import Coupling, Slot, couplings, families_of
-from onnxprune.dtypes import Array
+from onnxprune.channels.cleanup import sweep
+from onnxprune.channels.coupling import Coupling, Slot, couplings, families_of
+from onnxprune.channels.surgery import Surgery
+from onnxprune.core.dtypes import Array
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.surgery import Surgery
-from onnxprune.sweep import sweep
+from onnxprune.model.model import Model
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent
 
 SCORES = ("l1", "l2", "batchnorm")
 SCOPES = ("layer", "global")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.bypass import bypass
-from onnxprune.coupling import couplings
+from onnxprune.channels.cleanup import sweep
+from onnxprune.channels.coupling import couplings
+from onnxprune.channels.liveness import Liveness
+from onnxprune.channels.surgery import Surgery
+from onnxprune.channels.unread_inputs import unread
+from onnxprune.channels.zero_branches import bypass
 from onnxprune.errors import OptionError
-from onnxprune.liveness import Liveness
-from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.surgery import Surgery
-from onnxprune.sweep import sweep
-from onnxprune.unread import unread
+from onnxprune.model.model import Model
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent
 
 
 @dataclass(frozen=True, kw_only=True)

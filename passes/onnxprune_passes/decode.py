@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune import rate
-from onnxprune.discovery import find
-from onnxprune.encodings.graft import planted_in, uproot
-from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
+from onnxprune.allocation import rate_distortion
+from onnxprune.encodings.graph.encoded import planted_in, uproot
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent, tracked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,6 @@ class Decode(Pass):
                 weight.set_array(model, weight.array(model))
                 change.weights[weight.name] = {"decoded_from": "coo"}
         if planted:
-            rate.recover(model)
+            rate_distortion.recover(model)
         change.modified = bool(change.weights)
         return change

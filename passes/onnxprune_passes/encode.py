@@ -10,51 +10,34 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune import rate
-from onnxprune.dtypes import FLOATS, QUANTISED, Array
+from onnxprune.allocation import rate_distortion
+from onnxprune.allocation.input_moments import moments
+from onnxprune.allocation.measured_once import keeps, recall
+from onnxprune.allocation.noise_gain import gains
+from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, form_of
-from onnxprune.encodings.fusion import Readers, readers_of
-from onnxprune.encodings.graft import (
-    Graft,
-    fresh_ids,
-    in_function,
-    loose_weights,
-    opset_of,
-    plant,
-    plant_sparse,
-    planted_in,
-    prepare,
-)
-from onnxprune.encodings.lossless import again, few, fuses, halved
-from onnxprune.encodings.values import (
-    DEQUANTISE_AXIS,
-    INT4,
-    Exact,
-    Half,
-    Int4,
-    Int8,
-    Shared,
-    centred,
-    channel_scale,
-    computed,
-    gridded,
-    on_grid,
-    recoded,
-    unit_scale,
-    whole,
-    with_book,
-)
-from onnxprune.entropy import EXCESS
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.fusion import Readers, readers_of
+from onnxprune.encodings.graph.insert import Graft, plant, plant_sparse, prepare
+from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
+from onnxprune.encodings.values.floats import Exact, Half
+from onnxprune.encodings.values.integers import Int4, Int8
+from onnxprune.encodings.values.lossless import again, few, fuses, halved
+from onnxprune.encodings.values.rounding import gridded, on_grid, recoded, whole, with_book
+from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
+from onnxprune.encodings.values.shared import Shared
 from onnxprune.errors import OptionError, WeightError
-from onnxprune.feedback import Feedback
-from onnxprune.gains import gains
-from onnxprune.model import Model
-from onnxprune.moments import moments
-from onnxprune.opset import raise_to
-from onnxprune.pipeline import Change, Encoded, Pass, Progress, silent, tracked
-from onnxprune.recall import keeps, recall
-from onnxprune.slabs import Rows, Slabs
-from onnxprune.weights import SMALL, Weight, check_patterns, matches, ways
+from onnxprune.model.discovery import find, in_function, opset_of
+from onnxprune.model.encoded_names import fresh_ids
+from onnxprune.model.model import Model
+from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change, Encoded
+from onnxprune.pipeline.progress import Progress, silent, tracked
+from onnxprune.quantization.entropy_constrained import EXCESS
+from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.runtime.opset import raise_to
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 _EXACT, _HALF = Exact(), Half()
@@ -72,7 +55,7 @@ class _Choice:
     """What becomes of a weight: a form, or the point that rate and distortion chose; and how errors are passed on."""
 
     values: Values = _EXACT
-    point: rate.Point | None = None
+    point: rate_distortion.Point | None = None
     feedback: Feedback | None = None
 
     @property
@@ -117,13 +100,13 @@ class Encode(Pass):
         loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
             encoded before have lost already counts.
         keep_zeros: for auto, whether only what is 0 becomes 0.
-        data: an .npz file or a folder (see `data.load`): books are rounded with error feedback on what the layers
+        data: an .npz file or a folder (see `samples.load`): books are rounded with error feedback on what the layers
             read, and for auto the noise of each weight counts by the root of what reaches the outputs, against the
             usual weight, and by what feedback leaves of it.
         importance: for auto, "PATTERN=NUMBER": what a unit of a weight's loss counts, in place of what reaches the
             outputs; the last match counts, and a weight that none matches counts 1.
         samples: at most so many samples of the data.
-        half: only samples of the first half that `data.cut` makes: the second is held out.
+        half: only samples of the first half that `samples.cut` makes: the second is held out.
         prefer: speed (forms that load fast) or size: never more bytes for that, and the books of shared and int8:BITS
             are those whose codes `pack` makes smaller, for at most a fifth more squared error.
     """
@@ -133,7 +116,7 @@ class Encode(Pass):
     values: str = "exact"
     set: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
-    loss: float = rate.LOSS
+    loss: float = rate_distortion.LOSS
     keep_zeros: bool = False
     data: str = ""
     importance: tuple[str, ...] = ()
@@ -161,9 +144,9 @@ class Encode(Pass):
         change = Change()
         for group in planted_in(model):
             change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
-        weights = loose_weights(model)
+        weights = find(model)
         self._raise_opset(model, weights, change)
-        ids = fresh_ids(model)
+        ids = fresh_ids(model.proto)
         name = next(ids)
         check_patterns(weights, (*(_split(entry)[0] for entry in self.set), *self.skip))
         choices = self._choose(model, weights, progress)
@@ -172,7 +155,7 @@ class Encode(Pass):
                 name = next(ids)
         lossy = any(choice.point is not None for choice in choices)
         if lossy or model.spent:
-            rate.spend(model, self.loss if lossy else 0.0)
+            rate_distortion.spend(model, self.loss if lossy else 0.0)
         inputs = sum(weight.overridable for weight in weights)
         if inputs:
             change.notes.append(
@@ -201,7 +184,7 @@ class Encode(Pass):
             str(replace(self, loss=0.0)),
             _fingerprint(model, weights) if keeps() else "",
         )  # of what does not depend on the loss
-        curves: dict[int, list[rate.Point]] = {}
+        curves: dict[int, list[rate_distortion.Point]] = {}
         changed: set[int] = set()  # since they were coded: what was spent on them is lost
         for number, weight in tracked(progress, "measure", weights, lambda weight: weight.nbytes(model)):
             if not _encodable(weight, _LEAST):
@@ -238,7 +221,9 @@ class Encode(Pass):
             (self.loss, sorted(changed)),
         ):
             together = ways([weights[n] for n in numbers])
-            points = rate.allocate([curves[n] for n in numbers], budget, [counts[n] for n in numbers], together)
+            points = rate_distortion.allocate(
+                [curves[n] for n in numbers], budget, [counts[n] for n in numbers], together
+            )
             for number, point in zip(numbers, points, strict=True):
                 choices[number] = _Choice(_EXACT, point if point.book is not None else None)
         return [replace(choice, feedback=feedbacks.get(number)) for number, choice in enumerate(choices)]
@@ -275,7 +260,7 @@ class Encode(Pass):
     def _half(self) -> int | None:
         return 0 if self.half else None
 
-    def _curve(self, model: Model, weight: Weight) -> tuple[list[rate.Point], bool]:
+    def _curve(self, model: Model, weight: Weight) -> tuple[list[rate_distortion.Point], bool]:
         """What a weight costs at each loss, and whether it is stored in few bytes without one."""
         prune, array = not self.keep_zeros, weight.slabs(model)
         kept = list(self._lossless(model, weight, array))
@@ -283,7 +268,7 @@ class Encode(Pass):
         if weight.element in QUANTISED:
             array = centred(weight, array)
             one = np.ones((1,) * array.ndim, np.float32)
-            return rate.curve(array, one, exact, prune, partial(whole, prune=prune)), bool(kept)
+            return rate_distortion.curve(array, one, exact, prune, partial(whole, prune=prune)), bool(kept)
         wide = computed(array)
         if wide is None:
             if weight.reason is None and not self.keep_zeros:
@@ -292,19 +277,21 @@ class Encode(Pass):
         readers = self._readers(model, weight, DEQUANTISE_AXIS)
         scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)
         if scale is None:
-            return rate.curve(wide, unit, exact, prune), bool(kept)
+            return rate_distortion.curve(wide, unit, exact, prune), bool(kept)
         snap = (lambda levels: gridded(levels, prune)[0]) if readers is not None else None
-        points = rate.curve(wide, scale, exact, prune, snap)
+        points = rate_distortion.curve(wide, scale, exact, prune, snap)
         if readers is None and scale.nbytes > _SCALES_COST * exact:
             importance = np.square(unit / scale.astype(np.float64))
-            points = rate.hull(points + rate.curve(wide, unit, exact, prune, importance=importance))
+            points = rate_distortion.hull(
+                points + rate_distortion.curve(wide, unit, exact, prune, importance=importance)
+            )
         return points, bool(kept)
 
     def _estimate(self, model: Model, weight: Weight, form: _Form) -> int:
         """Bytes of a form, nodes and names included."""
         sparse = Sparse.of(form.coded.carrier, form.coded.fill, form.coded.book)
         scale = form.coded.scale
-        around = rate.NODES + (scale.nbytes if scale is not None else 0)
+        around = rate_distortion.NODES + (scale.nbytes if scale is not None else 0)
         payloads = [encoding.payload(sparse) for encoding in self._forms(model, weight, form.coded)]
         return min(payloads) + around if payloads else weight.nbytes(model)
 

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
-from onnxprune import masks, quantise, rate, threads
-from onnxprune.dtypes import Array, bits_of
-from onnxprune.encodings.graft import loose_weights, planted_in
-from onnxprune.errors import OptionError, WeightError
-from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent, tracked
-from onnxprune.slabs import EVERY, SLAB, Rows, Slabs, part_of, picked, ranges
-from onnxprune.weights import Weight, check_patterns, matches
+from onnxprune.allocation import rate_distortion
+from onnxprune.core import threads
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import Array
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.errors import OptionError
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight, check_patterns, matches
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent, tracked
+from onnxprune.pruning import patterns, selection
+from onnxprune.pruning.scores import magnitude_slabs, magnitudes
+from onnxprune.pruning.thresholds import (
+    OutputSlice,
+    by_outputs,
+    compared,
+    count_within,
+    last_tie,
+    standard_deviation,
+    zeroed,
+    zeroed_below,
+)
 
 SCOPES = ("layer", "global", "channel")
 _WILD = re.compile(r"[*?\[]")
@@ -115,28 +131,28 @@ class Magnitude(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        shares = self._choose(loose_weights(model), change)
+        shares = self._choose(find(model), change)
         for group in planted_in(model):
             change.skipped[group.name] = "is encoded: decode the model first"
         cut = None
         if self.scope == "global":
             total = sum(w.size for w, _ in shares)
             assert self.sparsity is not None
-            cut = masks.smallest(self._all_scores(model, shares), round(self.sparsity * total), total)
+            cut = selection.smallest(self._all_scores(model, shares), round(self.sparsity * total), total)
         for _, (weight, share) in tracked(progress, self.name, shares, lambda entry: entry[0].nbytes(model)):
             slabs = weight.slabs(model)
             if self._n_of_m is not None or self._block is not None or self.scope == "channel":
-                pruned, threshold = _zeroed(weight, slabs, self._structured(weight, slabs, share)), None
+                pruned, threshold = zeroed(weight, slabs, self._structured(weight, slabs, share)), None
             else:
                 own = cut if cut is not None else self._cut(model, weight, share, len(shares))
-                last, taken = _last_tie(model, weight, own)
-                pruned, threshold = _pruned(weight, slabs, own.threshold, last), own.threshold
+                last, taken = last_tie(model, weight, own)
+                pruned, threshold = zeroed_below(weight, slabs, own.threshold, last), own.threshold
                 if cut is not None:
                     cut = replace(cut, ties=cut.ties - taken, equal=cut.equal - taken)
             if share is not None and cut is None and threshold and weight.zero is None:  # then it is known
                 zeros, differs = round(share * weight.size), True
             else:
-                zeros, differs = _compared(weight, slabs, pruned)
+                zeros, differs = compared(weight, slabs, pruned)
             change.weights[weight.name] = {
                 "requested": share, "zeros": zeros, "total": weight.size, "threshold": threshold,
             }  # fmt: skip
@@ -144,7 +160,7 @@ class Magnitude(Pass):
                 weight.set_array(model, pruned)
                 change.modified = True
         if self.loss is not None and change.modified:
-            rate.spend(model, self.loss)
+            rate_distortion.spend(model, self.loss)
         return change
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
@@ -180,25 +196,25 @@ class Magnitude(Pass):
         return None
 
     @staticmethod
-    def _all_scores(model: Model, shares: list[tuple[Weight, float | None]]) -> list[masks.Chunks]:
+    def _all_scores(model: Model, shares: list[tuple[Weight, float | None]]) -> list[selection.Chunks]:
         wide = any(w.dtype == "float64" for w, _ in shares)
 
-        def widened(slab: masks.Chunks) -> Iterator[Array]:
+        def widened(slab: selection.Chunks) -> Iterator[Array]:
             for chunk in slab():
                 yield chunk.astype(np.float64) if wide else chunk
 
-        return [partial(widened, slab) for weight, _ in shares for slab in weight.magnitude_slabs(model)]
+        return [partial(widened, slab) for weight, _ in shares for slab in magnitude_slabs(weight, model)]
 
-    def _cut(self, model: Model, weight: Weight, share: float | None, weights: int) -> masks.Cut:
+    def _cut(self, model: Model, weight: Weight, share: float | None, weights: int) -> selection.Cut:
         """What is pruned of one weight among so many."""
         if share is not None:
-            return masks.smallest(weight.magnitude_slabs(model), round(share * weight.size), weight.size)
+            return selection.smallest(magnitude_slabs(weight, model), round(share * weight.size), weight.size)
         if self.loss is not None:
-            count = _within(model, weight, max(0.0, self.loss - model.spent) / weights)
-            return masks.smallest(weight.magnitude_slabs(model), count, weight.size)
+            count = count_within(model, weight, max(0.0, self.loss - model.spent) / weights)
+            return selection.smallest(magnitude_slabs(weight, model), count, weight.size)
         if self.quality is not None:
-            return masks.Cut(self.quality * _std(weight, weight.slabs(model)), 0)
-        return masks.Cut(self.threshold or 0.0, 0)
+            return selection.Cut(self.quality * standard_deviation(weight, weight.slabs(model)), 0)
+        return selection.Cut(self.threshold or 0.0, 0)
 
     def _structured(self, weight: Weight, slabs: Slabs, share: float | None) -> Array:
         """The mask of a pattern or of the channel scope, in the weight's shape: found for some outputs at a time."""
@@ -209,154 +225,33 @@ class Magnitude(Pass):
         if self.scope == "channel":
             order = (weight.out_axis, *(a for a in range(slabs.ndim) if a != weight.out_axis))
         keep, block, back = self._n_of_m, self._block, np.argsort(order)
-        parts = _by_outputs(weight, slabs, 1 if block is None else block[0])
+        parts = by_outputs(weight, slabs, 1 if block is None else block[0])
         mask = np.empty(slabs.shape, bool)
 
-        def scores(part: _Part) -> Array:
-            return np.ascontiguousarray(weight.magnitudes(part.read()).transpose(order))
+        def scores(part: OutputSlice) -> Array:
+            return np.ascontiguousarray(magnitudes(weight, part.read()).transpose(order))
 
-        def pruned(part: _Part) -> None:
+        def pruned(part: OutputSlice) -> None:
             own = scores(part)
             if keep is not None:
-                found = masks.keep_n_of_m(own, *keep)
+                found = patterns.keep_n_of_m(own, *keep)
             else:
                 rows = own.reshape(own.shape[0], -1)
-                found = masks.smallest_per_row(rows, round((share or 0) * rows.shape[1])).reshape(own.shape)
+                found = patterns.smallest_per_row(rows, round((share or 0) * rows.shape[1])).reshape(own.shape)
             mask[part.where] = found.transpose(back)
 
         if block is None:
             deque(threads.run(pruned, parts), 0)
             return mask
-        blocks = np.concatenate(list(threads.run(lambda part: masks.block_scores(scores(part), block), parts)), axis=-2)
-        cut = masks.smallest([lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size)
-        return masks.spread_blocks(cut.mask(blocks), block, tuple(mask.shape[a] for a in order)).transpose(back)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some outputs of a weight: where they lie, and what reads them."""
-
-    where: tuple[slice, ...]
-    read: Callable[[], Array]
-
-
-def _by_outputs(weight: Weight, slabs: Slabs, multiple: int) -> list[_Part]:
-    """About a slab each, a multiple of so many outputs; all at once where no part is read along their axis.
-
-    Integers are small, and their scales may follow any axis.
-    """
-    axis = weight.out_axis
-    if weight.zero is not None or not (axis == 0 or (axis == 1 and slabs.ndim == 2)):
-        return [_Part((slice(None),) * slabs.ndim, slabs.whole)]
-    outputs = slabs.shape[axis]
-    step = -(-max(1, SLAB * outputs // max(1, slabs.size)) // multiple) * multiple
-    if axis == 0:
-        return [_Part((slice(*rows),), partial(slabs.read, *rows, EVERY)) for rows in ranges(0, outputs, step)]
-    return [_Part((slice(None), slice(*own)), partial(slabs.block, *own)) for own in ranges(0, outputs, step)]
+        blocks = np.concatenate(
+            list(threads.run(lambda part: patterns.block_scores(scores(part), block), parts)), axis=-2
+        )
+        cut = selection.smallest(
+            [lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size
+        )
+        return patterns.spread_blocks(cut.mask(blocks), block, tuple(mask.shape[a] for a in order)).transpose(back)
 
 
 def _share(value: float, what: str) -> None:
     if not 0 <= value < 1:
         raise OptionError(f"{what} must be at least 0 and below 1, not {value}")
-
-
-def _std(weight: Weight, slabs: Slabs) -> float:
-    """Standard deviation of the dequantised values: each row is summed in float64, the rows without rounding."""
-
-    def sums(rows: Rows, part: Array) -> list[tuple[float, float]]:
-        found = []
-        for start, stop in ranges(*rows, slabs.unit):
-            values = part[start - rows[0] : stop - rows[0]]
-            if weight.zero is not None:
-                below = values.astype(np.int16) < part_of(weight.zero_value, (start, stop))
-                values = weight.magnitudes(values, (start, stop)) * np.where(below, -1, 1)
-            wide = values.astype(np.float64)
-            found.append((float(wide.sum()), float(np.square(wide).sum())))
-        return found
-
-    found = [unit for slab in slabs.each(sums) for unit in slab]
-    with np.errstate(invalid="ignore"):
-        total, squares = np.array(found).reshape(-1, 2).cumsum(axis=0)[-1]
-        deviation = float(np.sqrt(max(squares / slabs.size - (total / slabs.size) ** 2, 0.0)))
-    if not np.isfinite(total) or not np.isfinite(squares):
-        raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
-    return deviation
-
-
-def _within(model: Model, weight: Weight, loss: float) -> int:
-    """How many of the smallest entries hold less than this share of the sum of squares."""
-    slabs = weight.slabs(model)
-    kind = np.float64 if weight.dtype == "float64" else np.float32
-    scores = slabs.map(kind, lambda rows, _, part: weight.magnitudes(part, rows))
-    top = max(scores.each(lambda _, part: float(part.max(initial=0.0))), default=0.0)
-    histogram = quantise.Histogram.of(scores, np.full((1,) * scores.ndim, top) if top else None)
-    inside = int(np.searchsorted(histogram.sums[2], loss * histogram.energy, side="right")) - 1
-    return histogram.zeros + int(histogram.sums[3, max(inside, 0)])
-
-
-def _zeroed(weight: Weight, slabs: Slabs, mask: Array) -> Slabs:
-    """The weight without what the mask names, of which a bit for each entry is held."""
-    bits = np.packbits(mask.reshape(slabs.shape[0], -1), axis=1)
-
-    def change(rows: Rows, columns: slice, part: Array) -> Array:
-        gone = np.unpackbits(bits[slice(*rows)], axis=1, count=slabs.row).view(bool)
-        return np.where(picked(gone.reshape(-1, *slabs.shape[1:]), columns), part_of(weight.zero_value, rows), part)
-
-    return slabs.map(slabs.dtype, change)
-
-
-def _last_tie(model: Model, weight: Weight, cut: masks.Cut) -> tuple[int, int]:
-    """The flat index of the last entry at the threshold that is pruned (-1: none), and how many are."""
-    if not cut.ties:
-        return -1, 0
-    if cut.ties == cut.equal:  # all of them, wherever they are
-        return weight.size, 0
-    start = taken = 0
-    for slab in weight.magnitude_slabs(model):
-        for scores in slab():
-            equal = np.flatnonzero(scores == cut.threshold)
-            if taken + len(equal) >= cut.ties:
-                return start + int(equal[cut.ties - taken - 1]), cut.ties
-            start, taken = start + scores.size, taken + len(equal)
-    return weight.size, taken
-
-
-def _pruned(weight: Weight, slabs: Slabs, threshold: float, last: int) -> Slabs:
-    """The weight without what lies below the threshold, or at it up to the flat index `last`."""
-    zero, wide = weight.zero_value, np.float64 if weight.dtype == "float64" else np.float32
-
-    def change(rows: Rows, columns: slice, part: Array) -> Array:
-        out = np.empty(part.shape, part.dtype)
-        step = max(1, masks.CHUNK // max(1, part[0].size))
-        for start, stop in ranges(*rows, step):
-            here = slice(start - rows[0], stop - rows[0])
-            piece = part[here]
-            if weight.zero is None:
-                scores = np.abs(piece.astype(wide, copy=False))
-            else:
-                scores = weight.magnitudes(piece, (start, stop))
-            mask = scores < threshold
-            if last >= stop * slabs.row - 1:
-                mask = scores <= threshold
-            elif last >= start * slabs.row:
-                index = np.arange(start * slabs.row, stop * slabs.row).reshape(-1, *slabs.shape[1:])
-                mask |= (scores == threshold) & (picked(index, columns) <= last)
-            if weight.zero is None:  # a product of bits takes a tenth of the time that a choice takes
-                np.multiply(bits_of(piece), ~mask, out=bits_of(out[here]))
-            else:
-                out[here] = np.where(mask, part_of(zero, (start, stop)), piece)
-        return out
-
-    return slabs.map(slabs.dtype, change)
-
-
-def _compared(weight: Weight, before: Slabs, after: Slabs) -> tuple[int, bool]:
-    """How many entries are zero afterwards, and whether any bit differs. NaN and Inf are refused whatever the rule."""
-
-    def compare(rows: Rows, part: Array) -> tuple[int, bool]:
-        weight.magnitudes(part, rows)
-        left = after.read(*rows, EVERY)
-        return weight.zeros_of(left, rows), not np.array_equal(bits_of(part), bits_of(left))
-
-    found = list(before.each(compare))
-    return sum(zeros for zeros, _ in found), any(differs for _, differs in found)

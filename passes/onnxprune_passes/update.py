@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune import checkpoints, maskfile, names, updating
-from onnxprune.dtypes import Array
-from onnxprune.encodings.graft import loose_weights
+from onnxprune.core.dtypes import Array
 from onnxprune.errors import OptionError
-from onnxprune.masking import lay, settle
-from onnxprune.model import Model
-from onnxprune.pipeline import Change, Pass, Progress, silent
-from onnxprune.structure import weights_of
+from onnxprune.masks import checkpoints, file, update
+from onnxprune.masks.alignment import weights_of
+from onnxprune.masks.apply import lay, settle
+from onnxprune.masks.matching import match
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.pipeline.base import Pass
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent
 from onnxprune_passes.decode import Decode
 
 
@@ -53,9 +56,9 @@ class Update(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change, where = Change(), str(model.path or "the model")
-        masks = maskfile.read(Path(self.masks)) if self.masks else None
+        masks = file.read(Path(self.masks)) if self.masks else None
         laid = lay(masks, model, where) if masks is not None and self.lay_masks else {}
-        weights = {w.name: w for w in loose_weights(model)}
+        weights = {w.name: w for w in find(model)}
         done, total = 0, sum(weight.nbytes(model) for weight in weights.values())
         for name, values in self._retrained(model, masks, change, where):
             progress(self.name, done, total)
@@ -75,16 +78,16 @@ class Update(Pass):
         return change
 
     def _retrained(
-        self, model: Model, masks: maskfile.MaskFile | None, change: Change, where: str
+        self, model: Model, masks: file.MaskFile | None, change: Change, where: str
     ) -> Iterator[tuple[str, Array]]:
         """(weight, its new values); what stays as it is goes into `skipped`."""
         source = Path(self.source)
         if self._is_model:
             other = Model.load(source)
             Decode().run(other)
-            return updating.from_model(model, other, self.source)
+            return update.from_model(model, other, self.source)
         if self.names_from:
-            matches = names.match(model, checkpoints.read(Path(self.names_from)))
+            matches = match.match(model, checkpoints.read(Path(self.names_from)))
             change.skipped.update(matches.unmatched)
             parameters, listed = matches.parameters, weights_of(model)
         else:
@@ -94,4 +97,4 @@ class Update(Pass):
         single = [n for n, array in arrays.items() if array.size == 1 and checkpoints.is_real(array)]
         if single:  # a number alone says too little to be matched by value
             change.notes.append(f"parameters of one element stay as they were: {', '.join(single)}")
-        return updating.from_checkpoint(model, parameters, listed, arrays, self.source, where)
+        return update.from_checkpoint(model, parameters, listed, arrays, self.source, where)

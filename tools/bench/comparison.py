@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
-from .results import Results, Row, said, table
+from .results import Results, Row, table
 
 _NUMBERS: dict[str, Callable[[Row], float]] = {
     "time": lambda row: statistics.median(row.seconds or [0]),
     "CPU": lambda row: statistics.median(row.cpu or [0]),
     "peak": lambda row: statistics.median(row.peaks or [0]),
     "bytes": lambda row: row.bytes,
-    "load": lambda row: row.load.get("seconds", 0),
-    "latency": lambda row: row.load.get("latency_ms", 0),
 }
 
 
@@ -21,25 +20,32 @@ def compared(before: Results, after: Results) -> str:
     """Markdown: for each model and tool of both, each number of the second as a multiple of the first's."""
     old = {(row.model, row.tool): row for row in before.rows}
     new = {(row.model, row.tool): row for row in after.rows}
+    facts = dict.fromkeys(name for row in before.rows for name, value in row.facts.items() if _is_number(value))
+    numbers = _NUMBERS | {name: partial(_fact, name) for name in facts}
     lines = []
-    for key in old.keys() & new.keys():
-        pair = old[key], new[key]
-        problems = [row.problem for row in pair]
-        if any(problems):
-            if problems[0] != problems[1]:
-                cells = [f"{problems[0] or 'worked'} -> {problems[1] or 'worked'}", *[""] * (len(_NUMBERS) - 1)]
-                lines.append([*key, *cells])
+    for key, first in old.items():
+        if key not in new:
             continue
-        cells = []
-        for number in _NUMBERS.values():
-            first, second = map(number, pair)
-            cells.append(f"{second / first:.2f}x" if first and second else "-")
-        lines.append([*key, *cells])
-    order = {key: number for number, key in enumerate(old)}
-    lines.sort(key=lambda line: order[line[0], line[1]])
-    out = f"before: {said(before.machine)}\nafter: {said(after.machine)}\n\n"
-    out += table(["model", "tool", *_NUMBERS], lines)
+        second = new[key]
+        if first.problem or second.problem:
+            if first.problem != second.problem:
+                cell = f"{first.problem or 'worked'} -> {second.problem or 'worked'}"
+                lines.append([*key, cell, *[""] * (len(numbers) - 1)])
+            continue
+        pairs = [(number(first), number(second)) for number in numbers.values()]
+        lines.append([*key, *(f"{b / a:.2f}x" if a and b else "-" for a, b in pairs)])
+    out = f"before: {before.caption}\nafter: {after.caption}\n\n"
+    out += table(["model", "tool", *numbers], lines)
     for name, only in (("before", old.keys() - new.keys()), ("after", new.keys() - old.keys())):
         if only:
             out += f"\nonly {name}: {', '.join(sorted(f'{model} {tool}' for model, tool in only))}\n"
     return out
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _fact(name: str, row: Row) -> float:
+    value = row.facts.get(name, 0)
+    return value if _is_number(value) else 0

@@ -1,7 +1,13 @@
-"""Time and memory over the number of weights, from a million to billions."""
+"""Time and memory over the number of weights, from a million to billions.
+
+Each made model is a chain of square MatMul layers. onnxprune runs at 90 % sparsity, as one core and
+as two threads, with exact and with 16 shared values, beside the other tools and a process that only
+reads the weights and writes as many bytes. From 256M weights up each tool runs once.
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import sys
@@ -10,10 +16,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import made
+from . import arguments, made, peers
 from .peers import EXACT, SHARED, M, Tool
 from .processes import free_memory, measure, work
-from .results import Row, bar, table
+from .results import Results, Row, bar, table
 
 SIZES = ("1M", "8M", "64M", "256M", "1G", "1G/1", "2G")
 START = "16K"  # the model whose time is start-up
@@ -60,7 +66,29 @@ class Size:
         return int(4 * self.weights * copies) + 64 * M
 
 
-def run(
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of its own."""
+    arguments.add_runs(parser)
+    arguments.add_peers(parser)
+    text = f"weights, as 64M or 2G; behind a slash in how many tensors (default {' '.join(SIZES)})"
+    parser.add_argument("--sizes", nargs="+", default=SIZES, metavar="SIZE", help=text)
+    parser.add_argument("--address-space", type=float, metavar="GIB", help="GiB that onnxprune may map")
+
+
+def run(options: argparse.Namespace, found: Results, folder: Path) -> Iterator[None]:
+    """Measure one size after the other; ValueError if there is no such size."""
+    for size in options.sizes:
+        Size.of(size)
+    tools = peers.there([*peers.own(FULL), peers.limit(), *peers.others(options.peers_python)])
+    found.versions |= peers.versions(tools)
+    space = None if options.address_space is None else int(options.address_space * 2**30)
+    for rows in measured(options.sizes, tools, options.runs, folder, space):
+        found.rows += rows
+        yield
+    found.bars = bars(found.rows)
+
+
+def measured(
     sizes: Sequence[str], tools: Sequence[tuple[Tool, str]], runs: int, folder: Path, address_space: int | None
 ) -> Iterator[list[Row]]:
     """Measure all tools on a model of each size in turn, `START` first; models and outputs are removed.
@@ -80,10 +108,10 @@ def run(
             yield [Row(size.name, tool.name, size.weights, problem=why) for tool, _ in tools]
             continue
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            yield _measured(size, tools, runs if size.weights < ONCE else 1, Path(place), address_space)
+            yield _of_size(size, tools, runs if size.weights < ONCE else 1, Path(place), address_space)
 
 
-def _measured(
+def _of_size(
     size: Size, tools: Sequence[tuple[Tool, str]], runs: int, folder: Path, address_space: int | None
 ) -> list[Row]:
     print(f"{size.name}: making {size.layers} x {size.width} x {size.width}", file=sys.stderr)
@@ -106,8 +134,7 @@ def _measured(
             print(f"{size.name}: {tool.name}, run {turn + 1} of {runs}", file=sys.stderr)
             place.mkdir()
             out = place / "out.onnx"
-            names = {"{in}": model, "{data}": data, "{out}": out, "{bytes}": rows[EXACT].bytes}
-            command = [str(names.get(part, part)) for part in tool.command]
+            command = tool.filled({"{in}": model, "{data}": data, "{out}": out, "{bytes}": rows[EXACT].bytes})
             space = address_space if tool.own else free_memory()
             row.add(measure(command, out if tool.to_stdout else None, one_core=tool.one_core, address_space=space))
             row.bytes = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""Models that are made to be measured. Everything here runs in workers: it needs numpy and onnx."""
+"""Models that are made to be measured. The functions run in workers: they need numpy and onnx."""
 
 from __future__ import annotations
 
@@ -7,14 +7,23 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+MODELS = Path(__file__).resolve().parent.parent.parent / "models"
+CONNECTED = "fc-58.6M"  # what results call a model of the layers below
 ALEXNET = (9216, 4096, 4096, 1000)  # its fully connected layers: 58.6 million weights
 INLINE = 1 << 29  # weights whose fp32 is protobuf's 2 GB
 _SMALL = (32, 64, 8)
 _DAMAGED = (b"", b"hello" * 99, bytes(500))
 
 
-def fully_connected(path: str, widths: Sequence[int] = ALEXNET, seed: int = 0) -> None:
-    """Write a model of Gemm, Relu, Gemm ... with Gaussian weights and biases, opset 17; widths from input to output."""
+def fully_connected(path: str, widths: Sequence[int] = ALEXNET, seed: int = 0, bias: float = 1.0) -> None:
+    """Write a model of Gemm, Relu, Gemm ... with Gaussian weights and biases, opset 17.
+
+    Args:
+        path: the file.
+        widths: from input to output.
+        seed: of all numbers.
+        bias: standard deviation of the biases.
+    """
     import numpy as np
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -24,7 +33,8 @@ def fully_connected(path: str, widths: Sequence[int] = ALEXNET, seed: int = 0) -
     for number, (columns, rows) in enumerate(pairwise(widths)):
         matrix = rng.standard_normal((rows, columns), np.float32) * np.float32(columns**-0.5)
         weights.append(numpy_helper.from_array(matrix, f"w{number}"))
-        weights.append(numpy_helper.from_array(rng.standard_normal(rows, np.float32), f"b{number}"))
+        biases = rng.standard_normal(rows, np.float32) * np.float32(bias)
+        weights.append(numpy_helper.from_array(biases, f"b{number}"))
         made = f"y{number}"
         nodes.append(helper.make_node("Gemm", [last, f"w{number}", f"b{number}"], [made], f"fc{number}", transB=1))
         last = made
@@ -52,6 +62,14 @@ def squares(path: str, layers: int, width: int) -> None:
         if written.exists():
             with written.open("rb") as held:
                 os.fsync(held.fileno())
+
+
+def network(path: str, name: str) -> None:
+    """Write a network of the onnx package with random weights (tools/fill_light.py)."""
+    import onnx
+    from fill_light import fill, light
+
+    onnx.save(fill(onnx.load(light(name))), path)
 
 
 def crowd(folder: str | Path, count: int, damaged: int) -> None:

@@ -1,22 +1,49 @@
-"""Each tool on the same models: time, memory, size, and what loading and running its output is like."""
+"""Each tool on the same models: time, memory, size, and latency of the output.
+
+The models are 58.6 million Gaussian weights (the fully connected layers of AlexNet) and those of
+models/, at 90 % sparsity and with exact values. onnxprune's output is checked: exact counts of
+zeros, decoded weights equal to the pruned ones bit for bit, outputs equal to the dense model's.
+"""
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import sys
-import time
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import arguments, made, peers
+from .loads import in_turn
 from .peers import COMPRESS, ONNXSIM, SPARSITY, Tool
-from .processes import high_water, measure, work
-from .results import Row, bar, table
+from .processes import measure, work
+from .results import DENSE, Results, Row, bar, by_model, name_of, table
 
-MADE = "fc-58.6M"
-DENSE = "the model as it is"
 RATIO_BAR, SPEED_BAR, MEMORY_BAR = 7.9, 5.0, 2.5
-LATENCY_RUNS = 20
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of its own."""
+    arguments.add_runs(parser)
+    arguments.add_peers(parser)
+    arguments.add_models(parser, "a made model and those of models/")
+
+
+def run(options: argparse.Namespace, found: Results, folder: Path) -> Iterator[None]:
+    """Measure every model, and judge onnxprune by its bars."""
+    tools = peers.there([peers.compress(COMPRESS, "--values", "exact"), *peers.others(options.peers_python)])
+    found.versions |= peers.versions(tools)
+    connected = folder / f"{made.CONNECTED}.onnx"
+    if options.model is None:
+        work(made.fully_connected, connected)
+    for file in options.model or [connected, *sorted(made.MODELS.glob("*.onnx"))]:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            rows, checked = measured(file, tools, options.runs, Path(place))
+        found.rows += rows
+        found.bars += [f"{name_of(file)}: {line}" for line in bars(rows, checked, file == connected)]
+        yield
 
 
 # workers --------------------------------------------------------------------------------------------
@@ -26,33 +53,11 @@ def feeds(model: str, out: str) -> None:
     """Write one synthesised sample for the model, of batch size 1."""
     import numpy as np
 
-    from onnxprune.model import Model
-    from onnxprune.runtime import open_session
-    from onnxprune.synthesis import synthesise
+    from onnxprune.model.model import Model
+    from onnxprune.runtime.session import open_session
+    from onnxprune.runtime.synthetic_inputs import synthesise
 
     np.savez(out, **synthesise(Model.load(model), open_session(model), 1)[0])  # type: ignore[arg-type]
-
-
-def load(path: str, sample: str) -> dict[str, float]:
-    """Time to a session, the memory it adds at its peak, and the median time of one run."""
-    import numpy as np
-
-    from onnxprune.runtime import open_session
-
-    with np.load(sample) as file:
-        fed = {name: file[name] for name in file.files}
-    before = high_water()
-    start = time.perf_counter()
-    session = open_session(path)
-    seconds = time.perf_counter() - start
-    peak = high_water() - before
-    session.run(None, fed)
-    runs = []
-    for _ in range(LATENCY_RUNS):
-        start = time.perf_counter()
-        session.run(None, fed)
-        runs.append(time.perf_counter() - start)
-    return {"seconds": seconds, "peak": peak, "latency_ms": 1000 * statistics.median(runs)}
 
 
 def check(original: str, result: str, folder: str) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def check(original: str, result: str, folder: str) -> dict[str, Any]:
     import numpy as np
 
     import onnxprune
-    from onnxprune.discovery import find
+    from onnxprune.model.discovery import find
 
     pruned, dense, decoded = (str(Path(folder, f"{name}.onnx")) for name in ("pruned", "dense", "decoded"))
     done = onnxprune.prune(original, pruned, sparsity=SPARSITY, verify=False)
@@ -90,11 +95,13 @@ def check(original: str, result: str, folder: str) -> dict[str, Any]:
 # the run --------------------------------------------------------------------------------------------
 
 
-def run(model: Path, tools: Sequence[tuple[Tool, str]], runs: int, folder: Path) -> tuple[list[Row], dict[str, Any]]:
+def measured(
+    model: Path, tools: Sequence[tuple[Tool, str]], runs: int, folder: Path
+) -> tuple[list[Row], dict[str, Any]]:
     """All tools on one model, in turn; then what their outputs are like."""
-    size = model.stat().st_size
+    name, size = name_of(model), model.stat().st_size
     outs = {tool.name: folder / f"{number}.onnx" for number, (tool, _) in enumerate(tools)}
-    rows = {tool.name: Row(model.stem, tool.name, size // 4, size) for tool, _ in tools}
+    rows = {tool.name: Row(name, tool.name, size // 4, size) for tool, _ in tools}
     for tool, version in tools:
         if not version:
             rows[tool.name].problem = "not installed"
@@ -105,33 +112,33 @@ def run(model: Path, tools: Sequence[tuple[Tool, str]], runs: int, folder: Path)
             row, out = rows[tool.name], outs[tool.name]
             if row.problem:
                 continue
-            print(f"{model.stem}: {tool.name}, run {turn + 1} of {runs}", file=sys.stderr)
-            names = {"{in}": model, "{data}": model, "{out}": out}
-            command = [str(names.get(part, part)) for part in tool.command]
+            print(f"{name}: {tool.name}, run {turn + 1} of {runs}", file=sys.stderr)
+            command = tool.filled({"{in}": model, "{data}": model, "{out}": out})
             row.add(measure(command, out if tool.to_stdout else None))
     sample = folder / "sample.npz"
     work(feeds, model, sample)
-    dense = Row(model.stem, DENSE, size // 4, size, bytes=size)
-    loaded = [(dense, model)]
+    dense = Row(name, DENSE, size // 4, size, bytes=size)
+    loaded = {DENSE: model}
     for tool, _ in tools:
         row = rows[tool.name]
         if not row.problem:
             row.bytes = outs[tool.name].stat().st_size
             if tool.loads:
-                loaded.append((row, outs[tool.name]))
-    found: dict[str, list[dict[str, float]]] = {row.tool: [] for row, _ in loaded}
-    for _ in range(runs):
-        for row, path in loaded:
-            found[row.tool].append(work(load, path, sample))
-    for row, _ in loaded:
-        row.load = {key: statistics.median(f[key] for f in found[row.tool]) for key in found[row.tool][0]}
+                loaded[tool.name] = outs[tool.name]
+    every = {DENSE: dense} | rows
+    for tool_name, facts in in_turn(loaded, {"latency_ms": sample}, runs).items():
+        every[tool_name].facts |= facts
     checked = {} if rows[COMPRESS].problem else work(check, model, outs[COMPRESS], folder)
-    return [dense, *rows.values()], checked
+    return list(every.values()), checked
 
 
 def shown(rows: Sequence[Row]) -> str:
-    """The rows as markdown; medians over the runs, for the time with its range."""
-    head = ["tool", "time s", "CPU s", "peak MB", "file MB", "ratio", "load s", "load peak MB", "latency ms"]
+    """A table for each model; medians over the runs, for the time with its range."""
+    return "\n".join(_table(name, held) for name, held in by_model(rows).items())
+
+
+def _table(name: str, rows: Sequence[Row]) -> str:
+    head = [name, "time s", "CPU s", "peak MB", "file MB", "ratio", "load s", "load peak MB", "latency ms"]
     lines = []
     for row in rows:
         if row.problem:
@@ -142,9 +149,10 @@ def shown(rows: Sequence[Row]) -> str:
             spread = f"{row.time:.2f} ({min(row.seconds):.2f}-{max(row.seconds):.2f})"
             took = [spread, f"{statistics.median(row.cpu):.2f}", f"{row.peak / 1e6:,.0f}"]
         like = ["-"] * 3
-        if row.load:
-            held = row.load
-            like = [f"{held['seconds']:.2f}", f"{held['peak'] / 1e6:,.0f}", f"{held['latency_ms']:.2f}"]
+        if row.facts:
+            facts = row.facts
+            peak = f"{facts['load_peak_bytes'] / 1e6:,.0f}"
+            like = [f"{facts['load_seconds']:.2f}", peak, f"{facts['latency_ms']:.2f}"]
         lines.append([row.tool, *took, f"{row.bytes / 1e6:,.2f}", f"{row.ratio:.2f}", *like])
     return table(head, lines)
 

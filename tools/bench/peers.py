@@ -11,8 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from .processes import ONNXPRUNE
 
 M = 1 << 20
 SPARSITY = 0.9
@@ -21,7 +23,6 @@ EXACT = "onnxprune exact, 1 core"
 SHARED = "onnxprune shared:4, 2 threads"
 COMPRESS, ONNXSIM = "onnxprune compress", "onnxsim magnitude"
 
-_ONNXPRUNE = "from onnxprune.cli import main; main()"
 _ONNXSIM = (
     "import sys, onnx; from onnxsim.pruning import apply_magnitude_pruning as prune; "
     f"onnx.save(prune(onnx.load(sys.argv[1]), {SPARSITY}), sys.argv[2])"
@@ -80,6 +81,10 @@ class Tool:
         """Whether it is onnxprune."""
         return self.name.startswith("onnxprune")
 
+    def filled(self, given: Mapping[str, object]) -> list[str]:
+        """The command with what is given for `{in}`, `{data}`, `{out}` and `{bytes}`."""
+        return [str(given.get(part, part)) for part in self.command]
+
     def installed(self) -> str:
         """Its version, or '' where it is not installed."""
         if shutil.which(self.version[0]) is None:
@@ -92,7 +97,7 @@ class Tool:
 def compress(name: str, *options: str, one_core: bool = False, most: float = float("inf")) -> Tool:
     """`onnxprune compress` at the sparsity of the scoreboard."""
     rule = ("--sparsity", str(SPARSITY), "--no-verify", "--quiet")
-    command = (sys.executable, "-c", _ONNXPRUNE, "compress", "{in}", "-o", "{out}", *rule, *options)
+    command = (*ONNXPRUNE, "compress", "{in}", "-o", "{out}", *rule, *options)
     return Tool(name, command, _version(sys.executable, "onnxprune"), one_core=one_core, most=most)
 
 
@@ -113,6 +118,12 @@ def limit() -> Tool:
     return Tool(LIMIT, (*here, _LIMIT, "{data}", "{out}", "{bytes}"), (*here, ""), loads=False)
 
 
+def gzip() -> Tool:
+    """Compress the file of the weights as every system can."""
+    command, version = ("gzip", "-6", "-c", "{data}"), ("gzip", "--version")
+    return Tool("gzip -6", command, version, to_stdout=True, loads=False, most=256 * M)
+
+
 def others(pythons: Sequence[str]) -> list[Tool]:
     """The peers, each in the first of the interpreters that has it."""
     here = sys.executable
@@ -130,10 +141,14 @@ def others(pythons: Sequence[str]) -> list[Tool]:
              _version(here, "onnxruntime.quantization"), most=256 * M),
         Tool("NNCodec qp -32", (codec, "-c", _NNCODEC, "{in}", "{out}"), _version(codec, "nncodec.nn"), loads=False,
              most=8 * M),
-        Tool("gzip -6", ("gzip", "-6", "-c", "{data}"), ("gzip", "--version"), to_stdout=True, loads=False,
-             most=256 * M),
+        gzip(),
         Tool("zstd -3", (*zstd, "{data}"), zstd_version, to_stdout=True, loads=False, most=1024 * M),
     ]  # fmt: skip
+
+
+def there(tools: Sequence[Tool]) -> list[tuple[Tool, str]]:
+    """Each with its version, or '' where it is not installed."""
+    return [(tool, tool.installed()) for tool in tools]
 
 
 def versions(tools: Sequence[tuple[Tool, str]]) -> dict[str, str]:

@@ -1,17 +1,20 @@
-"""Where the time of prune and exact encode goes, on one core, against reading and writing the bytes once.
+"""Where the time of pruning and exact encoding goes on one core, phase by phase.
 
-The phases are functions of onnxprune, timed from outside while the command runs: each moment belongs to the innermost
-of them, what is left inside the command to `the rest`, and what lies around it to the start of Python, so that the
-shares add up to the time of the process.
+The phases are functions of onnxprune, timed from outside while the command runs: each moment
+belongs to the innermost of them, what is left inside the command to `the rest`, and what lies
+around it to the start of Python, so that the shares add up to the time of the process. Beside it
+stands a process that only reads the weights and writes as many bytes.
 """
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import contextlib
 import functools
 import importlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -20,23 +23,35 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import made, peers
+from . import arguments, made, peers
 from .growth import Size
+from .peers import LIMIT, SPARSITY
 from .processes import measure, work, worker
-from .results import Row, table
+from .results import Results, Row, table
 
 START, REST = "start Python, import", "the rest"
 TOTAL = "all"
-PHASES = {
-    "facts of the weights, before and after": ("onnxprune.result:inspect_model", "onnxprune.result:weight_facts"),
-    "open the model": ("onnxprune.model:Model.load",),
-    "prune: thresholds, exact counts": ("onnxprune_passes.magnitude:Magnitude.run",),
-    "look for dead neurons": ("onnxprune_passes.dead_neurons:DeadNeurons.run",),
-    "encode: choose, gather, pack": ("onnxprune_passes.encode:Encode.run",),
-    "write and hash": ("onnxprune.model:Model.write",),
-    "wait for the disk": ("os:fsync",),
-    "gzip sizes for the report": ("onnxprune.result:file_facts",),
-}
+
+
+def functions() -> dict[str, tuple[Callable[..., Any], ...]]:
+    """What each phase spends its time in."""
+    from onnxprune.api.result import file_facts
+    from onnxprune.encodings.inventory import inspect_model, weight_facts
+    from onnxprune.model.model import Model
+    from onnxprune_passes.dead_neurons import DeadNeurons
+    from onnxprune_passes.encode import Encode
+    from onnxprune_passes.magnitude import Magnitude
+
+    return {
+        "facts of the weights, before and after": (inspect_model, weight_facts),
+        "open the model": (Model.load,),
+        "prune: thresholds, exact counts": (Magnitude.run,),
+        "look for dead neurons": (DeadNeurons.run,),
+        "encode: choose, gather, pack": (Encode.run,),
+        "write and hash": (Model.write,),
+        "wait for the disk": (os.fsync,),
+        "gzip sizes for the report": (file_facts,),
+    }
 
 
 class Clock:
@@ -74,22 +89,17 @@ class Clock:
 
         return call
 
-    def watch(self, name: str, place: str) -> None:
-        """Time MODULE:FUNCTION or MODULE:CLASS.METHOD, wherever onnxprune has imported it by name."""
-        module, _, path = place.partition(":")
-        holder: Any = importlib.import_module(module)
-        *outer, last = path.split(".")
-        for part in outer:
-            holder = getattr(holder, part)
-        old = vars(holder)[last]
-        if isinstance(old, classmethod):
-            setattr(holder, last, classmethod(self.timed(name, old.__func__)))
+    def watch(self, name: str, function: Callable[..., Any]) -> None:
+        """Time a function or a method of a class, wherever onnxprune or `os` holds it."""
+        timed = self.timed(name, getattr(function, "__func__", function))
+        *outer, last = function.__qualname__.split(".")
+        if outer:
+            holder = functools.reduce(getattr, outer, sys.modules[function.__module__])
+            setattr(holder, last, classmethod(timed) if hasattr(function, "__func__") else timed)
             return
-        new = self.timed(name, old)
-        setattr(holder, last, new)
-        for other in [m for key, m in sys.modules.items() if key.startswith("onnxprune")]:
-            for key in [key for key, value in vars(other).items() if value is old]:
-                setattr(other, key, new)
+        for module in [held for key, held in sys.modules.items() if key == "os" or key.startswith("onnxprune")]:
+            for key in [key for key, value in vars(module).items() if value is function]:
+                setattr(module, key, timed)
 
 
 def profiled(model: str, out: str) -> dict[str, float]:
@@ -100,11 +110,12 @@ def profiled(model: str, out: str) -> dict[str, float]:
     with clock.phase(START):
         from onnxprune.cli import main
 
-        importlib.import_module("onnxprune.api")
-        for name, places in PHASES.items():
-            for place in places:
-                clock.watch(name, place)
-    rule = ["--sparsity", str(peers.SPARSITY), "--values", "exact", "--no-verify", "--quiet", "--jobs", "1"]
+        importlib.import_module("onnxprune.api.compress")
+        phases = functions()
+        for name, held in phases.items():
+            for function in held:
+                clock.watch(name, function)
+    rule = ["--sparsity", str(SPARSITY), "--values", "exact", "--no-verify", "--quiet", "--jobs", "1"]
     sys.argv = ["onnxprune", "compress", model, "-o", out, *rule]
     with clock.phase(REST):
         try:
@@ -112,37 +123,46 @@ def profiled(model: str, out: str) -> dict[str, float]:
         except SystemExit as end:
             if end.code:
                 raise
-    return dict(clock.seconds)
+    return {name: clock.seconds[name] for name in (START, *phases, REST)}
 
 
-def run(name: str, runs: int, folder: Path) -> list[Row]:
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of its own."""
+    arguments.add_runs(parser, "runs, of which the one of median time is shown")
+    parser.add_argument("--size", default="256M", help="weights, as growth takes them (default 256M)")
+
+
+def run(options: argparse.Namespace, found: Results, folder: Path) -> Iterator[None]:
     """A row for each phase, for the whole, and for the limit; the runs of all rows are the same."""
-    size = Size.of(name)
+    size = Size.of(options.size)
     model, place, answer = folder / "model.onnx", folder / "out", folder / "answer.json"
     work(made.squares, model, size.layers, size.width)
     external = model.with_name(model.name + ".data")
     data = external if external.exists() else model
-    names = [TOTAL, START, *PHASES, REST, peers.LIMIT]
-    rows = {phase: Row(name, phase, size.weights, 4 * size.weights) for phase in names}
-    for turn in range(runs):
-        print(f"{name}: run {turn + 1} of {runs}", file=sys.stderr)
+    rows: dict[str, Row] = {}
+
+    def row(name: str) -> Row:
+        return rows.setdefault(name, Row(size.name, name, size.weights, 4 * size.weights))
+
+    for turn in range(options.runs):
+        print(f"{size.name}: run {turn + 1} of {options.runs}", file=sys.stderr)
         place.mkdir()
         whole = measure(worker(profiled, model, place / "out.onnx"), answer, one_core=True)
         if whole.problem:
             raise SystemExit(f"Error: profile: {whole.problem}")
-        rows[TOTAL].add(whole)
-        seconds = json.loads(answer.read_text(encoding="utf-8"))
-        seconds[START] += whole.seconds - sum(seconds.values())
-        for phase in (START, *PHASES, REST):
-            rows[phase].seconds.append(seconds.get(phase, 0.0))
-        rows[TOTAL].bytes = rows[peers.LIMIT].bytes = sum(file.stat().st_size for file in place.iterdir())
+        row(TOTAL).add(whole)
+        phases = json.loads(answer.read_text(encoding="utf-8"))
+        phases[START] += whole.seconds - sum(phases.values())
+        for phase, seconds in phases.items():
+            row(phase).seconds.append(seconds)
+        row(TOTAL).bytes = row(LIMIT).bytes = sum(file.stat().st_size for file in place.iterdir())
         shutil.rmtree(place)
         place.mkdir()
-        given = {"{data}": data, "{out}": place / "out", "{bytes}": rows[TOTAL].bytes}
-        command = [str(given.get(part, part)) for part in peers.limit().command]
-        rows[peers.LIMIT].add(measure(command, one_core=True))
+        command = peers.limit().filled({"{data}": data, "{out}": place / "out", "{bytes}": row(TOTAL).bytes})
+        row(LIMIT).add(measure(command, one_core=True))
         shutil.rmtree(place)
-    return list(rows.values())
+    found.rows = list(rows.values())
+    yield
 
 
 def shown(rows: Sequence[Row]) -> str:
@@ -154,9 +174,9 @@ def shown(rows: Sequence[Row]) -> str:
     def line(row: Row) -> list[str]:
         seconds = row.seconds[turn]
         share, cost = seconds / whole[turn], seconds / row.weights * 1e9
-        return [row.tool, f"{seconds:.2f}", f"{share:.1%}", f"{cost:.1f}", f"{row.read / seconds / 1e6:,.0f}"]
+        return [row.tool, f"{seconds:.2f}", f"{100 * share:.1f} %", f"{cost:.1f}", f"{row.read / seconds / 1e6:,.0f}"]
 
-    parts = [row for row in rows if row.tool not in (TOTAL, peers.LIMIT)]
+    parts = [row for row in rows if row.tool not in (TOTAL, LIMIT)]
     parts.sort(key=lambda row: -row.seconds[turn])
-    cells = [[*line(row)[:-1], ""] for row in parts] + [line(by[TOTAL]), line(by[peers.LIMIT])]
+    cells = [[*line(row)[:-1], ""] for row in parts] + [line(by[TOTAL]), line(by[LIMIT])]
     return table([f"{by[TOTAL].model} weights, one core", "s", "share", "ns a weight", "MB/s"], cells)

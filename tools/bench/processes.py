@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-TOOL = str(Path(__file__).resolve().parent)
+ONNXPRUNE = (sys.executable, "-c", "from onnxprune.cli import main; main()")  # the command, wherever it is installed
+_TOOL = str(Path(__file__).resolve().parent)
 _UNIT = 1 if sys.platform == "darwin" else 1024  # bytes that the system counts peaks in
 _SAID = 160  # characters of an error that are shown
 
@@ -67,7 +68,7 @@ def measure(
 def worker(function: Callable[..., Any], *arguments: object) -> list[str]:
     """The command that runs a function of this package in a process of its own and prints what it returns."""
     name = f"{function.__module__.rpartition('.')[2]}:{function.__name__}"
-    return [sys.executable, TOOL, "--worker", name, json.dumps(arguments, default=str)]
+    return [sys.executable, _TOOL, "--worker", name, json.dumps(arguments, default=str)]
 
 
 def work(function: Callable[..., Any], *arguments: object) -> Any:

@@ -6,8 +6,9 @@ import datetime
 import json
 import os
 import platform
+import shlex
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 from .processes import Measured
 
-FORMAT = 1
+FORMAT = 2
+DENSE = "the model as it is"
+_PACKAGES = ("onnxprune", "onnx", "onnxruntime", "numpy")
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Row:
         cpu: processor time of each run.
         peaks: peak resident bytes of each run.
         bytes: what was written.
-        load: of what was written: `seconds` and `peak` (bytes) to a session, `latency_ms` of one run of it.
+        facts: what else was measured, by names that end in the unit: `load_seconds`, `load_peak_bytes`, `latency_ms`.
     """
 
     model: str
@@ -44,7 +47,7 @@ class Row:
     cpu: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     bytes: int = 0
-    load: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def add(self, run: Measured) -> None:
         """One more run."""
@@ -74,16 +77,37 @@ class Results:
     """All that one command measured.
 
     Attributes:
-        command: which, with its arguments.
-        machine: see `machine`.
+        command: the tool, such as `tools/bench growth`.
+        arguments: what it was given, less the places of files and interpreters.
+        date: the day, as YYYY-MM-DD.
+        machine: `cpu`, `cores`, `ram_gib`, and the `load_average` of the minute before.
+        versions: of Python, onnxprune and its libraries, and of the tools beside it, by name.
         rows: the numbers.
         bars: what was asked of them, a line each.
     """
 
     command: str
+    arguments: list[str]
+    date: str
     machine: dict[str, Any]
+    versions: dict[str, str]
     rows: list[Row] = field(default_factory=list)
     bars: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, command: str, arguments: Sequence[str]) -> Results:
+        """Empty results of today on this machine."""
+        info = Path("/proc/cpuinfo")
+        lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+        names = (text.split(":", 1)[1].strip() for text in lines if text.startswith("model name"))
+        machine = {
+            "cpu": next(names, platform.machine()),
+            "cores": os.cpu_count(),
+            "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "load_average": round(os.getloadavg()[0], 1),
+        }
+        versions = {"Python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+        return cls(command, list(arguments), datetime.date.today().isoformat(), machine, versions)
 
     def save(self, path: Path) -> None:
         """Write them to a file."""
@@ -100,30 +124,21 @@ class Results:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise SystemExit(f"Error: {path} holds no results: {error}") from error
 
-
-def machine(peers: dict[str, str]) -> dict[str, Any]:
-    """What the numbers are measured on; `peers` are the versions of other tools."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    cpu = next((text.split(":", 1)[1].strip() for text in lines if text.startswith("model name")), platform.machine())
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("onnxprune", "onnx", "onnxruntime", "numpy")} | peers,
-        "load_average": round(os.getloadavg()[0], 1),
-    }
+    @property
+    def caption(self) -> str:
+        """The command, the day, the machine and the versions in one line of markdown."""
+        machine = self.machine
+        return (
+            f"`python {shlex.join([*self.command.split(), *self.arguments])}`, {self.date}, {machine['cpu']}, "
+            f"{machine['cores']} cores, {machine['ram_gib']} GiB, "
+            f"{', '.join(f'{name} {number}' for name, number in self.versions.items())}; "
+            f"load average {machine['load_average']} at the start"
+        )
 
 
-def said(facts: dict[str, Any]) -> str:
-    """The machine in a sentence."""
-    return (
-        f"{facts['date']}, {facts['cpu']}, {facts['cores']} cores, {facts['ram_gib']} GiB, Python {facts['python']}, "
-        f"{', '.join(f'{name} {number}' for name, number in facts['versions'].items())}; "
-        f"load average {facts['load_average']} at the start"
-    )
+def name_of(model: Path) -> str:
+    """What results call a model: the file's stem, or the folder's name where that is `model`."""
+    return model.parent.name if model.stem == "model" else model.stem
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -131,6 +146,14 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *map(list, rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def by_model(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each model, in their order."""
+    models: dict[str, list[Row]] = {}
+    for row in rows:
+        models.setdefault(row.model, []).append(row)
+    return models
 
 
 def bar(met: bool, text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.runtime import run
+from onnxprune.runtime.session import run
 from tasks.rendering import blurred, font, phrase, scaled, shades
 from tasks.task import Outcome, Task, need
 

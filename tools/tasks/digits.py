@@ -8,7 +8,7 @@ from typing import Any
 import mnist
 import numpy as np
 
-from onnxprune.runtime import run
+from onnxprune.runtime.session import run
 from tasks.task import Outcome, Task, fetched, share
 
 

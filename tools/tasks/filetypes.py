@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.runtime import run
+from onnxprune.runtime.session import run
 from tasks.task import Outcome, Task, Unavailable, fetched, share
 
 NAMED = (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.runtime import run
+from onnxprune.runtime.session import run
 from tasks.rendering import lines, padded, scaled, unpadded
 from tasks.task import Outcome, Task, share
 

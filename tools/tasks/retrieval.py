@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.runtime import run
+from onnxprune.runtime.session import run
 from tasks.task import Outcome, Task, fetched, need, share
 
 CANDIDATES = 1000  # answers that a query is searched among

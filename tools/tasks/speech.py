@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.runtime import inputs_of, open_session, run
+from onnxprune.runtime.session import inputs_of, open_session, run
 from tasks.task import Outcome, Task, fetched, need, share
 
 RATE, CHUNK, CONTEXT = 16000, 512, 64

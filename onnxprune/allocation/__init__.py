@@ -1,0 +1,1 @@
+"""How much each weight may lose: its rate and distortion, and how far its noise reaches."""

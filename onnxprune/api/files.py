@@ -1,0 +1,96 @@
+"""Open and write models, packed or not."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from onnxprune.api.options import PathLike
+from onnxprune.api.remote import local
+from onnxprune.core.dtypes import numpy_dtype
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.errors import RuntimeFailure
+from onnxprune.model.model import Model
+from onnxprune.packed import reader, writer
+from onnxprune.packed.coder import Layout
+
+
+def layouts_of(model: Model) -> dict[str, Layout]:
+    """How codes and symbols lie in the words of encoded weights, by tensor name, for an entropy coder."""
+    found = {}
+    for group in planted_in(model):
+        powers, radix = (group.constants.get(group.prefix + part) for part in ("powers", "radix"))
+        for part in ("codes", "symbols"):
+            words = group.constants.get(group.prefix + part)
+            if words is None or powers is None or radix is None:
+                continue
+            base, digits, dtype = int(model.array(radix)), math.prod(powers.dims), numpy_dtype(words.data_type)
+            if dtype is not None and 2 <= base <= 256:
+                found[words.name] = Layout(dtype.itemsize, base, digits)
+    return found
+
+
+IN_MEMORY = 512 << 20  # bytes of a packed model that `session` restores without a file
+
+
+def load(path: PathLike) -> Model:
+    """Open a model; see `Model.load`."""
+    return Model.load(path)
+
+
+def save(model: Model, path: PathLike) -> None:
+    """Write a model atomically; see `Model.save`."""
+    model.save(path)
+
+
+@local(writes="out")
+def pack(model: PathLike, out: PathLike) -> reader.Sizes:
+    """Write a model and its external data as one small file; see `packing.pack`."""
+    source = Path(model)
+    return writer.pack(source, Path(out), {} if reader.is_packed(source) else layouts_of(Model.load(source)))
+
+
+@local(writes="out")
+def unpack(model: PathLike, out: PathLike) -> reader.Sizes:
+    """Restore a packed model byte for byte; see `packed.unpack`."""
+    return reader.unpack(Path(model), Path(out))
+
+
+@local()
+def session(
+    model: PathLike,
+    *,
+    providers: Sequence[Any] = ("CPUExecutionProvider",),
+    sess_options: ort.SessionOptions | None = None,
+    **options: Any,
+) -> ort.InferenceSession:
+    """An ONNX Runtime session for a model, packed or not; the keywords are those of `InferenceSession`.
+
+    A packed model is restored in memory, or in a temporary folder where it is large or has external data.
+
+    Raises:
+        PackedError: the packed file is damaged.
+        RuntimeFailure: ONNX Runtime does not load the model.
+    """
+
+    def opened(source: str | bytes) -> ort.InferenceSession:
+        try:
+            return ort.InferenceSession(source, sess_options, providers=list(providers), **options)
+        except Exception as error:  # onnxruntime's exceptions share no base class
+            raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(model)}: {error}") from error
+
+    if not reader.is_packed(model):
+        return opened(os.fspath(model))
+    held = reader.Packed(Path(model))
+    if len(held.files) == 1 and held.nbytes <= IN_MEMORY:
+        return opened(held.model_bytes())
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        place = Path(folder) / "model.onnx"
+        reader.unpack(Path(model), place)
+        return opened(os.fspath(place))

@@ -1,0 +1,77 @@
+"""Look at a model: its weights, what its layers cost, who reads its encodings."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.api.options import PathLike, check_samples
+from onnxprune.api.remote import local
+from onnxprune.encodings.compatibility import Compatibility, compatibility
+from onnxprune.encodings.graph.encoded import planted_in, uproot
+from onnxprune.encodings.inventory import inspect_model
+from onnxprune.layer_costs.costs import Costs
+from onnxprune.layer_costs.measure import account
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+
+_OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
+
+
+@local()
+def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
+    """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone.
+
+    Of a `Model` the encoded weights are decoded on the way: in the graph, not in a file.
+    """
+    opened = model if isinstance(model, Model) else Model.load(model)
+    facts = {f.name: f for f in inspect_model(opened)}
+    for group in planted_in(opened):
+        uproot(opened, group, group.array(opened))  # in memory only: decoded, it shows who reads it
+    rows = []
+    details = {w.name: w for w in find(opened)}
+    for name, fact in facts.items():
+        row = {
+            k: v for k, v in dataclasses.asdict(fact).items() if k not in ("requested", "bytes_after", "shape_after")
+        }
+        row["bytes"] = row.pop("bytes_before")
+        weight = details.get(name)
+        if weight is not None:
+            row["kind"] = weight.kind
+            row["std"] = _std(weight.array(opened))
+            row |= {
+                "out_axis": weight.out_axis, "in_axes": list(weight.in_axes), "consumers": list(weight.consumers),
+                "left_alone": weight.reason,
+            }  # fmt: skip
+            opened.payloads.forget_pages()
+        rows.append(row)
+    return rows
+
+
+@local()
+def costs(model: PathLike, *, data: PathLike | None = None, samples: int | None = None) -> Costs:
+    """What each layer holds and does: parameters, bytes, operations, shares that are not zero, milliseconds.
+
+    The shares of activations are measured on `data`, see `transform`, or on synthesised inputs. An encoded model is
+    decoded to find its layers; bytes and milliseconds are those of the file as it is.
+
+    Raises:
+        DataError: the data does not fit, or no inputs could be synthesised.
+        RuntimeFailure: ONNX Runtime does not load or run the model.
+    """
+    check_samples(samples)
+    return account(Path(model), None if data is None else Path(data), samples)
+
+
+@local()
+def compat(model: PathLike) -> Compatibility:
+    """The forms of the encoded weights, and the runtimes that read them; see `compatibility`."""
+    return compatibility(Model.load(model))
+
+
+def _std(array: Any) -> float | None:
+    value = float(array.astype(np.float32).std(dtype=np.float64)) if array.size else 0.0
+    return value if np.isfinite(value) else None

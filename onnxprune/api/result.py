@@ -1,0 +1,116 @@
+"""Result: what happened to a model, field by field what `--json` holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from onnxprune.core import threads
+from onnxprune.encodings.inventory import WeightFacts
+from onnxprune.pipeline.change import Removed
+from onnxprune.runtime.judge import Judged
+from onnxprune.search.budget import Searched
+
+_GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 2 << 20, 16 << 10, 64  # within 5 % on eleven real models, in 0.04 s
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """A model on disk, its external data included.
+
+    `gzip_bytes` of more than 2 MB is extrapolated from windows spread over the file.
+    """
+
+    path: str
+    bytes: int
+    gzip_bytes: int
+
+
+@dataclass
+class Deviation:
+    """How the result's outputs differ from the original's; `source` says on what inputs.
+
+    `metric` is there where one was asked for, or the data has targets.
+    """
+
+    source: str  # data, synthetic, or none
+    samples: int = 0
+    reason: str = ""
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+    metric: Judged | None = None
+
+
+@dataclass
+class Cost:
+    """What one run on inputs of these shapes costs: floating-point operations, and milliseconds here."""
+
+    inputs: dict[str, list[int]]
+    flops: dict[str, int]
+    latency_ms: dict[str, float]
+
+
+@dataclass
+class Result:
+    """What happened to a model: the JSON of `--json`, field by field.
+
+    `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
+    models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
+    there with a `max_drop`.
+    """
+
+    input: FileFacts
+    output: FileFacts
+    ratio: float
+    parameters: dict[str, int]
+    weights: list[WeightFacts]
+    skipped: list[dict[str, str]]
+    removed: list[Removed]
+    cost: Cost | None
+    integers: int
+    deviation: Deviation
+    passes: list[str]
+    notes: list[str]
+    versions: dict[str, str]
+    search: Searched | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+def versions() -> dict[str, str]:
+    """The versions that the result depends on."""
+    names = ("onnxprune", "onnx", "onnxruntime", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def file_facts(path: Path, companions: Iterable[Path]) -> FileFacts:
+    """Sizes of a model on disk together with its external data."""
+    files = [path, *companions]
+    return FileFacts(str(path), sum(f.stat().st_size for f in files), sum(_gzipped(f) for f in files))
+
+
+def _gzipped(path: Path) -> int:
+    """Bytes of the file after gzip, extrapolated from evenly spread windows where it is large."""
+    size = path.stat().st_size
+    if size <= _GZIP_EXACT:
+        return len(_gzip(path.read_bytes()))
+
+    def window(number: int) -> int:
+        with path.open("rb") as file:
+            file.seek((size - _GZIP_WINDOW) * number // (_GZIP_WINDOWS - 1))
+            return len(_gzip(file.read(_GZIP_WINDOW)))
+
+    packed = sum(threads.run(window, range(_GZIP_WINDOWS)))
+    return round(packed / (_GZIP_WINDOW * _GZIP_WINDOWS) * size)
+
+
+def _gzip(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(data) + packer.flush()

@@ -1,0 +1,1 @@
+"""Many models at a time: gathered, compressed side by side, recorded."""

@@ -1,0 +1,163 @@
+"""Compress several models: in processes or on a cluster, each for itself, and only what is not done yet."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from onnxprune.api import compress
+from onnxprune.api import options as options_module
+from onnxprune.api.result import versions
+from onnxprune.batch.inputs import gather, real
+from onnxprune.batch.ledger import NAME, Record, opened
+from onnxprune.batch.results import DONE, SKIPPED, Batch, Compressed, failure
+from onnxprune.core.files import digest, is_url, sweep, unchanged
+from onnxprune.core.threads import cores
+from onnxprune.core.workers import Outcome, spread
+from onnxprune.errors import DataError, OptionError
+from onnxprune.model.model import Model
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.runtime import session
+
+_OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What a worker needs to know; paths must mean the same to it."""
+
+    source: Path
+    target: Path
+    options: Mapping[str, Any]
+    mark: str
+    record: Record | None
+    threads: int
+
+
+@dataclass(frozen=True)
+class _Finished:
+    record: Record
+    companions: frozenset[Path]
+    skipped: bool
+
+
+def compress_many(
+    models: Sequence[options_module.PathLike],
+    out: options_module.PathLike,
+    *,
+    jobs: int = 1,
+    cluster: str | None = None,
+    progress: Progress = silent,
+    **options: Any,
+) -> Batch:
+    """Compress files, and all *.onnx below folders, into the folder `out`, where they lie as below their folders.
+
+    A model that fails does not stop the others. What `out` remembers (`.onnxprune.jsonl`) as made from the same bytes
+    with the same options by the same version is skipped where it is still there unchanged. From a script call this
+    below `if __name__ == "__main__":`, because processes import it.
+
+    Args:
+        models: files and folders; the external data of models is not taken for models.
+        out: a folder.
+        jobs: models at a time, each in a process with its share of the cores.
+        cluster: the address of a dask scheduler instead, whose workers reach the same paths.
+        progress: called with ("models", models done, models in all).
+        options: those of `compress`, except those that are of one model (masks, names_from, in_place).
+
+    Raises:
+        OptionError: an option is of one model, a path is a URL or empty, two outputs are one, jobs is below 1, or no
+            cluster answers.
+        ModelError: a path or folder cannot be read, or a folder holds no model.
+        OutputError: `out` is no folder, is in use, or outputs would lie among the inputs.
+    """
+    given = [name for name in _OF_ONE if options.get(name)]
+    if given:
+        raise OptionError(f"{given[0].replace('_', '-')} is of one model: give one at a time")
+    for path in (*models, out):
+        if is_url(path):
+            raise OptionError(f"{path}: models at URLs are compressed one at a time")
+        if not os.fspath(path):
+            raise OptionError("an empty name is no model and no folder")
+    found = gather([Path(model) for model in models], Path(out))
+    mark, threads = _mark(options), 1 if cluster else max(1, cores() // jobs) if jobs > 0 else 0
+    fates: dict[int, Compressed] = {}
+    data: set[Path] = set()
+    targets = [target for _, target in found.pairs]
+    with opened(Path(out)) as ledger, _swept([*targets, Path(out) / NAME]):
+        tasks = [_Task(s, t, options, mark, ledger.get(t), threads) for s, t in found.pairs]
+        sent = [_absolute(task) for task in tasks] if cluster else tasks
+        with contextlib.closing(spread(_compressed, sent, jobs=jobs, cluster=cluster, apart=True)) as outcomes:
+            for number, outcome in enumerate(outcomes):
+                task, done = tasks[outcome.index], outcome.value
+                if done is not None:
+                    data |= done.companions
+                    if not done.skipped:
+                        ledger.add(task.target, done.record)
+                fates[outcome.index] = _fate(task, outcome)
+                progress("models", number, len(tasks))
+    # A folder may hold external data that is called .onnx: as a model it failed.
+    kept = [i for i in sorted(fates) if fates[i].result is not None or real(tasks[i].source) not in data]
+    return Batch([fates[i] for i in kept], found.notes)
+
+
+def _fate(task: _Task, outcome: Outcome[_Finished]) -> Compressed:
+    path, output = str(task.source), str(task.target)
+    if outcome.value is None:
+        assert outcome.error is not None
+        return failure(path, output, outcome.error)
+    status = SKIPPED if outcome.value.skipped else DONE
+    return Compressed(path, output, status, result=outcome.value.record.result)
+
+
+@contextlib.contextmanager
+def _swept(targets: Sequence[Path]) -> Iterator[None]:
+    """Before and after, nothing that a killed process left."""
+    sweep(targets)
+    try:
+        yield
+    finally:
+        sweep(targets)
+
+
+def _mark(options: Mapping[str, Any]) -> str:
+    """The digest of what outputs depend on besides their models."""
+    told = {name: value for name, value in options.items() if name != "data"}
+    data = options.get("data")
+    files = [] if data is None else _files(Path(data))
+    facts = [versions()["onnxprune"], told, [(file.name, digest(file)) for file in files]]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def _files(data: Path) -> list[Path]:
+    if not data.exists():
+        raise DataError(f"there is no data at {data}")
+    return sorted(p for p in data.iterdir() if p.is_file()) if data.is_dir() else [data]
+
+
+def _absolute(task: _Task) -> _Task:
+    data = task.options.get("data")
+    options = task.options if data is None else {**task.options, "data": Path(data).absolute()}
+    return replace(task, source=task.source.absolute(), target=task.target.absolute(), options=options)
+
+
+def _compressed(task: _Task) -> _Finished:
+    """In a worker: one model."""
+    session.use_threads(task.threads)
+    companions = Model.load(task.source).companions()
+    held = [task.mark, digest(task.source), *((file.name, digest(file)) for file in companions)]
+    key = hashlib.sha256(json.dumps(held).encode()).hexdigest()
+    linked = frozenset(map(real, companions))
+    folder = task.target.parent
+    if task.record is not None and task.record.key == key and unchanged(folder, task.record.files):
+        return _Finished(task.record, linked, skipped=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = compress.compress(task.source, task.target, jobs=task.threads, **task.options)
+    files = [task.target, *Model.load(task.target).companions()]
+    record = Record(key, {str(file.relative_to(folder)): digest(file) for file in files}, result.facts())
+    return _Finished(record, linked, skipped=False)

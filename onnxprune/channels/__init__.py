@@ -1,0 +1,1 @@
+"""Whole channels: which live and die together, which are dead, and how they are cut out."""

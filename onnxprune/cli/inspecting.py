@@ -1,0 +1,160 @@
+"""Commands that inspect models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import onnxprune
+from onnxprune.cli import options as opt
+from onnxprune.cli.printing import command_line, console, progress_bar, warn
+
+if TYPE_CHECKING:
+    from onnxprune.api.options import PathLike
+
+
+@click.command()
+@opt.model
+@click.option("--cost", is_flag=True, help="Run the model, and list costs and nonzero shares by layer.")
+@click.option("--data", type=opt.FILE, help="Samples to run it on, as for verify; implies --cost.")
+@click.option("--samples", type=int, metavar="N", help="Use the first N samples, or synthesise N; implies --cost.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None, as_json: bool) -> None:
+    """List every weight of a model, with the reason where passes leave it alone.
+
+    --cost lists the layers instead: parameters, bytes, floating-point operations for a sample (2 per multiplication),
+    nonzero share of the weights (weight %) and of the output as the next layer reads it (act %), weight % times the
+    act % of the layer's input (FLOP %; the network's input counts in full), milliseconds of a run.
+    """
+    from onnxprune.report import terminal
+
+    if cost or data is not None or samples is not None:
+        costs = onnxprune.costs(model, data=data, samples=samples)
+        if as_json:
+            click.echo(terminal.to_json(costs.facts()), nl=False)
+        else:
+            terminal.show_costs(console(), costs)
+        return
+    rows = onnxprune.inspect(model)
+    if as_json:
+        click.echo(terminal.to_json(rows), nl=False)
+    else:
+        terminal.show_inspection(console(), rows)
+
+
+@click.command()
+@opt.model
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compat(model: PathLike, as_json: bool) -> None:
+    """Show the forms of the encoded weights, and which runtimes read them.
+
+    Measured with onnxruntime 1.15 to 1.32 and OpenVINO 2026.4. Releases before 1.15 were not tried.
+    """
+    import dataclasses
+
+    from onnxprune.report import terminal
+
+    facts = onnxprune.compat(model)
+    if as_json:
+        click.echo(terminal.to_json(dataclasses.asdict(facts)), nl=False)
+    else:
+        terminal.show_compatibility(console(), facts)
+
+
+@click.command()
+@click.argument("original", type=opt.PLACE)
+@click.argument("result", type=opt.PLACE)
+@opt.data
+@opt.samples
+@opt.tolerance
+@opt.metric
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) -> None:
+    """Run two models on the same inputs and compare their outputs."""
+    from onnxprune.report import terminal
+
+    deviation = onnxprune.verify(original, result, **options)
+    if as_json:
+        click.echo(terminal.to_json(vars(deviation)), nl=False)
+    else:
+        terminal.show_deviation(console(), deviation)
+    if deviation.source == "none":
+        warn(deviation.reason)
+
+
+@click.command("report")
+@opt.model
+@click.argument("original", type=opt.FILE, required=False)
+@click.option("-o", "--out", type=opt.FILE, required=True, help="The HTML file to write.")
+@opt.data
+@opt.samples
+@click.option("--cost", is_flag=True, help="Run MODEL, and add the costs by layer of inspect --cost.")
+@click.option("--sensitivity", type=opt.FILE, help="Draw the curves of this sensitivity scan.")
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="GLOB",
+    help="Draw the values of these weights; repeatable.  [default: the 12 largest]",
+)
+def html_report(model: Path, original: Path | None, out: Path, **options: Any) -> None:
+    """Write an HTML report on a model, alone or beside its ORIGINAL: one file with pictures, readable offline.
+
+    Needs pip install 'onnxprune[report]'.
+    """
+    from onnxprune.report import terminal
+    from onnxprune.report.html import write as html
+
+    terminal.check_place(out, model, original)
+    html.write_report(model, out, original, command=command_line(), **options)
+
+
+@click.command()
+def passes() -> None:
+    """List the installed passes, built in and third-party, with their options."""
+    import dataclasses
+
+    from onnxprune.pipeline import registry
+
+    for name, (kind, provider) in sorted(registry.passes().items()):
+        options = ", ".join(f.name for f in dataclasses.fields(kind))
+        click.echo(f"{name:12s} {provider:10s} {(kind.__doc__ or '').strip().splitlines()[0]}")
+        if options:
+            click.echo(f"{'':23s} options: {options}")
+
+
+@click.command()
+@opt.model
+@opt.out
+@opt.data
+@opt.samples
+@opt.metric
+@click.option("--levels", metavar="S,S,...", help="Sparsities to try.  [default: 0.1 to 0.98 in 10 steps]")
+@click.option("--channels", is_flag=True, help="Remove whole channels instead of single weights.")
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Also scan weights that are left alone by default, such as biases.",
+)
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave the layers out that match a glob; repeatable.")
+@click.option("--jobs", type=int, help="Processes of one thread each.  [default: one per processor]")
+@click.option("--cluster", metavar="ADDRESS", help="Run the trials on this dask scheduler instead of in processes.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **options: Any) -> None:
+    """Measure a metric while one layer after the other is pruned, and write the curves.
+
+    A killed scan goes on with the same command.
+    """
+    from onnxprune.report import terminal
+    from onnxprune.search import sensitivity as scans
+
+    try:
+        given = scans.LEVELS if levels is None else [float(level) for level in levels.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"'{levels}' is not numbers with commas between", param_hint="--levels") from error
+    with progress_bar(quiet) as progress:
+        curves = scans.scan(model, out, levels=given, progress=progress, **options)
+    if not quiet:
+        terminal.show_curves(console(), curves)

@@ -1,0 +1,145 @@
+"""Which runtimes read an encoded model: what `tools/compat.py` measured, and what of it concerns one model.
+
+Measured on 2026-11-23 with onnxruntime 1.15.1 to 1.32.0 (the last patch of each release) and OpenVINO 2026.4.1, on
+CPUs. Older releases were not tried: they do not install on Python 3.11.
+
+What decides is what the nodes are, not who reads them: onnxruntime folds every form in front of every consumer, but
+for DequantizeLinear, which it keeps for the kernel that reads integers. Releases that lack the kernel dequantise at
+every inference: 1.15 to 1.24 took 20 to 40 times as long as with a dense weight (1024x4096, one row, two threads).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnxprune.encodings import FORMS, GRAPH
+from onnxprune.encodings.graph.encoded import Planted, planted_in
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+
+OLDEST = "1.15"
+# The first onnxruntime release that reads an opset and an IR version.
+RELEASES = (
+    (OLDEST, 19, 9), ("1.17", 20, 9), ("1.18", 21, 10), ("1.21", 22, 10), ("1.23", 23, 11), ("1.24", 25, 13),
+    ("1.25", 26, 13), ("1.32", 28, 14),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Support:
+    """Of a form: the lowest opset, the onnxruntime release that loads it, the one from which it runs fast."""
+
+    opset: int
+    loads: str = OLDEST
+    fast: str = OLDEST
+
+
+COO = Support(11)
+# int4 in front of a MatMul that no Add follows is fast from 1.23 on.
+_FUSED = {"int8": (OLDEST, "1.25"), "int4": ("1.23", "1.25")}
+
+
+def support(encoding: str, values: str, fused: bool = False) -> Support:
+    """What an encoding with a value form needs; `fused` says that DequantizeLinear stands in front of a MatMul."""
+    if encoding == "coo":
+        return COO
+    opset = max(GRAPH[encoding].opset, FORMS[values]().opset(fused))
+    return Support(opset, *_FUSED[values]) if fused else Support(opset)
+
+
+# OpenVINO: how it takes a form, and why. What it loads it decodes once, while compiling.
+OPENVINO = {
+    "sparse initializers": ("no", "OpenVINO reads no sparse initializer: encode with --encoding graph"),
+    "BitShift": ("no", "OpenVINO does not compile the bitmask from opset 11 on: encode with --encoding flat"),
+    "recurrent": (
+        "no",
+        "OpenVINO wants the weights of LSTM, GRU and RNN as constants, and folds neither flat nor rows",
+    ),
+    "": ("loads", ""),
+}
+_RECURRENT = ("LSTM", "GRU", "RNN")
+
+
+@dataclass(frozen=True)
+class Form:
+    """The encoded weights that have one form.
+
+    Attributes:
+        form: encoding and value form; "for MatMul" where a kernel can read the integers.
+        weights: how many.
+        opset: the lowest opset whose operators it has.
+        loads: the onnxruntime release from which this model's weights load, None if newer than those tried.
+        fast: the one from which they are folded while loading, or read as integers.
+        openvino: loads, or no.
+        note: why, in a sentence.
+    """
+
+    form: str
+    weights: int
+    opset: int
+    loads: str | None
+    fast: str | None
+    openvino: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Compatibility:
+    """What a model needs of a runtime; `loads` and `fast` hold for the model with all its weights."""
+
+    opset: int
+    ir_version: int
+    loads: str | None
+    fast: str | None
+    forms: list[Form]
+
+
+def compatibility(model: Model) -> Compatibility:
+    """The forms in a model, and the releases that they and its own versions need."""
+    own = release_of(model.opset, model.proto.ir_version)
+    counts = Counter(_forms(model))
+    forms = []
+    for (encoding, values, fused, trouble), count in sorted(counts.items()):
+        needs = support(encoding, values, fused)
+        name = encoding if values == "exact" else f"{encoding} {values}{' for MatMul' if fused else ''}"
+        loads, fast = newest(own, needs.loads), newest(own, needs.fast)
+        forms.append(Form(name, count, needs.opset, loads, fast, *OPENVINO[trouble]))
+    loads, fast = newest(own, *(f.loads for f in forms)), newest(own, *(f.fast for f in forms))
+    return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms)
+
+
+def _forms(model: Model) -> Iterator[tuple[str, str, bool, str]]:
+    """Of each encoded weight: encoding, value form, whether it is made to fuse, what OpenVINO minds."""
+    for weight in find(model):
+        if weight.store == "sparse":
+            yield "coo", "exact", False, "sparse initializers"
+    for group in planted_in(model):
+        made = [n for n in group.scope.body.node if n.output]
+        kinds = {n.op_type for n in made if n.output[0] == group.value or n.output[0].startswith(group.prefix)}
+        yield group.encoding, group.values, group.fused, _trouble(group, kinds)
+
+
+def _trouble(group: Planted, kinds: set[str]) -> str:
+    """The key of `OPENVINO`."""
+    if "BitShift" in kinds:
+        return "BitShift"
+    if "CumSum" in kinds:
+        inner = [reader for scope in group.scope.inner() for reader, _ in scope.readers.get(group.value, [])]
+        if any(reader.op_type in _RECURRENT for reader in inner):
+            return "recurrent"
+    return ""
+
+
+def release_of(opset: int, ir_version: int) -> str | None:
+    """The first onnxruntime release that reads an opset and an IR version, None if newer than those tried."""
+    return next((name for name, high, ir in RELEASES if opset <= high and ir_version <= ir), None)
+
+
+def newest(*releases: str | None) -> str | None:
+    """The newest of releases; None is newer than all."""
+    known = [release for release in releases if release is not None]
+    if len(known) < len(releases):
+        return None
+    return max(known, key=lambda release: tuple(map(int, release.split("."))))

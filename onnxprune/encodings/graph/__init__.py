@@ -1,0 +1,1 @@
+"""Encoded weights in and out of a graph."""

@@ -1,0 +1,224 @@
+"""Encoded weights in a graph: found by their names, decoded in numpy, taken out again.
+
+The parts of one weight are found by names alone; see `model.encoded_names`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+
+from onnxprune.core.dtypes import FLOATS, Array
+from onnxprune.encodings import FORMS, GRAPH
+from onnxprune.encodings.graph import fusion
+from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
+from onnxprune.encodings.values.nodes import restore
+from onnxprune.errors import ModelError
+from onnxprune.model.encoded_names import Mark
+from onnxprune.model.model import Model
+from onnxprune.model.provenance import Coding
+from onnxprune.model.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
+
+_ELEMENTS = frozenset(TensorProto.DataType.keys())
+
+
+@dataclass(frozen=True)
+class Planted:
+    """An encoded weight found in a graph."""
+
+    scope: Scope
+    value: str
+    mark: Mark
+    constants: dict[str, TensorProto]
+    nodes: list[NodeProto]  # that decode it
+
+    @property
+    def encoding(self) -> str:
+        """How its positions are stored."""
+        return self.mark.encoding
+
+    @property
+    def values(self) -> str:
+        """Its value form."""
+        return self.mark.values
+
+    @property
+    def flags(self) -> str:
+        """What decoding must know beside the parts."""
+        return self.mark.flags
+
+    @property
+    def element(self) -> int:
+        """The weight's element type."""
+        return TensorProto.DataType.Value(self.mark.element)
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its parts begin with."""
+        return self.mark.prefix
+
+    @property
+    def name(self) -> str:
+        """The weight's name, with the path to its body."""
+        return self.scope.path + self.value
+
+    @property
+    def stored_as(self) -> str:
+        """The value form, with the number of levels where there is a book."""
+        book = self.constants.get(f"{self.prefix}book")
+        levels = "" if book is None else f", {math.prod(book.dims)} levels"
+        return f"{self.values}{levels}"
+
+    @property
+    def fused(self) -> bool:
+        """Whether a MatMul reads its integers."""
+        return any(node.op_type == "DequantizeLinear" for node in self.nodes)
+
+    @property
+    def was_constant(self) -> bool:
+        """Whether the weight was a Constant node."""
+        return "c" in self.flags.split(".")
+
+    @property
+    def as_constants(self) -> bool:
+        """Whether its parts are Constant nodes."""
+        return next(iter(self.constants)) not in self.scope.initializers
+
+    def nbytes(self, model: Model) -> int:
+        """Bytes that it takes in the file."""
+        nodes = sum(node.ByteSize() + TAG for node in self.nodes)
+        payloads = sum(model.nbytes(t) + TAG for t in self.constants.values())
+        if self.as_constants:
+            payloads += sum(CONSTANT_NODE + len(name) for name in self.constants)
+        shapes = sum(v.ByteSize() + TAG for v in self.scope.body.value_info if v.name.startswith(self.prefix))
+        return nodes + payloads + shapes
+
+    def array(self, model: Model) -> Array:
+        """The weight's values, without running anything.
+
+        Raises:
+            ModelError: parts are missing or do not fit together.
+        """
+        try:
+            parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
+            shape = self._shape(parts)
+            positions, values = GRAPH[self.encoding].unpack(parts, shape)
+            dense = np.full(math.prod(shape), self.fill.astype(values.dtype), values.dtype)
+            dense[positions] = values
+            return restore(dense.reshape(shape), parts, self.flags, self.element)
+        except (KeyError, ValueError, IndexError, MemoryError, ZeroDivisionError, TypeError, AttributeError) as error:
+            raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
+
+    def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
+        if self.encoding == "dense" and "shape" not in parts:
+            if "powers" in parts:
+                return (int(parts["end"][0]) if "end" in parts else parts["codes"].size * parts["powers"].size,)
+            return (parts["values"] if "values" in parts else parts["codes"]).shape
+        return tuple(int(d) for d in parts["shape" if "shape" in parts else "size"])
+
+    def coding(self, model: Model) -> Coding | None:
+        """What the weight is coded in, where that is more than its own values."""
+        parts = {
+            part: model.array(self.constants[self.prefix + part])
+            for part in ("book", "scale", "view")
+            if self.prefix + part in self.constants
+        }
+        book, scale = parts.get("book"), parts.get("scale")
+        if book is None and scale is None:
+            return None
+        block = re.search(r"\.b(\d+)", self.flags)
+        transposed = ".t" in self.flags
+        if scale is not None and self.fused and not block:  # one for each output, along the carrier's last axis
+            scale = scale.reshape(-1, 1) if transposed else scale.reshape(1, -1)
+        view = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else ()
+        return Coding(self.values, book, scale, view, int(block[1]) if block else 0, transposed)
+
+    def zero(self, model: Model) -> Array:
+        """What a pruned entry holds."""
+        if self.element in FLOATS:
+            return np.zeros(1, np.float32)
+        book = self.constants.get(f"{self.prefix}book")
+        return self.fill if book is None else model.array(book)[:1]
+
+    @property
+    def fill(self) -> Array:
+        """What the entries hold that are not stored, as an array of one element."""
+        for node in self.nodes:
+            if node.op_type == "ConstantOfShape" and node.output[0].startswith(self.prefix) and node.attribute:
+                return numpy_helper.to_array(node.attribute[0].t)
+        return np.zeros(1, np.int8)
+
+
+def _belongs(node: NodeProto, planted: Planted) -> bool:
+    return node.output[0].startswith(planted.prefix) or node.output[0] == planted.value
+
+
+def planted_in(model: Model) -> list[Planted]:
+    """Every weight that `encode` wrote, in the order of the file."""
+    found = []
+    for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
+        parts, operators = _parts(scope)
+        for node in scope.body.node:
+            mark = Mark.parse(node.name)
+            if mark is None:
+                continue
+            if mark.encoding not in GRAPH or mark.values not in FORMS or mark.element not in _ELEMENTS:
+                raise ModelError(
+                    f"'{node.output[0]}' was encoded as {mark.encoding}/{mark.values}, which this version does not know"
+                )
+            constants, nodes = parts.get(mark.id), operators.get(mark.id, [])
+            if not constants:
+                raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
+            if node not in nodes:
+                nodes.append(node)
+            found.append(Planted(scope, node.output[0], mark, constants, nodes))
+    return found
+
+
+def _parts(scope: Scope) -> tuple[dict[str, dict[str, TensorProto]], dict[str, list[NodeProto]]]:
+    """Constants and operators of the encoded weights of a body, by id: one walk for all of them."""
+    constants: dict[str, dict[str, TensorProto]] = {}
+    operators: dict[str, list[NodeProto]] = {}
+    for name, tensor in scope.initializers.items():
+        constants.setdefault(name.partition(".")[0], {})[name] = tensor
+    for node in scope.body.node:
+        value = constant_value(node)
+        if not node.output:
+            continue
+        name = node.output[0]
+        if value is not None:
+            constants.setdefault(name.partition(".")[0], {})[name] = value
+        elif "." in name:
+            operators.setdefault(name.partition(".")[0], []).append(node)
+    return constants, operators
+
+
+def uproot(model: Model, planted: Planted, array: Array) -> None:
+    """Put the dense tensor back where the encoded group stands, under the weight's name."""
+    body = planted.scope.body
+    tensor = model.tensor(planted.value, array, planted.element)
+    fusion.undo(planted.scope, planted.prefix, planted.value, ".t" in planted.flags)
+    at = next(i for i, n in enumerate(body.node) if _belongs(n, planted))
+    # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
+    for index in reversed([i for i, n in enumerate(body.node) if n.output and _belongs(n, planted)]):
+        del body.node[index]
+    for index in reversed([i for i, v in enumerate(body.value_info) if v.name.startswith(planted.prefix)]):
+        del body.value_info[index]
+    if planted.was_constant:
+        tensor.name = planted.value
+        body.node.insert(at, constant_node(tensor))
+        if planted.mark.constant:
+            body.node[at].name = planted.mark.constant
+    else:
+        assert isinstance(body, GraphProto)
+        body.initializer.append(tensor)
+        if model.proto.ir_version < 4 and planted.scope.parent is None:  # which wants initializers to be inputs
+            body.input.append(helper.make_tensor_value_info(planted.value, planted.element, array.shape))
+    for name, part in planted.constants.items():
+        model.drop(part)
+        if name in planted.scope.initializers:
+            delete_named(body.initializer, name)

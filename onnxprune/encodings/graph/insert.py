@@ -1,0 +1,149 @@
+"""Put an encoded weight into the graph in place of its tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
+
+from onnxprune.core.dtypes import numpy_dtype
+from onnxprune.encodings import Coded, Encoding, Sparse, Values
+from onnxprune.encodings.graph import fusion
+from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
+from onnxprune.encodings.graph.fusion import Readers
+from onnxprune.encodings.nodes import Builder
+from onnxprune.encodings.values.nodes import emit
+from onnxprune.model.discovery import opset_of
+from onnxprune.model.encoded_names import Mark
+from onnxprune.model.model import Model
+from onnxprune.model.scopes import CONSTANT_NODE
+from onnxprune.model.weight import Weight
+
+
+@dataclass
+class Graft:
+    """An encoded weight that is not yet in the graph."""
+
+    encoding: str
+    sparse: Sparse
+    build: Builder
+    tensors: list[TensorProto]
+    nbytes: int
+    fused: tuple[NodeProto, str] | None  # the reader of the integers, and what it is to read
+
+    def discard(self, model: Model) -> None:
+        """Give its arrays back."""
+        for tensor in self.tensors:
+            model.drop(tensor)
+
+
+def prepare(
+    model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
+    readers: Readers | None = None,
+) -> Graft:  # fmt: skip
+    """Pack the weight, whose carrier is `sparse`; `readers` are those that get its integers."""
+    parts = encoding.pack(sparse)
+    element = TensorProto.DataType.Name(weight.element)
+    flags = coded.flags + (".c" if weight.store == "constant" else "")
+    constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
+    mark = Mark(encoding.name, values.name, flags, element, name, constant)
+    build = Builder(mark.prefix, weight.value, str(mark), opset_of(model, weight.scope))
+    dense = encoding.emit(build, parts, sparse.shape, coded.fill)
+    fused = _finish(build, dense, coded, weight.element, readers)
+    tensors = []
+    for key, array in build.constants.items():
+        own = array.dtype == numpy_dtype(weight.element)
+        tensors.append(
+            model.tensor(key, array, weight.element if own else helper.np_dtype_to_tensor_dtype(array.dtype))
+        )
+    around = TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
+    sizes = [model.nbytes(t) + around for t in tensors]
+    sizes += [node.ByteSize() + TAG for node in build.nodes] + [info.ByteSize() + TAG for info in build.declared]
+    return Graft(encoding.name, sparse, build, tensors, sum(sizes), fused)
+
+
+def _finish(
+    build: Builder, dense: str, coded: Coded, element: int, readers: Readers | None
+) -> tuple[NodeProto, str] | None:
+    """The nodes behind the decoded carrier; returns who reads the integers, and under what name."""
+    if readers is None or not coded.fused:
+        emit(build, dense, replace(coded, fused=False), element)
+        build.finish()
+        return None
+    emit(build, dense, coded, element)
+    if not readers.others:
+        build.finish()
+        return readers.node, build.output
+    build.nodes[-1].output[0] = value = f"{build.prefix}r"
+    folded = emit(build, dense, replace(coded, fused=False, view=_blocks(coded)), element)
+    if coded.transposed:
+        build.op("Transpose", [folded], perm=[1, 0])
+    build.finish()
+    return readers.node, value
+
+
+def _blocks(coded: Coded) -> tuple[int, ...]:
+    """The view in which block scales apply to a carrier [in, out]."""
+    rows, columns = coded.carrier.shape
+    return (rows // coded.block, coded.block, columns) if coded.block else ()
+
+
+def _as_initializers(model: Model, weight: Weight) -> bool:
+    """Constant nodes in functions, and where IR 3 wants initializers to be inputs."""
+    return isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4
+
+
+def plant(model: Model, weight: Weight, graft: Graft) -> None:
+    """Replace the weight's tensor by its encoded form."""
+    body = weight.scope.body
+    nodes = list(graft.build.nodes)
+    if _as_initializers(model, weight):
+        assert isinstance(body, GraphProto)
+        body.initializer.extend(graft.tensors)
+    else:
+        nodes = [constant_node(t) for t in graft.tensors] + nodes
+    if isinstance(body, GraphProto):
+        body.value_info.extend(graft.build.declared)
+    at = _remove(model, weight)
+    for offset, node in enumerate(nodes):
+        body.node.insert(at + offset, node)
+    if graft.fused:
+        fusion.apply(weight.scope, *graft.fused, graft.build.prefix)
+
+
+def _remove(model: Model, weight: Weight) -> int:
+    """Take the weight's tensor out of its body; returns where in the node list its value is needed from."""
+    body = weight.scope.body
+    if isinstance(weight.tensor, SparseTensorProto):
+        model.drop(weight.tensor.values)
+        model.drop(weight.tensor.indices)
+        body.sparse_initializer.remove(weight.tensor)
+        return 0
+    model.drop(weight.tensor)
+    if weight.store == "constant":
+        at = next(i for i, n in enumerate(body.node) if weight.value in n.output)
+        del body.node[at]
+        return at
+    delete_named(body.initializer, weight.value)
+    if weight.value in weight.scope.inputs:  # IR 3 lists every initializer as an input
+        delete_named(body.input, weight.value)
+    return 0
+
+
+def plant_sparse(model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
+    """Replace the weight by ONNX's own sparse tensor if that takes fewer than `limit` bytes.
+
+    The indices are linear and int64, which the checker demands.
+    """
+    made = SparseTensorProto(dims=weight.shape)
+    made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
+    made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", sparse.positions.astype("int64"), TensorProto.INT64))
+    if model.nbytes(made.values) + model.nbytes(made.indices) + TAG >= limit:
+        model.drop(made.values)
+        model.drop(made.indices)
+        return False
+    body = weight.scope.body
+    _remove(model, weight)
+    body.sparse_initializer.append(made)
+    weight.tensor, weight.store = body.sparse_initializer[-1], "sparse"
+    return True

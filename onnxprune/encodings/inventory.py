@@ -1,0 +1,94 @@
+"""Facts about every weight of a model, encoded ones included, before and after passes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from onnxprune.core.dtypes import name_of
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.pipeline.change import Change, Encoded
+
+
+@dataclass
+class WeightFacts:
+    """A weight before and after; `zeros` counts what was pruned or is 0 in the shape before, cut out or not."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    kind: str
+    total: int
+    zeros: int
+    requested: float | None
+    encoding: str
+    bytes_before: int
+    bytes_after: int
+    shape_after: list[int]
+
+
+def inspect_model(model: Model, known: Mapping[str, Encoded] | None = None) -> list[WeightFacts]:
+    """Every weight-like constant, encoded ones included.
+
+    Args:
+        model: the model.
+        known: encoded weights that need not be decoded to be counted.
+    """
+    found = []
+    for weight in find(model):
+        encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
+        found.append(
+            WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,
+                        weight.zeros(weight.slabs(model)), None, encoding, size, size, list(weight.shape))
+        )  # fmt: skip
+    for group in planted_in(model):
+        size = group.nbytes(model)
+        stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.stored_as}"
+        held = (known or {}).get(group.name)
+        if held is None:
+            array = group.array(model)
+            held = Encoded(array.shape, int(np.count_nonzero(array == group.zero(model))))
+        found.append(
+            WeightFacts(group.name, list(held.shape), name_of(group.element), "encoded", prod(held.shape), held.zeros,
+                        None, stored, size, size, list(held.shape))
+        )  # fmt: skip
+    return found
+
+
+def weight_facts(
+    before: dict[str, WeightFacts], model: Model, changes: Sequence[Change]
+) -> tuple[list[WeightFacts], dict[str, int]]:
+    """The weights that a pass looked at, and the parameters of the whole model."""
+    touched: dict[str, dict[str, Any]] = {}
+    for change in changes:
+        for name, record in change.weights.items():
+            touched.setdefault(name, {}).update(record)
+    known = {name: fact for change in changes for name, fact in change.encoded.items()}
+    after = {w.name: w for w in inspect_model(model, known)}
+    weights = []
+    for name, fact in before.items():
+        now = after.get(name) or _removed(fact)
+        record = touched.get(name, {})
+        if "requested" in record or now.encoding != fact.encoding or now.bytes_after != fact.bytes_before:
+            weights.append(
+                dataclasses.replace(
+                    fact, zeros=record.get("zeros", fact.total - now.total + now.zeros),
+                    requested=record.get("requested"), encoding=now.encoding, bytes_after=now.bytes_after,
+                    shape_after=now.shape,
+                )
+            )  # fmt: skip
+    total = sum(f.total for f in before.values())
+    left = sum(f.total for f in after.values())
+    return weights, {"before": total, "after": left, "nonzero": left - sum(f.zeros for f in after.values())}
+
+
+def _removed(fact: WeightFacts) -> WeightFacts:
+    """A weight that nothing needs any more."""
+    return dataclasses.replace(fact, shape=[0] * len(fact.shape), total=0, zeros=0, encoding="removed", bytes_after=0)

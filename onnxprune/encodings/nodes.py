@@ -1,0 +1,72 @@
+"""Builder: the constants and nodes that write one encoded weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from onnx import NodeProto, ValueInfoProto, helper, numpy_helper
+
+from onnxprune.core.dtypes import Array, bits_of
+
+Parts = dict[str, Array]
+
+
+@dataclass
+class Builder:
+    """Collects the nodes and constants that decode one weight.
+
+    Every name that it makes begins with `prefix`; the last node writes `output` and carries `mark`
+    as its name, which is how `decode` finds the group again.
+    """
+
+    prefix: str
+    output: str
+    mark: str
+    opset: int
+    constants: Parts = field(default_factory=dict)
+    nodes: list[NodeProto] = field(default_factory=list)
+    declared: list[ValueInfoProto] = field(default_factory=list)
+
+    def constant(self, name: str, array: Array | np.generic | Sequence[int]) -> str:
+        """A stored array; the same name stands for the same array."""
+        made = np.asarray(array)
+        kept = self.constants.setdefault(self.prefix + name, made)
+        assert kept is made or (kept.dtype == made.dtype and np.array_equal(kept, made)), name
+        return self.prefix + name
+
+    def op(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """A node with one output."""
+        name = f"{self.prefix}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def declare(self, value: str, element: int, shape: Sequence[int]) -> None:
+        """State a shape that inference cannot know: ONNX Runtime from 1.27 on folds no node whose size is unknown."""
+        self.declared.append(helper.make_tensor_value_info(value, element, shape))
+
+    def zeros(self, shape: Sequence[int], fill: Array) -> str:
+        """A dense tensor of `fill`."""
+        fill = fill.reshape(1)
+        default = fill.dtype == np.float32 and bits_of(fill)[0] == 0
+        extra = {} if default else {"value": numpy_helper.from_array(fill)}
+        return self.op("ConstantOfShape", [self.constant("size", np.array(shape, np.int64))], **extra)
+
+    def scatter(self, into: str, indices: str, values: str, axis: int) -> str:
+        """Write values at indices along an axis."""
+        kind = "ScatterElements" if self.opset >= SCATTER_ELEMENTS else "Scatter"
+        return self.op(kind, [into, indices, values], **({"axis": axis} if axis else {}))
+
+    def reshape(self, value: str, shape: Sequence[int], name: str = "shape") -> str:
+        """The same entries in another shape."""
+        return self.op("Reshape", [value, self.constant(name, np.array(shape, np.int64))])
+
+    def finish(self) -> None:
+        """Let the last node write the weight."""
+        self.nodes[-1].output[0] = self.output
+        self.nodes[-1].name = self.mark
+
+
+SCATTER_ELEMENTS = 11  # the opset that renamed Scatter

@@ -1,0 +1,1 @@
+"""How positions of kept values are stored, one file per way."""

@@ -1,0 +1,43 @@
+"""What an encoding is: positions and values packed into small arrays, and standard nodes that unpack them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from onnxprune.core.dtypes import Array
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.sparse import Sparse
+
+
+class Encoding(ABC):
+    """One way to store the positions and the values of a sparse tensor.
+
+    `pack` and `unpack` are numpy and inverse to each other; `emit` writes the nodes that do what
+    `unpack` does inside ONNX Runtime, from the same parts.
+    """
+
+    name: ClassVar[str]
+    opset: ClassVar[int]  # the lowest opset whose operators it needs
+    declares: ClassVar[bool] = False  # needs `Builder.declare`, which has no effect inside a function
+
+    @abstractmethod
+    def payload(self, sparse: Sparse) -> int:
+        """Bytes of the packed arrays, without packing."""
+
+    def least(self, sparse: Sparse) -> int:
+        """A bound below `payload` that costs no pass over the positions."""
+        return self.payload(sparse)
+
+    @abstractmethod
+    def pack(self, sparse: Sparse) -> Parts:
+        """Every stored array by name."""
+
+    @abstractmethod
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """(flat positions, values) to write over a tensor of the fill value."""
+
+    @abstractmethod
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+        """The nodes that decode `parts`; returns the name of the dense tensor."""

@@ -1,0 +1,73 @@
+"""bitmask: one bit per entry, most significant first: unpacked bits -> NonZero -> scatter.
+
+The cheapest positions between about 45 and 85 % sparsity, and the only self-decoding form whose
+operators all exist at opset 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.core.dtypes import ONES, Array
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.sparse import Run, Sparse
+
+_BIT_SHIFT = 11
+
+
+class Bitmask(Encoding):
+    """A packed bit per entry, and the kept values."""
+
+    name = "bitmask"
+    opset = 9
+    declares = True
+
+    def payload(self, sparse: Sparse) -> int:
+        """See `Encoding.payload`."""
+        return -(-sparse.size // 8) + digits.values_bytes(sparse, sparse.kept)
+
+    def pack(self, sparse: Sparse) -> Parts:
+        """See `Encoding.pack`."""
+        runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
+        bits = digits.joined([bits for bits, _ in runs])
+        return {"bits": bits.reshape(-1, 1)} | digits.pack_values(sparse, (values for _, values in runs), sparse.kept)
+
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """See `Encoding.unpack`."""
+        at = np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1)))
+        return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
+
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+        """See `Encoding.emit`."""
+        packed = build.constant("bits", parts["bits"])
+        if build.opset >= _BIT_SHIFT:
+            left = build.op(
+                "BitShift", [packed, build.constant("left", np.arange(8, dtype=np.uint8))], direction="LEFT"
+            )
+            bits = build.op("BitShift", [left, build.constant("right", np.uint8(7))], direction="RIGHT")
+        else:
+            whole = build.op("Cast", [packed], to=TensorProto.INT32)
+            shifted = build.op("Div", [whole, build.constant("divisors", 2 ** np.arange(7, -1, -1, dtype=np.int32))])
+            two = build.constant("two", np.int32(2))
+            even = build.op("Mul", [build.op("Div", [shifted, two]), two])
+            bits = build.op("Sub", [shifted, even])
+        count = int(ONES[parts["bits"]].sum())
+        found = build.op("NonZero", [build.reshape(bits, [-1], "flat")])
+        build.declare(found, TensorProto.INT64, [1, count])
+        indices = build.reshape(found, [-1], "flat")
+        size = int(np.prod(shape, dtype=np.int64))
+        values = digits.emit_values(build, parts, (count,))
+        return build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)
+
+
+def _packed(row: int, run: Run) -> tuple[Array, Array]:
+    """The bits of a slab, which ends with a whole byte unless it is the last, and its values."""
+    kept = np.zeros((run.rows[1] - run.rows[0]) * row, bool)
+    kept[run.positions] = True
+    return np.packbits(kept), run.values

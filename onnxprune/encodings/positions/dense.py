@@ -1,0 +1,40 @@
+"""dense: every value where it is. Exact, it is a plain initializer; with a book the zero has a code like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onnxprune.core.dtypes import Array
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.sparse import Sparse
+
+
+class Dense(Encoding):
+    """All values, in shape."""
+
+    name = "dense"
+    opset = 1
+
+    def payload(self, sparse: Sparse) -> int:
+        """See `Encoding.payload`."""
+        return digits.values_bytes(sparse, sparse.size)
+
+    def pack(self, sparse: Sparse) -> Parts:
+        """See `Encoding.pack`."""
+        return digits.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
+
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """See `Encoding.unpack`."""
+        values = digits.unpack_values(parts).reshape(-1)
+        size = int(np.prod(shape, dtype=np.int64))
+        if not size <= values.size < size + (parts["powers"].size if "powers" in parts else 1):
+            raise ValueError(f"it holds {values.size} values for the shape {shape}")
+        return np.arange(size), values[:size]
+
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+        """See `Encoding.emit`."""
+        return digits.emit_values(build, parts, shape)

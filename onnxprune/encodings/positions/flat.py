@@ -1,0 +1,101 @@
+"""flat: one run of gaps over the whole tensor: CumSum -> ScatterElements -> Reshape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from onnxprune.core.chunked import Rows
+from onnxprune.core.dtypes import Array
+from onnxprune.encodings.nodes import Builder, Parts
+from onnxprune.encodings.positions import digits
+from onnxprune.encodings.positions import gaps as gap
+from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.sparse import Run, Sparse, index_type
+
+
+class Flat(Encoding):
+    """Gaps between the kept entries of the flattened tensor, apart from the values or with their codes."""
+
+    name = "flat"
+    opset = 11
+
+    def least(self, sparse: Sparse) -> int:
+        """See `Encoding.least`."""
+        kept = sparse.kept
+        if sparse.book is None:
+            return kept + digits.values_bytes(sparse, kept)
+        return digits.layout_for(len(sparse.book) * 2, kept).nbytes(kept)
+
+    def payload(self, sparse: Sparse) -> int:
+        """See `Encoding.payload`."""
+        return _plan(sparse)[2]
+
+    def pack(self, sparse: Sparse) -> Parts:
+        """See `Encoding.pack`."""
+        before, joint, _, entries = _plan(sparse)
+        cap = gap.BYTE if joint is None else joint.cap
+
+        def gaps(run: Run) -> tuple[Array, Array]:
+            distances = np.diff(run.positions, prepend=run.positions.dtype.type(0))
+            if len(distances):
+                first = run.start + int(run.positions[0]) - before[run.rows]
+                distances = distances if first <= np.iinfo(distances.dtype).max else distances.astype(np.int64)
+                distances[0] = first
+            return gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
+
+        if joint is not None and sparse.book is not None:
+            symbols = sparse.each(lambda run: gap.symbols_of(*gaps(run), joint))
+            packed = digits.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
+            return packed | gap.around(joint, sparse.book)
+        found = list(sparse.each(gaps))
+        runs = digits.joined([runs for runs, _ in found])
+        return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in found), entries)
+
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """See `Encoding.unpack`."""
+        if "symbols" in parts:
+            runs, values = gap.unpack(parts)
+            return np.cumsum(runs), values
+        at = np.cumsum(parts["gaps"], dtype=np.int64)
+        return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
+
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+        """See `Encoding.emit`."""
+        size = int(np.prod(shape, dtype=np.int64))
+        axis = build.constant("axis", np.int32(0))
+        if "symbols" in parts:
+            steps, values = gap.emit(build, parts, [-1])
+            if size >= 2**31:
+                steps = build.op("Cast", [steps], to=index_type(size)[0])
+        else:
+            steps = build.op("Cast", [build.constant("gaps", parts["gaps"])], to=index_type(size)[0])
+            values = digits.emit_values(build, parts, parts["gaps"].shape, "run")
+        indices = build.op("CumSum", [steps, axis])
+        dense = build.scatter(build.zeros([size], fill), indices, values, 0)
+        return build.reshape(dense, shape)
+
+
+def _plan(sparse: Sparse) -> tuple[dict[Rows, int], gap.Joint | None, int, int]:
+    """The kept position before each slab, how codes join the gaps where that is smaller, the bytes, and the entries."""
+
+    def distances(run: Run) -> tuple[Run, gap.Distances]:
+        return replace(run, positions=run.positions[[0, -1]] if len(run.positions) else run.positions,
+                       values=run.values[:0]), gap.Distances.of(np.diff(run.positions))  # fmt: skip
+
+    last, before, found = 0, {}, gap.Distances.of(np.zeros(0, np.int64))
+    for run, inner in sparse.each(distances):
+        before[run.rows] = last
+        if len(run.positions):
+            first = np.array([run.start + int(run.positions[0]) - last])
+            found, last = found + inner + gap.Distances.of(first), run.start + int(run.positions[1])
+    entries = found.entries()
+    apart = entries + digits.values_bytes(sparse, entries)
+    if sparse.book is None:
+        return before, None, apart, entries
+    joint = gap.joint_for(found, len(sparse.book))
+    together = joint.nbytes + sparse.book.nbytes
+    return (before, joint, together, entries) if together <= apart else (before, None, apart, entries)

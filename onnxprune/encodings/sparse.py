@@ -1,0 +1,118 @@
+"""Sparse: a weight as the positions and values of what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.dtypes import Array, bits_of
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The kept entries of one slab.
+
+    Attributes:
+        rows: the slab.
+        start: flat index of its first entry.
+        positions: ascending, counted from there.
+        values: the entries themselves.
+    """
+
+    rows: Rows
+    start: int
+    positions: Array
+    values: Array
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A tensor as its kept entries, which are looked up slab by slab: a large tensor's never lie side by side.
+
+    Attributes:
+        carrier: the dense tensor, of codes where there is a book.
+        fill: the scalar that every entry holds that is not kept.
+        kept: how many are; at least one is.
+        book: the value of each code, its first one the fill; None where values are themselves.
+        alone: whether every entry is the fill: the first one is kept all the same.
+        runs: the kept entries of a tensor that is a single slab.
+    """
+
+    carrier: Slabs
+    fill: Array
+    kept: int
+    book: Array | None = None
+    alone: bool = False
+    runs: Sequence[Run] = ()
+
+    @classmethod
+    def of(cls, array: Array | Slabs, fill: Array, book: Array | None = None) -> Sparse:
+        """The kept entries of a dense tensor, of codes where there is a book: code 0 is not kept.
+
+        Entries are compared bit for bit, so that -0.0 and NaN payloads come back as they were.
+        """
+        carrier = Slabs.of(array)
+        held = cls(carrier, fill, 0, book)
+        kept = sum(carrier.each(lambda _, part: int(np.count_nonzero(held._mask(part)))))
+        sparse = replace(held, kept=max(kept, 1), alone=not kept)
+        return replace(sparse, runs=list(sparse.each(lambda run: run))) if len(carrier.rows) == 1 else sparse
+
+    def _mask(self, part: Array) -> Array:
+        zero = 0 if self.book is not None else bits_of(self.fill.reshape(1))[0]
+        return bits_of(np.ascontiguousarray(part).reshape(-1)) != zero
+
+    def each(self, work: Callable[[Run], Made]) -> Iterator[Made]:
+        """What `work` makes of the kept entries of each slab, in order."""
+
+        def found(rows: Rows, part: Array) -> Made:
+            flat = np.ascontiguousarray(part).reshape(-1)
+            positions = np.flatnonzero(self._mask(flat))
+            if self.alone and not rows[0]:
+                positions = np.zeros(1, np.int64)
+            values = flat[positions]
+            positions = positions.astype(index_type(flat.size)[1], copy=False)
+            return work(Run(rows, rows[0] * self.carrier.row, positions, values))
+
+        return map(work, self.runs) if self.runs else self.carrier.each(found)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+        return self.carrier.shape
+
+    @property
+    def size(self) -> int:
+        """Number of entries, kept or not."""
+        return self.carrier.size
+
+    def zeros(self) -> int:
+        """How many entries equal the fill by value."""
+        return sum(self.carrier.each(lambda _, part: int(np.count_nonzero(part == self.fill_stored))))
+
+    @property
+    def positions(self) -> Array:
+        """All flat indices of the kept entries."""
+        kind = index_type(self.size)[1]
+        return np.concatenate(list(self.each(lambda run: run.start + run.positions.astype(kind))))
+
+    @property
+    def values(self) -> Array:
+        """All kept entries."""
+        return np.concatenate(list(self.each(lambda run: run.values)))
+
+    @property
+    def fill_stored(self) -> Array:
+        """What stands for the fill among the values: itself, or code 0."""
+        return self.fill if self.book is None else np.zeros((), self.carrier.dtype)
+
+
+def index_type(size: int) -> tuple[int, type]:
+    """The element type for indices below `size`, for ONNX and for numpy."""
+    return (TensorProto.INT32, np.int32) if size < 2**31 else (TensorProto.INT64, np.int64)

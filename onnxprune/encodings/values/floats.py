@@ -1,0 +1,63 @@
+"""exact and half: the values themselves, and IEEE half precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import TensorProto
+
+from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.dtypes import Array
+from onnxprune.encodings.values.base import Coded, Values
+from onnxprune.model.weight import Weight
+from onnxprune.quantization.error_feedback import Feedback
+
+
+@dataclass(frozen=True)
+class Exact(Values):
+    """The values themselves."""
+
+    name = "exact"
+
+    def fits(self, element: int) -> bool:
+        """See `Values.fits`."""
+        return True
+
+    def opset(self, fused: bool) -> int:
+        """See `Values.opset`."""
+        return 1
+
+    def code(
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded:
+        """See `Values.code`."""
+        return Coded(array, weight.zero_value)
+
+
+@dataclass(frozen=True)
+class Half(Values):
+    """IEEE half precision: 11 significant bits, relative error at most 2**-11 in the normal range."""
+
+    name = "half"
+
+    def fits(self, element: int) -> bool:
+        """See `Values.fits`."""
+        return element in (TensorProto.FLOAT, TensorProto.DOUBLE)
+
+    def opset(self, fused: bool) -> int:
+        """See `Values.opset`."""
+        return 1
+
+    def code(
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
+        """See `Values.code`: values beyond 65,504 do not fit."""
+
+        def halved(rows: Rows, columns: slice, part: Array) -> Array:
+            with np.errstate(over="ignore"):
+                return part.astype(np.float16)
+
+        half = Slabs.of(array).map(np.float16, halved)
+        finite = all(half.each(lambda _, part: bool(np.isfinite(part).all())))
+        return Coded(half, np.zeros((), np.float16)) if finite else None

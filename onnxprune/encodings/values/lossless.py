@@ -1,0 +1,177 @@
+"""Forms that hold a weight bit for bit in fewer bytes: what it was coded in before, few levels, half precision.
+
+Weights come with few distinct values from elsewhere too: clustered, palettised, ternary, quantised to a grid and back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxprune.core.chunked import EVERY, UNIT, Rows, Slabs, part_of, ranges
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
+from onnxprune.encodings.values.base import Coded
+from onnxprune.encodings.values.integers import INT4_BOOK
+from onnxprune.encodings.values.rounding import oriented
+from onnxprune.encodings.values.scales import are_halves, computed, narrowed
+from onnxprune.model.provenance import Coding
+from onnxprune.model.weight import Weight
+from onnxprune.quantization.rounding import encode
+
+INT8_BOOK = np.array([0, *range(-127, 0), *range(1, 128)], np.int8)
+_LEVELS = 256
+_LEVELS_OF_BYTES = 73  # more than these take a byte each, see `words`
+_FIRST = 1 << 12  # entries that tell an ordinary weight
+_TABLE = 16  # bits
+
+
+def again(weight: Weight, array: Array | Slabs, coding: Coding, transposed: bool | None) -> Coded | None:
+    """The weight in what it was coded in, or None where that does not hold it any more.
+
+    Args:
+        weight: its element type.
+        array: its values.
+        coding: the levels and scales.
+        transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
+    """
+    if coding.scale is None or weight.element not in FLOATS or (coding.block and transposed != coding.transposed):
+        return None
+    wide, book = computed(array), INT8_BOOK if coding.book is None else coding.book
+    if wide is None or (coding.view and math.prod(coding.view) != wide.size):
+        return None
+    viewed = Slabs.of(wide.whole().reshape(coding.view)) if coding.view else wide
+    divisor, target = coding.divisor(viewed.shape), numpy_dtype(weight.element)
+    if divisor is None or book.ndim != 1 or not 0 < len(book) <= _LEVELS:
+        return None
+    levels = book.astype(np.float64)
+    codes = np.empty(viewed.shape, np.int8 if coding.book is None else np.uint8)
+
+    def held(rows: Rows, part: Array) -> bool:
+        own = part_of(divisor, rows)
+        found = encode(part, own, levels, prune=False)
+        values = book[found]
+        codes[slice(*rows)] = values if coding.book is None else found
+        with np.errstate(over="ignore"):
+            back = (values.astype(part.dtype) * own.astype(part.dtype)).astype(target)
+        return np.array_equal(bits_of(back), bits_of(np.ascontiguousarray(part.astype(target))))
+
+    if not all(viewed.each(held)):
+        return None
+    fill, scale = book[0], coding.scale
+    if coding.block:
+        carrier = np.ascontiguousarray(codes.T) if coding.transposed else codes
+        return Coded(carrier, fill, INT4_BOOK, scale, (), True, coding.block, coding.transposed)
+    if coding.view:
+        return Coded(codes.reshape(wide.shape), fill, coding.book, scale, coding.view)
+    if transposed is not None:
+        return oriented(codes, coding.book, scale, transposed)
+    return Coded(codes, fill, coding.book, scale)
+
+
+def fuses(coding: Coding, shape: tuple[int, ...], transposed: bool) -> bool:
+    """Whether the scales are those that DequantizeLinear takes in front of a MatMul: one for each output."""
+    if coding.block:
+        return coding.transposed == transposed
+    outputs = 0 if transposed else 1
+    wanted = tuple(size if axis == outputs else 1 for axis, size in enumerate(shape))
+    return not coding.view and coding.scale is not None and coding.scale.shape == wanted
+
+
+def few(weight: Weight, array: Array | Slabs) -> Coded | None:
+    """The weight as codes into a book of its own values, where there are at most 256 of them.
+
+    They are told apart by their bits: -0.0 is a value of its own. NaN stays where it is.
+    """
+    slabs = Slabs.of(array)
+    kind = np.dtype(f"u{slabs.dtype.itemsize}")
+    most = _LEVELS_OF_BYTES if kind.itemsize == 1 else _LEVELS
+    patterns = _distinct(slabs, kind, most)
+    if patterns is None:
+        return None
+    zero = bits_of(weight.zero_value.reshape(1))
+    if weight.element in QUANTISED or zero[0] in patterns:  # code 0 is what most entries hold in a pruned weight
+        patterns = np.concatenate([zero, patterns[patterns != zero[0]]])
+    code = _coder(patterns)
+    book = patterns.view(slabs.dtype)
+    if code is None or np.isnan(book).any():
+        return None
+    codes = slabs.map(np.uint8, lambda rows, columns, part: code(_bits(part))).whole()
+    book = narrowed(book, slabs.size)
+    return Coded(codes, book[0], book)
+
+
+def halved(array: Array | Slabs) -> Coded | None:
+    """The weight as float16 where that changes no bit of it."""
+    slabs = Slabs.of(array)
+    if slabs.dtype not in (np.float32, np.float64):
+        return None
+
+    first = slabs.read(0, _first_rows(slabs), EVERY)
+    if not are_halves(first) or not all(slabs.each(lambda _, part: are_halves(part))):
+        return None
+    half = slabs.map(np.float16, lambda rows, columns, part: part.astype(np.float16))
+    return Coded(half, np.zeros((), np.float16))
+
+
+def _first_rows(slabs: Slabs) -> int:
+    return min(slabs.shape[0], -(-_FIRST // max(1, slabs.row)))
+
+
+def _bits(part: Array) -> Array:
+    return bits_of(np.ascontiguousarray(part))
+
+
+def _distinct(slabs: Slabs, kind: np.dtype, most: int) -> Array | None:
+    """The bit patterns in ascending order, or None where there are more than so many."""
+    first = slabs.read(0, _first_rows(slabs), EVERY)
+    start = _grown(np.zeros(0, kind), _bits(first).reshape(-1), most)
+    if start is None:
+        return None
+    known = start
+    for found in slabs.each(lambda _, part: _grown(start, _bits(part).reshape(-1), most)):
+        if found is None:
+            return None
+        known = np.union1d(known, found)
+        if len(known) > most:
+            return None
+    return known
+
+
+def _grown(known: Array, flat: Array, most: int) -> Array | None:
+    """The patterns that are known and those of `flat`, or None where they are more than so many."""
+    code = _coder(known)
+    for start, stop in ranges(0, flat.size, UNIT):
+        strange = flat[start:stop]
+        while True:
+            if code is not None and len(known):
+                strange = strange[known[code(strange)] != strange]
+            if not strange.size:
+                break
+            known = np.union1d(known, strange[:_FIRST])
+            code = _coder(known) if len(known) <= most else None
+            if code is None:
+                return None
+    return known
+
+
+def _coder(patterns: Array) -> Callable[[Array], Array] | None:
+    """What gives each of the patterns its number (and others any), by a table: a search takes ten times as long.
+
+    Wide patterns are hashed by multiplication, with the first factor that keeps them apart.
+    """
+    table = np.zeros(1 << _TABLE, np.uint8)
+    numbers = np.arange(len(patterns))
+    width = 8 * patterns.dtype.itemsize
+    if width <= _TABLE:
+        table[patterns] = numbers
+        return lambda bits: table[bits]
+    shift = patterns.dtype.type(width - _TABLE)
+    for factor in np.random.default_rng(0).integers(1, 1 << (width - 1), 64, np.uint64) | np.uint64(1):
+        own = patterns.dtype.type(factor)
+        keys = (patterns * own) >> shift
+        if len(np.unique(keys)) == len(keys):
+            table[keys] = numbers
+            return lambda bits: table[(bits * own) >> shift]
+    return None

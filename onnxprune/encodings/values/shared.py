@@ -1,0 +1,64 @@
+"""shared: at most 2**bits values per weight, found by k-means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.core.chunked import Slabs
+from onnxprune.core.dtypes import Array
+from onnxprune.encodings.values.base import Coded, Values, check_bits
+from onnxprune.encodings.values.rounding import recoded, with_book
+from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
+from onnxprune.model.weight import Weight
+from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.entropy_constrained import constrained
+from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.quantization.histogram import Histogram
+
+_SCALE_GAINS = 1.1  # the error that a scale has to save: it costs a pass over the weight when the model is loaded
+
+
+@dataclass(frozen=True)
+class Shared(Values):
+    """At most 2**bits values per weight, found by k-means over the non-zeros (Han et al. 2016)."""
+
+    name = "shared"
+    bits: int = 4
+    excess: float = 0.0  # see `entropy.constrained`
+
+    def __post_init__(self) -> None:
+        """Check the bits."""
+        check_bits(self.name, self.bits)
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.bits}"
+
+    def code(
+        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+    ) -> Coded | None:
+        """See `Values.code`: a scale per output channel where it is worth its bytes."""
+        wide = computed(array)
+        if wide is None:
+            return None
+        levels = 2**self.bits
+        scale, unit = channel_scale(weight, wide), unit_scale(wide)
+        importance = None if scale is None else np.square(unit / scale.astype(np.float64))
+        histogram = Histogram.of(wide, unit, importance)
+        book = codebook(histogram, levels, prune=False)
+        if scale is not None and book.error > 0:
+            by_channel = Histogram.of(wide, scale)
+            scaled = codebook(by_channel, levels, prune=False)
+            kept = wide.size - histogram.zeros
+            gained = math.log2(book.error / max(scaled.error, 1e-12 * book.error)) / 2 * kept
+            if gained > 16 * scale.size and book.error > _SCALE_GAINS * scaled.error:
+                book, unit, histogram = scaled, scale, by_channel
+        return with_book(weight, wide, unit, constrained(histogram, book, self.excess), False, feedback)
+
+    def recode(self, weight: Weight, array: Array | Slabs, feedback: Feedback | None = None) -> Coded:
+        """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
+        histogram = Histogram.of(centred(weight, array))
+        book = constrained(histogram, codebook(histogram, 2**self.bits, prune=False), self.excess)
+        return recoded(weight, array, book, False, feedback)

@@ -1,0 +1,1 @@
+"""What layers hold and do: parameters, bytes, operations, nonzero shares, milliseconds."""

@@ -1,0 +1,103 @@
+"""What a run of a model costs: floating-point operations, counted from the shapes that its layers really met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from onnxprune.runtime.session import Feeds, profile, run
+
+Shapes = list[list[int]]
+KERNEL = "_kernel_time"  # what the profiler adds to a node's name
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One execution of a node: the shapes that it read and made."""
+
+    kind: str
+    inputs: Shapes
+    outputs: Shapes
+    name: str = ""
+
+    @property
+    def flops(self) -> int:
+        """Twice its multiplications (Han et al. 2015 count so); 0 for what is no layer with weights or matrices."""
+        count = _MULTIPLICATIONS.get(self.kind)
+        return 2 * count(self.inputs, self.outputs) if count is not None else 0
+
+
+def layers(path: Path, feeds: Feeds) -> list[Layer]:
+    """Every node that one run executes, in the branches that were taken and as often as loops repeat them.
+
+    The graph runs as it is written, without ONNX Runtime's optimisation, under its profiler.
+
+    Raises:
+        RuntimeFailure: the model does not load or run.
+    """
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")  # packed weights have no shape any more
+    events = profile(path, lambda session: run(session, feeds), options)
+    nodes = [(e["name"], e["args"]) for e in events if e.get("cat") == "Node" and "output_type_shape" in e["args"]]
+    return [
+        Layer(n["op_name"], _shapes(n["input_type_shape"]), _shapes(n["output_type_shape"]), name.removesuffix(KERNEL))
+        for name, n in nodes
+    ]
+
+
+def _shapes(described: list[dict[str, Any]]) -> Shapes:
+    return [next(iter(shape.values()), []) for shape in described]
+
+
+def _window(weight: int) -> Callable[[Shapes, Shapes], int]:
+    """A convolution: each output entry sums a kernel over the inputs of its group."""
+    return lambda inputs, outputs: prod(outputs[0]) * prod(inputs[weight][1:])
+
+
+def _product(inputs: Shapes, outputs: Shapes) -> int:
+    return prod(outputs[0]) * (inputs[0][-1] if inputs[0] else 1)
+
+
+def _gemm(inputs: Shapes, outputs: Shapes) -> int:
+    rows = outputs[0][0]  # the left side may be transposed
+    return prod(outputs[0]) * (prod(inputs[0]) // max(rows, 1))
+
+
+def _recurrent(inputs: Shapes, outputs: Shapes) -> int:
+    return prod(inputs[0][:2]) * (prod(inputs[1]) + prod(inputs[2]))
+
+
+def _transposable(inputs: Shapes, outputs: Shapes) -> int:
+    """A product whose left side may be transposed: its axis that the output has not is summed."""
+    left = inputs[0]
+    return prod(outputs[0]) * (left[-2] if len(left) > 1 and left[-2] != outputs[0][-2] else left[-1])
+
+
+_MULTIPLICATIONS: dict[str, Callable[[Shapes, Shapes], int]] = {
+    "Conv": _window(1),
+    "ConvInteger": _window(1),
+    "QLinearConv": _window(3),
+    "ConvTranspose": lambda inputs, outputs: prod(inputs[0]) * prod(inputs[1][1:]),
+    "Gemm": _gemm,
+    "MatMul": _product,
+    "MatMulInteger": _product,
+    "QLinearMatMul": _product,
+    "FusedConv": _window(1),
+    "FusedGemm": _gemm,
+    "FusedMatMul": _transposable,
+    "GemmFastGelu": _product,
+    "QGemm": _gemm,
+    "MatMulIntegerToFloat": _product,
+    "DynamicQuantizeMatMul": _product,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "DynamicQuantizeLSTM": _recurrent,
+}
+COUNTED = frozenset(_MULTIPLICATIONS)

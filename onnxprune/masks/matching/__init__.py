@@ -1,0 +1,1 @@
+"""Which parameter of a checkpoint is which weight of the model."""

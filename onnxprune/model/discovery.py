@@ -1,0 +1,292 @@
+"""Find the weights of a model wherever models keep them, and say why others are left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from onnx import (
+    AttributeProto,
+    FunctionProto,
+    GraphProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+)
+
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
+from onnxprune.model.encoded_names import prefixes
+from onnxprune.model.model import Model
+from onnxprune.model.operators import Role, attribute, domain, linear_role, other_role
+from onnxprune.model.scopes import Scope, constant_value, scopes_of
+from onnxprune.model.weight import SMALL, Store, Weight
+
+
+def opset_of(model: Model, scope: Scope) -> int:
+    """The default domain's version in a body: a function may import its own."""
+    top = _top(scope)
+    if isinstance(top, FunctionProto):
+        versions = {o.domain: o.version for o in top.opset_import}
+        return versions.get("", model.opset)
+    return model.opset
+
+
+def in_function(scope: Scope) -> bool:
+    """Whether a body belongs to a model-local function."""
+    return isinstance(_top(scope), FunctionProto)
+
+
+def _top(scope: Scope) -> GraphProto | FunctionProto:
+    while scope.parent is not None:
+        scope = scope.parent
+    return scope.body
+
+
+_SAME_AXES = frozenset({"Identity", "Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"})
+# What exporters put between a recurrent layer and the framework's own gate order: the entries stay, the axes move.
+_REARRANGED = frozenset({"Slice", "Split", "Concat", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+_Axes = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class _Use:
+    """One reader of a constant, in the constant's own axes."""
+
+    node: str
+    role: Role | None
+    other: str = ""
+    quant: _Quantisation | None = None
+
+
+@dataclass(frozen=True)
+class _Quantisation:
+    scale: Array | None
+    zero: Array | None
+    axis: int | None
+    error: str = ""
+
+
+@dataclass
+class _View:
+    """How a constant looks after the pass-through nodes that were crossed so far."""
+
+    axes: _Axes  # for each axis of the view the constant's own one, where it is known
+    quant: _Quantisation | None = None
+    seen: set[int] = field(default_factory=set)
+    attributes: dict[str, AttributeProto] = field(default_factory=dict)  # of the function call that it is in
+
+
+def find(model: Model) -> list[Weight]:
+    """Every weight-like constant of the model, in the order of the file.
+
+    Whole numbers (shapes, indices), scalars and the parts of encoded weights are not listed.
+    """
+    parts = prefixes(model.proto)
+    tops = scopes_of(model.proto)
+    functions = {(f.domain, f.name): s for f, s in zip(model.proto.functions, tops[1:], strict=True)}
+    found = []
+    for top in tops:
+        for scope in top.inner():
+            for weight in _constants(scope):
+                if parts and weight.name.startswith(parts):
+                    continue
+                uses = list(_uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))))))
+                weight.overridable = not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4
+                _describe(weight, uses)
+                found.append(weight)
+    return found
+
+
+def _constants(scope: Scope) -> Iterator[Weight]:
+    def made(name: str, store: Store, tensor: TensorProto | SparseTensorProto, values: TensorProto) -> Iterator[Weight]:
+        shape = tuple(tensor.dims)
+        linear_type = values.data_type in FLOATS | QUANTISED or numpy_dtype(values.data_type) is None
+        if linear_type and values.data_type != TensorProto.STRING and shape and np.prod(shape, dtype=np.int64) > 1:
+            yield Weight(scope.path + name, name, scope, store, tensor, shape, values.data_type)
+
+    for name, tensor in scope.initializers.items():
+        yield from made(name, "initializer", tensor, tensor)
+    for name, sparse in scope.sparse_initializers.items():
+        yield from made(name, "sparse", sparse, sparse.values)
+    for node in scope.body.node:
+        value = constant_value(node)
+        if value is not None:
+            yield from made(node.output[0], "constant", value, value)
+
+
+def label(scope: Scope, node: NodeProto) -> str:
+    """What a node is called: its name with the path to its body, or its operator and first output."""
+    return scope.path + (node.name or f"{node.op_type}({node.output[0] if node.output else ''})")
+
+
+def _uses(
+    model: Model, functions: dict[tuple[str, str], Scope], scope: Scope, name: str, view: _View
+) -> Iterator[_Use]:
+    """Follow a value through bodies, functions and pass-through nodes to the nodes that use it."""
+    if name in scope.outputs:
+        yield _Use("graph output", None, "graph output")
+    for inner in scope.inner():
+        if inner is not scope and inner.owner(name) is not scope:
+            continue
+        if inner is not scope and name in inner.outputs:
+            yield _Use(inner.path, None, "body output")
+        for node, position in inner.readers.get(name, ()):
+            yield from _use(model, functions, inner, node, position, view)
+
+
+def _use(
+    model: Model, functions: dict[tuple[str, str], Scope], scope: Scope, node: NodeProto, position: int, view: _View
+) -> Iterator[_Use]:
+    body = functions.get((node.domain, node.op_type))
+    if body is not None and id(node) not in view.seen:
+        given = {a.name: a for a in _bound(node, view).attribute}
+        defaults = {a.name: a for a in getattr(body.body, "attribute_proto", ())}
+        inside = _View(view.axes, view.quant, view.seen | {id(node)}, defaults | given)
+        yield from _uses(model, functions, body, body.body.input[position], inside)
+        return
+    node = _bound(node, view)
+    standard = domain(node) == ""
+    if (
+        position == 0
+        and (node.op_type in _SAME_AXES or node.op_type == "Transpose")
+        and (standard or "Linear" in node.op_type)
+    ):
+        axes, quant = view.axes, view.quant
+        if node.op_type == "Transpose" and axes:
+            axes = tuple(axes[p] for p in attribute(node, "perm", range(len(axes))[::-1]))
+        if node.op_type == "DequantizeLinear" and quant is None:
+            quant = _quantisation(model, scope, node, 1, 2, axes, attribute(node, "axis", 1))
+        yield from _uses(model, functions, scope, node.output[0], replace(view, axes=axes, quant=quant))
+        return
+    if standard and node.op_type in _REARRANGED and (position == 0 or node.op_type == "Concat"):
+        for name in node.output:
+            yield from _uses(model, functions, scope, name, replace(view, axes=()))
+        return
+    role = linear_role(node, position, len(view.axes))
+    if role is None:
+        yield _Use(label(scope, node), None, other_role(node, position), view.quant)
+        return
+    try:
+        mapped = _in_own_axes(role, view.axes)
+    except IndexError:
+        yield _Use(label(scope, node), None, f"{node.op_type} operand of an impossible rank")
+        return
+    quant = view.quant
+    if quant is None and role.zero is not None:
+        quant = _quantisation(model, scope, node, role.scale, role.zero, view.axes, role.out_axis)
+    yield _Use(label(scope, node), mapped, quant=quant)
+
+
+def _bound(node: NodeProto, view: _View) -> NodeProto:
+    """The node with the attributes that it takes from the function call around it."""
+    if not any(a.ref_attr_name for a in node.attribute):
+        return node
+    bound = NodeProto()
+    bound.CopyFrom(node)
+    del bound.attribute[:]
+    for each in node.attribute:
+        value = view.attributes.get(each.ref_attr_name) if each.ref_attr_name else each
+        if value is not None:
+            bound.attribute.add().CopyFrom(value)
+            bound.attribute[-1].name = each.name
+    return bound
+
+
+def _in_own_axes(role: Role, axes: _Axes) -> Role:
+    """The role in the constant's own axes; without axes where a rearrangement hides them."""
+    if not axes:
+        return replace(role, out_axis=None, in_axes=())
+    inward = [axes[a] for a in role.in_axes]
+    return replace(
+        role,
+        out_axis=None if role.out_axis is None else axes[role.out_axis],
+        in_axes=tuple(a for a in inward if a is not None),
+    )
+
+
+def _quantisation(
+    model: Model, scope: Scope, node: NodeProto, scale: int | None, zero: int, axes: _Axes, axis: int | None
+) -> _Quantisation:
+    """Scale and zero point as constants, and the weight's own axis that they follow."""
+
+    def constant(position: int | None) -> tuple[Array | None, str]:
+        if position is None or position >= len(node.input) or not node.input[position]:
+            return None, ""
+        tensor = scope.constant(node.input[position])
+        if tensor is None:
+            return None, "its quantisation is computed at run time"
+        return model.array(tensor), ""
+
+    (scales, no_scale), (zeros, no_zero) = constant(scale), constant(zero)
+    error = no_scale or no_zero
+    if attribute(node, "block_size", 0):
+        error = "it is quantised in blocks"
+    own = axes[axis] if axis is not None and -len(axes) <= axis < len(axes) else None
+    return _Quantisation(scales, zeros, own, error)
+
+
+def _describe(weight: Weight, uses: list[_Use]) -> None:
+    """Draw kind, axes and the reason to leave it alone from all readers together."""
+    weight.consumers = tuple(dict.fromkeys(u.node for u in uses))
+    linear = [u.role for u in uses if u.role is not None]
+    others = list(dict.fromkeys(u.other for u in uses if u.role is None))
+    weight.linear = bool(linear)
+    if linear:
+        weight.kind = linear[0].kind
+        axes = {(r.out_axis, r.in_axes) for r in linear}
+        if len(axes) == 1:
+            weight.out_axis, weight.in_axes = next(iter(axes))
+    elif others:
+        weight.kind = others[0]
+    if not uses:
+        weight.kind, weight.reason = "unused", "nothing reads it"
+    elif others:
+        weight.reason = (
+            f"also read as {others[0]}" if linear else f"is a {others[0]}".replace("a embedding", "an embedding")
+        )
+    elif weight.size < SMALL:
+        weight.reason = f"is small: {weight.size} elements, fewer than {SMALL}"
+    if numpy_dtype(weight.element) is None:
+        weight.fixed = f"its type {weight.dtype} is not pruned"
+    elif weight.element in QUANTISED:
+        _set_quantisation(weight, uses)
+    weight.reason = weight.fixed or weight.reason
+
+
+def _set_quantisation(weight: Weight, uses: list[_Use]) -> None:
+    quants = [u.quant for u in uses]
+    first = quants[0] if quants else None
+    if first is None or any(q is None for q in quants):
+        weight.fixed = f"is {weight.dtype} without a known zero point"
+        return
+    error = next((q.error for q in quants if q is not None and q.error), "")
+    if error or any(not _same(q, first) for q in quants if q is not None):
+        weight.fixed = error or "its readers disagree on its zero point"
+        return
+    zero = first.zero if first.zero is not None else np.zeros(1, numpy_dtype(weight.element))
+    weight.zero = _aligned(weight, zero, first.axis)
+    weight.scale = None if first.scale is None else _aligned(weight, first.scale, first.axis)
+    if weight.zero is None or (weight.scale is None) != (first.scale is None):
+        weight.fixed = "its scale does not fit its shape"
+    elif weight.zero.size and (weight.zero == weight.zero.flat[0]).all():  # symmetric: one for all channels
+        weight.zero = weight.zero.reshape(-1)[0]
+
+
+def _aligned(weight: Weight, values: Array, axis: int | None) -> Array | None:
+    """Scales or zero points in a shape that broadcasts over the weight, or None where they do not fit."""
+    if values.size == 1:
+        return values.reshape(())
+    recurrent = weight.kind in ("lstm", "gru", "rnn") and len(weight.shape) == 3  # [directions, in, gates]
+    if recurrent and values.shape in ((weight.shape[0],), (weight.shape[0], weight.shape[2])):
+        return values.reshape(weight.shape[0], 1, -1)
+    if axis is None or values.size != weight.shape[axis]:
+        return None
+    return values.reshape([-1 if a == axis else 1 for a in range(len(weight.shape))])
+
+
+def _same(a: _Quantisation, b: _Quantisation) -> bool:
+    return a.axis == b.axis and all(
+        (x is None) == (y is None) and (x is None or y is None or np.array_equal(x, y))
+        for x, y in ((a.scale, b.scale), (a.zero, b.zero))
+    )

@@ -1,0 +1,154 @@
+"""Weight: a constant of the model, its values and magnitudes, and what its consumers make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import numpy as np
+from onnx import SparseTensorProto, TensorProto
+
+from onnxprune.core.chunked import Rows, Slabs, part_of
+from onnxprune.core.dtypes import Array, name_of, numpy_dtype
+from onnxprune.errors import ModelError, WeightError
+from onnxprune.model.model import Model
+from onnxprune.model.scopes import CONSTANT_NODE, Scope
+
+SMALL = 256  # elements; below this, what a mask saves is less than what it costs
+Store = Literal["initializer", "constant", "sparse"]
+
+
+@dataclass
+class Weight:
+    """A constant tensor of the model with what its consumers make of it.
+
+    Attributes:
+        name: unique in the model; a tensor in a body carries the path to it.
+        kind: conv, gemm, matmul, lstm ..., or what else it is (bias, norm, embedding ...).
+        linear: whether a layer multiplies with it.
+        out_axis, in_axes: the axes of its own shape along which outputs and inputs lie, where known.
+        consumers: the nodes that read it, behind Identity, Cast, Transpose and QDQ.
+        reason: why it is left alone unless it is named in full; None for what is pruned by default.
+        fixed: why it can never be pruned; None otherwise.
+        overridable: a caller may pass another value for it, so it has to stay a plain initializer.
+        scale, zero: the quantisation of an int8/uint8 weight, in shapes that broadcast over it.
+    """
+
+    name: str
+    value: str
+    scope: Scope
+    store: Store
+    tensor: TensorProto | SparseTensorProto
+    shape: tuple[int, ...]
+    element: int
+    kind: str = "unknown"
+    linear: bool = False
+    out_axis: int | None = None
+    in_axes: tuple[int, ...] = ()
+    consumers: tuple[str, ...] = ()
+    reason: str | None = None
+    fixed: str | None = None
+    overridable: bool = False
+    scale: Array | None = None
+    zero: Array | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def dtype(self) -> str:
+        """Element type in the field's words."""
+        return name_of(self.element)
+
+    def array(self, model: Model) -> Array:
+        """The dense values; a sparse initializer is expanded.
+
+        Raises:
+            ModelError: the bytes do not fit the shape, or indices and values do not fit each other.
+        """
+        if isinstance(self.tensor, TensorProto):
+            return model.array(self.tensor)
+        values, indices = model.array(self.tensor.values), model.array(self.tensor.indices)
+        try:
+            flat = np.ravel_multi_index(tuple(indices.T), self.shape) if indices.ndim == 2 else indices
+            dense = np.zeros(self.size, values.dtype)
+            if flat.size and flat.min() < 0:  # indexing would count it from the end
+                raise IndexError(f"index {flat.min()}")  # noqa: TRY301 - one error for every fault
+            dense[flat] = values
+        except (ValueError, IndexError, TypeError, MemoryError) as error:
+            raise ModelError(f"the sparse initializer '{self.name}' is damaged: {error}") from error
+        return dense.reshape(self.shape)
+
+    def set_array(self, model: Model, array: Array | Slabs) -> None:
+        """Give it new values of the same shape, see `Model.replace`; a sparse initializer becomes a dense one."""
+        if isinstance(self.tensor, SparseTensorProto):
+            body = self.scope.body
+            dense = model.tensor(self.value, Slabs.of(array).whole(), self.element)
+            model.drop(self.tensor.values)
+            model.drop(self.tensor.indices)
+            body.sparse_initializer.remove(self.tensor)
+            body.initializer.append(dense)
+            self.tensor, self.store = body.initializer[-1], "initializer"
+        else:
+            model.replace(self.tensor, array)
+
+    def nbytes(self, model: Model) -> int:
+        """Bytes that it takes in the file."""
+        if isinstance(self.tensor, TensorProto):
+            around = CONSTANT_NODE + len(self.value) if self.store == "constant" else 0
+            return model.nbytes(self.tensor) + around
+        return model.nbytes(self.tensor.values) + model.nbytes(self.tensor.indices)
+
+    @property
+    def zero_value(self) -> Array:
+        """What a pruned entry holds, in the weight's own type: 0, or the zero point (broadcastable)."""
+        dtype = numpy_dtype(self.element)
+        return np.zeros((), dtype) if self.zero is None else self.zero.astype(dtype)
+
+    def slabs(self, model: Model) -> Slabs:
+        """The dense values to be read in slabs; see `array`."""
+        return model.slabs(self.tensor) if isinstance(self.tensor, TensorProto) else Slabs.of(self.array(model))
+
+    def zeros(self, array: Array | Slabs) -> int:
+        """How many entries are zero (or the zero point)."""
+        return sum(Slabs.of(array).each(lambda rows, part: self.zeros_of(part, rows)))
+
+    def zeros_of(self, part: Array, rows: Rows) -> int:
+        """`zeros` among some rows."""
+        if self.zero is None:
+            return int(part.size - np.count_nonzero(part != 0))  # four times as fast as to count floats
+        return int(np.count_nonzero(part == part_of(self.zero_value, rows)))
+
+
+def ways(weights: Sequence[Weight]) -> list[list[int]]:
+    """Which of the weights may run together, by their numbers: all but those in other branches of an If.
+
+    Whatever a run of the model reads is in one of the ways, and every weight is in one.
+    """
+    found: list[set[int]] = []
+    for weight in weights:
+        rivals = [body for branch, bodies in weight.scope.branches() for body in bodies if body is not branch]
+        never = {id(scope) for body in rivals for scope in body.inner()}
+        found.append({number for number, other in enumerate(weights) if id(other.scope) not in never})
+    least = [way for way in found if not any(other < way for other in found)]
+    return [sorted(way) for number, way in enumerate(least) if way not in least[:number]]
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a pattern names a weight: in full, or as a glob."""
+    return name == pattern or fnmatchcase(name, pattern)
+
+
+def check_patterns(weights: Sequence[Weight], patterns: Iterable[str]) -> None:
+    """Refuse patterns that no weight matches.
+
+    Raises:
+        WeightError: with the first of them.
+    """
+    for pattern in patterns:
+        if not any(matches(w.name, pattern) for w in weights):
+            raise WeightError(f"no weight matches '{pattern}'; `onnxprune inspect` lists the names")

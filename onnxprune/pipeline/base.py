@@ -1,0 +1,92 @@
+"""Pass: the contract. A pass is frozen options plus `run`; a pipeline is a list of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+from onnxprune.errors import OptionError, PassError
+from onnxprune.model.model import Model
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.progress import Progress, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass(ABC):
+    """A transformation of a model. Fields of a subclass are its options; `str()` recreates it.
+
+    Option types are numbers, strings, booleans and tuples of strings, so that a pass can be
+    written on a command line: `magnitude{sparsity=0.9, skip=["head*"]}`.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def run(self, model: Model, progress: Progress = silent) -> Change:
+        """Edit the model in place and say honestly what changed."""
+
+    def __str__(self) -> str:
+        """The spec: the name, and the options that differ from their defaults as a TOML inline table."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        table = ", ".join(f"{key}={json.dumps(value)}" for key, value in given.items())
+        return f"{self.name}{{{table}}}" if table else self.name
+
+
+def parse(spec: str, table: dict[str, type[Pass]]) -> Pass:
+    """A pass from its spec: `name` or `name{option=value, ...}`.
+
+    Raises:
+        PassError: no pass of that name.
+        OptionError: the options are not a TOML inline table or not the pass's own.
+    """
+    name, brace, rest = spec.strip().partition("{")
+    kind = named(name, table)
+    try:
+        options = tomllib.loads("x = {" + rest)["x"] if brace else {}
+    except tomllib.TOMLDecodeError as error:
+        raise OptionError(f"pass '{spec}': the options must look like {{sparsity=0.9, scope=\"global\"}}") from error
+    return create(kind, options)
+
+
+def named(name: str, table: dict[str, type[Pass]]) -> type[Pass]:
+    """The class of a pass.
+
+    Raises:
+        PassError: no pass of that name.
+    """
+    if name not in table:
+        raise PassError(f"unknown pass '{name}'; there are {', '.join(sorted(table))}")
+    return table[name]
+
+
+def create(kind: type[Pass], options: dict[str, Any]) -> Pass:
+    """A pass with the options, checked against its fields."""
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise OptionError(f"pass '{kind.name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
+    tidy = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    hints = get_type_hints(kind)
+    for key, value in tidy.items():
+        if not _fits(value, hints[key]):
+            raise OptionError(f"pass '{kind.name}': option '{key}' cannot be {value!r}")
+    try:
+        return kind(**tidy)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"pass '{kind.name}': {error}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an option's type."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, choice) for choice in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, hint)

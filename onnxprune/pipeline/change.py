@@ -1,0 +1,63 @@
+"""Change: what a pass did to a model, said honestly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxprune.core.dtypes import Array
+
+
+@dataclass(frozen=True)
+class Removed:
+    """An axis of a weight that became shorter: `indices` of it, ascending, are gone."""
+
+    name: str
+    axis: int
+    before: int
+    after: int
+    indices: list[int]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What is known of an encoded weight without decoding it."""
+
+    shape: tuple[int, ...]
+    zeros: int
+
+
+@dataclass
+class Change:
+    """What a pass did.
+
+    Attributes:
+        weights: name -> facts about a weight that it looked at (requested, zeros, encoding ...).
+        skipped: name -> why it left a weight alone.
+        notes: what a user should know, one sentence each.
+        removed: what was cut out of weights.
+        encoded: name -> what is known of a weight that it encoded.
+        modified: whether the model differs from before.
+    """
+
+    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    removed: list[Removed] = field(default_factory=list)
+    encoded: dict[str, Encoded] = field(default_factory=dict)
+    modified: bool = False
+
+
+def removals(changes: Sequence[Change]) -> list[Removed]:
+    """What was cut out of each axis of each weight by all passes, counted in the original axis."""
+    left: dict[tuple[str, int], tuple[int, Array]] = {}
+    for cut in (cut for change in changes for cut in change.removed):
+        size, kept = left.get((cut.name, cut.axis), (cut.before, np.arange(cut.before)))
+        left[cut.name, cut.axis] = size, np.delete(kept, cut.indices)
+    return [
+        Removed(name, axis, size, len(kept), np.setdiff1d(np.arange(size), kept).tolist())
+        for (name, axis), (size, kept) in left.items()
+    ]

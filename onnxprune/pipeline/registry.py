@@ -1,0 +1,48 @@
+"""Passes arrive through the entry point group `onnxprune.passes`: a provider is a table name -> class."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from onnxprune.errors import (
+    PassError,
+)
+from onnxprune.pipeline.base import Pass, create, named
+
+GROUP = "onnxprune.passes"
+
+
+@cache
+def passes() -> dict[str, tuple[type[Pass], str]]:
+    """Every installed pass: name -> (class, provider).
+
+    Raises:
+        PassError: a provider cannot be loaded, or two providers offer the same name.
+    """
+    found: dict[str, tuple[type[Pass], str]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.name, p.value)):
+        try:
+            table: dict[str, type[Pass]] = point.load()
+            strange = [name for name, kind in table.items() if not issubclass(kind, Pass)]
+        except Exception as error:
+            raise PassError(f"the pass provider '{point.name}' ({point.value}) is broken: {error}") from error
+        if strange:
+            raise PassError(f"the pass provider '{point.name}' ({point.value}) is broken: '{strange[0]}' is not a Pass")
+        for name, kind in table.items():
+            if name in found:
+                raise PassError(f"two providers offer the pass '{name}': '{found[name][1]}' and '{point.name}'")
+            found[name] = (kind, point.name)
+    return found
+
+
+def table() -> dict[str, type[Pass]]:
+    """Every installed pass: name -> class."""
+    return {name: kind for name, (kind, _) in passes().items()}
+
+
+def make_pass(name: str, **options: Any) -> Pass:
+    """An installed pass by name; None leaves an option at its default."""
+    kind = named(name, table())
+    return create(kind, {k: v for k, v in options.items() if v is not None})

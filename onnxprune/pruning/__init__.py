@@ -1,0 +1,1 @@
+"""Which entries go: scores, thresholds, exact counts, patterns."""

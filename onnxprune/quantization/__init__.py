@@ -1,0 +1,1 @@
+"""Fewer distinct values, in numpy alone: histograms, codebooks, rounding, error feedback."""

@@ -1,0 +1,150 @@
+"""Scalar quantisers for weights: few levels, least squared error. numpy only; nothing here knows ONNX.
+
+The histogram behind the codebooks is float16 itself: a weight divided by its scale and rounded to
+float16 is one of 63,487 values, spaced finely where weights are dense and relatively where they are rare. One
+pass counts them; from prefix sums over them each step of Lloyd's algorithm costs a search per level,
+whatever the size of the weight, and a table over all bit patterns turns the weight into codes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.quantization.histogram import Array, Histogram
+
+_GROUPS = 4096
+_GROUPS_EXACT, _FEW = 512, 64
+_STEPS = 200
+_SETTLED = 1e-4
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Levels of a quantiser: code 0 is 0.0, the others ascend.
+
+    Attributes:
+        levels: the value of each code, float64.
+        error: sum of squared errors over the histogram's weight.
+        shares: how many entries take each code.
+        cuts: where the cell of one level ends and that of the next begins, ascending; None: midway between them.
+    """
+
+    levels: Array
+    error: float
+    shares: Array
+    cuts: Array | None = None
+
+
+def codebook(histogram: Histogram, levels: int, prune: bool, threshold: float = 0.0) -> Codebook:
+    """Lloyd's algorithm for at most `levels` codes, 0.0 included.
+
+    One start spreads the levels with the cube root of the density (Panter and Dite 1951), the optimum for
+    many levels: heavy tails get the few wide cells that they need. Few levels that nothing is pinned among
+    start from the optimum over groups of the histogram as well, and the better end counts.
+
+    Args:
+        histogram: of the weight.
+        levels: at least 2.
+        prune: whether entries may become 0; otherwise only zeros are.
+        threshold: with `prune` the magnitude up to which all become 0; 0: those nearest to it.
+    """
+    values, free = histogram.values, levels - 1
+    if len(values) <= free:
+        shares = np.concatenate([[histogram.zeros], np.diff(histogram.sums[3])])
+        return Codebook(np.concatenate([[0.0], values]), 0.0, shares)
+    start = _spread(histogram.beyond(threshold) if threshold else histogram, free)
+    found = _lloyd(histogram, start, prune, threshold)
+    if not prune and free <= _FEW:
+        found = min(found, _lloyd(histogram, _optimal(histogram, free), prune), key=lambda book: book.error)
+    return found
+
+
+def _lloyd(histogram: Histogram, centres: Array, prune: bool, threshold: float = 0.0) -> Codebook:
+    """Each level to the mean of its cell until the error settles."""
+    values, sums, last = histogram.values, histogram.sums, np.inf
+    for _ in range(_STEPS):
+        points = np.sort(np.append(centres, 0.0)) if prune else centres
+        edges = np.concatenate([[0], np.searchsorted(values, boundaries_of(points, threshold)), [len(values)]])
+        mass, first, second, _ = np.diff(sums[:, edges], axis=1)
+        pinned = (points == 0) & prune
+        with np.errstate(invalid="ignore", divide="ignore"):
+            fresh = np.where(pinned, 0.0, np.where(mass > 0, first / mass, points))
+        error = float((second - 2 * fresh * first + fresh * fresh * mass).sum())
+        centres = fresh[~pinned]
+        if last - error <= _SETTLED * error:
+            break
+        last = error
+    return measured(histogram, centres, prune, threshold)
+
+
+def _optimal(histogram: Histogram, count: int) -> Array:
+    """The `count` means with the least error over neighbouring groups of values, by dynamic programming.
+
+    Groups of equal mass; with no more values than groups it is the optimum itself.
+    """
+    groups = min(_GROUPS_EXACT, len(histogram.values))
+    mass = histogram.sums[0]
+    inner = np.searchsorted(mass, np.linspace(0, mass[-1], groups + 1)[1:-1])
+    if groups == len(histogram.values):
+        inner = np.arange(1, groups)
+    middle = np.searchsorted(histogram.values, 0.0)  # a group on both sides of 0 would have a mean among no values
+    edges = np.unique(np.concatenate([[0], inner, [middle, len(histogram.values)]]))
+    total, first, second, _ = histogram.sums[:, edges]
+    weight = total[None, 1:] - total[:-1, None]
+    moment = first[None, 1:] - first[:-1, None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cost = second[None, 1:] - second[:-1, None] - moment * moment / weight
+    cost = np.where(np.tri(len(cost), k=-1, dtype=bool), np.inf, cost)  # [first group, last group]
+    best, back = cost[0], []
+    for _ in range(min(count, len(cost)) - 1):
+        ways = np.concatenate([[np.inf], best[:-1]])[:, None] + cost
+        back.append(np.argmin(ways, axis=0))
+        best = ways[back[-1], np.arange(len(cost))]
+    starts, last = [], len(cost) - 1
+    for row in reversed(back):
+        starts.append(int(row[last]))
+        last = starts[-1] - 1
+    cuts = np.array([0, *reversed(starts), len(cost)])
+    return np.diff(first[cuts]) / np.diff(total[cuts])
+
+
+def _spread(histogram: Histogram, count: int) -> Array:
+    """`count` levels spread with the cube root of the density; none in the gap around 0 that pruning leaves."""
+    values, mass = histogram.values, histogram.sums[0]
+    groups = min(_GROUPS, len(values), max(count, int(mass[-1])))
+    at = np.clip(np.searchsorted(mass, np.linspace(0, mass[-1], groups + 1)[1:-1]), 0, len(values) - 1)
+    middle = int(np.searchsorted(values, 0.0))
+    sides = [i for i in (middle - 1, middle) if 0 <= i < len(values)]
+    edges = np.unique(np.concatenate([[0], at, sides, [len(values) - 1]]))
+    points = values[edges]
+    weights = np.diff(mass[edges]) ** (1 / 3) * np.diff(points) ** (2 / 3)
+    weights[(points[:-1] < 0) & (points[1:] > 0)] = 0.0
+    spread = np.concatenate([[0.0], np.cumsum(weights)])
+    targets = (np.arange(count) + 0.5) / count * spread[-1]
+    return np.unique(np.interp(targets, spread, points))
+
+
+def boundaries_of(points: Array, threshold: float = 0.0) -> Array:
+    """Where the cell of one level ends and that of the next begins; a threshold bounds that of the level 0.0."""
+    cuts = (points[1:] + points[:-1]) / 2
+    if threshold:
+        zero = int(np.searchsorted(points, 0.0))
+        cuts[max(zero - 1, 0) : zero] = -threshold
+        cuts[zero : zero + 1] = threshold
+    return cuts
+
+
+def measured(histogram: Histogram, centres: Array, prune: bool, threshold: float = 0.0) -> Codebook:
+    """The codebook of the given levels (0.0 is added) with each entry at the nearest one, or 0 up to the threshold."""
+    centres = np.unique(centres[centres != 0])
+    points = np.sort(np.append(centres, 0.0)) if prune else centres
+    cuts = boundaries_of(points, threshold)
+    edges = np.concatenate([[0], np.searchsorted(histogram.values, cuts), [len(histogram.values)]])
+    mass, first, second, count = np.diff(histogram.sums[:, edges], axis=1)
+    error = float((second - 2 * points * first + points * points * mass).sum())
+    zero = points == 0
+    shares = np.concatenate([[histogram.zeros + count[zero].sum()], count[~zero]])
+    levels = np.concatenate([[0.0], points[~zero]])
+    return Codebook(levels, max(error, 0.0), shares, cuts if threshold else None)

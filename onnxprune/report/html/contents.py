@@ -1,0 +1,219 @@
+"""What a report says, before it has a form: facts of every weight, and sketches of the values of some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxprune.allocation.curves import Curves
+from onnxprune.api import inspect
+from onnxprune.api.result import Deviation, FileFacts, Result, file_facts, versions
+from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
+from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.errors import CurvesError
+from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight, check_patterns, matches
+from onnxprune.pipeline.change import Removed
+from onnxprune.pipeline.run import METADATA
+from onnxprune.report.html import statistics
+from onnxprune.report.html.images import Images
+from onnxprune.report.html.statistics import Histogram, Pattern
+
+PICTURED = 12  # weights whose values are drawn unless they are named
+
+
+Columns = Mapping[str, Mapping[str, float]]  # weight -> title -> number
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight in the table; a side of which nothing is known is None."""
+
+    name: str
+    kind: str
+    dtype: str
+    shape: list[int]
+    shape_after: list[int]
+    total: int
+    zeros: int
+    requested: float | None
+    encoding: str
+    bytes_before: int
+    bytes_after: int
+    left_alone: str
+    more: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What is drawn of a weight's values.
+
+    Attributes:
+        histogram: of the values before and after, or of the only ones.
+        pattern: what is kept, [outputs, inputs] in the shape before wherever it is known what was cut out.
+        image: how many weights are kept by pixel [height, width] of the image that the matrix reads, or None.
+    """
+
+    layer: Layer
+    histogram: Histogram
+    pattern: Pattern | None
+    image: Array | None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A report on one model (`result` is None), or on a model and what became of it."""
+
+    file: FileFacts
+    parameters: dict[str, int]
+    result: Result | None
+    layers: list[Layer]
+    sketches: list[Sketch]
+    curves: Curves | None
+    titles: list[str] = field(default_factory=list)  # of further columns of the table
+
+
+class _Side:
+    """One of the two models: facts of its weights, and their values, read one by one."""
+
+    def __init__(self, path: Path, scratch: Path) -> None:
+        self.model = Model.load(path)
+        self.model.payloads.scratch = scratch
+        self.file = file_facts(path, self.model.companions())
+        self.integers = sum(group.fused for group in planted_in(self.model))
+        self.passes = [entry.value for entry in self.model.proto.metadata_props if entry.key == METADATA]
+        self.rows = {row["name"]: row for row in inspect.inspect(self.model)}
+        self.weights = {weight.name: weight for weight in find(self.model)}
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many there are, and how many of them are not zero."""
+        total = sum(row["total"] for row in self.rows.values())
+        return total, total - sum(row["zeros"] for row in self.rows.values())
+
+    def values(self, name: str) -> Array:
+        """The real values of a weight: what is quantised is dequantised."""
+        weight = self.weights[name]
+        array = weight.array(self.model)
+        if weight.element in QUANTISED and weight.zero is not None:
+            scale = 1 if weight.scale is None else weight.scale.astype(np.float32)
+            return (array.astype(np.float32) - weight.zero.astype(np.float32)) * scale
+        return array if array.dtype.kind == "f" and array.itemsize >= 4 else array.astype(np.float32)
+
+
+def gather(
+    model: Path,
+    original: Path | None,
+    result: Result | None,
+    deviation: Deviation,
+    curves: Curves | None,
+    weights: Sequence[str],
+    columns: Columns,
+    scratch: Path,
+) -> Contents:
+    """Read the model, and what it was made of; without a result the two files tell what they can.
+
+    Raises:
+        WeightError: no weight matches one of the patterns.
+        CurvesError: the scan is of another model.
+    """
+    last = _Side(model, scratch)
+    first = last if original is None else _Side(original, scratch)
+    if curves is not None and not any(curve.name in first.rows for curve in curves.layers):
+        raise CurvesError(f"the sensitivity scan is of another model: no layer of it is a weight of {model}")
+    if result is None and original is not None:
+        result = _compared(first, last, deviation)
+    layers = list(_layers(first, last, result, columns))
+    total, nonzero = last.parameters
+    return Contents(
+        file=last.file,
+        parameters={"before": total, "after": total, "nonzero": nonzero} if result is None else result.parameters,
+        result=result,
+        layers=layers,
+        sketches=list(_sketches(first, last, _chosen(layers, first, last, weights), result.removed if result else [])),
+        curves=curves,
+        titles=list(dict.fromkeys(title for cells in columns.values() for title in cells)),
+    )
+
+
+def _compared(first: _Side, last: _Side, deviation: Deviation) -> Result:
+    """What became of a model, as far as two files tell it: not its weights, which are the layers."""
+    (before, _), (after, nonzero) = first.parameters, last.parameters
+    return Result(
+        input=first.file,
+        output=last.file,
+        ratio=first.file.bytes / last.file.bytes,
+        parameters={"before": before, "after": after, "nonzero": nonzero},
+        weights=[],
+        skipped=[{"name": n, "reason": r["left_alone"]} for n, r in first.rows.items() if r.get("left_alone")],
+        removed=[],
+        cost=None,
+        integers=last.integers,
+        deviation=deviation,
+        passes=last.passes,
+        notes=[],
+        versions=versions(),
+    )
+
+
+def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) -> Iterator[Layer]:
+    known = {} if result is None else {w.name: w for w in result.weights}
+    for name in dict.fromkeys((*first.rows, *last.rows, *known)):
+        before, after, fact = first.rows.get(name), last.rows.get(name), known.get(name)
+        row = before or after or vars(fact)
+        zeros = row["total"] if after is None else row["total"] - after["total"] + after["zeros"]
+        yield Layer(
+            name=name,
+            kind=row["kind"],
+            dtype=row["dtype"],
+            shape=row["shape"] if fact is None else fact.shape,
+            shape_after=[] if after is None else after["shape"],
+            total=row["total"] if fact is None else fact.total,
+            zeros=zeros if fact is None else fact.zeros,
+            requested=None if fact is None else fact.requested,
+            encoding="removed" if after is None else after["encoding"],
+            bytes_before=(0 if before is None else before["bytes"]) if fact is None else fact.bytes_before,
+            bytes_after=0 if after is None else after["bytes"],
+            left_alone=row.get("left_alone") or "",
+            more=columns.get(name, {}),
+        )
+
+
+def _chosen(layers: list[Layer], first: _Side, last: _Side, patterns: Sequence[str]) -> list[Layer]:
+    """What is drawn: the named weights, or the largest that linear layers read."""
+    drawable = [
+        layer for layer in layers
+        if layer.name in last.weights
+        and (weight := first.weights.get(layer.name)) is not None and numpy_dtype(weight.element) is not None
+    ]  # fmt: skip
+    if patterns:
+        check_patterns([first.weights[layer.name] for layer in drawable], patterns)
+        return [layer for layer in drawable if any(matches(layer.name, pattern) for pattern in patterns)]
+    linear = [layer for layer in drawable if not layer.left_alone]
+    largest = {layer.name for layer in sorted(linear, key=lambda layer: -layer.total)[:PICTURED]}
+    return [layer for layer in linear if layer.name in largest]
+
+
+def _sketches(first: _Side, last: _Side, chosen: list[Layer], removed: Sequence[Removed]) -> Iterator[Sketch]:
+    images = Images(first.model)
+    for layer in chosen:
+        weight = first.weights[layer.name]
+        values = [side.values(layer.name) for side in dict.fromkeys((first, last))]
+        kept = statistics.put_back(values[-1] != 0, layer.name, removed)
+        pattern = statistics.pattern(statistics.as_matrix(kept, weight.out_axis)) if kept.size else None
+        yield Sketch(layer, statistics.histogram(values), pattern, _by_pixel(kept, weight, images))
+        for side in (first, last):
+            side.model.payloads.forget_pages()
+
+
+def _by_pixel(kept: Array, weight: Weight, images: Images) -> Array | None:
+    """How many weights are kept for each pixel of the image that the matrix reads."""
+    size = images.behind(weight)
+    if size is None or weight.out_axis is None or kept.shape != weight.shape:
+        return None
+    return kept.sum(weight.out_axis).reshape(size).sum(0)

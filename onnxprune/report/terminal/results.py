@@ -1,0 +1,137 @@
+"""What became of a model, and a closing line that promises nothing that was not measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from rich.console import Console
+
+from onnxprune.api.result import Cost, Deviation, Result
+from onnxprune.encodings.inventory import WeightFacts
+from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
+from onnxprune.runtime.metrics import UNITS
+from onnxprune.search.budget import Searched
+
+_RESULT = [
+    Column("weight", right=False), Column("shape", 2), Column("zeros"), Column("asked", 1),
+    Column("stored as", 4, right=False), Column("before", 3), Column("after"),
+]  # fmt: skip
+
+
+def show_result(console: Console, result: Result) -> None:
+    """The table of weights, what was left alone, and the closing lines."""
+    if result.weights:
+        largest = {id(w) for w in sorted(result.weights, key=lambda w: -w.bytes_before)[:ROWS]}
+        rows = [
+            [
+                weight.name,
+                _shape(weight),
+                percent(weight.zeros, weight.total),
+                "" if weight.requested is None else f"{100 * weight.requested:.1f} %",
+                weight.encoding,
+                size(weight.bytes_before),
+                size(weight.bytes_after),
+            ]
+            for weight in result.weights
+            if id(weight) in largest
+        ]
+        print_table(console, _RESULT, rows)
+        if len(result.weights) > ROWS:
+            console.print(f"... and {len(result.weights) - ROWS} smaller weights (--json lists all)")
+        console.print()
+    _show_skipped(console, result.skipped)
+    for note in result.notes[:8]:
+        line(console, f"note: {note}", "yellow")
+    _show_closing(console, result)
+
+
+def _shape(weight: WeightFacts) -> str:
+    after = "x".join(map(str, weight.shape_after))
+    before = "x".join(map(str, weight.shape))
+    return after if after == before else f"{before} -> {after}"
+
+
+def _show_skipped(console: Console, skipped: list[dict[str, str]]) -> None:
+    if skipped:
+        reasons = Counter(s["reason"].split(":")[0] for s in skipped)
+        text = ", ".join(f"{count} {_plural(reason)}" for reason, count in reasons.most_common(6))
+        line(console, f"left alone: {text}", "dim")
+
+
+def _plural(reason: str) -> str:
+    return reason.removeprefix("is a ").removeprefix("is an ").removeprefix("is ")
+
+
+def _show_closing(console: Console, result: Result) -> None:
+    before, after = result.input, result.output
+    counts = result.parameters
+    zeros = counts["after"] - counts["nonzero"]
+    line(console, f"{after.path}", "bold")
+    line(console, f"  on disk     {size(before.bytes)} -> {size(after.bytes)}  ({smaller(result.ratio)})")
+    line(console, f"  gzipped     {size(before.gzip_bytes)} -> {size(after.gzip_bytes)}")
+    line(console, f"  parameters  {counts['after']:,}, of which {zeros:,} are zero ({percent(zeros, counts['after'])})")
+    show_deviation(console, result.deviation)
+    if result.search is not None:
+        _show_search(console, result.search)
+    if result.cost is not None:
+        _show_cost(console, result.cost)
+    if result.integers:
+        what = "1 matrix is" if result.integers == 1 else f"{result.integers} matrices are"
+        line(
+            console, f"  speed       {what} read as integers from onnxruntime 1.25 on; before, slower than dense", "dim"
+        )
+    elif zeros and result.cost is None:
+        line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
+
+
+def _show_search(console: Console, found: Searched) -> None:
+    unit, ended = UNITS.get(found.metric, ""), "" if found.complete else ", ended by the time limit"
+    chosen = f"a loss of {found.loss:.3g} is within the drop of {found.max_drop:g}"
+    line(console, f"  searched    {found.trials} trials{ended}; {chosen}")
+    for half, what in ((found.decided, "decided"), (found.held_out, "held out")):
+        if half is not None:
+            on = f" on {half.samples:,} samples" if half.samples else ""
+            error = f" (± {half.error:.2g})" if half.error else ""
+            text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{error}{on}"
+            answer = f", where one is {100 / half.samples:.2g} points" if unit == " %" and half.samples else ""
+            line(console, f"              {what}: {text}{answer}")
+
+
+def _show_cost(console: Console, cost: Cost) -> None:
+    before, after = cost.flops["before"], cost.flops["after"]
+    if before:
+        line(console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})")
+    slow, fast = cost.latency_ms["before"], cost.latency_ms["after"]
+    line(console, f"  latency     {slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)})")
+
+
+def show_deviation(console: Console, deviation: Deviation) -> None:
+    """One line per output, with where the inputs came from."""
+    if deviation.source == "none":
+        line(
+            console, f"  verified    no{': ' + deviation.reason if deviation.reason else ' (not asked for)'}", "yellow"
+        )
+        return
+    inputs = "samples of --data" if deviation.source == "data" else "synthesised inputs (random: --data says more)"
+    line(console, f"  verified    in onnxruntime on {deviation.samples} {inputs}")
+    for output in deviation.outputs[:ROWS]:
+        line(console, f"              {output['name']}: {_deviation_text(output)}")
+    judged = deviation.metric
+    if judged is not None:
+        unit = UNITS.get(judged.metric, "")
+        line(console, f"  {judged.metric:11s} {judged.original:.6g}{unit} -> {judged.result:.6g}{unit}")
+
+
+def _deviation_text(output: dict[str, Any]) -> str:
+    if output["max_abs"] == 0:
+        return "equal"
+    if output["max_abs"] is None:
+        return "shape or finiteness differs"
+    parts = [f"max abs {output['max_abs']:.3g}"]
+    if output["sqnr_db"] is not None:
+        parts.append(f"SQNR {output['sqnr_db']:.1f} dB")
+    parts.append(f"cosine {output['cosine']:.5f}")
+    if output["top1_agreement"] is not None:
+        parts.append(f"top-1 agreement {100 * output['top1_agreement']:.2f} %")
+    return ", ".join(parts)

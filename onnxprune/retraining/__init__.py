@@ -1,0 +1,1 @@
+"""Prune and retrain in rounds with the user's own training command."""

@@ -1,0 +1,1 @@
+"""Run models in ONNX Runtime and judge what they put out."""

@@ -1,0 +1,288 @@
+"""Evaluate a model: a built-in metric, a function of the user's, or a command of theirs, on the user's data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from onnxprune.core.commands import Command
+from onnxprune.core.dtypes import Array
+from onnxprune.errors import MetricError, OptionError, ToleranceMissed
+from onnxprune.runtime import metrics
+from onnxprune.runtime.metrics import Limit
+from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.session import open_session, run
+
+HELD = 1 << 30  # bytes of the original's outputs that are kept for the next model; beyond, it runs again
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is judged by.
+
+    Attributes:
+        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION, which is found as `python -m` would find it. A function
+            whose first parameter is called `session` is given an onnxruntime session, any other the outputs by name
+            as arrays over all samples; the second is the data by name. It returns a number.
+        evaluate: a command that prints a number for `{model}` as its last line.
+        lower_is_better: the number of a function or a command is an error.
+
+    Raises:
+        OptionError: the options contradict each other.
+    """
+
+    metric: str | None = None
+    evaluate: str | None = None
+    lower_is_better: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.metric is not None and self.evaluate is not None:
+            raise OptionError("metric and evaluate contradict each other: give one")
+        own = self.evaluate is not None or (self.metric is not None and ":" in self.metric)
+        if self.metric is not None and not own and self.metric not in metrics.NAMES:
+            raise OptionError(f"metric '{self.metric}' is not one of {', '.join(metrics.NAMES)}, or MODULE:FUNCTION")
+        if self.lower_is_better and not own:
+            raise OptionError("lower-is-better is said of a MODULE:FUNCTION or a command: other metrics are known")
+        if self.evaluate is not None:
+            Command("evaluate", self.evaluate, ("model",), ("model",))
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything in particular is asked."""
+        return self.metric is not None or self.evaluate is not None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a metric says of a result beside its original; `limit` is the worst that was allowed."""
+
+    metric: str
+    lower_is_better: bool
+    original: float
+    result: float
+    limit: float | None
+
+
+class Judge:
+    """Judges models that stand for one original.
+
+    Attributes:
+        metric: its name.
+        lower_is_better: which way is better.
+        samples: how many samples it is on; 0 where a command decides.
+        unit: of the metric, for people.
+
+    Args:
+        original: a session of the original.
+        question: what is asked.
+        samples: what models are run on; None where a command says it all.
+        outputs: what the original gives for each feed, where that is known.
+        options: of the sessions that models are opened in.
+
+    Raises:
+        OptionError: there is no such metric, or it needs targets that are not there.
+        MetricError: the function cannot be imported.
+    """
+
+    unit = ""
+
+    def __init__(
+        self, original: ort.InferenceSession, question: Question, samples: Samples | None,
+        outputs: list[dict[str, Any]] | None = None, options: ort.SessionOptions | None = None,
+    ) -> None:  # fmt: skip
+        self._original, self._samples, self._held = original, samples, outputs
+        self._options = options
+        self._command = self._function = None
+        self.lower_is_better = question.lower_is_better
+        if question.evaluate is not None:
+            self.metric = "evaluate"
+            self._command = Command("evaluate", question.evaluate, ("model",), ("model",))
+            self.samples = 0
+            return
+        if samples is None:
+            raise OptionError(f"metric {question.metric} needs data")
+        self.samples = samples.count
+        targets = None if samples.targets is None else samples.targets[0]
+        self.metric = question.metric or metrics.default(targets)
+        if ":" in self.metric:
+            if not samples.arrays:
+                raise OptionError(f"metric {self.metric} needs data: inputs that are made up have no answers")
+            self._function = function(self.metric)
+        else:
+            self.lower_is_better = self.metric == "mse"
+            metrics.score(self.metric, targets is not None)
+        self.unit = metrics.UNITS.get(self.metric, "")
+
+    def value(self, model: Path | bytes) -> float:
+        """The metric of a model, in a file or in memory.
+
+        Raises:
+            MetricError: the function fails, or gives no finite number.
+            CommandError: the command fails, or prints no number.
+            RuntimeFailure: the model does not load or run.
+        """
+        if self._command is not None:
+            return self._commanded(model)
+        return self.of_session(open_session(model, "the model", self._options))
+
+    def of_session(self, session: ort.InferenceSession) -> float:
+        """`value` of a model that is open."""
+        assert self._samples is not None
+        if self._function is None:
+            return self._scored(session)
+        data = self._samples.arrays
+        first = next(iter(inspect.signature(self._function).parameters), "")
+        given = session if first == "session" else _gathered(session, self._samples, self.metric)
+        try:
+            found = self._function(given, data)
+        except Exception as error:  # the user's code may raise anything
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            raise MetricError(f"the metric {self.metric} raised {said}") from error
+        return self._checked(found)
+
+    def baseline(self, original: Path | bytes) -> float:
+        """The metric of the original, which a command is given; see `value` for errors."""
+        if self._command is not None:
+            return self._commanded(original)
+        if self._function is not None:
+            return self.of_session(self._original)
+        assert self._samples is not None
+        targets = self._samples.targets
+        score = metrics.score(self.metric, targets is not None)
+        if not metrics.needs_reference(self.metric, targets is not None):
+            return self._scored(self._original)
+        for reference in self._references():
+            score.add(reference, reference, None)
+        return score.value()
+
+    def _scored(self, session: ort.InferenceSession) -> float:
+        assert self._samples is not None
+        targets = self._samples.targets
+        score = metrics.score(self.metric, targets is not None)
+        for number, (reference, feed) in enumerate(zip(self._references(), self._samples.feeds, strict=True)):
+            score.add(reference, run(session, feed), None if targets is None else targets[number])
+        return score.value()
+
+    def _references(self) -> Iterator[dict[str, Any]]:
+        """What the original gives for each feed; nothing where the metric does not ask for it."""
+        assert self._samples is not None
+        feeds = self._samples.feeds
+        if not metrics.needs_reference(self.metric, self._samples.targets is not None):
+            yield from ({} for _ in feeds)
+        elif self._held is not None:
+            yield from self._held
+        else:
+            held: list[dict[str, Any]] = []
+            for number, feed in enumerate(feeds):
+                found = run(self._original, feed)
+                if len(held) == number and (number + 1) * _nbytes(found) <= HELD:
+                    held.append(found)
+                yield found
+            self._held = held if len(held) == len(feeds) else None
+
+    def _commanded(self, model: Path | bytes) -> float:
+        assert self._command is not None
+        folder = Path(tempfile.mkdtemp(prefix="onnxprune-"))
+        place = model if isinstance(model, Path) else folder / "model.onnx"
+        if isinstance(model, bytes):
+            place.write_bytes(model)
+        found = self._command.number({"model": place}, folder)
+        shutil.rmtree(folder, ignore_errors=True)  # where the command failed, its output stays
+        return found
+
+    def _checked(self, found: Any) -> float:
+        try:
+            number = float(found)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise MetricError(f"the metric {self.metric} gave {found!r}: it must give a finite number")
+        return number
+
+    def limit(self, baseline: float, drop: float) -> Limit:
+        """The worst metric that is within a drop of the original's; of sqnr the drop is the least that it may be."""
+        return Limit(drop, False) if self.metric == "sqnr" else Limit.of(baseline, drop, self.lower_is_better)
+
+    def compared(self, original: Path, result: Path, tolerance: float | None) -> Judged:
+        """Both models, and whether the result is within the tolerance.
+
+        Raises:
+            ToleranceMissed: it is not.
+        """
+        baseline, found = self.baseline(original), self.value(result)
+        limit = None if tolerance is None else self.limit(baseline, tolerance)
+        if limit is not None and not limit.holds(found):
+            raise ToleranceMissed(f"tolerance missed, nothing written: {self.miss(baseline, found, limit)}")
+        return Judged(self.metric, self.lower_is_better, baseline, found, None if limit is None else limit.value)
+
+    def miss(self, baseline: float, found: float, limit: Limit) -> str:
+        """For a message: what was found, and what would have been good enough."""
+        side, on = "at most" if limit.lower_is_better else "at least", f" on {self.samples} samples"
+        return (
+            f"{self.metric} is {found:.6g}{self.unit}{on if self.samples else ''}, wanted {side} "
+            f"{limit.value:.6g}{self.unit} (the original has {baseline:.6g}{self.unit})"
+        )
+
+
+def function(name: str) -> Callable[..., Any]:
+    """The function that MODULE:FUNCTION names.
+
+    Raises:
+        MetricError: it cannot be imported.
+    """
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing runs the user's code
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise MetricError(f"the metric {name} cannot be imported: {said}") from error
+    if not callable(found):
+        raise MetricError(f"the metric {name} is not a function")
+    return found
+
+
+def identity(question: Question, samples: Samples | None) -> dict[str, Any]:
+    """What trials must have in common to be compared: the metric, the code of its module, and the data."""
+    facts: dict[str, Any] = {
+        "metric": question.metric, "evaluate": question.evaluate, "lower_is_better": question.lower_is_better
+    }  # fmt: skip
+    if question.metric is not None and ":" in question.metric:
+        source = inspect.getsourcefile(function(question.metric))
+        facts["code"] = None if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    if samples is not None:
+        total = hashlib.sha256()
+        for name, array in sorted(samples.arrays.items()):
+            total.update(f"{name} {array.dtype} {array.shape}".encode())
+            total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
+        facts["data"] = total.hexdigest()
+    return facts
+
+
+def _gathered(session: ort.InferenceSession, samples: Samples, metric: str) -> dict[str, Array]:
+    """The outputs over all samples."""
+    found = [run(session, feed) for feed in samples.feeds]
+    try:
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    except ValueError as error:
+        raise MetricError(
+            f"the outputs of the batches cannot be joined for {metric}: let it take (session, data)"
+        ) from error
+
+
+def _nbytes(outputs: dict[str, Any]) -> int:
+    return sum(value.nbytes for value in outputs.values() if isinstance(value, np.ndarray))

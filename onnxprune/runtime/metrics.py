@@ -1,0 +1,197 @@
+"""Metrics: one number that says how good a model is, from its outputs, and which way is better.
+
+| name | what | against |
+|---|---|---|
+| top1, top5 | rows (last axis: classes) whose target is the largest entry, or among five, in percent | targets |
+| agreement | rows with the same largest entry, in percent | the original |
+| sqnr | 10 log10(signal power / error power), in dB, within -1000..1000 | the original |
+| cosine | between all values of the two outputs | the original |
+| mse | mean squared error, lower is better | targets of an output's shape; without them the original |
+
+Against the original the worst output counts, against targets the first output that they fit.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from onnxprune.core.dtypes import Array
+from onnxprune.errors import DataError, OptionError
+from onnxprune.runtime.deviation import OutputDeviation
+from onnxprune.runtime.samples import TARGETS
+
+Outputs = Mapping[str, Any]
+NAMES = ("top1", "top5", "agreement", "sqnr", "cosine", "mse")
+UNITS = {"top1": " %", "top5": " %", "agreement": " %", "sqnr": " dB"}
+_AGAINST_TARGETS = ("top1", "top5")
+_ROUNDING = 1e-9  # of the metrics' size: 1.59 + 0.05 is below 1.64 in binary, and was not meant to be
+_MOST_DB = 1000.0  # equal outputs have infinitely many, which JSON lacks
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The worst value of a metric that is good enough."""
+
+    value: float
+    lower_is_better: bool
+
+    @classmethod
+    def of(cls, metric: float, tolerance: float, lower_is_better: bool) -> Limit:
+        """What may be missed of the metric of the unpruned model."""
+        return cls(metric + tolerance if lower_is_better else metric - tolerance, lower_is_better)
+
+    def holds(self, metric: float) -> bool:
+        """Whether a metric is within it."""
+        miss = metric - self.value if self.lower_is_better else self.value - metric
+        size = max(abs(metric), abs(self.value))
+        return miss <= (_ROUNDING * size if math.isfinite(size) else 0.0)
+
+
+def default(targets: Array | None) -> str:
+    """The metric where none is named: top1 for targets that are classes, mse for other numbers, agreement without.
+
+    Raises:
+        OptionError: the targets are text.
+    """
+    if targets is None:
+        return "agreement"
+    if targets.dtype.kind in "SU":
+        raise OptionError(
+            f"'{TARGETS}' are text, which only a function of yours can read: give --metric MODULE:FUNCTION"
+        )
+    return "top1" if np.issubdtype(targets.dtype, np.integer) else "mse"
+
+
+class Score(ABC):
+    """A metric, gathered feed by feed."""
+
+    @abstractmethod
+    def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        """Take in what the original and the model give for one feed."""
+
+    @abstractmethod
+    def value(self) -> float:
+        """The metric over all that was added."""
+
+
+def score(name: str, targets: bool) -> Score:
+    """The score of a metric by its name.
+
+    Args:
+        name: one of `NAMES`.
+        targets: whether the data has targets.
+
+    Raises:
+        OptionError: the metric needs targets.
+    """
+    if name in _AGAINST_TARGETS:
+        if not targets:
+            raise OptionError(f"metric {name} needs an array '{TARGETS}' in the data: the right class of each sample")
+        return _Ranks(name, 1 if name == "top1" else 5)
+    return _Errors() if name == "mse" and targets else _Against(name)
+
+
+def needs_reference(name: str, targets: bool) -> bool:
+    """Whether the metric compares with the outputs of the original."""
+    return isinstance(score(name, targets), _Against)
+
+
+class _Against(Score):
+    """How far the outputs lie from the original's: the worst output counts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outputs: dict[str, OutputDeviation] = {}
+
+    def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        """See `Score`."""
+        for name, value in reference.items():
+            held = self.outputs.setdefault(name, OutputDeviation(name))
+            held.add(value, outputs.get(name))
+
+    def value(self) -> float:
+        """See `Score`."""
+        return of_deviations(self.name, list(self.outputs.values()))
+
+
+def of_deviations(name: str, outputs: list[OutputDeviation]) -> float:
+    """The worst of agreement, sqnr, cosine or mse over the outputs.
+
+    Raises:
+        OptionError: no output has classes to agree on.
+    """
+    if name == "agreement":
+        shares = [share for o in outputs if (share := o.top1_agreement) is not None]
+        if not shares:
+            raise OptionError("no output has classes to agree on: choose --metric sqnr or cosine")
+        return 100 * min(shares)
+    if name == "sqnr":
+        return max(-_MOST_DB, min(_MOST_DB, *(o.sqnr_db for o in outputs)))
+    return min(o.cosine for o in outputs) if name == "cosine" else max(o.mean_squared for o in outputs)
+
+
+class _Ranks(Score):
+    """Rows whose target is among the k largest entries."""
+
+    def __init__(self, name: str, k: int) -> None:
+        self.name, self.k = name, k
+        self.right = self.rows = 0
+
+    def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        """See `Score`."""
+        assert targets is not None
+        if not np.issubdtype(targets.dtype, np.integer):
+            raise DataError(f"metric {self.name} needs '{TARGETS}' of whole numbers, not {targets.dtype}")
+        fits = lambda v: v.ndim and v.dtype.kind == "f" and v.shape[-1] > 1 and v[..., 0].size == targets.size  # noqa: E731
+        name, found = _fitting(outputs, fits, f"'{TARGETS}' {targets.shape} are not the classes of the rows")
+        rows, wanted = found.reshape(-1, found.shape[-1]), targets.reshape(-1).astype(np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= rows.shape[1]):
+            bad = wanted.min() if wanted.min() < 0 else wanted.max()
+            raise DataError(f"'{TARGETS}' hold {bad}: output '{name}' has the classes 0 to {rows.shape[1] - 1}")
+        own = np.take_along_axis(rows, wanted[:, None], 1)
+        ahead = (rows == own) & (np.arange(rows.shape[1]) < wanted[:, None])  # of equal entries the first wins
+        rank = np.count_nonzero((rows > own) | ahead, axis=1)
+        self.right += int(np.count_nonzero((rank < self.k) & ~np.isnan(rows).any(1)))
+        self.rows += len(rows)
+
+    def value(self) -> float:
+        """See `Score`."""
+        return 100 * self.right / self.rows
+
+
+class _Errors(Score):
+    """The mean squared error against targets."""
+
+    def __init__(self) -> None:
+        self.squares, self.count = 0.0, 0
+
+    def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        """See `Score`."""
+        assert targets is not None
+        fits = lambda v: v.dtype.kind in "fiu" and v.shape == targets.shape  # noqa: E731
+        _, found = _fitting(outputs, fits, f"metric mse needs '{TARGETS}' {targets.shape} of an output's shape")
+        difference = found.astype(np.float64).reshape(-1) - targets.astype(np.float64).reshape(-1)
+        self.squares += float(difference @ difference)
+        self.count += difference.size
+
+    def value(self) -> float:
+        """See `Score`."""
+        found = self.squares / self.count if self.count else 0.0
+        return found if math.isfinite(found) else math.inf
+
+
+def _fitting(outputs: Outputs, fits: Callable[[Array], Any], problem: str) -> tuple[str, Array]:
+    """The first output that the targets fit."""
+    shapes = []
+    for name, value in outputs.items():
+        if isinstance(value, np.ndarray):
+            if fits(value):
+                return name, value
+            shapes.append(f"{name} {value.shape}")
+    raise DataError(f"{problem}; the outputs are {', '.join(shapes) or 'no tensors'}")

@@ -1,0 +1,43 @@
+"""Raise a model's opset where running it proves that nothing changes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from onnxprune.errors import RuntimeFailure
+from onnxprune.model.model import Model
+from onnxprune.runtime.session import equal, open_session, run, run_all
+from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
+
+_SAMPLES = 2
+
+
+def raise_to(model: Model, version: int) -> str:
+    """Raise the default opset; returns why it was not done, or an empty string.
+
+    Nothing in the graph is rewritten: the model is accepted under the new version only if ONNX
+    Runtime loads it and its outputs on synthesised inputs are equal bit for bit.
+    """
+    if model.proto.functions:
+        return "the model has functions with opsets of their own"
+    before = model.opset
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        model.write(path)
+        try:
+            session = open_session(path)
+            feeds = synthesise(model, session, _SAMPLES)
+            reference = [run(session, feed) for feed in feeds]
+            del session
+            model.opset = version
+            model.write(path)
+            if equal(reference, run_all(path, feeds)):
+                return ""
+            refusal = f"under opset {version} its outputs differ"
+        except CannotSynthesise as error:
+            refusal = f"no inputs were found to check the change with ({error})"
+        except RuntimeFailure as error:
+            refusal = str(error).replace(str(path), "it")
+    model.opset = before
+    return refusal

@@ -1,0 +1,170 @@
+"""ONNX Runtime: open a model, run it, and say in one line why it would not."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from onnxprune.core.dtypes import Array
+from onnxprune.errors import RuntimeFailure
+
+_RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
+_threads = 0
+Feeds = Mapping[str, Array]
+_TYPES = {
+    "tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16,
+    "tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16, "tensor(uint16)": np.uint16,
+    "tensor(int32)": np.int32, "tensor(uint32)": np.uint32, "tensor(int64)": np.int64, "tensor(uint64)": np.uint64,
+    "tensor(bool)": np.bool_,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of a model: a dimension is a size, a symbol, or None where nothing is known."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    dtype: Any  # None where numpy has no such tensor (strings, sequences, bfloat16)
+    type: str
+
+
+def use_threads(count: int) -> None:
+    """Sessions that this process opens from now on have so many threads each; 0 leaves it to ONNX Runtime."""
+    global _threads
+    _threads = count
+
+
+def open_session(
+    model: str | os.PathLike[str] | bytes, name: str = "", options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """A CPU session for a file, or for the bytes of a model that errors call `name`.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime does not load it.
+    """
+    options = options or ort.SessionOptions()
+    options.intra_op_num_threads = options.intra_op_num_threads or _threads
+    options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
+    try:
+        source = model if isinstance(model, bytes) else os.fspath(model)
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise RuntimeFailure(f"ONNX Runtime does not load {name or model!s}: {_first_line(error)}") from error
+
+
+def inputs_of(session: ort.InferenceSession) -> list[Input]:
+    """What the session has to be given; a size below 1 counts as unknown."""
+    return [
+        Input(
+            i.name,
+            tuple((d if d > 0 else None) if isinstance(d, int) else d for d in i.shape),
+            _TYPES.get(i.type),
+            i.type,
+        )
+        for i in session.get_inputs()
+    ]
+
+
+def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Outputs by name, all of them or those that are named.
+
+    Raises:
+        RuntimeFailure: the model cannot run on these inputs.
+    """
+    names = [o.name for o in session.get_outputs()] if names is None else names
+    try:
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+    except Exception as error:  # onnxruntime's exceptions share no base class
+        raise RuntimeFailure(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
+
+
+def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto) -> list[Array]:
+    """What a single node of a model computes from the arrays; None stands for an input that is left out.
+
+    bfloat16, which ONNX Runtime neither takes nor gives in Python, goes in as initializers and comes out as float32.
+
+    Raises:
+        RuntimeFailure: ONNX Runtime does not compute it.
+    """
+    alone = NodeProto()
+    alone.CopyFrom(node)
+    given = {f"i{position}": array for position, array in enumerate(arrays) if array is not None}
+    alone.input[:] = [f"i{position}" if array is not None else "" for position, array in enumerate(arrays)]
+    alone.output[:] = [f"o{position}" if name else "" for position, name in enumerate(node.output)]
+    outputs, nodes, inputs, held = [name for name in alone.output if name], [alone], [], []
+    if any(array.dtype == ml_dtypes.bfloat16 for array in given.values()):
+        nodes += [helper.make_node("Cast", [name], [f"{name} wide"], to=TensorProto.FLOAT) for name in outputs]
+        outputs = [f"{name} wide" for name in outputs]
+        held = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in given.items()]
+        given = {}
+    for name, array in given.items():
+        inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
+    graph = helper.make_graph(nodes, "node", inputs, [ValueInfoProto(name=name) for name in outputs], held)
+    made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
+    session = open_session(made.SerializeToString(), f"a {node.op_type} by itself")
+    return list(run(session, given).values())
+
+
+def run_all(path: str | os.PathLike[str], feeds: Iterable[Feeds]) -> list[dict[str, Any]]:
+    """Outputs for each of the feeds, from a session that is closed again."""
+    session = open_session(path)
+    return [run(session, feed) for feed in feeds]
+
+
+def latency(session: ort.InferenceSession, feeds: Feeds) -> float:
+    """Median milliseconds of a run, after one to warm up."""
+    run(session, feeds)
+    times: list[float] = []
+    while len(times) < _RUNS or (sum(times) < _TIMED and len(times) < 20 * _RUNS):
+        start = time.perf_counter()
+        run(session, feeds)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def profile(
+    path: str | os.PathLike[str],
+    use: Callable[[ort.InferenceSession], object],
+    options: ort.SessionOptions | None = None,
+) -> list[dict[str, Any]]:
+    """The events that ONNX Runtime's profiler records while `use` runs a session of the file.
+
+    Raises:
+        RuntimeFailure: the model does not load or run, or the profile cannot be read.
+    """
+    options = options or ort.SessionOptions()
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "run")
+        session = open_session(path, options=options)
+        use(session)
+        try:
+            return json.loads(Path(session.end_profiling()).read_text(errors="replace"), strict=False)
+        except ValueError as error:
+            raise RuntimeFailure(f"ONNX Runtime's profile of {path!s} cannot be read: {error}") from error
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).split(" : ")[-1] if " : " in str(error) else str(error)
+    return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+
+
+def equal(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two lists of outputs are the same bit for bit."""
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(np.asarray(x[k]).tobytes() == np.asarray(y[k]).tobytes() for k in x)
+        for x, y in zip(a, b, strict=True)
+    )

@@ -1,0 +1,293 @@
+"""The smallest file whose metric is within a budget: a search over the loss, each try the whole encoded model.
+
+One half of the data decides, the other confirms, with a standard error to spare: a search keeps the try that was lucky.
+The losses are on a fixed grid, so that the same search tries the same ones, and what was tried before it was killed is
+taken up.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from onnxprune.allocation.rate_distortion import LOSS_ON_DATA
+from onnxprune.core.files import digest
+from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
+from onnxprune.pipeline.progress import Progress
+from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime.judge import Judge, Question, identity
+from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.session import inputs_of, open_session
+from onnxprune.search.trials import Trials
+
+STEPS = 4  # tries of a doubling
+CALIBRATION = 256  # samples of the first half that the layers' inputs are measured on
+LEAST = 8  # samples of a half
+FOLDS, _FOLD = 8, 16  # parts of the confirming half, whose drops differ by chance, and the samples of one at least
+_LOWEST, _HIGHEST = -40, 28  # the grid's ends: losses of 4e-5 and 5
+_EXACT = _LOWEST - 1  # the values stay as they are
+_SATURATED = 0.999  # a doubling of the loss that saves less than this leaves nothing to save
+
+Attempt = Callable[[float, Path], object]  # (loss, where to write)
+
+
+@dataclass(frozen=True)
+class Half:
+    """The metric on one half of the samples (on none where a command decides).
+
+    Attributes:
+        samples: how many.
+        original: the metric of the original.
+        result: that of the result.
+        error: the standard error of their difference where the half confirms; 0 where it decides.
+    """
+
+    samples: int
+    original: float
+    result: float
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What a search found.
+
+    Attributes:
+        metric: its name; `lower_is_better` says which way.
+        max_drop: the budget.
+        decided: the half that the search went by.
+        held_out: the half that confirmed; None where a command decides.
+        loss: what was chosen.
+        trials: how many models were made and judged, by this run or before it was killed.
+        complete: False where the time limit ended the search.
+    """
+
+    metric: str
+    lower_is_better: bool
+    max_drop: float
+    decided: Half
+    held_out: Half | None
+    loss: float
+    trials: int
+    complete: bool
+
+
+@dataclass(frozen=True)
+class _Tried:
+    nbytes: int
+    metric: float
+
+
+class Search:
+    """One search; `run` finds the loss.
+
+    Args:
+        source: the model.
+        attempt: writes the result of a loss to a file.
+        question: what decides.
+        data: samples; None where a command decides.
+        samples: at most so many.
+        max_drop: how much worse than the original's the metric may be.
+        time_limit: seconds after which nothing new is tried.
+        progress: called with ("search", trials, about how many in all).
+
+    Raises:
+        DataError: the data does not fit, or has too few samples.
+        OptionError: the options make no sense.
+    """
+
+    def __init__(
+        self, source: Path, attempt: Attempt, question: Question, data: Path | None, samples: int | None,
+        max_drop: float, time_limit: float | None, progress: Progress,
+    ) -> None:  # fmt: skip
+        if not math.isfinite(max_drop) or (max_drop < 0 and question.metric != "sqnr"):
+            raise OptionError(f"max-drop must be a number from 0 up, not {max_drop}")
+        if time_limit is not None and not time_limit > 0:
+            raise OptionError(f"time-limit must be above 0 seconds, not {time_limit}")
+        if data is None and question.evaluate is None:
+            raise OptionError("max-drop needs data to judge by, or an evaluate command")
+        self._source, self._attempt, self._max_drop, self._progress = source, attempt, max_drop, progress
+        self._question = question
+        self._end = None if time_limit is None else time.monotonic() + time_limit
+        self.halves = _halves(source, question, data, samples)
+        session = open_session(source)
+        self._judges = [Judge(session, question, half) for half in self.halves or (None,)]
+        self._folds = [Judge(session, question, fold) for fold in _folds(session, self.halves)]
+        self._baselines: list[float] = []
+        self._number = 0
+
+    def common(self, model: str, steps: str) -> dict[str, Any]:
+        """What the trials of this search have in common; see `trials.opened`."""
+        data = [identity(self._question, half) for half in self.halves or (None,)]
+        return {"model": model, "passes": steps, "judged": data}
+
+    def run(self, trials: Trials) -> Searched:
+        """Find the largest loss that both halves allow, the confirming one with a standard error to spare.
+
+        Raises:
+            ToleranceMissed: none is within the budget, or none was found in time.
+        """
+        for number, judge in enumerate(self._judges):
+            name = f"baseline {number}"
+            if trials.get(name) is None:
+                trials.add(name, judge.baseline(self._source))
+            self._baselines.append(trials.get(name))
+        self._trials = trials
+        with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+            self._folder = Path(folder)
+            good, complete = self._decide()
+            for step in sorted(good, key=lambda step: (good[step].nbytes, -step)):
+                if self._confirmed(step):
+                    return self._found(step, good[step], complete)
+            return self._tightened(min(good, default=_LOWEST), complete)
+
+    def _decide(self) -> tuple[dict[int, _Tried], bool]:
+        """The tries that are within the budget on the first half, and whether the search came to its end."""
+        good: dict[int, _Tried] = {}
+        step, stride, best, worst = 0, STEPS, None, None
+        while best is None or worst is None or worst - best > 1:
+            if self._late():
+                return good, False
+            tried = self._try(step)
+            if self._within(0, tried.metric):
+                saved = best is None or tried.nbytes < _SATURATED * good[best].nbytes
+                good[step], best = tried, step
+                if worst is None and (not saved or step + STEPS > _HIGHEST):
+                    break
+            else:
+                worst = step
+            if best is not None:
+                step = best + STEPS if worst is None else (best + worst) // 2
+            elif step == _LOWEST:
+                break
+            else:
+                step, stride = max(step - stride, _LOWEST), 2 * stride
+        return good, True
+
+    def _tightened(self, step: int, complete: bool) -> Searched:
+        """The first loss below that both halves allow, where the second did not confirm what the first chose."""
+        stride = 1
+        while complete and step > _EXACT and not self._late():
+            step, stride = max(step - stride, _EXACT), 2 * stride
+            tried = self._try(step)
+            if self._within(0, tried.metric) and self._confirmed(step):
+                return self._found(step, tried, True)
+        if not complete or self._late():
+            raise ToleranceMissed("nothing is within the drop yet, nothing written: the same command goes on from here")
+        self._trials.done()
+        judge = self._judges[0]
+        lost = f"no loss keeps {judge.metric} within {self._max_drop:g}{judge.unit} of the original's"
+        raise ToleranceMissed(f"{lost} on both halves, nothing written" if self.halves else f"{lost}, nothing written")
+
+    def _late(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
+
+    def _within(self, half: int, metric: float) -> bool:
+        return self._judges[half].limit(self._baselines[half], self._max_drop).holds(metric)
+
+    def _file(self, step: int) -> Path:
+        """The model of a step; made anew where an earlier run made it."""
+        place = self._folder / f"{step - _EXACT}.onnx"
+        if not place.is_file():
+            self._attempt(loss_of(step), place)
+        return place
+
+    def _try(self, step: int) -> _Tried:
+        name = f"loss {loss_of(step)!r}"
+        if self._trials.get(name) is None:
+            path = self._file(step)
+            size = sum(file.stat().st_size for file in [path, *path.parent.glob(f"{path.stem}.*.data")])
+            self._trials.add(name, [size, self._judges[0].value(path), digest(path)])
+        self._number += 1
+        self._progress("search", self._number - 1, _HIGHEST // STEPS + 2)
+        size, metric, _ = self._trials.get(name)
+        return _Tried(size, metric)
+
+    def _confirmed(self, step: int) -> bool:
+        if len(self._judges) == 1:
+            return True
+        if not self._within(1, self._held_out(step)):  # whatever the error is
+            return False
+        worse = self._error(step) if self._judges[1].lower_is_better else -self._error(step)
+        return self._within(1, self._held_out(step) + worse)
+
+    def _held_out(self, step: int) -> float:
+        name = f"held out {loss_of(step)!r}"
+        if self._trials.get(name) is None:
+            self._trials.add(name, self._judges[1].value(self._file(step)))
+        return self._trials.get(name)
+
+    def _error(self, step: int) -> float:
+        """The standard error of the drop on the confirming half, from the drops of its folds."""
+        before = self._by_fold("baseline folds", lambda judge: judge.baseline(self._source))
+        after = self._by_fold(f"folds {loss_of(step)!r}", lambda judge: judge.value(self._file(step)))
+        drops = [b - a for b, a in zip(before, after, strict=False)]
+        return statistics.stdev(drops) / math.sqrt(len(drops)) if len(drops) > 1 else 0.0
+
+    def _by_fold(self, name: str, metric: Callable[[Judge], float]) -> list[float]:
+        """A metric on each fold; nothing where it cannot be told of so few samples."""
+        if self._trials.get(name) is None:
+            try:
+                found = [metric(judge) for judge in self._folds]
+            except MetricError:
+                found = []
+            self._trials.add(name, found)
+        return self._trials.get(name)
+
+    def _found(self, step: int, tried: _Tried, complete: bool) -> Searched:
+        decided = Half(self._judges[0].samples, self._baselines[0], tried.metric)
+        held_out = None
+        if len(self._judges) > 1:
+            held_out = Half(self._judges[1].samples, self._baselines[1], self._held_out(step), self._error(step))
+        judge = self._judges[0]
+        return Searched(
+            judge.metric,
+            judge.lower_is_better,
+            self._max_drop,
+            decided,
+            held_out,
+            loss_of(step),
+            self._number,
+            complete,
+        )
+
+
+def loss_of(step: int) -> float:
+    """The loss of a step of the grid."""
+    return 0.0 if step == _EXACT else float(LOSS_ON_DATA * 2 ** (step / STEPS))
+
+
+def _folds(session: ort.InferenceSession, halves: list[Samples]) -> list[Samples]:
+    """Parts of the confirming half, each of samples from all over it."""
+    if not halves:
+        return []
+    inputs, arrays, count = inputs_of(session), halves[1].arrays, halves[1].count
+    batch = max((sample_files.fixed(item) or 1 for item in inputs), default=1)
+    parts = min(FOLDS, count // max(batch, _FOLD))
+    return [
+        sample_files.cut({name: array[part::parts] for name, array in arrays.items()}, "the data", inputs)
+        for part in range(parts)
+    ]
+
+
+def _halves(source: Path, question: Question, data: Path | None, samples: int | None) -> list[Samples]:
+    """The samples that decide, and those that confirm; none where a command decides."""
+    if data is None or question.evaluate is not None:
+        return []
+    inputs, arrays = inputs_of(open_session(source)), sample_files.read(data)
+    most = None if samples is None else -(-samples // 2)
+    found = [sample_files.cut(arrays, str(data), inputs, most, half) for half in (0, 1)]
+    if found[1].count < LEAST:
+        raise DataError(
+            f"{data} gives {sum(half.count for half in found)} samples: max-drop needs at least {2 * LEAST}, half of "
+            "them held out"
+        )
+    return found

@@ -1,0 +1,37 @@
+"""The commands that measure, one module each.
+
+Such a module has a docstring that is its `--help`, whose first line `bench --help` lists, and three functions:
+`add_options(parser)` adds its own options; `run(options, found, folder)` adds rows and bars to the `Results` and yields
+whenever there is more to keep; `shown(rows)` is the rows as markdown.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from . import analysis, crowd, forms, growth, latency, models, phases, scan, strip
+
+TOOL = "tools/bench"
+MEASURES: dict[str, ModuleType] = {
+    "models": models,
+    "growth": growth,
+    "profile": phases,
+    "crowd": crowd,
+    "forms": forms,
+    "latency": latency,
+    "strip": strip,
+    "analysis": analysis,
+    "scan": scan,
+}
+_OTHERS = {"tools/accuracy.py": "accuracy"}  # tools that write results of this form, and show them
+
+
+def showing(command: str) -> ModuleType:
+    """The module whose `shown` makes the tables of what a command measured; KeyError for one that is not known."""
+    if command in _OTHERS:
+        return importlib.import_module(_OTHERS[command])
+    tool, _, name = command.partition(" ")
+    if tool != TOOL:
+        raise KeyError(command)
+    return MEASURES[name]

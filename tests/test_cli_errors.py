@@ -147,8 +147,8 @@ def test_a_pipe_is_refused_and_not_waited_for(refused, tmp_path):
 
 def test_every_truncation(tmp_path):
     whole = LENET.read_bytes()
-    cuts = [0, 1, 2, 7, *np.linspace(10, len(whole) - 1, 60).astype(int), *range(len(whole) - 12, len(whole))]
-    for cut in cuts:
+    boundaries = [0, 1, 2, 7, *np.linspace(10, len(whole) - 1, 60).astype(int), *range(len(whole) - 12, len(whole))]
+    for cut in boundaries:
         (tmp_path / "cut.onnx").write_bytes(whole[:cut])
         with pytest.raises(OnnxPruneError, match=r"cut\.onnx"):
             onnxprune.compress(tmp_path / "cut.onnx", verify=False)

@@ -19,7 +19,7 @@ import onnxprune
 from onnxprune.cli import cli
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.compatibility import OPENVINO, RELEASES, Form, compatibility, newest, release_of, support
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune_passes import Encode
 from tests.builders import conv_net, info, load, lstm, matmul, mlp, model, node, normal, serialise
 
@@ -63,7 +63,7 @@ def test_every_form_has_an_entry(encoding, values):
 def test_a_model_reports_the_form_that_is_in_it(encoding, values):
     opened = load(product(0.9 if encoding == "dense" else 0.1, opset=21, ir_version=10))
     Encode(encoding=encoding, values=values).run(opened)
-    (group,) = planted_in(opened)
+    (group,) = encoded_weights(opened)
     (form,) = compatibility(opened).forms
     name = encoding if values == "exact" else f"{encoding} {values}" + " for MatMul" * (values in FUSING)
     needs = support(encoding, values, values in FUSING)

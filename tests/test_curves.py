@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from onnxprune.allocation.curves import Curve, Curves, Point, read
+from onnxprune.allocation.curves import Curve, CurvePoint, Curves, read
 from onnxprune.errors import CurvesError
 
 CURVES = Curves(
     "ab" * 32, "top1", False, 99.1, 2000, "weights",
-    (Curve("fc1.weight", "Gemm", 235200, (Point(0.5, 99.0), Point(0.9, 97.25))), Curve("c", "Conv", 25, ())),
+    (Curve("fc1.weight", "Gemm", 235200, (CurvePoint(0.5, 99.0), CurvePoint(0.9, 97.25))), Curve("c", "Conv", 25, ())),
 )  # fmt: skip
 
 

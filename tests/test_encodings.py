@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
-from onnxprune.encodings.graph.encoded import planted_in
-from onnxprune.encodings.graph.insert import plant, prepare
+from onnxprune.encodings.graph.encoded import encoded_weights
+from onnxprune.encodings.graph.insert import insert, prepare
 from onnxprune.encodings.positions.rows import Rows
 from onnxprune.model.discovery import find, opset_of
 from onnxprune.model.scopes import scopes_of
@@ -61,13 +61,13 @@ def special(dtype: np.dtype) -> list[np.generic]:
 @st.composite
 def weights(draw):
     """(array, fill): sparse arrays of every type, with runs of the fill above 255 and above 510."""
-    dtype, fill = draw(st.sampled_from(FILLS))
+    dtype, fill_value = draw(st.sampled_from(FILLS))
     shape = draw(
         st.sampled_from([(1,), (1, 1), (1, 700), (700, 1), (1300,), (7, 3, 5), (3, 517), (2, 3, 301), (256,), (255, 3)])
         | hnp.array_shapes(min_dims=1, max_dims=4, max_side=9)
     )
     size = int(np.prod(shape))
-    array = np.full(size, fill, dtype)
+    array = np.full(size, fill_value, dtype)
     kept = draw(st.sampled_from(["none", "all", "few", "ends", "some"]))
     seed = draw(st.integers(0, 1000))
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def weights(draw):
         at = np.union1d(at, [0, size - 1]) if kept == "ends" else at
         pool = np.array([*special(dtype), *rng.integers(1, 100, 5).astype(dtype)], dtype)
         array[at] = rng.choice(pool, len(at))
-    return array.reshape(shape), np.array(fill, dtype)
+    return array.reshape(shape), np.array(fill_value, dtype)
 
 
 def gap(size: int, at: list[int]) -> tuple:
@@ -106,12 +106,12 @@ def same(a: np.ndarray, b: np.ndarray) -> None:
 @example(case=gap(800, [1, 766]))
 @example(case=gap(800, [767]))
 def test_unpack_restores_what_pack_packed(encoding, case):
-    array, fill = case
-    sparse = Sparse.of(array, fill)
+    array, fill_value = case
+    sparse = Sparse.of(array, fill_value)
     same(sparse.carrier.whole(), array)
     parts = encoding.pack(sparse)
     positions, values = encoding.unpack(parts, array.shape)
-    dense = np.full(array.size, fill)
+    dense = np.full(array.size, fill_value)
     dense[positions] = values
     same(dense.reshape(array.shape), array)
     assert encoding.payload(sparse) == sum(p.nbytes for p in parts.values())
@@ -120,10 +120,10 @@ def test_unpack_restores_what_pack_packed(encoding, case):
 @given(case=weights())
 def test_rows_may_be_written_in_any_order(case):
     """A runtime that scatters in parallel may write padding first or last."""
-    array, fill = case
-    parts = Rows().pack(Sparse.of(array, fill))
+    array, fill_value = case
+    parts = Rows().pack(Sparse.of(array, fill_value))
     positions, values = Rows().unpack(parts, array.shape)
-    dense = np.full(array.size, fill)
+    dense = np.full(array.size, fill_value)
     dense[positions[::-1]] = values[::-1]
     same(dense.reshape(array.shape), array)
 
@@ -145,14 +145,14 @@ def decoded_by_runtime(cases, encoding, version, values="exact"):
     nodes.append(node("Identity", ["x"], ["z"]))
     opened = load(model(nodes, [info("x", [1])], [*outs, info("z", [1])], held, version))
     for weight in find(opened):
-        array, fill = cases[int(weight.value[1:])]
+        array, fill_value = cases[int(weight.value[1:])]
         form = form_of(values)
-        weight.zero = fill if fill.any() else None
+        weight.zero = fill_value if fill_value.any() else None
         coded = form.code(weight, array, None)
         assert coded is not None
-        sparse = Sparse.of(coded.carrier, coded.fill, coded.book)
-        plant(opened, weight, prepare(opened, weight, coded, sparse, encoding, form, f"~{weight.value}"))
-    by_name = {p.name: p.array(opened) for p in planted_in(opened)}
+        sparse = Sparse.of(coded.carrier, coded.fill_value, coded.codebook)
+        insert(opened, weight, prepare(opened, weight, coded, sparse, encoding, form, f"~{weight.value}"))
+    by_name = {p.name: p.array(opened) for p in encoded_weights(opened)}
     assert by_name
     got = run(serialise(opened), {"x": np.zeros(1, np.float32)})
     for i, (array, _) in enumerate(cases):
@@ -173,15 +173,15 @@ def check_runtime(cases, encoding, version, values="exact"):
 
 def fixed_cases():
     rng = np.random.default_rng(0)
-    for dtype, fill in FILLS:
+    for dtype, fill_value in FILLS:
         for shape in [(2,), (1, 700), (700, 1), (7, 3, 5), (3, 517), (2, 3, 301), (1600,)]:
             for share in (0.0, 0.003, 0.4, 1.0):
-                array = np.full(shape, fill, dtype)
+                array = np.full(shape, fill_value, dtype)
                 mask = rng.random(shape) < share
                 # NaN payloads: a Cast from bfloat16 may quieten them, so that type has none here
                 pool = [v for v in special(dtype) if dtype != BF16 or v == v]
                 array[mask] = rng.choice(np.array([*pool, 7, 9], dtype), mask.sum())
-                yield array, np.array(fill, dtype)
+                yield array, np.array(fill_value, dtype)
 
 
 CASES = list(fixed_cases())
@@ -228,7 +228,7 @@ def test_decode_restores_every_weight_under_its_name(case, encoding):
     size, expected = len(serialise(before)), outputs(serialise(before))
     assert len(serialise(opened)) <= size
     if encoding in ("auto", "graph"):
-        groups = {p.name for p in planted_in(opened)} | {w.name for w in find(opened) if w.store == "sparse"}
+        groups = {p.name for p in encoded_weights(opened)} | {w.name for w in find(opened) if w.store == "sparse"}
         assert groups == names - set(change.skipped)
         assert len(serialise(opened)) < size or not groups
     assert outputs(serialise(opened)) == expected
@@ -237,7 +237,7 @@ def test_decode_restores_every_weight_under_its_name(case, encoding):
         assert record["bytes_after"] <= stored[name], name
     onnx.checker.check_model(serialise(opened))
     Decode().run(opened)
-    assert not planted_in(opened)
+    assert not encoded_weights(opened)
     assert arrays(opened) == arrays(before)
     assert not [v.name for top in scopes_of(opened.proto) for s in top.inner() for v in s.body.value_info]
     assert outputs(serialise(opened)) == expected
@@ -300,7 +300,7 @@ def test_an_overridable_weight_stays_a_plain_initializer():
 
 def test_half_values_are_the_weights_rounded_to_float16():
     before, opened, _ = encoded(mlp((32, 64, 16)), sparsity=0.5, values="half")
-    assert {p.values for p in planted_in(opened)} == {"half"}
+    assert {p.values for p in encoded_weights(opened)} == {"half"}
     expected, biases = arrays(before), {"fc0.bias", "fc1.bias"}
     Decode().run(opened)
     for weight in find(opened):
@@ -318,7 +318,7 @@ def test_what_half_cannot_hold_is_kept_exact(bad, share):
     change = Encode(values="half").run(opened)
     assert len(change.notes) == 1
     assert "'w' keeps exact values" in change.notes[0]
-    assert {p.values for p in planted_in(opened)} <= {"exact"}
+    assert {p.values for p in encoded_weights(opened)} <= {"exact"}
     Decode().run(opened)
     same(find(opened)[0].array(opened), array)
 
@@ -330,9 +330,9 @@ def test_half_leaves_types_alone_that_gain_nothing():
         assert arrays(opened) == arrays(before), name
 
 
-@pytest.mark.parametrize("fill", [0.0, 1.0, -0.0])
-def test_a_weight_of_one_value(fill):
-    opened = load(matmul(np.full((64, 32), fill, np.float32)))
+@pytest.mark.parametrize("fill_value", [0.0, 1.0, -0.0])
+def test_a_weight_of_one_value(fill_value):
+    opened = load(matmul(np.full((64, 32), fill_value, np.float32)))
     before = arrays(opened)
     assert Encode().run(opened).modified
     assert len(serialise(opened)) < 1000  # nodes and names
@@ -357,7 +357,7 @@ def test_tensors_without_elements_are_left_alone(shape):
     held = {"w": normal(64, 32), "nothing": empty}
     proto = model(nodes, [info("x", ["N", 64])], [info("y", ["N", 32]), info("z", list(shape))], held)
     before, opened, _ = encoded(proto)
-    assert {p.name for p in planted_in(opened)} == {"w"}
+    assert {p.name for p in encoded_weights(opened)} == {"w"}
     assert outputs(serialise(opened)) == outputs(serialise(before))
     opened = prune(proto, sparsity=0.5)
     assert [t for t in opened.proto.graph.initializer if t.name == "nothing"] == [tensor("nothing", empty)]
@@ -380,7 +380,7 @@ def test_names_that_look_like_ours_are_not_taken():
     proto.graph.node.append(node("Identity", ["~0.gaps"], ["z"]))
     proto.graph.output.append(info("z", [20, 20]))
     before, opened, _ = encoded(proto)
-    assert {p.name for p in planted_in(opened)} == {"w"}
+    assert {p.name for p in encoded_weights(opened)} == {"w"}
     assert outputs(serialise(opened)) == outputs(serialise(before))
     Decode().run(opened)
     assert arrays(opened) == arrays(before)
@@ -393,7 +393,7 @@ def test_an_old_model_is_raised_to_opset_11_when_its_outputs_stay_equal():
     before, opened, change = encoded(mlp((64, 64, 32), opset=9), sparsity=0.95)
     assert opened.opset == 11
     assert "raised from 9 to 11" in change.notes[0]
-    assert {p.encoding for p in planted_in(opened)} <= {"flat", "rows"}
+    assert {p.encoding for p in encoded_weights(opened)} <= {"flat", "rows"}
     assert outputs(serialise(opened)) == outputs(serialise(before))
 
 
@@ -401,7 +401,7 @@ def test_no_model_is_raised_that_gains_nothing():
     _, opened, change = encoded(mlp((64, 64, 32), opset=9), sparsity=0.5)
     assert opened.opset == 9
     assert not change.notes
-    assert {p.encoding for p in planted_in(opened)} == {"bitmask"}
+    assert {p.encoding for p in encoded_weights(opened)} == {"bitmask"}
 
 
 def test_outputs_that_would_differ_keep_the_opset(monkeypatch):
@@ -421,11 +421,11 @@ def test_attributes_that_became_inputs_keep_the_opset_and_the_weights_still_shri
     before, opened, change = encoded(proto, sparsity=0.95)
     assert opened.opset == 9
     assert "the opset stays at 9" in change.notes[0]
-    assert {p.encoding for p in planted_in(opened)} == {"bitmask"}
+    assert {p.encoding for p in encoded_weights(opened)} == {"bitmask"}
     assert outputs(serialise(opened)) == outputs(serialise(before))
 
 
 def test_a_function_keeps_to_its_own_opset():
     _, opened, _ = encoded(builders.function())
-    own = [w for w in find(opened) if w.scope.path] or [p for p in planted_in(opened) if p.scope.path]
+    own = [w for w in find(opened) if w.scope.path] or [p for p in encoded_weights(opened) if p.scope.path]
     assert [opset_of(opened, item.scope) for item in own] == [17]

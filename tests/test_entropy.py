@@ -21,7 +21,7 @@ from tests.test_quantise import KINDS, sample
 
 
 def codes_of(values: np.ndarray, book: Codebook) -> np.ndarray:
-    return rounding.encode(values, None, book.levels, False, book.cuts)
+    return rounding.encode(values, None, book.levels, False, book.boundaries)
 
 
 @given(
@@ -63,7 +63,7 @@ def test_balancing_with_its_cuts_lessens_the_sum_of_errors(seed, bits, width):
     book = constrained(histogram, codebook(histogram, 2**bits, prune=False), EXCESS)
     before = codes_of(array, book)
     after = before.copy()
-    rounding.balance(array, after, book.levels, False, book.cuts)
+    rounding.balance(array, after, book.levels, False, book.boundaries)
     assert ((after == 0) == (array == 0)).all()
     old, new = (np.abs((book.levels[codes] - array).sum(1)) for codes in (before, after))
     assert (new <= old * (1 + 1e-5) + 1e-5).all()

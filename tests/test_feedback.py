@@ -49,12 +49,12 @@ def test_codes_keep_what_they_promise(seed, bits, width, groups, prune, tight, c
         book = constrained(histogram, book, EXCESS)
     feedback = Feedback.of(moments_of(inputs(width, count, seed, groups)))
     assert 0 <= feedback.remaining <= 1
-    codes = feedback.round(rows, book.levels, prune, book.cuts)
+    codes = feedback.round(rows, book.levels, prune, book.boundaries)
     assert codes.shape == rows.shape
     assert codes.max() < len(book.levels)
     if not prune:
         np.testing.assert_array_equal(codes == 0, rows == 0)
-    np.testing.assert_array_equal(codes, feedback.round(rows, book.levels, prune, book.cuts))
+    np.testing.assert_array_equal(codes, feedback.round(rows, book.levels, prune, book.boundaries))
 
 
 @given(seed=st.integers(0, 99), bits=st.integers(2, 8), prune=st.booleans())

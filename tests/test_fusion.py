@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune import Model
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.model.scopes import scopes_of
 from onnxprune_passes import Decode, Encode
 from tests.builders import info, load, model, newest_opset, node, normal, run, serialise, tensor
@@ -259,10 +259,10 @@ def encoded(name: str, values: str) -> tuple[bytes, bytes]:
     """(encoded, decoded) files."""
     opened = load(CASES[name][0]())
     Encode(values=values).run(opened)
-    assert planted_in(opened)
+    assert encoded_weights(opened)
     data = serialise(opened)
     Decode().run(opened)
-    assert not planted_in(opened)
+    assert not encoded_weights(opened)
     return data, serialise(opened)
 
 

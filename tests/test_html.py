@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import onnxprune
-from onnxprune.allocation.curves import Curve, Curves, Point
+from onnxprune.allocation.curves import Curve, CurvePoint, Curves
 from onnxprune.cli import cli
 from onnxprune.errors import CurvesError, ModelError, OptionError, OutputError, WeightError
 from onnxprune.pipeline.change import Removed
@@ -120,7 +120,7 @@ def source(tmp_path) -> Path:
 
 def curves_of(*names: str, lower: bool = False) -> Curves:
     levels = (0.5, 0.9, 0.2)
-    layers = [Curve(n, "gemm", 9, tuple(Point(s, 90 - 9 * s * i) for s in levels)) for i, n in enumerate(names)]
+    layers = [Curve(n, "gemm", 9, tuple(CurvePoint(s, 90 - 9 * s * i) for s in levels)) for i, n in enumerate(names)]
     return Curves("0" * 64, "top1 $x$ <b>", lower, 90.5, 200, "weights", (*layers, Curve("none", "gemm", 1, ())))
 
 
@@ -412,13 +412,13 @@ def test_a_pattern_keeps_the_count(rows, columns, seed):
 @given(st.integers(1, 12), st.integers(1, 12), st.data())
 def test_what_was_cut_out_is_put_back_where_it_was(rows, columns, data):
     full = np.random.default_rng(0).random((rows, columns)) < 0.5
-    cuts, left = [], full
+    boundaries, left = [], full
     for axis, size_ in enumerate((rows, columns)):
         gone = sorted(data.draw(st.sets(st.integers(0, size_ - 1), max_size=size_ - 1)))
-        cuts.append(Removed("w", axis, size_, size_ - len(gone), gone))
+        boundaries.append(Removed("w", axis, size_, size_ - len(gone), gone))
         left = np.delete(left, gone, axis)
         full[(slice(None),) * axis + (gone,)] = False
-    assert np.array_equal(statistics.put_back(left, "w", [*cuts, Removed("other", 0, 99, rows, [])]), full)
+    assert np.array_equal(statistics.put_back(left, "w", [*boundaries, Removed("other", 0, 99, rows, [])]), full)
 
 
 @given(arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 20)), elements=st.floats(0, 1, width=32)))

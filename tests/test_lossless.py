@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxprune
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import bits_of
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.values import lossless
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -78,7 +78,7 @@ def test_few_values_are_stored_bit_for_bit(array, values):
     Encode(values=values).run(opened)
     data = serialise(opened)
     assert len(data) <= before.ByteSize()
-    groups = planted_in(opened)
+    groups = encoded_weights(opened)
     distinct = len(np.unique(bits(array)))
     if distinct <= 2 ** (4 * array.dtype.itemsize) // 2 and distinct < 100:
         assert groups or find(opened)[0].store == "sparse"  # half of the dense bytes at the most, but for nodes
@@ -101,7 +101,7 @@ def test_a_book_holds_256_values_and_no_more(dtype, distinct):
     array = np.resize(np.unique(patterns)[:distinct], (128, 96)).view(dtype)
     opened = load(holder(array))
     Encode().run(opened)
-    assert bool(planted_in(opened)) == (distinct <= 256)
+    assert bool(encoded_weights(opened)) == (distinct <= 256)
     assert (lossless.few(find(load(holder(array)))[0], array) is None) == (distinct > 256)
 
 
@@ -121,7 +121,7 @@ def test_ternary_weights_take_two_bits_and_lose_nothing(values):
     opened = load(holder(array))
     before = outputs(opened.proto)
     Encode(values=values, keep_zeros=True).run(opened)
-    (group,) = planted_in(opened)
+    (group,) = encoded_weights(opened)
     assert group.nbytes(opened) < array.size / 4.9 + 500  # five to a byte
     assert outputs(serialise(opened)) == before
     np.testing.assert_array_equal(bits(group.array(opened)), bits(array))
@@ -131,7 +131,7 @@ def test_a_grid_per_channel_is_coded_again_after_pruning_and_cutting():
     """Scales of int8 per channel make thousands of distinct values: only their memory holds them."""
     opened = load(mlp((64, 96, 48), seed=2))
     Encode(values="int8").run(opened)
-    coded = {g.name: g.nbytes(opened) for g in planted_in(opened)}
+    coded = {g.name: g.nbytes(opened) for g in encoded_weights(opened)}
     Decode().run(opened)
     Magnitude(sparsity=0.8).run(opened)
     weight = next(w for w in find(opened) if w.name == "fc0.weight")
@@ -142,7 +142,7 @@ def test_a_grid_per_channel_is_coded_again_after_pruning_and_cutting():
     assert {r.name for r in change.removed} >= {"fc0.weight", "fc1.weight"}
     before = {w.name: w.array(opened).tobytes() for w in find(opened)}
     Encode().run(opened)
-    groups = {g.name: g for g in planted_in(opened)}
+    groups = {g.name: g for g in encoded_weights(opened)}
     for name in ("fc0.weight", "fc1.weight"):
         assert groups[name].values == "int8"
         assert groups[name].nbytes(opened) < coded[name]
@@ -159,7 +159,7 @@ def test_a_weight_that_was_changed_is_not_what_it_was_coded_in():
     array[3, 4] = np.nextafter(array[3, 4], np.float32(9))
     weight.set_array(opened, array)
     Encode().run(opened)
-    assert [g.name for g in planted_in(opened)] == ["fc1.weight"]
+    assert [g.name for g in encoded_weights(opened)] == ["fc1.weight"]
     np.testing.assert_array_equal(next(w for w in find(opened) if w.name == "fc0.weight").array(opened), array)
 
 
@@ -171,19 +171,19 @@ def test_a_weight_that_was_changed_is_not_what_it_was_coded_in():
 def test_what_is_not_on_the_grid_is_never_taken_for_it(axis, seed, form, dtype):
     """Bit for bit: a neighbour of a level, -0.0, and values between levels are refused."""
     rng = np.random.default_rng(seed)
-    book = np.array([0, *sorted({*rng.integers(1, 120, 9)})], np.int8 if form == "int8" else np.float16)
+    codebook = np.array([0, *sorted({*rng.integers(1, 120, 9)})], np.int8 if form == "int8" else np.float16)
     scale = np.exp2(rng.uniform(-6, 0, (40, 1) if axis else (1, 24))).astype(np.float16)
     wide = np.float64 if dtype == np.float64 else np.float32
-    array = (book[rng.integers(0, len(book), (40, 24))].astype(wide) * scale.astype(wide)).astype(dtype)
+    array = (codebook[rng.integers(0, len(codebook), (40, 24))].astype(wide) * scale.astype(wide)).astype(dtype)
     weight = find(load(holder(array)))[0]
-    coded = lossless.again(weight, array, Coding(form, book, scale), None)
+    coded = lossless.again(weight, array, Coding(form, codebook, scale), None)
     assert coded is not None
-    made = coded.book[coded.carrier].astype(wide) * coded.scale.astype(wide)
+    made = coded.codebook[coded.carrier].astype(wide) * coded.scale.astype(wide)
     np.testing.assert_array_equal(bits(made.astype(dtype)), bits(array))
     for strange in (-0.0, np.nextafter(array[7, 7], dtype(1e4)), -array.max(), np.nan, np.inf):
         other = array.copy()
         other[7, 7] = strange
-        assert lossless.again(weight, other, Coding(form, book, scale), None) is None
+        assert lossless.again(weight, other, Coding(form, codebook, scale), None) is None
 
 
 @pytest.mark.parametrize(
@@ -209,13 +209,13 @@ def test_slabs_and_threads_show_in_no_byte(monkeypatch):
     array = np.random.default_rng(1).choice(normal(200), (500, 64))
     weight = find(load(holder(array)))[0]
     whole = lossless.few(weight, array)
-    monkeypatch.setattr("onnxprune.core.chunked.UNIT", 64)
-    monkeypatch.setattr("onnxprune.core.chunked.SLAB", 512)
+    monkeypatch.setattr("onnxprune.core.chunked.UNIT_ELEMENTS", 64)
+    monkeypatch.setattr("onnxprune.core.chunked.CHUNK_ELEMENTS", 512)
     monkeypatch.setattr(lossless, "UNIT", 64)
     monkeypatch.setattr(lossless, "_FIRST", 100)
-    split = lossless.few(weight, Slabs.of(array))
+    split = lossless.few(weight, ChunkedArray.of(array))
     np.testing.assert_array_equal(whole.carrier, split.carrier)
-    np.testing.assert_array_equal(whole.book, split.book)
+    np.testing.assert_array_equal(whole.codebook, split.codebook)
 
 
 def test_ordinary_weights_are_told_by_their_first_rows():
@@ -226,10 +226,10 @@ def test_ordinary_weights_are_told_by_their_first_rows():
         read.append(stop - start)
         return array[start:stop]
 
-    slabs = Slabs.rowwise(array.shape, array.dtype, rows)
+    chunked = ChunkedArray.rowwise(array.shape, array.dtype, rows)
     weight = find(load(holder(array[:8])))[0]
-    assert lossless.few(weight, slabs) is None
-    assert lossless.halved(slabs) is None
+    assert lossless.few(weight, chunked) is None
+    assert lossless.halved(chunked) is None
     assert sum(read) <= 16
 
 
@@ -275,7 +275,7 @@ def test_every_kind_of_model_twice(name, values, tmp_path):
     if values in ("auto", "exact"):
         assert once <= paths[0].stat().st_size
     assert twice <= once
-    if twice == once and planted_in(Model.load(paths[1])):
+    if twice == once and encoded_weights(Model.load(paths[1])):
         assert weights_of(paths[1]) == weights_of(paths[2])
 
 

@@ -36,12 +36,12 @@ def test_smallest_is_a_stable_sort(flat, data):
 
     chunks = [flat[i : i + size] for i in range(0, flat.size, size)]
     each = data.draw(st.integers(1, len(chunks)))
-    slabs = [lambda at=at: iter(chunks[at : at + each]) for at in range(0, len(chunks), each)]
+    chunked = [lambda at=at: iter(chunks[at : at + each]) for at in range(0, len(chunks), each)]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(selection, "_COLLECT", collect)
         patch.setattr(selection, "_SAMPLE", sample)
-        cut = selection.smallest(slabs, count, flat.size)
+        cut = selection.smallest(chunked, count, flat.size)
     np.testing.assert_array_equal(cut.mask(flat), reference(flat, count))
 
 

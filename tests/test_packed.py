@@ -24,7 +24,7 @@ from onnxprune.cli import cli
 from onnxprune.errors import ModelError, OutputError, PackedError, RuntimeFailure
 from onnxprune.model.protobuf import varint
 from onnxprune.packed import coder, reader, writer
-from onnxprune.packed.coder import BYTES, CHUNK, FAST, ORDER0, STORED, THOROUGH, ZSTD, Layout, Plan
+from onnxprune.packed.coder import BYTES, CHUNK, FAST, ORDER0, STORED, THOROUGH, ZSTD, CodeLayout, Plan
 from onnxprune.packed.reader import MAGIC, VERSION
 from tests.builders import matmul, mlp, normal, outputs
 
@@ -33,18 +33,18 @@ HEADER, ENDING = 10, 48
 
 
 @st.composite
-def layouts(draw) -> Layout:
+def layouts(draw) -> CodeLayout:
     word = draw(st.sampled_from(coder.WORDS))
     base = draw(st.integers(2, 256))
     most = next(m for m in range(8 * word, 0, -1) if base**m <= 256**word)
-    return Layout(word, base, draw(st.integers(1, most)))
+    return CodeLayout(word, base, draw(st.integers(1, most)))
 
 
-def restored(coded: coder.Coded, size: int) -> bytes:
+def restored(coded: coder.CodedStream, size: int) -> bytes:
     return coder.decode(coded.plan, coded.runs, size).tobytes()
 
 
-def nbytes(coded: coder.Coded) -> int:
+def nbytes(coded: coder.CodedStream) -> int:
     return sum(len(body) for _, body in coded.runs)
 
 
@@ -55,7 +55,7 @@ def entropy(symbols: np.ndarray) -> float:
     return float(counts @ np.log2(counts.sum() / counts)) / 8
 
 
-def words_of(digits: np.ndarray, layout: Layout) -> bytes:
+def words_of(digits: np.ndarray, layout: CodeLayout) -> bytes:
     """[words, count] digits as the layout's words."""
     powers = np.array([layout.base**i for i in range(layout.count)], np.uint64)
     return (digits.astype(np.uint64) * powers).sum(1, dtype=np.uint64).astype(f"<u{layout.word}").tobytes()
@@ -71,9 +71,9 @@ def test_any_bytes_come_back(data, itemsize, hints):
 
 
 @given(layouts(), st.integers(1, 200), st.integers(0, 2**32 - 1))
-@example(Layout(8, 2, 64), 3, 0)
-@example(Layout(8, 256, 8), 3, 0)
-@example(Layout(2, 255, 2), 100, 1)
+@example(CodeLayout(8, 2, 64), 3, 0)
+@example(CodeLayout(8, 256, 8), 3, 0)
+@example(CodeLayout(2, 255, 2), 100, 1)
 def test_words_of_digits_come_back(layout, size, seed):
     digits = np.random.default_rng(seed).integers(0, layout.base, (size, layout.count))
     data = words_of(digits, layout)
@@ -83,7 +83,9 @@ def test_words_of_digits_come_back(layout, size, seed):
     assert restored(coder.encode(data, 1, [layout], FAST), len(data)) == data
 
 
-@pytest.mark.parametrize("layout", [Layout(4, 32, 6), Layout(4, 11, 9), Layout(1, 3, 5), Layout(8, 10, 19), BYTES])
+@pytest.mark.parametrize(
+    "layout", [CodeLayout(4, 32, 6), CodeLayout(4, 11, 9), CodeLayout(1, 3, 5), CodeLayout(8, 10, 19), BYTES]
+)
 def test_streams_are_within_3_percent_of_their_entropy(layout):
     rng = np.random.default_rng(0)
     digits = np.abs(np.rint(rng.laplace(0, layout.base / 12 + 0.3, (40_000, layout.count)))).astype(int) % layout.base
@@ -116,7 +118,7 @@ def test_the_table_of_a_small_stream_is_small():
 def test_floats_are_coded_as_planes():
     data = np.random.default_rng(0).normal(size=100_000).astype(np.float32).tobytes()
     coded = coder.encode(data, 4, [], FAST)
-    assert coded.plan == Plan(Layout(4, 256, 4), shared=False)
+    assert coded.plan == Plan(CodeLayout(4, 256, 4), shared=False)
     assert (coded.runs[0][0], coded.runs[3][0]) == (STORED, ORDER0)
     assert nbytes(coded) < 0.85 * len(data)
 
@@ -146,7 +148,7 @@ def test_a_run_of_digits_longer_than_its_chunk_comes_back(level):
 @pytest.mark.parametrize("fields", [(3, 2, 1), (1, 1, 8), (1, 257, 1), (1, 2, 0), (1, 2, 9), (4, 11, 10), (0, 2, 1)])
 def test_impossible_layouts(fields):
     with pytest.raises(ValueError, match="Layout"):
-        Layout(*fields)
+        CodeLayout(*fields)
 
 
 def test_old_files_still_decode():
@@ -235,10 +237,10 @@ def test_hints_are_used(tmp_path):
     rng = np.random.default_rng(0)
     codes = np.clip(np.rint(rng.laplace(5, 1, (20_000, 9))), 0, 10).astype(int)
     proto = mlp()
-    weight = np.frombuffer(words_of(codes, Layout(4, 11, 9)), np.uint32)
+    weight = np.frombuffer(words_of(codes, CodeLayout(4, 11, 9)), np.uint32)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "codes"))
     source = put(tmp_path / "m.onnx", proto)
-    there_and_back(source, tmp_path / "back", layouts={"codes": Layout(4, 11, 9), "nobody": BYTES})
+    there_and_back(source, tmp_path / "back", layouts={"codes": CodeLayout(4, 11, 9), "nobody": BYTES})
     assert (tmp_path / "back" / "m.onnxz").stat().st_size < 1.03 * entropy(codes.reshape(-1)) + 600
 
 
@@ -297,7 +299,7 @@ def test_a_model_of_zeros_is_padded_to_the_bound(tmp_path):
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(2 * CHUNK, np.uint8), "zeros"))
     source = put(tmp_path / "m.onnx", proto)
     there_and_back(source, tmp_path / "back")
-    assert (tmp_path / "back" / "m.onnxz").stat().st_size == -(-source.stat().st_size // reader.MOST)
+    assert (tmp_path / "back" / "m.onnxz").stat().st_size == -(-source.stat().st_size // reader.MAX_EXPANSION)
 
 
 # sessions ---------------------------------------------------------------------------------------

@@ -108,8 +108,8 @@ def test_a_threshold_makes_zero_of_all_up_to_it_and_of_nothing_else(kind, size, 
         assert rest.zeros == np.count_nonzero(~above)
         assert rest.energy == pytest.approx(float(np.square(values[above].astype(np.float64)).sum()), rel=1e-9)
         book = codebook(histogram, levels, True, threshold)
-        codes = rounding.encode(values, None, book.levels, True, book.cuts)
-        if book.cuts is not None:  # else there are no more values than levels
+        codes = rounding.encode(values, None, book.levels, True, book.boundaries)
+        if book.boundaries is not None:  # else there are no more values than levels
             sides = np.isin(np.sign(values), np.sign(book.levels[1:]))  # one level has one
             np.testing.assert_array_equal(codes != 0, above & sides)
         np.testing.assert_array_equal(np.bincount(codes, minlength=len(book.levels)), book.shares)

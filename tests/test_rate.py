@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune import cli
 from onnxprune.allocation import rate_distortion
-from onnxprune.allocation.rate_distortion import Point, allocate, hull
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.allocation.rate_distortion import RatePoint, allocate, hull
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.values.rounding import gridded
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find
@@ -27,7 +27,7 @@ from onnxprune.quantization import rounding
 from onnxprune_passes import Decode, Encode
 from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
 
-points = st.builds(Point, st.integers(1, 1000).map(float), st.floats(0, 1))
+points = st.builds(RatePoint, st.integers(1, 1000).map(float), st.floats(0, 1))
 several = st.lists(points, min_size=1, max_size=12)
 
 
@@ -48,9 +48,9 @@ def test_the_hull_is_convex_and_below_every_point(found):
         assert point.nbytes >= float(np.interp(point.loss, losses, sizes)) - 1e-6
 
 
-def curves_of(lists) -> list[list[Point]]:
+def curves_of(lists) -> list[list[RatePoint]]:
     """Hulls that begin with the exact form, as `curve` gives them."""
-    return [hull([Point(2000.0, 0.0), *found]) for found in lists]
+    return [hull([RatePoint(2000.0, 0.0), *found]) for found in lists]
 
 
 lines = st.lists(several, min_size=1, max_size=4).map(curves_of)
@@ -108,10 +108,10 @@ def test_a_curve_does_not_end_where_each_entry_is_at_its_nearest_level():
     assert bits[0.2] < 1.95  # four levels, each entry at its nearest: 2 bits a weight, and no fewer
     assert bits[0.5] < 1.3
     assert bits[0.9] < 0.5
-    exact = [p for p in line if p.book is not None and p.book.cuts is not None]
+    exact = [p for p in line if p.codebook is not None and p.codebook.boundaries is not None]
     for point in exact:
-        codes = rounding.encode(array, point.scale, point.book.levels, True, point.book.cuts)
-        loss = float(np.square(array - point.book.levels[codes]).sum() / np.square(array).sum())
+        codes = rounding.encode(array, point.scale, point.codebook.levels, True, point.codebook.boundaries)
+        loss = float(np.square(array - point.codebook.levels[codes]).sum() / np.square(array).sum())
         assert loss == pytest.approx(point.loss, rel=0.01)
 
 
@@ -293,7 +293,7 @@ def test_a_form_for_some_weights_and_one_for_the_rest(source, tmp_path):
     out = tmp_path / "out.onnx"
     values = ["shared:4", "fc1*=int8", "*.weight=shared:2", "fc0.weight=half"]
     onnxprune.encode(source, out, values=values)
-    stored = {p.name: p.stored_as for p in planted_in(Model.load(out))}
+    stored = {p.name: p.stored_as for p in encoded_weights(Model.load(out))}
     assert stored["fc0.weight"] == "half"
     assert stored["fc1.weight"] == "shared, 4 levels"
     assert onnxprune.compress(source, tmp_path / "skip.onnx", values="int8", skip=["fc0*"], sparsity=0.5).ratio > 1

@@ -17,7 +17,7 @@ from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.session import inputs_of, open_session, run
 from onnxprune.search import budget, sensitivity
-from onnxprune.search.budget import LEAST, Search, loss_of
+from onnxprune.search.budget import MIN_HALF_SAMPLES, Search, loss_of
 from onnxprune.search.importance import importance_of
 from tests.builders import mlp
 
@@ -265,7 +265,7 @@ def test_a_command_decides_without_halves(model, tmp_path):
         ({"max_drop": 1, "time_limit": 0}, OptionError, "time-limit"),
         ({"time_limit": 5}, OptionError, "time-limit"),
         ({"max_drop": 1, "data": None}, OptionError, "needs data"),
-        ({"max_drop": 1, "samples": 2 * LEAST - 2}, DataError, "at least 16"),
+        ({"max_drop": 1, "samples": 2 * MIN_HALF_SAMPLES - 2}, DataError, "at least 16"),
         ({"max_drop": 1, "metric": "nowhere:f"}, MetricError, "imported"),
     ],
 )

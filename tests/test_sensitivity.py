@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import onnxprune
 from onnxprune.allocation import curves
-from onnxprune.allocation.curves import Curve, Curves, Point
+from onnxprune.allocation.curves import Curve, CurvePoint, Curves
 from onnxprune.encodings.inventory import inspect_model
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
 from onnxprune.model.discovery import find
@@ -255,7 +255,7 @@ def scans(draw) -> Curves:
         levels = sorted(draw(st.sets(st.integers(1, 99), min_size=len(metrics), max_size=len(metrics))))
         layers.append(
             Curve(f"l{number}", "gemm", draw(st.integers(1, 1000)),
-                  tuple(Point(s / 100, m) for s, m in zip(levels, metrics, strict=True)))
+                  tuple(CurvePoint(s / 100, m) for s, m in zip(levels, metrics, strict=True)))
         )  # fmt: skip
     return Curves("", "m", draw(st.booleans()), draw(st.floats(0, 100)), 1, "weights", tuple(layers))
 
@@ -280,7 +280,7 @@ def test_the_whole_reaches_what_is_asked(found, part):
 
 
 def test_a_straight_line_between_points():
-    layer = Curve("a", "gemm", 10, (Point(0.5, 90), Point(0.8, 95), Point(0.9, 80)))
+    layer = Curve("a", "gemm", 10, (CurvePoint(0.5, 90), CurvePoint(0.8, 95), CurvePoint(0.9, 80)))
     found = Curves("", "m", False, 100, 1, "weights", (layer,))
     assert found.shares(5) == {"a": pytest.approx(0.25)}
     assert found.shares(10) == {"a": pytest.approx(0.8)}  # 95 after 90 is noise
@@ -292,12 +292,14 @@ def test_a_straight_line_between_points():
 def test_where_layers_drop_equally_far():
     """Half of what the layer that drops least reaches; one that never drops gives all that was tried."""
     layers = [("a", (100, 90)), ("b", (80, 60)), ("never", (100, 101))]
-    curves = [Curve(name, "gemm", 10, (Point(0.5, one), Point(0.9, two))) for name, (one, two) in layers]
+    curves = [Curve(name, "gemm", 10, (CurvePoint(0.5, one), CurvePoint(0.9, two))) for name, (one, two) in layers]
     found = Curves("", "m", False, 100, 1, "weights", tuple(curves))
     assert found.comparable() == {
         "a": pytest.approx(0.7), "b": pytest.approx(0.125), "never": pytest.approx(0.9)
     }  # fmt: skip
-    worse = [dataclasses.replace(c, points=tuple(Point(p.sparsity, 200 - p.metric) for p in c.points)) for c in curves]
+    worse = [
+        dataclasses.replace(c, points=tuple(CurvePoint(p.sparsity, 200 - p.metric) for p in c.points)) for c in curves
+    ]
     assert dataclasses.replace(found, lower_is_better=True, layers=tuple(worse)).comparable() == found.comparable()
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto
 import onnxprune
 from onnxprune.channels.liveness import Pattern
 from onnxprune.core import chunked, threads
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
@@ -57,23 +57,23 @@ def proto(seed: int = 0, element: int = TensorProto.FLOAT, scale: float = 1.0) -
     return model(nodes, ins, outs, held, 21)
 
 
-def patched(unit: int, slab: int, resident: int = 256 << 20) -> pytest.MonkeyPatch:
+def patched(unit: int, chunk: int, resident: int = 256 << 20) -> pytest.MonkeyPatch:
     patch = pytest.MonkeyPatch()
-    patch.setattr(chunked, "UNIT", unit)
+    patch.setattr(chunked, "UNIT_ELEMENTS", unit)
     patch.setattr(rounding, "UNIT", unit)
-    patch.setattr(chunked, "SLAB", slab)
-    patch.setattr("onnxprune.channels.liveness.SLAB", slab)
-    patch.setattr("onnxprune_passes.magnitude.SLAB", slab)
-    patch.setattr("onnxprune.encodings.values.integers._LARGE", slab)
+    patch.setattr(chunked, "CHUNK_ELEMENTS", chunk)
+    patch.setattr("onnxprune.channels.liveness.SLAB", chunk)
+    patch.setattr("onnxprune_passes.magnitude.SLAB", chunk)
+    patch.setattr("onnxprune.encodings.values.integers._LARGE", chunk)
     patch.setattr(chunked, "_SEGMENT", 8)
     patch.setattr("onnxprune.model.storage.RESIDENT", resident)
     patch.setattr(selection, "_COLLECT", 16)
     return patch
 
 
-def written(folder, name, source, unit, slab, jobs, resident=256 << 20, **options) -> bytes:
+def written(folder, name, source, unit, chunk, jobs, resident=256 << 20, **options) -> bytes:
     out = folder / f"{name}.onnx"
-    patch = patched(unit, slab, resident)
+    patch = patched(unit, chunk, resident)
     try:
         onnxprune.compress(source, out, verify=False, jobs=jobs, **options)
     finally:
@@ -110,18 +110,18 @@ def test_the_bytes_do_not_depend_on_slabs_and_threads(tmp_path_factory, values, 
     )
     options = {"values": values, "prefer": data.draw(st.sampled_from(["speed", "size"])), **rule}
     whole = written(folder, "o", source, UNIT, 1 << 40, 1, **options)
-    slab, jobs, resident = data.draw(
+    chunk, jobs, resident = data.draw(
         st.tuples(st.integers(1, 700), st.sampled_from([1, 2, 4]), st.sampled_from([0, 900]))
     )
-    assert written(folder, "o", source, UNIT, slab, jobs, resident, **options) == whole
+    assert written(folder, "o", source, UNIT, chunk, jobs, resident, **options) == whole
 
 
 @pytest.mark.parametrize("rule", STRUCTURED, ids=str)
 @pytest.mark.parametrize("slab", [1, 90])
-def test_structured_pruning_in_slabs(tmp_path, rule, slab):
+def test_structured_pruning_in_slabs(tmp_path, rule, chunk):
     source = put(tmp_path, proto(2), True)
     whole = written(tmp_path, "o", source, UNIT, 1 << 40, 1, values="exact", **rule)
-    assert written(tmp_path, "o", source, UNIT, slab, 2, 0, values="exact", **rule) == whole
+    assert written(tmp_path, "o", source, UNIT, chunk, 2, 0, values="exact", **rule) == whole
 
 
 @pytest.mark.parametrize("element", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16])
@@ -136,17 +136,17 @@ def test_every_type_in_slabs(tmp_path, element, values):
     st.sampled_from(list(GRAPH.values())), st.integers(1, 60), st.integers(1, 11), st.integers(1, 200),
     st.sampled_from([0.0, 0.02, 0.3, 1.0]), st.booleans(), st.integers(0, 99),
 )  # fmt: skip
-def test_every_encoding_packs_slabs_as_it_packs_the_whole(encoding, rows, columns, slab, share, coded, seed):
+def test_every_encoding_packs_slabs_as_it_packs_the_whole(encoding, rows, columns, chunk, share, coded, seed):
     rng = np.random.default_rng(seed)
     array = np.where(rng.random((rows, columns)) < share, rng.integers(1, 9, (rows, columns)), 0)
     array = array.astype(np.uint8 if coded else np.float32)
-    book = np.arange(9).astype(np.float16) if coded else None
+    codebook = np.arange(9).astype(np.float16) if coded else None
     patch = patched(8, 1 << 40)
     try:
-        whole = Sparse.of(array, np.zeros((), np.float16 if coded else np.float32), book)
+        whole = Sparse.of(array, np.zeros((), np.float16 if coded else np.float32), codebook)
         expected, size = encoding.pack(whole), encoding.payload(whole)
-        chunked.SLAB = slab
-        sparse = Sparse.of(array, whole.fill, book)
+        chunked.CHUNK_ELEMENTS = chunk
+        sparse = Sparse.of(array, whole.fill_value, codebook)
         found = encoding.pack(sparse)
         assert encoding.payload(sparse) == size
         assert (sparse.kept, sparse.zeros()) == (whole.kept, whole.zeros())
@@ -172,10 +172,10 @@ def test_gaps_beyond_the_range_of_positions_within_a_slab():
             out[-1] = 2
         return out
 
-    carrier = Slabs((far, 1), np.dtype(np.float32), read)
+    carrier = ChunkedArray((far, 1), np.dtype(np.float32), read)
     ends = [(0, 8), (far - 8, far)]
     patch = pytest.MonkeyPatch()
-    patch.setattr(Slabs, "rows", property(lambda self: ends))
+    patch.setattr(ChunkedArray, "rows", property(lambda self: ends))
     try:
         sparse = Sparse.of(carrier, np.zeros((), np.float32))
         np.testing.assert_array_equal(sparse.positions, [0, far - 1])
@@ -185,14 +185,14 @@ def test_gaps_beyond_the_range_of_positions_within_a_slab():
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 99), st.data())
-def test_patterns_answer_like_the_matrix(outputs, inputs, slab, data):
+def test_patterns_answer_like_the_matrix(outputs, inputs, chunk, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     matrix = rng.random((2, outputs, inputs)) < data.draw(st.sampled_from([0.0, 0.1, 0.9]))
     heard, read = rng.random((2, outputs)) < 0.5, rng.random((2, inputs)) < 0.5
     laid_out = matrix
     if data.draw(st.booleans()):  # as MatMul has it
         laid_out = np.ascontiguousarray(matrix.transpose(0, 2, 1)).transpose(0, 2, 1)
-    patch = patched(8, slab)
+    patch = patched(8, chunk)
     try:
         pattern = Pattern.of(laid_out[..., None])
     finally:

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings import GRAPH, Sparse, form_of
-from onnxprune.encodings.graph.encoded import planted_in
-from onnxprune.encodings.graph.insert import plant, prepare
+from onnxprune.encodings.graph.encoded import encoded_weights
+from onnxprune.encodings.graph.insert import insert, prepare
 from onnxprune.errors import OnnxPruneError, OptionError
 from onnxprune.model.discovery import find
 from onnxprune_passes import Decode, Encode
@@ -100,9 +100,9 @@ def restored(cases, values: str, version: int):
         coded = form.code(weight, array, None)
         if coded is None:
             pytest.skip("far from ordinary sizes: stays exact")
-        sparse = Sparse.of(coded.carrier, coded.fill, coded.book)
-        plant(opened, weight, prepare(opened, weight, coded, sparse, encoding, form, f"~{weight.value}"))
-    ours = {p.value: p.array(opened) for p in planted_in(opened)}
+        sparse = Sparse.of(coded.carrier, coded.fill_value, coded.codebook)
+        insert(opened, weight, prepare(opened, weight, coded, sparse, encoding, form, f"~{weight.value}"))
+    ours = {p.value: p.array(opened) for p in encoded_weights(opened)}
     got = plainly(serialise(opened), {"x": np.zeros(1, np.float32)})
     Decode().run(opened)
     decoded = {w.value: w.array(opened) for w in find(opened)}
@@ -153,7 +153,7 @@ def through(array: np.ndarray, values: str, dtype=np.float32, **options) -> np.n
     proto = model(nodes, [info("x", ["N", rows], element)], [info("y", ["N", columns], element)], {"w": array}, 21)
     opened = load(proto)
     Encode(values=values, keep_zeros=True, **options).run(opened)
-    found = planted_in(opened)
+    found = encoded_weights(opened)
     return found[0].array(opened) if found and found[0].values != "exact" else None
 
 
@@ -213,8 +213,8 @@ def test_zeros_stay_where_the_loss_decides(share, keep_zeros):
             weight.set_array(opened, array * (np.random.default_rng(1).random(array.shape) >= share))
     before = {w.name: w.array(opened) for w in find(opened)}
     Encode(values="auto", keep_zeros=keep_zeros, loss=0.05).run(opened)
-    assert any(p.values != "exact" for p in planted_in(opened))
-    for group in planted_in(opened):
+    assert any(p.values != "exact" for p in encoded_weights(opened))
+    for group in encoded_weights(opened):
         decoded = group.array(opened)
         assert not decoded[before[group.name] == 0].any()
         if keep_zeros and group.values == "shared":
@@ -232,7 +232,7 @@ def test_shared_values_are_at_most_two_to_the_bits(bits):
             model([node("Gather", ["w", "i"], ["y"])], [info("i", ["N"], 7)], [info("y", ["N", 96])], {"w": array})
         )
         Encode(values=f"shared:{bits}").run(table)
-        found = planted_in(table)[0].array(table)
+        found = encoded_weights(table)[0].array(table)
         assert len(np.unique(np.append(found, 0))) <= 2**bits
 
 
@@ -283,7 +283,7 @@ def test_a_vector_keeps_its_shape(values, size):
     proto = model([node("Gather", ["w", "i"], ["y"])], [info("i", ["N"], 7)], [info("y", ["N"])], {"w": normal(size)})
     opened = load(proto)
     Encode(values=values).run(opened)
-    assert planted_in(opened)
+    assert encoded_weights(opened)
     got = run(serialise(opened), {"i": np.arange(size)})[0]
     Decode().run(opened)
     same(find(opened)[0].array(opened), got)
@@ -297,7 +297,7 @@ def test_a_table_without_axes_may_be_of_any_size(values, scale):
     proto = model([node("Gather", ["w", "i"], ["y"])], [info("i", ["N"], 7)], [info("y", ["N", 16])], {"w": array})
     opened = load(proto)
     Encode(values=values, keep_zeros=True).run(opened)
-    for group in planted_in(opened):
+    for group in encoded_weights(opened):
         error = np.square(array.astype(np.float64) - group.array(opened)).sum()
         assert error <= 0.05 * np.square(array.astype(np.float64)).sum()
 
@@ -331,8 +331,8 @@ def test_a_file_runs_at_every_opset_and_comes_back(opset, values, encoding):
     data = serialise(opened)
     assert len(data) <= small(opset).ByteSize() + 64
     if values != "half":
-        assert planted_in(opened) or change.notes
-    stored = {p.name: p.array(opened) for p in planted_in(opened)}
+        assert encoded_weights(opened) or change.notes
+    stored = {p.name: p.array(opened) for p in encoded_weights(opened)}
     again = load(onnx.load_from_string(data))
     assert not Encode(values=values, encoding=encoding).run(again).modified
     repeated = load(small(opset))
@@ -373,7 +373,7 @@ def test_what_is_not_finite_stays_exact_and_is_named(values, bad):
     opened = load(matmul(array))
     change = Encode(values=values).run(opened)
     assert any("'w' keeps exact values" in note for note in change.notes)
-    assert not planted_in(opened)
+    assert not encoded_weights(opened)
     same(find(opened)[0].array(opened), array)
 
 
@@ -415,7 +415,7 @@ def test_integers_take_fewer_of_their_values(name, values):
     opened = load(MODELS[name][0]())
     before = {w.name: (w.element, w.zero, w.array(opened).copy()) for w in find(opened) if w.zero is not None}
     Encode(values=values, keep_zeros=True, loss=0.05).run(opened)
-    groups = planted_in(opened)
+    groups = encoded_weights(opened)
     assert groups
     Decode().run(opened)
     for weight in (w for w in find(opened) if w.name in before):
@@ -453,6 +453,6 @@ def test_types_whose_product_is_refused_keep_their_bytes():
     element = TensorProto.FLOAT16
     opened = load(matmul(normal(64, 32, dtype=np.float16), element=element))
     Encode(values="shared:4").run(opened)
-    group = planted_in(opened)[0]
+    group = encoded_weights(opened)[0]
     assert group.array(opened).dtype == np.float16
     assert group.element == element

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from onnxprune.encodings import GRAPH, Sparse
 from onnxprune.encodings.nodes import Builder
 from onnxprune.encodings.positions import digits, gaps
-from onnxprune.encodings.positions.digits import LAYOUTS, Layout, layout_for
+from onnxprune.encodings.positions.digits import LAYOUTS, DigitLayout, layout_for
 from tests.builders import info, model, newest_opset, node, run
 
 RADICES = st.sampled_from([2, 3, 5, 15, 16, 17, 40, 138, 255, 256, 257, 65536, 2**31]) | st.integers(2, 2**31)
 
 
 @st.composite
-def layouts(draw) -> Layout:
+def layouts(draw) -> DigitLayout:
     """A layout with its largest radix or any smaller one."""
     layout = draw(st.sampled_from(LAYOUTS))
-    return Layout(layout.dtype, layout.digits, draw(st.just(layout.radix) | st.integers(2, layout.radix)))
+    return DigitLayout(layout.dtype, layout.digits, draw(st.just(layout.radix) | st.integers(2, layout.radix)))
 
 
 def numbers_below(radix: int, shape, seed: int = 0) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_the_runtime_unpacks_the_same_numbers(version):
     for i, layout in enumerate(LAYOUTS):
         for j, shape in enumerate([(1,), (layout.digits + 1,), (3, 5)]):
             top = min(layout.radix, 2**31)
-            shaped = Layout(layout.dtype, layout.digits, max(2, min(3, top)) if j == 2 else top)
+            shaped = DigitLayout(layout.dtype, layout.digits, max(2, min(3, top)) if j == 2 else top)
             parts = digits.pack(numbers_below(shaped.radix, shape), shaped, "n")
             build = Builder(f"{i}.{j}.", f"y{i}.{j}", "", version)
             digits.emit(build, parts, "n")
@@ -99,13 +99,13 @@ def coded(draw) -> Sparse:
     codes = np.where(rng.random(size) < share, rng.integers(1, levels, size), 0).astype(np.uint8)
     if draw(st.booleans()):
         codes[[0, -1]] = levels - 1
-    book = np.concatenate([[0.0], rng.standard_normal(levels - 1)]).astype(np.float16)
-    return Sparse.of(codes.reshape(shape), np.zeros((), np.float16), book)
+    codebook = np.concatenate([[0.0], rng.standard_normal(levels - 1)]).astype(np.float16)
+    return Sparse.of(codes.reshape(shape), np.zeros((), np.float16), codebook)
 
 
 def decoded(encoding, sparse: Sparse) -> np.ndarray:
     positions, values = encoding.unpack(encoding.pack(sparse), sparse.shape)
-    dense = np.full(sparse.size, sparse.fill)
+    dense = np.full(sparse.size, sparse.fill_value)
     dense[positions] = values
     return dense.reshape(sparse.shape)
 
@@ -113,8 +113,8 @@ def decoded(encoding, sparse: Sparse) -> np.ndarray:
 @pytest.mark.parametrize("encoding", GRAPH.values(), ids=GRAPH)
 @given(sparse=coded())
 def test_codes_come_back_through_every_encoding(encoding, sparse):
-    assert sparse.book is not None
-    np.testing.assert_array_equal(decoded(encoding, sparse), sparse.book[sparse.carrier.whole()])
+    assert sparse.codebook is not None
+    np.testing.assert_array_equal(decoded(encoding, sparse), sparse.codebook[sparse.carrier.whole()])
     parts = encoding.pack(sparse)
     around = {"powers", "radix", "levels"}  # what takes words apart is counted with the nodes
     assert encoding.payload(sparse) == sum(part.nbytes for name, part in parts.items() if name not in around)
@@ -123,8 +123,8 @@ def test_codes_come_back_through_every_encoding(encoding, sparse):
 
 @given(sparse=coded())
 def test_joint_symbols_take_no_more_than_any_one_width(sparse):
-    assert sparse.book is not None
-    distances, levels = np.diff(sparse.positions, prepend=0), len(sparse.book)
+    assert sparse.codebook is not None
+    distances, levels = np.diff(sparse.positions, prepend=0), len(sparse.codebook)
     joint = gaps.joint_for(gaps.Distances.of(distances), levels)
     assert joint.entries == len(distances) + int(gaps.fillers(distances, joint.cap).sum())
     for cap in (1, 3, 15, 255, 4000):

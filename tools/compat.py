@@ -120,7 +120,7 @@ def write_cases(folder: Path) -> list[Case]:
 
     import onnxprune
     from onnxprune.encodings import GRAPH
-    from onnxprune.encodings.graph.encoded import planted_in
+    from onnxprune.encodings.graph.encoded import encoded_weights
     from onnxprune.model.model import Model
     from onnxprune.pipeline import registry
 
@@ -134,7 +134,7 @@ def write_cases(folder: Path) -> list[Case]:
         step = registry.make_pass("encode", encoding=encoding, values=values)
         model = Model.load(source)
         step.run(model)
-        held = planted_in(model)
+        held = encoded_weights(model)
         if model.opset != opset or not (held or model.proto.graph.sparse_initializer):
             continue
         case = Case(encoding, values, consumer, opset)

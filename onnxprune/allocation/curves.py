@@ -17,7 +17,7 @@ _BISECTIONS = 60
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """The metric with one layer at a sparsity and every other layer as it was."""
 
     sparsity: float
@@ -31,7 +31,7 @@ class Curve:
     name: str
     kind: str
     size: int
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
 
 
 @dataclass(frozen=True)
@@ -179,11 +179,11 @@ def _curves(held: dict[str, Any]) -> Curves:
     )  # fmt: skip
 
 
-def _point(held: dict[str, Any]) -> Point:
+def _point(held: dict[str, Any]) -> CurvePoint:
     sparsity = _number(held["sparsity"])
     if not 0 <= sparsity <= 1:
         raise ValueError(f"sparsity {sparsity}")
-    return Point(sparsity, _number(held["metric"]))
+    return CurvePoint(sparsity, _number(held["metric"]))
 
 
 def _number(value: Any) -> float:

@@ -15,7 +15,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.positions.digits import LAYOUTS, layout_for
 from onnxprune.model.model import Model
@@ -27,28 +27,30 @@ Snap = Callable[[Array], Array]
 
 LOSS, LOSS_ON_DATA = 0.02, 0.04  # what held the accuracy of the models that tools/accuracy.py scores
 LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
-KEPT = np.array([0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01])  # shares of entries
+KEPT_SHARES = np.array(
+    [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01]
+)  # shares of entries
 NODES = 500  # bytes of nodes and names around an encoded weight
 
 
 @dataclass(frozen=True)
-class Point:
+class RatePoint:
     """One way to store a weight: bytes in the file, loss, and the quantiser; no quantiser keeps it as it is."""
 
     nbytes: float
     loss: float
-    book: Codebook | None = None
+    codebook: Codebook | None = None
     scale: Array | None = None
 
 
 def curve(
-    array: Array | Slabs,
+    array: Array | ChunkedArray,
     scale: Array,
     exact: int,
     prune: bool,
     snap: Snap | None = None,
     importance: Array | None = None,
-) -> list[Point]:
+) -> list[RatePoint]:
     """The points of a weight worth choosing from, from exact to coarse.
 
     Args:
@@ -60,14 +62,14 @@ def curve(
         importance: weighs the squared error of each entry; broadcastable.
     """
     histogram = Histogram.of(array, scale, importance)
-    points = [Point(exact, 0.0)]
+    points = [RatePoint(exact, 0.0)]
     around = NODES + (scale.nbytes if scale.size > 1 else 0)
-    thresholds = [0.0, *histogram.thresholds(KEPT)] if prune else [0.0]
+    thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
     for levels, threshold in product(LEVELS if histogram.energy else (), thresholds):
         book = codebook(histogram, levels, prune, threshold)
         if snap is not None:
             book = measured(histogram, snap(book.levels), prune, threshold)
-        points.append(Point(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
+        points.append(RatePoint(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
     return hull(points)
 
 
@@ -88,9 +90,9 @@ def _stored(book: Codebook, size: int) -> float:
     return best
 
 
-def hull(points: Sequence[Point]) -> list[Point]:
+def hull(points: Sequence[RatePoint]) -> list[RatePoint]:
     """The lower convex hull, from most bytes to fewest."""
-    found: list[Point] = []
+    found: list[RatePoint] = []
     for point in sorted(points, key=lambda p: (p.loss, p.nbytes)):
         if found and point.nbytes >= found[-1].nbytes:
             continue
@@ -100,17 +102,17 @@ def hull(points: Sequence[Point]) -> list[Point]:
     return found
 
 
-def _slope(a: Point, b: Point) -> float:
+def _slope(a: RatePoint, b: RatePoint) -> float:
     """Bytes saved per loss."""
     return (a.nbytes - b.nbytes) / max(b.loss - a.loss, 1e-300)
 
 
 def allocate(
-    curves: Sequence[Sequence[Point]],
+    curves: Sequence[Sequence[RatePoint]],
     budget: float,
     weights: Sequence[float] | None = None,
     ways: Sequence[Sequence[int]] | None = None,
-) -> list[Point]:
+) -> list[RatePoint]:
     """One point per curve with the fewest bytes such that the (weighted) losses sum to the budget at most.
 
     Steps along the hulls, the best bargain first, which is optimal but for the last step.
@@ -130,7 +132,7 @@ def allocate(
     return [line[k] for line, k in zip(curves, chosen, strict=True)]
 
 
-def _within(curves: Sequence[Sequence[Point]], budget: float, importance: Sequence[float]) -> list[int]:
+def _within(curves: Sequence[Sequence[RatePoint]], budget: float, importance: Sequence[float]) -> list[int]:
     """`allocate` for losses that all add up: the number of each curve's point."""
     chosen = [0] * len(curves)
     steps = [

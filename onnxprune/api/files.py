@@ -14,17 +14,17 @@ import onnxruntime as ort
 from onnxprune.api.options import PathLike
 from onnxprune.api.remote import local
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.packed import reader, writer
-from onnxprune.packed.coder import Layout
+from onnxprune.packed.coder import CodeLayout
 
 
-def layouts_of(model: Model) -> dict[str, Layout]:
+def layouts_of(model: Model) -> dict[str, CodeLayout]:
     """How codes and symbols lie in the words of encoded weights, by tensor name, for an entropy coder."""
     found = {}
-    for group in planted_in(model):
+    for group in encoded_weights(model):
         powers, radix = (group.constants.get(group.prefix + part) for part in ("powers", "radix"))
         for part in ("codes", "symbols"):
             words = group.constants.get(group.prefix + part)
@@ -32,7 +32,7 @@ def layouts_of(model: Model) -> dict[str, Layout]:
                 continue
             base, digits, dtype = int(model.array(radix)), math.prod(powers.dims), numpy_dtype(words.data_type)
             if dtype is not None and 2 <= base <= 256:
-                found[words.name] = Layout(dtype.itemsize, base, digits)
+                found[words.name] = CodeLayout(dtype.itemsize, base, digits)
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.api.options import PathLike, check_samples
 from onnxprune.api.remote import local
 from onnxprune.encodings.compatibility import Compatibility, compatibility
-from onnxprune.encodings.graph.encoded import planted_in, uproot
+from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.encodings.inventory import inspect_model
 from onnxprune.layer_costs.costs import Costs
 from onnxprune.layer_costs.measure import account
@@ -29,8 +29,8 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
     """
     opened = model if isinstance(model, Model) else Model.load(model)
     facts = {f.name: f for f in inspect_model(opened)}
-    for group in planted_in(opened):
-        uproot(opened, group, group.array(opened))  # in memory only: decoded, it shows who reads it
+    for group in encoded_weights(opened):
+        restore(opened, group, group.array(opened))  # in memory only: decoded, it shows who reads it
     rows = []
     details = {w.name: w for w in find(opened)}
     for name, fact in facts.items():

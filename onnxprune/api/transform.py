@@ -12,7 +12,7 @@ from onnxprune.api.remote import local
 from onnxprune.api.result import Deviation, Result, file_facts, versions
 from onnxprune.api.verify import verified
 from onnxprune.core import threads
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.inventory import inspect_model, weight_facts
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.masks import apply, checkpoints
@@ -71,7 +71,8 @@ def transform(
         smaller: passes that are there for bytes: where only these changed the model, the file is no smaller and no more
             weights are read as integers, it stays as it was.
         alike: only if all weights have the encodings that they had, too.
-        jobs: threads that work on the weights; None is one per core, up to `core.threads.MOST`. The result is the same.
+        jobs: threads that work on the weights; None is one per core, up to `core.threads.MAX_THREADS`. The result is
+            the same.
         progress: called with (pass, bytes of weights done, bytes in all).
 
     Raises:
@@ -160,7 +161,7 @@ def _copy(model: Model, source: Path, place: Path) -> None:
 def _stored(model: Model) -> frozenset[tuple[str, str, bool]]:
     """Name and encoding of each encoded weight, and whether a MatMul reads it as small integers."""
     coo = {(weight.name, "coo", False) for weight in find(model) if weight.store == "sparse"}
-    return frozenset({(group.name, group.encoding, group.fused) for group in planted_in(model)} | coo)
+    return frozenset({(group.name, group.encoding, group.fused) for group in encoded_weights(model)} | coo)
 
 
 def _integers(stored: Collection[tuple[str, str, bool]]) -> set[str]:

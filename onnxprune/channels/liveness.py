@@ -18,7 +18,7 @@ import numpy as np
 from onnxprune.channels.coupling import Coupling, Slot
 from onnxprune.channels.coupling.slots import Filled, Flow, Joined, Mapped, Mix, Moved, Narrowed, Product, Silent
 from onnxprune.core import threads
-from onnxprune.core.chunked import SLAB, Rows, ranges
+from onnxprune.core.chunked import CHUNK_ELEMENTS, RowRange, ranges
 from onnxprune.core.dtypes import ONES, Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.runtime.session import evaluate
@@ -40,9 +40,9 @@ class Pattern:
     def of(cls, filled: Array) -> Pattern:
         """Of a boolean view [groups, outputs, inputs, rest]."""
         groups, outputs, inputs, rest = filled.shape
-        step = max(1, SLAB // max(1, groups * inputs * rest))
+        step = max(1, CHUNK_ELEMENTS // max(1, groups * inputs * rest))
 
-        def packed(rows: Rows) -> Array:
+        def packed(rows: RowRange) -> Array:
             part = filled[:, slice(*rows)]
             return _packed(part[..., 0] if rest == 1 else np.logical_or.reduce(part, axis=-1))
 

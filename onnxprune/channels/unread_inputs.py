@@ -15,7 +15,7 @@ from onnxprune.model.operators import attribute
 
 _INDEX = 4  # bytes of an index
 _NODE = 160  # bytes that a Gather takes beside its indices
-_LEAST = 1 << 15  # multiplications a row below which a Gather takes longer than they do
+_MIN_MULTIPLICATIONS = 1 << 15  # multiplications a row below which a Gather takes longer than they do
 _COPIED = 32  # multiplications that must go for each number that a Gather copies
 
 
@@ -43,9 +43,9 @@ def unread(liveness: Liveness, *, encoded: bool) -> Iterator[Unread]:
         read = pattern.inputs()[0]
         kept = int(np.count_nonzero(read))
         gone = outputs * (inputs - kept)
-        if not kept or gone < max(_LEAST, _COPIED * kept):
+        if not kept or gone < max(_MIN_MULTIPLICATIONS, _COPIED * kept):
             continue
-        saved = _encoded_bytes(pattern, gone) if encoded else gone * coupling.model.slabs(tensor).dtype.itemsize
+        saved = _encoded_bytes(pattern, gone) if encoded else gone * coupling.model.chunked(tensor).dtype.itemsize
         if saved > _INDEX * kept + _NODE:
             yield Unread(mix, 1 if attribute(mix.node, "transB", 0) else 0, read)
 

@@ -1,4 +1,4 @@
-"""Slabs: a tensor that is read a few rows at a time, so that a weight larger than memory is worked on. numpy only."""
+"""Chunks: a tensor that is read a few rows at a time, so that a weight larger than memory is worked on. numpy only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from onnxprune.core import threads
 
 Array = np.ndarray
 Made = TypeVar("Made")
-Rows = tuple[int, int]
+RowRange = tuple[int, int]
 
 EVERY = slice(None)
-UNIT = 1 << 18  # elements whose temporaries stay near the core
-SLAB = 1 << 22  # elements: small enough for several in flight, large enough that Python's share is nothing
+UNIT_ELEMENTS = 1 << 18  # elements whose temporaries stay near the core
+CHUNK_ELEMENTS = 1 << 22  # elements: small enough for several in flight, large enough that Python's share is nothing
 _SEGMENT = 512  # columns: what a block of columns reads of each row is half a page at the least
 _BITS = 8
 
 
 @dataclass(frozen=True)
-class Slabs:
+class ChunkedArray:
     """A tensor of at least one axis.
 
     Attributes:
@@ -40,16 +40,16 @@ class Slabs:
     computed: bool = False
 
     @classmethod
-    def of(cls, array: Array | Slabs) -> Slabs:
-        """An array's own slabs."""
-        if isinstance(array, Slabs):
+    def of(cls, array: Array | ChunkedArray) -> ChunkedArray:
+        """An array's own chunks."""
+        if isinstance(array, ChunkedArray):
             return array
         held = array if array.ndim else array.reshape(1)
         return cls.rowwise(held.shape, held.dtype, lambda start, stop: held[start:stop])
 
     @classmethod
-    def rowwise(cls, shape: tuple[int, ...], dtype: np.dtype, rows: Callable[[int, int], Array]) -> Slabs:
-        """Slabs of what yields whole rows, at no cost for what is not looked at."""
+    def rowwise(cls, shape: tuple[int, ...], dtype: np.dtype, rows: Callable[[int, int], Array]) -> ChunkedArray:
+        """Chunks of what yields whole rows, at no cost for what is not looked at."""
         return cls(shape, dtype, lambda start, stop, columns: picked(rows(start, stop), columns))
 
     @property
@@ -69,26 +69,26 @@ class Slabs:
 
     @property
     def unit(self) -> int:
-        """Rows that are worked on at once; sums of floats are taken over these, so that no slab's size shows."""
-        return Slabs.unit_of(self.row)
+        """Rows that are worked on at once; sums of floats are taken over these, so that no chunk's size shows."""
+        return ChunkedArray.unit_of(self.row)
 
     @staticmethod
     def unit_of(row: int) -> int:
         """How many rows of so many elements a unit has."""
-        return -(-max(1, UNIT // max(1, row)) // _BITS) * _BITS
+        return -(-max(1, UNIT_ELEMENTS // max(1, row)) // _BITS) * _BITS
 
     @property
-    def rows(self) -> list[Rows]:
-        """The slabs, of whole units: about `SLAB` elements each."""
-        return ranges(0, self.shape[0], max(1, SLAB // max(1, self.row * self.unit)) * self.unit)
+    def rows(self) -> list[RowRange]:
+        """The chunks, of whole units: about `SLAB` elements each."""
+        return ranges(0, self.shape[0], max(1, CHUNK_ELEMENTS // max(1, self.row * self.unit)) * self.unit)
 
-    def each(self, work: Callable[[Rows, Array], Made]) -> Iterator[Made]:
-        """What `work` makes of each slab and its rows, in order."""
+    def each(self, work: Callable[[RowRange, Array], Made]) -> Iterator[Made]:
+        """What `work` makes of each chunk and its rows, in order."""
         return threads.run(lambda rows: work(rows, self.read(*rows, EVERY)), self.rows)
 
-    def map(self, dtype: np.dtype | type, change: Callable[[Rows, slice, Array], Array]) -> Slabs:
+    def map(self, dtype: np.dtype | type, change: Callable[[RowRange, slice, Array], Array]) -> ChunkedArray:
         """What `change` makes of the entries, in the same shape, whenever they are read."""
-        return Slabs(
+        return ChunkedArray(
             self.shape,
             np.dtype(dtype),
             lambda start, stop, columns: change((start, stop), columns, self.read(start, stop, columns)),
@@ -101,7 +101,7 @@ class Slabs:
             return self.read(0, self.shape[0], EVERY)
         out = np.empty(self.shape, self.dtype)
 
-        def fill(rows: Rows, part: Array) -> None:
+        def fill(rows: RowRange, part: Array) -> None:
             out[slice(*rows)] = part
 
         for _ in self.each(fill):
@@ -109,13 +109,13 @@ class Slabs:
         return out
 
     @property
-    def columns(self) -> list[Rows]:
+    def columns(self) -> list[RowRange]:
         """Blocks of columns of a matrix, for what needs whole ones, in units as the rows of its transpose."""
-        unit = Slabs.unit_of(self.shape[0])
-        return ranges(0, self.shape[1], -(-max(_SEGMENT, SLAB // max(1, self.shape[0])) // unit) * unit)
+        unit = ChunkedArray.unit_of(self.shape[0])
+        return ranges(0, self.shape[1], -(-max(_SEGMENT, CHUNK_ELEMENTS // max(1, self.shape[0])) // unit) * unit)
 
     def block(self, start: int, stop: int) -> Array:
-        """Some columns, copied from one slab after the other."""
+        """Some columns, copied from one chunk after the other."""
         block = np.empty((self.shape[0], stop - start), self.dtype)
         for rows in self.rows:
             block[slice(*rows)] = self.read(*rows, slice(start, stop))
@@ -127,11 +127,11 @@ def picked(array: Array, columns: slice) -> Array:
     return array if columns == EVERY else array[:, columns]
 
 
-def part_of(scale: Array, rows: Rows) -> Array:
+def part_of(scale: Array, rows: RowRange) -> Array:
     """What of something that broadcasts over the tensor belongs to some of its rows."""
     return scale[slice(*rows)] if scale.ndim and scale.shape[0] > 1 else scale
 
 
-def ranges(start: int, stop: int, step: int) -> list[Rows]:
+def ranges(start: int, stop: int, step: int) -> list[RowRange]:
     """Steps from start to stop."""
     return [(at, min(at + step, stop)) for at in range(start, stop, step)]

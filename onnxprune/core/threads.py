@@ -1,7 +1,7 @@
-"""A few threads that work on slabs of weights side by side: numpy releases the lock in its heavy calls.
+"""A few threads that work on chunks of weights side by side: numpy releases the lock in its heavy calls.
 
 Results come in the order of the items whatever the number of threads, and so does everything that is made of
-them. Only a few slabs are in flight at a time, so that memory does not grow with the weights.
+them. Only a few chunks are in flight at a time, so that memory does not grow with the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnxprune.errors import OptionError
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-MOST = 4  # threads by default: each takes some 100 MB, and reading is what more of them wait for
+MAX_THREADS = 4  # threads by default: each takes some 100 MB, and reading is what more of them wait for
 
 _pool: ContextVar[tuple[ThreadPoolExecutor, int] | None] = ContextVar("pool", default=None)
 _inside = threading.local()
@@ -38,7 +38,7 @@ def using(jobs: int | None) -> Iterator[None]:
     Raises:
         OptionError: jobs is below 1.
     """
-    jobs = min(cores(), MOST) if jobs is None else jobs
+    jobs = min(cores(), MAX_THREADS) if jobs is None else jobs
     if jobs < 1:
         raise OptionError(f"jobs must be at least 1, not {jobs}")
     if jobs == 1:

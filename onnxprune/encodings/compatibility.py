@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from onnxprune.encodings import FORMS, GRAPH
-from onnxprune.encodings.graph.encoded import Planted, planted_in
+from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 
@@ -115,13 +115,13 @@ def _forms(model: Model) -> Iterator[tuple[str, str, bool, str]]:
     for weight in find(model):
         if weight.store == "sparse":
             yield "coo", "exact", False, "sparse initializers"
-    for group in planted_in(model):
+    for group in encoded_weights(model):
         made = [n for n in group.scope.body.node if n.output]
         kinds = {n.op_type for n in made if n.output[0] == group.value or n.output[0].startswith(group.prefix)}
         yield group.encoding, group.values, group.fused, _trouble(group, kinds)
 
 
-def _trouble(group: Planted, kinds: set[str]) -> str:
+def _trouble(group: EncodedWeight, kinds: set[str]) -> str:
     """The key of `OPENVINO`."""
     if "BitShift" in kinds:
         return "BitShift"

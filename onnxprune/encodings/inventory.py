@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.core.dtypes import name_of
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.pipeline.change import Change, Encoded
@@ -46,9 +46,9 @@ def inspect_model(model: Model, known: Mapping[str, Encoded] | None = None) -> l
         encoding, size = "coo" if weight.store == "sparse" else "dense", weight.nbytes(model)
         found.append(
             WeightFacts(weight.name, list(weight.shape), weight.dtype, weight.kind, weight.size,
-                        weight.zeros(weight.slabs(model)), None, encoding, size, size, list(weight.shape))
+                        weight.zeros(weight.chunked(model)), None, encoding, size, size, list(weight.shape))
         )  # fmt: skip
-    for group in planted_in(model):
+    for group in encoded_weights(model):
         size = group.nbytes(model)
         stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.stored_as}"
         held = (known or {}).get(group.name)

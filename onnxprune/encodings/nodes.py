@@ -47,11 +47,11 @@ class Builder:
         """State a shape that inference cannot know: ONNX Runtime from 1.27 on folds no node whose size is unknown."""
         self.declared.append(helper.make_tensor_value_info(value, element, shape))
 
-    def zeros(self, shape: Sequence[int], fill: Array) -> str:
+    def zeros(self, shape: Sequence[int], fill_value: Array) -> str:
         """A dense tensor of `fill`."""
-        fill = fill.reshape(1)
-        default = fill.dtype == np.float32 and bits_of(fill)[0] == 0
-        extra = {} if default else {"value": numpy_helper.from_array(fill)}
+        fill_value = fill_value.reshape(1)
+        default = fill_value.dtype == np.float32 and bits_of(fill_value)[0] == 0
+        extra = {} if default else {"value": numpy_helper.from_array(fill_value)}
         return self.op("ConstantOfShape", [self.constant("size", np.array(shape, np.int64))], **extra)
 
     def scatter(self, into: str, indices: str, values: str, axis: int) -> str:

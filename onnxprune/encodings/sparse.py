@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import Array, bits_of
 
 Made = TypeVar("Made")
@@ -17,16 +17,16 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Run:
-    """The kept entries of one slab.
+    """The kept entries of one chunk.
 
     Attributes:
-        rows: the slab.
+        rows: the chunk.
         start: flat index of its first entry.
         positions: ascending, counted from there.
         values: the entries themselves.
     """
 
-    rows: Rows
+    rows: RowRange
     start: int
     positions: Array
     values: Array
@@ -34,44 +34,44 @@ class Run:
 
 @dataclass(frozen=True)
 class Sparse:
-    """A tensor as its kept entries, which are looked up slab by slab: a large tensor's never lie side by side.
+    """A tensor as its kept entries, which are looked up chunk by chunk: a large tensor's never lie side by side.
 
     Attributes:
-        carrier: the dense tensor, of codes where there is a book.
-        fill: the scalar that every entry holds that is not kept.
+        carrier: the dense tensor, of codes where there is a codebook.
+        fill_value: the scalar that every entry holds that is not kept.
         kept: how many are; at least one is.
-        book: the value of each code, its first one the fill; None where values are themselves.
-        alone: whether every entry is the fill: the first one is kept all the same.
-        runs: the kept entries of a tensor that is a single slab.
+        codebook: the value of each code, its first one the fill; None where values are themselves.
+        alone: whether every entry is the fill_value: the first one is kept all the same.
+        runs: the kept entries of a tensor that is a single chunk.
     """
 
-    carrier: Slabs
-    fill: Array
+    carrier: ChunkedArray
+    fill_value: Array
     kept: int
-    book: Array | None = None
+    codebook: Array | None = None
     alone: bool = False
     runs: Sequence[Run] = ()
 
     @classmethod
-    def of(cls, array: Array | Slabs, fill: Array, book: Array | None = None) -> Sparse:
-        """The kept entries of a dense tensor, of codes where there is a book: code 0 is not kept.
+    def of(cls, array: Array | ChunkedArray, fill_value: Array, codebook: Array | None = None) -> Sparse:
+        """The kept entries of a dense tensor, of codes where there is a codebook: code 0 is not kept.
 
         Entries are compared bit for bit, so that -0.0 and NaN payloads come back as they were.
         """
-        carrier = Slabs.of(array)
-        held = cls(carrier, fill, 0, book)
+        carrier = ChunkedArray.of(array)
+        held = cls(carrier, fill_value, 0, codebook)
         kept = sum(carrier.each(lambda _, part: int(np.count_nonzero(held._mask(part)))))
         sparse = replace(held, kept=max(kept, 1), alone=not kept)
         return replace(sparse, runs=list(sparse.each(lambda run: run))) if len(carrier.rows) == 1 else sparse
 
     def _mask(self, part: Array) -> Array:
-        zero = 0 if self.book is not None else bits_of(self.fill.reshape(1))[0]
+        zero = 0 if self.codebook is not None else bits_of(self.fill_value.reshape(1))[0]
         return bits_of(np.ascontiguousarray(part).reshape(-1)) != zero
 
     def each(self, work: Callable[[Run], Made]) -> Iterator[Made]:
-        """What `work` makes of the kept entries of each slab, in order."""
+        """What `work` makes of the kept entries of each chunk, in order."""
 
-        def found(rows: Rows, part: Array) -> Made:
+        def found(rows: RowRange, part: Array) -> Made:
             flat = np.ascontiguousarray(part).reshape(-1)
             positions = np.flatnonzero(self._mask(flat))
             if self.alone and not rows[0]:
@@ -110,7 +110,7 @@ class Sparse:
     @property
     def fill_stored(self) -> Array:
         """What stands for the fill among the values: itself, or code 0."""
-        return self.fill if self.book is None else np.zeros((), self.carrier.dtype)
+        return self.fill_value if self.codebook is None else np.zeros((), self.carrier.dtype)
 
 
 def index_type(size: int) -> tuple[int, type]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from onnx import NodeProto
 
-from onnxprune.encodings.graph.encoded import planted_in, uproot
+from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.encodings.inventory import WeightFacts, inspect_model
 from onnxprune.errors import DataError
 from onnxprune.layer_costs.activations import Activation, Count, Place, count, count_nodes, is_layer, places
@@ -109,11 +109,11 @@ def _inputs(model: Model, path: Path, data: Path | None, samples: int | None) ->
 
 def _decoded(model: Model, path: Path) -> Model:
     """The model with plain weights, so that it shows who reads them."""
-    if not planted_in(model):
+    if not encoded_weights(model):
         return model
     decoded = Model.load(path)
-    for group in planted_in(decoded):
-        uproot(decoded, group, group.array(decoded))
+    for group in encoded_weights(decoded):
+        restore(decoded, group, group.array(decoded))
     return decoded
 
 

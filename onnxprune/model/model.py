@@ -15,7 +15,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.core.files import digest, require, staged, write
 from onnxprune.errors import ModelError, OutputError
@@ -151,9 +151,9 @@ class Model:
         Raises:
             ModelError: the bytes do not fit the shape.
         """
-        slabs = self._lazy(tensor)
-        if slabs is not None:
-            return slabs.whole().reshape(tuple(tensor.dims))
+        chunked = self._lazy(tensor)
+        if chunked is not None:
+            return chunked.whole().reshape(tuple(tensor.dims))
         raw = self.payloads.get(_location(tensor))
         assert raw is None or isinstance(raw, bytes | memoryview | Stored)
         if isinstance(raw, Stored):
@@ -169,19 +169,19 @@ class Model:
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError(f"tensor '{tensor.name}' cannot be read: {error}") from error
 
-    def slabs(self, tensor: TensorProto) -> Slabs:
-        """The tensor's values to be read in slabs; a scalar has one of its own.
+    def chunked(self, tensor: TensorProto) -> ChunkedArray:
+        """The tensor's values to be read in chunks; a scalar has one of its own.
 
         Raises:
             ModelError: the bytes do not fit the shape.
         """
-        return self._lazy(tensor) or Slabs.of(self.array(tensor))
+        return self._lazy(tensor) or ChunkedArray.of(self.array(tensor))
 
-    def _lazy(self, tensor: TensorProto) -> Slabs | None:
-        """The slabs of what is computed or lies in a file, in a type that numpy can view."""
+    def _lazy(self, tensor: TensorProto) -> ChunkedArray | None:
+        """The chunks of what is computed or lies in a file, in a type that numpy can view."""
         held = self.payloads.get(_location(tensor))
         if isinstance(held, Computed):
-            return held.slabs
+            return held.chunked
         dtype, shape = numpy_dtype(tensor.data_type), tuple(tensor.dims)
         if not isinstance(held, Stored) or dtype is None:
             return None
@@ -193,7 +193,7 @@ class Model:
         def rows(start: int, stop: int) -> Array:
             return np.frombuffer(held.view(start * row, stop * row), dtype).reshape(stop - start, *shape[1:])
 
-        return Slabs.rowwise(shape, dtype, rows)
+        return ChunkedArray.rowwise(shape, dtype, rows)
 
     @staticmethod
     def _check_size(tensor: TensorProto, size: int) -> None:
@@ -209,17 +209,17 @@ class Model:
             return tensor
         return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(raw))
 
-    def replace(self, tensor: TensorProto, array: Array | Slabs) -> None:
+    def replace(self, tensor: TensorProto, array: Array | ChunkedArray) -> None:
         """Give the tensor new values; the shape follows them.
 
-        Slabs are computed whenever they are read where memory has no room for what they make.
+        Chunks are computed whenever they are read where memory has no room for what they make.
         """
-        if isinstance(array, Slabs):
+        if isinstance(array, ChunkedArray):
             size = array.size * array.dtype.itemsize
             array = array if size > protobuf.INLINE and not self.payloads.room(size) else array.whole()
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
-        self._set_payload(tensor, Computed(array) if isinstance(array, Slabs) else bytes_of(array))
+        self._set_payload(tensor, Computed(array) if isinstance(array, ChunkedArray) else bytes_of(array))
 
     def tensor(self, name: str, array: Array, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""

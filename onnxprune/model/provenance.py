@@ -15,7 +15,7 @@ class Coding:
 
     Attributes:
         form: the name of the value form.
-        book: the levels; None: the whole numbers of int8.
+        codebook: the levels; None: the whole numbers of int8.
         scale: what they are multiplied by, or None; it broadcasts over the weight, or over `view` of it.
         view: the shape in which the scale applies where it is not the weight's own.
         block: neighbours along the input axis that share a scale, 0 for all of them; the scale is [blocks, out] then.
@@ -23,7 +23,7 @@ class Coding:
     """
 
     form: str
-    book: Array | None = None
+    codebook: Array | None = None
     scale: Array | None = None
     view: tuple[int, ...] = ()
     block: int = 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.core.chunked import EVERY, Slabs
+from onnxprune.core.chunked import EVERY, ChunkedArray
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.model import protobuf
 
@@ -64,16 +64,16 @@ class Stored:
 class Computed:
     """Bytes that are computed from other payloads whenever they are read: cheaper than to keep them in a file."""
 
-    def __init__(self, slabs: Slabs) -> None:
-        self.slabs = slabs
+    def __init__(self, chunked: ChunkedArray) -> None:
+        self.chunked = chunked
 
     def __len__(self) -> int:
-        return self.slabs.size * self.slabs.dtype.itemsize
+        return self.chunked.size * self.chunked.dtype.itemsize
 
     def pieces(self) -> Iterator[memoryview]:
         """The bytes, a piece at a time."""
-        for rows in self.slabs.rows:
-            yield bytes_of(self.slabs.read(*rows, EVERY))
+        for rows in self.chunked.rows:
+            yield bytes_of(self.chunked.read(*rows, EVERY))
 
 
 Payload = bytes | memoryview | Stored | Computed

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from onnx import SparseTensorProto, TensorProto
 
-from onnxprune.core.chunked import Rows, Slabs, part_of
+from onnxprune.core.chunked import ChunkedArray, RowRange, part_of
 from onnxprune.core.dtypes import Array, name_of, numpy_dtype
 from onnxprune.errors import ModelError, WeightError
 from onnxprune.model.model import Model
@@ -83,11 +83,11 @@ class Weight:
             raise ModelError(f"the sparse initializer '{self.name}' is damaged: {error}") from error
         return dense.reshape(self.shape)
 
-    def set_array(self, model: Model, array: Array | Slabs) -> None:
+    def set_array(self, model: Model, array: Array | ChunkedArray) -> None:
         """Give it new values of the same shape, see `Model.replace`; a sparse initializer becomes a dense one."""
         if isinstance(self.tensor, SparseTensorProto):
             body = self.scope.body
-            dense = model.tensor(self.value, Slabs.of(array).whole(), self.element)
+            dense = model.tensor(self.value, ChunkedArray.of(array).whole(), self.element)
             model.drop(self.tensor.values)
             model.drop(self.tensor.indices)
             body.sparse_initializer.remove(self.tensor)
@@ -109,15 +109,17 @@ class Weight:
         dtype = numpy_dtype(self.element)
         return np.zeros((), dtype) if self.zero is None else self.zero.astype(dtype)
 
-    def slabs(self, model: Model) -> Slabs:
-        """The dense values to be read in slabs; see `array`."""
-        return model.slabs(self.tensor) if isinstance(self.tensor, TensorProto) else Slabs.of(self.array(model))
+    def chunked(self, model: Model) -> ChunkedArray:
+        """The dense values to be read in chunks; see `array`."""
+        return (
+            model.chunked(self.tensor) if isinstance(self.tensor, TensorProto) else ChunkedArray.of(self.array(model))
+        )
 
-    def zeros(self, array: Array | Slabs) -> int:
+    def zeros(self, array: Array | ChunkedArray) -> int:
         """How many entries are zero (or the zero point)."""
-        return sum(Slabs.of(array).each(lambda rows, part: self.zeros_of(part, rows)))
+        return sum(ChunkedArray.of(array).each(lambda rows, part: self.zeros_of(part, rows)))
 
-    def zeros_of(self, part: Array, rows: Rows) -> int:
+    def zeros_of(self, part: Array, rows: RowRange) -> int:
         """`zeros` among some rows."""
         if self.zero is None:
             return int(part.size - np.count_nonzero(part != 0))  # four times as fast as to count floats

@@ -30,7 +30,7 @@ _WIDEST = 13  # bits of the square root of the largest count in a chunk
 
 
 @dataclass(frozen=True)
-class Layout:
+class CodeLayout:
     """How symbols lie in a tensor's bytes.
 
     Attributes:
@@ -53,16 +53,16 @@ class Layout:
             raise ValueError(f"{self} does not fit its word")
 
 
-BYTES = Layout(1, 256, 1)
-_FIELDS = (BYTES, Layout(1, 16, 2), Layout(1, 4, 4))
-_BITS = Layout(1, 2, 8)
+BYTES = CodeLayout(1, 256, 1)
+_FIELDS = (BYTES, CodeLayout(1, 16, 2), CodeLayout(1, 4, 4))
+_BITS = CodeLayout(1, 2, 8)
 
 
 @dataclass(frozen=True)
 class Plan:
     """A layout, and whether all digits share one run and so one table (else there is a run per digit of the word)."""
 
-    layout: Layout = BYTES
+    layout: CodeLayout = BYTES
     shared: bool = True
 
     def runs(self, size: int) -> list[int]:
@@ -78,7 +78,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedStream:
     """A coded chunk: its plan, and for each run the coding and the bytes."""
 
     plan: Plan
@@ -92,7 +92,7 @@ def chunks(data: bytes | memoryview) -> Iterator[memoryview]:
         yield view[at : at + CHUNK]
 
 
-def encode(data: bytes | memoryview, itemsize: int, hints: Iterable[Layout], level: int) -> Coded:
+def encode(data: bytes | memoryview, itemsize: int, hints: Iterable[CodeLayout], level: int) -> CodedStream:
     """The smallest coding of a chunk that was found, and that was seen to decode to the same bytes.
 
     Args:
@@ -102,7 +102,7 @@ def encode(data: bytes | memoryview, itemsize: int, hints: Iterable[Layout], lev
         level: of zstd, where its matches beat the order-0 coder.
     """
     raw = np.frombuffer(data, np.uint8)
-    general = (Layout(itemsize, 256, itemsize),) if itemsize in WORDS[1:] else _FIELDS
+    general = (CodeLayout(itemsize, 256, itemsize),) if itemsize in WORDS[1:] else _FIELDS
     if len(raw) <= _SMALL:
         general = (*general, _BITS)  # whole bytes reach the same in a long chunk, where their table is free
     estimates = _estimates(raw, (*general, *hints))
@@ -116,7 +116,7 @@ def encode(data: bytes | memoryview, itemsize: int, hints: Iterable[Layout], lev
         coded = draft.coded()
         if np.array_equal(decode(coded.plan, coded.runs, len(raw)), raw):
             return coded
-    return Coded(Plan(), ((STORED, bytes(data)),))
+    return CodedStream(Plan(), ((STORED, bytes(data)),))
 
 
 def decode(plan: Plan, runs: Sequence[tuple[int, bytes | memoryview]], size: int) -> Array:
@@ -139,7 +139,7 @@ def _zstd(data: bytes | memoryview, level: int) -> bytes:
     return zstandard.ZstdCompressor(compression_params=chosen).compress(data)
 
 
-def _split(raw: Array, layout: Layout) -> Array | None:
+def _split(raw: Array, layout: CodeLayout) -> Array | None:
     """Digits [count, words], or None where the words are not made of such digits."""
     if len(raw) % layout.word:
         return None
@@ -158,7 +158,7 @@ def _split(raw: Array, layout: Layout) -> Array | None:
     return digits
 
 
-def _join(digits: Array, layout: Layout) -> Array:
+def _join(digits: Array, layout: CodeLayout) -> Array:
     """The inverse of `_split`, as bytes."""
     if layout.base == 256 and layout.count == layout.word:
         return np.ascontiguousarray(digits.T).reshape(-1)
@@ -169,7 +169,7 @@ def _join(digits: Array, layout: Layout) -> Array:
     return words.view(np.uint8)
 
 
-def _estimates(raw: Array, layouts: Iterable[Layout]) -> dict[Plan, float]:
+def _estimates(raw: Array, layouts: Iterable[CodeLayout]) -> dict[Plan, float]:
     """Bytes of each plan whose layout fits, were all its runs stored or order-0 coded."""
     histogram = np.bincount(raw, minlength=256)
     held = np.flatnonzero(histogram)
@@ -236,8 +236,8 @@ class _Draft:
     def uses(self, coding: int) -> bool:
         return any(run.choice[1] == coding for run in self.runs)
 
-    def coded(self) -> Coded:
-        return Coded(self.plan, tuple(run.coded() for run in self.runs))
+    def coded(self) -> CodedStream:
+        return CodedStream(self.plan, tuple(run.coded() for run in self.runs))
 
 
 # order-0 ----------------------------------------------------------------------------------------

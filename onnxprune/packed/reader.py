@@ -22,11 +22,11 @@ from onnxprune.errors import OutputError, PackedError
 from onnxprune.model.model import replacing
 from onnxprune.model.storage import Payloads
 from onnxprune.packed import coder
-from onnxprune.packed.coder import CHUNK, Layout, Plan
+from onnxprune.packed.coder import CHUNK, CodeLayout, Plan
 
 MAGIC = b"\x89ONNXZ\r\n"  # not text, and damaged by whoever takes it for text
 VERSION = 1
-MOST = 1024  # bytes restored per byte of the file: what a small hostile file can cost is bounded
+MAX_EXPANSION = 1024  # bytes restored per byte of the file: what a small hostile file can cost is bounded
 INDEX_LIMIT = 2 << 20  # bytes; a tensor takes about 15 of them, and 100 times as much in memory
 
 HEADER = struct.Struct("<8sH")
@@ -50,12 +50,12 @@ class File:
     Attributes:
         name: "" is the model; the others are its external data, beside it.
         size: in bytes.
-        cuts: for each stream in it: bytes of the skeleton before it, its own bytes.
+        boundaries: for each stream in it: bytes of the skeleton before it, its own bytes.
     """
 
     name: str
     size: int
-    cuts: Sequence[tuple[int, int]]
+    boundaries: Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +158,9 @@ class Packed:
         if not names or len(set(names)) < len(names):
             raise ValueError("two files have one name, or there is none")
         self.nbytes = sum(file.size for file in self.files)
-        if self.nbytes > MOST * self.packed_nbytes:
+        if self.nbytes > MAX_EXPANSION * self.packed_nbytes:
             raise ValueError(f"it claims to hold {self.nbytes:,} bytes")
-        lengths = [length for file in self.files for _, length in file.cuts]
+        lengths = [length for file in self.files for _, length in file.boundaries]
         self._streams: list[list[_Chunk]] = []
         for length in [self.nbytes - sum(lengths), *lengths]:
             chunks = []
@@ -177,10 +177,10 @@ class Packed:
         if first != (name == "") or not (first or plain(name)):
             raise ValueError(f"a file has the forbidden name {name!r}")
         size = index.number()
-        cuts = [(index.number(), index.number()) for _ in range(index.count())]
-        if sum(map(sum, cuts)) > size or not all(length for _, length in cuts):
+        boundaries = [(index.number(), index.number()) for _ in range(index.count())]
+        if sum(map(sum, boundaries)) > size or not all(length for _, length in boundaries):
             raise ValueError("a stream is outside its file")
-        return File(name, size, cuts)
+        return File(name, size, boundaries)
 
     def contents(self) -> Iterator[tuple[File, Iterator[memoryview]]]:
         """Each file with its bytes, to be read in this order; what was read is right only when it ends.
@@ -194,7 +194,7 @@ class Packed:
 
         def content(file: File) -> Iterator[memoryview]:
             left = file.size
-            for skip, length in file.cuts:
+            for skip, length in file.boundaries:
                 yield from skeleton.take(skip)
                 yield from self._decoded(next(numbers))
                 left -= skip + length
@@ -238,7 +238,7 @@ class Packed:
 def _chunk(index: _Cursor, body: memoryview, size: int) -> tuple[_Chunk, memoryview]:
     """The next chunk of `size` bytes, and what of the body comes after it."""
     code = index.number()
-    plan = Plan(Layout(code >> 1, index.number(), index.number()), bool(code & 1)) if code else Plan()
+    plan = Plan(CodeLayout(code >> 1, index.number(), index.number()), bool(code & 1)) if code else Plan()
     runs = []
     for _ in plan.runs(size):
         coding, length = index.number(), index.number()

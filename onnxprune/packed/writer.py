@@ -17,7 +17,7 @@ from onnxprune.model.protobuf import varint
 from onnxprune.model.scopes import tensors_of
 from onnxprune.model.storage import Stored
 from onnxprune.packed import coder
-from onnxprune.packed.coder import CHUNK, Layout, Plan
+from onnxprune.packed.coder import CHUNK, CodeLayout, Plan
 from onnxprune.packed.reader import (
     CRC,
     ENDING,
@@ -25,7 +25,7 @@ from onnxprune.packed.reader import (
     HEADER,
     INDEX_LIMIT,
     MAGIC,
-    MOST,
+    MAX_EXPANSION,
     VERSION,
     Sizes,
     is_packed,
@@ -34,7 +34,7 @@ from onnxprune.packed.reader import (
 )
 
 
-def pack(source: Path, target: Path, layouts: Mapping[str, Layout] | None = None) -> Sizes:
+def pack(source: Path, target: Path, layouts: Mapping[str, CodeLayout] | None = None) -> Sizes:
     """Write the model at `source`, external data included, as one packed file.
 
     Args:
@@ -69,7 +69,7 @@ class _Cut:
 
 
 class _Writer:
-    def __init__(self, model: Model, layouts: Mapping[str, Layout]) -> None:
+    def __init__(self, model: Model, layouts: Mapping[str, CodeLayout]) -> None:
         self._payloads = model.payloads
         self._layouts = layouts
         self._data = [model.payloads.map(file) for file in model.payloads.files]
@@ -97,7 +97,7 @@ class _Writer:
         if len(self._index) > INDEX_LIMIT:
             raise PackedError("the model has too many tensors to pack")
         written += len(self._index) + ENDING
-        padding = max(0, -(-self.size // MOST) - written)
+        padding = max(0, -(-self.size // MAX_EXPANSION) - written)
         yield bytes(padding)
         ending = bytes(self._index) + FOOTER.pack(len(self._index), written + padding, self._digest())
         yield ending + CRC.pack(zlib.crc32(ending))
@@ -108,11 +108,11 @@ class _Writer:
             digest.update(part)
         return digest.digest()
 
-    def _skeleton(self) -> Iterator[tuple[memoryview, int, list[Layout]]]:
+    def _skeleton(self) -> Iterator[tuple[memoryview, int, list[CodeLayout]]]:
         """What no tensor's stream holds, of all files, in chunks."""
         held = bytearray()
-        for data, cuts in zip(self._data, self._cuts, strict=True):
-            starts, ends = [0, *(c.end for c in cuts)], [*(c.start for c in cuts), len(data)]
+        for data, boundaries in zip(self._data, self._cuts, strict=True):
+            starts, ends = [0, *(c.end for c in boundaries)], [*(c.start for c in boundaries), len(data)]
             for start, end in zip(starts, ends, strict=True):
                 for part in coder.chunks(data[start:end]):
                     held += part
@@ -122,9 +122,9 @@ class _Writer:
         if held:
             yield memoryview(bytes(held)), 1, []
 
-    def _tensors(self) -> Iterator[tuple[memoryview, int, list[Layout]]]:
-        for data, cuts in zip(self._data, self._cuts, strict=True):
-            for cut in cuts:
+    def _tensors(self) -> Iterator[tuple[memoryview, int, list[CodeLayout]]]:
+        for data, boundaries in zip(self._data, self._cuts, strict=True):
+            for cut in boundaries:
                 hints = [self._layouts[cut.name]] if cut.name in self._layouts else []
                 for chunk in coder.chunks(data[cut.start : cut.end]):
                     yield chunk, cut.itemsize, hints
@@ -135,16 +135,16 @@ class _Writer:
 
     def _describe_files(self) -> None:
         self._put(len(self._data))
-        for name, data, cuts in zip(self._names, self._data, self._cuts, strict=True):
+        for name, data, boundaries in zip(self._names, self._data, self._cuts, strict=True):
             self._put(len(name.encode()))
             self._index += name.encode()
-            self._put(len(data), len(cuts))
+            self._put(len(data), len(boundaries))
             at = 0
-            for cut in cuts:
+            for cut in boundaries:
                 self._put(cut.start - at, cut.end - cut.start)
                 at = cut.end
 
-    def _describe(self, coded: coder.Coded) -> None:
+    def _describe(self, coded: coder.CodedStream) -> None:
         layout = coded.plan.layout
         if coded.plan == Plan():
             self._put(0)

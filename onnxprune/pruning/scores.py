@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.core.chunked import EVERY, Rows, Slabs, part_of
+from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, part_of
 from onnxprune.core.dtypes import QUANTISED, Array
 from onnxprune.errors import WeightError
 from onnxprune.model.model import Model
@@ -16,7 +16,7 @@ from onnxprune.model.weight import Weight
 from onnxprune.pruning.selection import CHUNK, Chunks
 
 
-def magnitudes(weight: Weight, array: Array, rows: Rows | None = None) -> Array:
+def magnitudes(weight: Weight, array: Array, rows: RowRange | None = None) -> Array:
     """|w| of every entry, of the dequantised value where there is a scale: float32, or float64 for fp64.
 
     Args:
@@ -40,14 +40,14 @@ def magnitudes(weight: Weight, array: Array, rows: Rows | None = None) -> Array:
     return scores
 
 
-def magnitude_slabs(weight: Weight, model: Model) -> list[Chunks]:
-    """`magnitudes` in index order: of each slab the pieces, which fit the cache."""
-    slabs = weight.slabs(model)
-    return [partial(_chunks, weight, slabs, rows) for rows in slabs.rows]
+def magnitude_chunks(weight: Weight, model: Model) -> list[Chunks]:
+    """`magnitudes` in index order: of each chunk the pieces, which fit the cache."""
+    chunked = weight.chunked(model)
+    return [partial(_chunks, weight, chunked, rows) for rows in chunked.rows]
 
 
-def _chunks(weight: Weight, slabs: Slabs, rows: Rows) -> Iterator[Array]:
-    array = slabs.read(*rows, EVERY)
+def _chunks(weight: Weight, chunked: ChunkedArray, rows: RowRange) -> Iterator[Array]:
+    array = chunked.read(*rows, EVERY)
     if weight.element in QUANTISED:  # the scale follows an axis
         yield magnitudes(weight, array, rows).reshape(-1)
         return

@@ -43,25 +43,26 @@ def _bits(scores: Array) -> Array:
     return scores.reshape(-1).view(np.uint64 if scores.dtype == np.float64 else np.uint32)
 
 
-def smallest(slabs: Sequence[Chunks], count: int, total: int) -> Cut:
+def smallest(parts: Sequence[Chunks], count: int, total: int) -> Cut:
     """The cut that prunes exactly the `count` smallest of `total` scores, ties by lowest index.
 
-    Each slab yields its scores, all of one dtype, whenever it is called: selection walks them two or three times and
-    never holds a copy of them all. A bracket taken from a sample is verified by counting, then narrowed until the
+    Each part yields its scores in chunks, all of one dtype, whenever it is called: selection walks them two or
+    three times and never holds a copy of them all. A bracket taken from a sample is verified by counting, then narrowed
+    until the
     candidates are few enough to be partitioned.
     """
     if count <= 0:
         return Cut(0.0, 0)
-    low, high, kind = _bracket(slabs, count, total)
+    low, high, kind = _bracket(parts, count, total)
     if low == 0:  # zeros are as many as a model has that was pruned before: no bracket with them gets narrow
-        zeros = sum(inside for _, inside, _ in threads.run(partial(_counted, low=0, high=0), slabs))
+        zeros = sum(inside for _, inside, _ in threads.run(partial(_counted, low=0, high=0), parts))
         if count <= zeros:
             return Cut(0.0, count, zeros)
         low, high = 1, high or int(np.iinfo(kind).max)
     while True:
         below = inside = 0
         found: list[Array] | None = []
-        for under, within, pieces in threads.run(partial(_counted, low=low, high=high), slabs):
+        for under, within, pieces in threads.run(partial(_counted, low=low, high=high), parts):
             below, inside = below + under, inside + within
             if inside > _COLLECT and low != high:
                 found = None
@@ -77,14 +78,14 @@ def smallest(slabs: Sequence[Chunks], count: int, total: int) -> Cut:
             key = int(np.partition(candidates, count - below - 1)[count - below - 1])
             ties = count - below - int(np.count_nonzero(candidates < key))
             return Cut(_value(key, kind), ties, int(np.count_nonzero(candidates == key)))
-        low, high = _halve(slabs, low, high, count)
+        low, high = _halve(parts, low, high, count)
 
 
-def _counted(slab: Chunks, low: int, high: int) -> tuple[int, int, list[Array]]:
-    """How many scores of a slab lie below the bracket and in it, and where they are few the latter's bits."""
+def _counted(part: Chunks, low: int, high: int) -> tuple[int, int, list[Array]]:
+    """How many scores of a part lie below the bracket and in it, and where they are few the latter's bits."""
     below = inside = 0
     found: list[Array] = []
-    for chunk in slab():
+    for chunk in part():
         bits = _bits(chunk)
         below += int(np.count_nonzero(bits < low))
         candidate = (bits >= low) & (bits <= high)
@@ -94,14 +95,14 @@ def _counted(slab: Chunks, low: int, high: int) -> tuple[int, int, list[Array]]:
     return below, inside, found
 
 
-def _bracket(slabs: Sequence[Chunks], count: int, total: int) -> tuple[int, int, type]:
+def _bracket(parts: Sequence[Chunks], count: int, total: int) -> tuple[int, int, type]:
     """Bounds on the bits that hold the wanted score with high probability, and their integer type."""
     stride = min(max(1, total // _SAMPLE), CHUNK)
 
-    def sampled(slab: Chunks) -> list[Array]:
-        return [_bits(chunk)[stride // 2 :: stride].copy() for chunk in slab()]  # a view would keep the whole chunk
+    def sampled(part: Chunks) -> list[Array]:
+        return [_bits(chunk)[stride // 2 :: stride].copy() for chunk in part()]  # a view would keep the whole chunk
 
-    pieces = [piece for slab in threads.run(sampled, slabs) for piece in slab]
+    pieces = [piece for part in threads.run(sampled, parts) for piece in part]
     sample = np.sort(np.concatenate(pieces or [np.zeros(0, np.uint32)]))
     kind = sample.dtype.type
     if not len(sample):
@@ -114,9 +115,9 @@ def _bracket(slabs: Sequence[Chunks], count: int, total: int) -> tuple[int, int,
     return low, high, kind
 
 
-def _halve(slabs: Sequence[Chunks], low: int, high: int, count: int) -> tuple[int, int]:
+def _halve(parts: Sequence[Chunks], low: int, high: int, count: int) -> tuple[int, int]:
     middle = (low + high) // 2
-    upto = sum(threads.run(lambda slab: sum(int(np.count_nonzero(_bits(c) <= middle)) for c in slab()), slabs))
+    upto = sum(threads.run(lambda part: sum(int(np.count_nonzero(_bits(c) <= middle)) for c in part()), parts))
     return (low, middle) if upto >= count else (middle + 1, high)
 
 

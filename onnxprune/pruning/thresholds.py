@@ -1,4 +1,4 @@
-"""Thresholds: where they lie in a weight, and the weight below them zeroed, slab by slab."""
+"""Thresholds: where they lie in a weight, and the weight below them zeroed, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune.core.chunked import EVERY, SLAB, Rows, Slabs, part_of, picked, ranges
+from onnxprune.core.chunked import CHUNK_ELEMENTS, EVERY, ChunkedArray, RowRange, part_of, picked, ranges
 from onnxprune.core.dtypes import Array, bits_of
 from onnxprune.errors import WeightError
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pruning import selection
-from onnxprune.pruning.scores import magnitude_slabs, magnitudes
+from onnxprune.pruning.scores import magnitude_chunks, magnitudes
 from onnxprune.quantization.histogram import Histogram
 
 
@@ -26,27 +26,27 @@ class OutputSlice:
     read: Callable[[], Array]
 
 
-def by_outputs(weight: Weight, slabs: Slabs, multiple: int) -> list[OutputSlice]:
-    """About a slab each, a multiple of so many outputs; all at once where no part is read along their axis.
+def by_outputs(weight: Weight, chunked: ChunkedArray, multiple: int) -> list[OutputSlice]:
+    """About a chunk each, a multiple of so many outputs; all at once where no part is read along their axis.
 
     Integers are small, and their scales may follow any axis.
     """
     axis = weight.out_axis
-    if weight.zero is not None or not (axis == 0 or (axis == 1 and slabs.ndim == 2)):
-        return [OutputSlice((slice(None),) * slabs.ndim, slabs.whole)]
-    outputs = slabs.shape[axis]
-    step = -(-max(1, SLAB * outputs // max(1, slabs.size)) // multiple) * multiple
+    if weight.zero is not None or not (axis == 0 or (axis == 1 and chunked.ndim == 2)):
+        return [OutputSlice((slice(None),) * chunked.ndim, chunked.whole)]
+    outputs = chunked.shape[axis]
+    step = -(-max(1, CHUNK_ELEMENTS * outputs // max(1, chunked.size)) // multiple) * multiple
     if axis == 0:
-        return [OutputSlice((slice(*rows),), partial(slabs.read, *rows, EVERY)) for rows in ranges(0, outputs, step)]
-    return [OutputSlice((slice(None), slice(*own)), partial(slabs.block, *own)) for own in ranges(0, outputs, step)]
+        return [OutputSlice((slice(*rows),), partial(chunked.read, *rows, EVERY)) for rows in ranges(0, outputs, step)]
+    return [OutputSlice((slice(None), slice(*own)), partial(chunked.block, *own)) for own in ranges(0, outputs, step)]
 
 
-def standard_deviation(weight: Weight, slabs: Slabs) -> float:
+def standard_deviation(weight: Weight, chunked: ChunkedArray) -> float:
     """Standard deviation of the dequantised values: each row is summed in float64, the rows without rounding."""
 
-    def sums(rows: Rows, part: Array) -> list[tuple[float, float]]:
+    def sums(rows: RowRange, part: Array) -> list[tuple[float, float]]:
         found = []
-        for start, stop in ranges(*rows, slabs.unit):
+        for start, stop in ranges(*rows, chunked.unit):
             values = part[start - rows[0] : stop - rows[0]]
             if weight.zero is not None:
                 below = values.astype(np.int16) < part_of(weight.zero_value, (start, stop))
@@ -55,10 +55,10 @@ def standard_deviation(weight: Weight, slabs: Slabs) -> float:
             found.append((float(wide.sum()), float(np.square(wide).sum())))
         return found
 
-    found = [unit for slab in slabs.each(sums) for unit in slab]
+    found = [unit for chunk in chunked.each(sums) for unit in chunk]
     with np.errstate(invalid="ignore"):
         total, squares = np.array(found).reshape(-1, 2).cumsum(axis=0)[-1]
-        deviation = float(np.sqrt(max(squares / slabs.size - (total / slabs.size) ** 2, 0.0)))
+        deviation = float(np.sqrt(max(squares / chunked.size - (total / chunked.size) ** 2, 0.0)))
     if not np.isfinite(total) or not np.isfinite(squares):
         raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
     return deviation
@@ -66,24 +66,24 @@ def standard_deviation(weight: Weight, slabs: Slabs) -> float:
 
 def count_within(model: Model, weight: Weight, loss: float) -> int:
     """How many of the smallest entries hold less than this share of the sum of squares."""
-    slabs = weight.slabs(model)
+    chunked = weight.chunked(model)
     kind = np.float64 if weight.dtype == "float64" else np.float32
-    scores = slabs.map(kind, lambda rows, _, part: magnitudes(weight, part, rows))
+    scores = chunked.map(kind, lambda rows, _, part: magnitudes(weight, part, rows))
     top = max(scores.each(lambda _, part: float(part.max(initial=0.0))), default=0.0)
     histogram = Histogram.of(scores, np.full((1,) * scores.ndim, top) if top else None)
     inside = int(np.searchsorted(histogram.sums[2], loss * histogram.energy, side="right")) - 1
     return histogram.zeros + int(histogram.sums[3, max(inside, 0)])
 
 
-def zeroed(weight: Weight, slabs: Slabs, mask: Array) -> Slabs:
+def zeroed(weight: Weight, chunked: ChunkedArray, mask: Array) -> ChunkedArray:
     """The weight without what the mask names, of which a bit for each entry is held."""
-    bits = np.packbits(mask.reshape(slabs.shape[0], -1), axis=1)
+    bits = np.packbits(mask.reshape(chunked.shape[0], -1), axis=1)
 
-    def change(rows: Rows, columns: slice, part: Array) -> Array:
-        gone = np.unpackbits(bits[slice(*rows)], axis=1, count=slabs.row).view(bool)
-        return np.where(picked(gone.reshape(-1, *slabs.shape[1:]), columns), part_of(weight.zero_value, rows), part)
+    def change(rows: RowRange, columns: slice, part: Array) -> Array:
+        gone = np.unpackbits(bits[slice(*rows)], axis=1, count=chunked.row).view(bool)
+        return np.where(picked(gone.reshape(-1, *chunked.shape[1:]), columns), part_of(weight.zero_value, rows), part)
 
-    return slabs.map(slabs.dtype, change)
+    return chunked.map(chunked.dtype, change)
 
 
 def last_tie(model: Model, weight: Weight, cut: selection.Cut) -> tuple[int, int]:
@@ -93,8 +93,8 @@ def last_tie(model: Model, weight: Weight, cut: selection.Cut) -> tuple[int, int
     if cut.ties == cut.equal:  # all of them, wherever they are
         return weight.size, 0
     start = taken = 0
-    for slab in magnitude_slabs(weight, model):
-        for scores in slab():
+    for chunk in magnitude_chunks(weight, model):
+        for scores in chunk():
             equal = np.flatnonzero(scores == cut.threshold)
             if taken + len(equal) >= cut.ties:
                 return start + int(equal[cut.ties - taken - 1]), cut.ties
@@ -102,11 +102,11 @@ def last_tie(model: Model, weight: Weight, cut: selection.Cut) -> tuple[int, int
     return weight.size, taken
 
 
-def zeroed_below(weight: Weight, slabs: Slabs, threshold: float, last: int) -> Slabs:
+def zeroed_below(weight: Weight, chunked: ChunkedArray, threshold: float, last: int) -> ChunkedArray:
     """The weight without what lies below the threshold, or at it up to the flat index `last`."""
     zero, wide = weight.zero_value, np.float64 if weight.dtype == "float64" else np.float32
 
-    def change(rows: Rows, columns: slice, part: Array) -> Array:
+    def change(rows: RowRange, columns: slice, part: Array) -> Array:
         out = np.empty(part.shape, part.dtype)
         step = max(1, selection.CHUNK // max(1, part[0].size))
         for start, stop in ranges(*rows, step):
@@ -117,10 +117,10 @@ def zeroed_below(weight: Weight, slabs: Slabs, threshold: float, last: int) -> S
             else:
                 scores = magnitudes(weight, piece, (start, stop))
             mask = scores < threshold
-            if last >= stop * slabs.row - 1:
+            if last >= stop * chunked.row - 1:
                 mask = scores <= threshold
-            elif last >= start * slabs.row:
-                index = np.arange(start * slabs.row, stop * slabs.row).reshape(-1, *slabs.shape[1:])
+            elif last >= start * chunked.row:
+                index = np.arange(start * chunked.row, stop * chunked.row).reshape(-1, *chunked.shape[1:])
                 mask |= (scores == threshold) & (picked(index, columns) <= last)
             if weight.zero is None:  # a product of bits takes a tenth of the time that a choice takes
                 np.multiply(bits_of(piece), ~mask, out=bits_of(out[here]))
@@ -128,13 +128,13 @@ def zeroed_below(weight: Weight, slabs: Slabs, threshold: float, last: int) -> S
                 out[here] = np.where(mask, part_of(zero, (start, stop)), piece)
         return out
 
-    return slabs.map(slabs.dtype, change)
+    return chunked.map(chunked.dtype, change)
 
 
-def compared(weight: Weight, before: Slabs, after: Slabs) -> tuple[int, bool]:
+def compared(weight: Weight, before: ChunkedArray, after: ChunkedArray) -> tuple[int, bool]:
     """How many entries are zero afterwards, and whether any bit differs. NaN and Inf are refused whatever the rule."""
 
-    def compare(rows: Rows, part: Array) -> tuple[int, bool]:
+    def compare(rows: RowRange, part: Array) -> tuple[int, bool]:
         magnitudes(weight, part, rows)
         left = after.read(*rows, EVERY)
         return weight.zeros_of(left, rows), not np.array_equal(bits_of(part), bits_of(left))

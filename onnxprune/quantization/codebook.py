@@ -28,13 +28,13 @@ class Codebook:
         levels: the value of each code, float64.
         error: sum of squared errors over the histogram's weight.
         shares: how many entries take each code.
-        cuts: where the cell of one level ends and that of the next begins, ascending; None: midway between them.
+        boundaries: where the cell of one level ends and that of the next begins, ascending; None: midway between them.
     """
 
     levels: Array
     error: float
     shares: Array
-    cuts: Array | None = None
+    boundaries: Array | None = None
 
 
 def codebook(histogram: Histogram, levels: int, prune: bool, threshold: float = 0.0) -> Codebook:
@@ -106,8 +106,8 @@ def _optimal(histogram: Histogram, count: int) -> Array:
     for row in reversed(back):
         starts.append(int(row[last]))
         last = starts[-1] - 1
-    cuts = np.array([0, *reversed(starts), len(cost)])
-    return np.diff(first[cuts]) / np.diff(total[cuts])
+    boundaries = np.array([0, *reversed(starts), len(cost)])
+    return np.diff(first[boundaries]) / np.diff(total[boundaries])
 
 
 def _spread(histogram: Histogram, count: int) -> Array:
@@ -128,23 +128,23 @@ def _spread(histogram: Histogram, count: int) -> Array:
 
 def boundaries_of(points: Array, threshold: float = 0.0) -> Array:
     """Where the cell of one level ends and that of the next begins; a threshold bounds that of the level 0.0."""
-    cuts = (points[1:] + points[:-1]) / 2
+    boundaries = (points[1:] + points[:-1]) / 2
     if threshold:
         zero = int(np.searchsorted(points, 0.0))
-        cuts[max(zero - 1, 0) : zero] = -threshold
-        cuts[zero : zero + 1] = threshold
-    return cuts
+        boundaries[max(zero - 1, 0) : zero] = -threshold
+        boundaries[zero : zero + 1] = threshold
+    return boundaries
 
 
 def measured(histogram: Histogram, centres: Array, prune: bool, threshold: float = 0.0) -> Codebook:
     """The codebook of the given levels (0.0 is added) with each entry at the nearest one, or 0 up to the threshold."""
     centres = np.unique(centres[centres != 0])
     points = np.sort(np.append(centres, 0.0)) if prune else centres
-    cuts = boundaries_of(points, threshold)
-    edges = np.concatenate([[0], np.searchsorted(histogram.values, cuts), [len(histogram.values)]])
+    boundaries = boundaries_of(points, threshold)
+    edges = np.concatenate([[0], np.searchsorted(histogram.values, boundaries), [len(histogram.values)]])
     mass, first, second, count = np.diff(histogram.sums[:, edges], axis=1)
     error = float((second - 2 * points * first + points * points * mass).sum())
     zero = points == 0
     shares = np.concatenate([[histogram.zeros + count[zero].sum()], count[~zero]])
     levels = np.concatenate([[0.0], points[~zero]])
-    return Codebook(levels, max(error, 0.0), shares, cuts if threshold else None)
+    return Codebook(levels, max(error, 0.0), shares, boundaries if threshold else None)

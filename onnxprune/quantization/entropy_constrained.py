@@ -20,34 +20,34 @@ _STEPS = 100
 _SETTLED = 1e-5
 
 
-def constrained(histogram: Histogram, book: Codebook, excess: float) -> Codebook:
+def constrained(histogram: Histogram, codebook: Codebook, excess: float) -> Codebook:
     """A codebook of at most as many levels whose codes have less entropy, for at most `excess` times more error.
 
-    Only zeros are code 0. Without a gain it is the given book.
+    Only zeros are code 0. Without a gain it is the given codebook.
 
     Args:
         histogram: of the weight.
-        book: a codebook for it, with its cuts midway.
+        codebook: a codebook for it, with its cuts midway.
         excess: a share, such as 0.2.
     """
-    if not excess or not book.error or len(book.levels) < 3:
-        return book
+    if not excess or not codebook.error or len(codebook.levels) < 3:
+        return codebook
     kept = histogram.sums[3, -1]
-    slope = 2 * np.log(2) * book.error / kept  # at a high rate a bit saves that much of the error of an entry
-    low, high, best = 0.0, _STEEPEST, book
+    slope = 2 * np.log(2) * codebook.error / kept  # at a high rate a bit saves that much of the error of an entry
+    low, high, best = 0.0, _STEEPEST, codebook
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        found = _lloyd(histogram, book.levels[1:], middle * slope)
-        if found.error <= (1 + excess) * book.error and found.levels[1:].all():
+        found = _lloyd(histogram, codebook.levels[1:], middle * slope)
+        if found.error <= (1 + excess) * codebook.error and found.levels[1:].all():
             low, best = middle, min(found, best, key=entropy)
         else:
             high = middle
     return best
 
 
-def entropy(book: Codebook) -> float:
+def entropy(codebook: Codebook) -> float:
     """Bits per kept entry of an ideal code for the levels other than 0.0."""
-    counts = book.shares[1:][book.shares[1:] > 0]
+    counts = codebook.shares[1:][codebook.shares[1:] > 0]
     return float(np.log2(counts.sum()) - (counts * np.log2(counts)).sum() / counts.sum()) if len(counts) else 0.0
 
 
@@ -56,9 +56,9 @@ def _lloyd(histogram: Histogram, centres: Array, multiplier: float) -> Codebook:
     values, sums = histogram.values, histogram.sums
     bits, last = np.zeros(len(centres)), np.inf
     for _ in range(_STEPS):
-        cuts = (centres[1:] + centres[:-1]) / 2 + multiplier * np.diff(bits) / (2 * np.diff(centres))
-        cuts = np.maximum.accumulate(cuts)  # a level that costs too much on both sides has no cell
-        edges = np.concatenate([[0], np.searchsorted(values, cuts), [len(values)]])
+        boundaries = (centres[1:] + centres[:-1]) / 2 + multiplier * np.diff(bits) / (2 * np.diff(centres))
+        boundaries = np.maximum.accumulate(boundaries)  # a level that costs too much on both sides has no cell
+        edges = np.concatenate([[0], np.searchsorted(values, boundaries), [len(values)]])
         parts = np.diff(sums[:, edges], axis=1)
         held = parts[3] > 0
         mass, first, second, count = parts[:, held]
@@ -68,6 +68,6 @@ def _lloyd(histogram: Histogram, centres: Array, multiplier: float) -> Codebook:
         if last - cost <= _SETTLED * cost:
             break
         last = cost
-    cuts = cuts[np.flatnonzero(held)[:-1]]  # above each level that is left, but the last
+    boundaries = boundaries[np.flatnonzero(held)[:-1]]  # above each level that is left, but the last
     shares = np.concatenate([[histogram.zeros], count])
-    return Codebook(np.concatenate([[0.0], centres]), max(error, 0.0), shares, cuts)
+    return Codebook(np.concatenate([[0.0], centres]), max(error, 0.0), shares, boundaries)

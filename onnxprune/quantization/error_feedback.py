@@ -14,7 +14,7 @@ from onnxprune.core.dtypes import Array
 
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
-_LEAST = 1e-30  # energy of an input
+_MIN_ENERGY = 1e-30  # energy of an input
 _BLOCK = 128  # inputs whose errors are passed on at once to those after the block
 
 
@@ -44,23 +44,23 @@ class Feedback:
         order, factor = zip(*(_factor(moment, damping) for moment in halves.mean(0)), strict=True)
         whole = float(np.trace(halves[1], axis1=1, axis2=2).sum(dtype=np.float64))
         factors = np.stack(factor).astype(np.float32)
-        return cls(np.stack(order), factors, min(1.0, left[damping] / max(whole, _LEAST)))
+        return cls(np.stack(order), factors, min(1.0, left[damping] / max(whole, _MIN_ENERGY)))
 
-    def round(self, rows: Array, levels: Array, prune: bool, cuts: Array | None = None) -> Array:
+    def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.
 
         Args:
             rows: float [outputs, inputs], the weight divided by its scale; the groups follow each other.
             levels: as in `quantise.Codebook`, at most 256.
             prune: whether entries other than 0 may get code 0; zeros keep theirs without it.
-            cuts: as in `quantise.Codebook`.
+            boundaries: as in `quantise.Codebook`.
         """
         codes = np.zeros(rows.shape, np.uint8)
         if len(levels) > 1:
             each = len(rows) // len(self.order)
             for group, (order, factor) in enumerate(zip(self.order, self.factor, strict=True)):
                 part = slice(group * each, (group + 1) * each)
-                codes[part] = _round(rows[part], order, factor, levels, prune, cuts)
+                codes[part] = _round(rows[part], order, factor, levels, prune, boundaries)
         return codes
 
 
@@ -69,7 +69,7 @@ def _factor(moment: Array, damping: float) -> tuple[Array, Array]:
     energy = np.diag(moment).astype(np.float64)
     order = np.argsort(-energy, kind="stable")
     damped = (1 - damping) * moment[np.ix_(order, order)].astype(np.float64)
-    damped[np.diag_indices_from(damped)] += damping * max(float(energy.mean()), _LEAST)
+    damped[np.diag_indices_from(damped)] += damping * max(float(energy.mean()), _MIN_ENERGY)
     # The factor of the inverse is the inverse of the factor from the other end.
     return order, np.linalg.inv(np.linalg.cholesky(damped[::-1, ::-1]))[::-1, ::-1]
 
@@ -81,13 +81,13 @@ def _left(seen: Array, unseen: Array, damping: float) -> float:
     return float(((passed @ unseen[np.ix_(order, order)]) * passed).sum())
 
 
-def _round(rows: Array, order: Array, factor: Array, levels: Array, prune: bool, cuts: Array | None) -> Array:
+def _round(rows: Array, order: Array, factor: Array, levels: Array, prune: bool, boundaries: Array | None) -> Array:
     """`Feedback.round` for one group."""
     x = rows[:, order].T.astype(np.float32)  # [inputs, outputs]: a row is rounded at once
     fixed = None if prune else x == 0
     ranked = np.argsort(levels, kind="stable") if prune else 1 + np.arange(len(levels) - 1)
     points, code_of = levels[ranked].astype(np.float32), ranked.astype(np.uint8)
-    borders = (points[1:] + points[:-1]) / 2 if cuts is None else cuts.astype(np.float32)
+    borders = (points[1:] + points[:-1]) / 2 if boundaries is None else boundaries.astype(np.float32)
     codes = np.empty(x.shape, np.uint8)
     for at in range(0, len(x), _BLOCK):
         end = min(at + _BLOCK, len(x))

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from onnxprune.core.chunked import Rows, Slabs, part_of, ranges
+from onnxprune.core.chunked import ChunkedArray, RowRange, part_of, ranges
 
 Array = np.ndarray
 
@@ -60,14 +60,14 @@ class Histogram:
     zeros: int
 
     @classmethod
-    def of(cls, array: Array | Slabs, scale: Array | None = None, importance: Array | None = None) -> Histogram:
+    def of(cls, array: Array | ChunkedArray, scale: Array | None = None, importance: Array | None = None) -> Histogram:
         """Count a weight; scale and importance broadcast over it."""
-        slabs = Slabs.of(array)
-        inverse = inverse_of(scale, slabs.dtype)
+        chunked = ChunkedArray.of(array)
+        inverse = inverse_of(scale, chunked.dtype)
 
-        def count(rows: Rows, part: Array) -> tuple[Array, list[Array]]:
+        def count(rows: RowRange, part: Array) -> tuple[Array, list[Array]]:
             counts, masses = np.zeros(PATTERNS, np.int64), []
-            for start, stop in ranges(*rows, slabs.unit):
+            for start, stop in ranges(*rows, chunked.unit):
                 piece = part[start - rows[0] : stop - rows[0]]
                 patterns, mask = nonzero_patterns(piece, None if inverse is None else part_of(inverse, (start, stop)))
                 counts += np.bincount(patterns, minlength=PATTERNS)
@@ -79,7 +79,7 @@ class Histogram:
             return counts, masses
 
         counts, mass = np.zeros(PATTERNS, np.int64), np.zeros(PATTERNS)
-        for more, masses in slabs.each(count):
+        for more, masses in chunked.each(count):
             counts += more
             for each in masses:  # one after the other: sums of floats depend on the order
                 mass += each
@@ -123,20 +123,20 @@ class Histogram:
         return Histogram(np.delete(self.values, dead), np.pad(sums, ((0, 0), (1, 0))), zeros)
 
 
-def root_mean_square(array: Array | Slabs, axes: tuple[int, ...]) -> Array:
+def root_mean_square(array: Array | ChunkedArray, axes: tuple[int, ...]) -> Array:
     """Root mean square over the axes (kept as 1), of the entries that are not 0; 1 where there is none."""
-    slabs = Slabs.of(array)
-    every, kept = list(range(slabs.ndim)), [a for a in range(slabs.ndim) if a not in axes]
+    chunked = ChunkedArray.of(array)
+    every, kept = list(range(chunked.ndim)), [a for a in range(chunked.ndim) if a not in axes]
 
-    def sums(rows: Rows, part: Array) -> list[tuple[Array, Array]]:
-        pieces = (part[start - rows[0] : stop - rows[0]] for start, stop in ranges(*rows, slabs.unit))
+    def sums(rows: RowRange, part: Array) -> list[tuple[Array, Array]]:
+        pieces = (part[start - rows[0] : stop - rows[0]] for start, stop in ranges(*rows, chunked.unit))
         return [
             (np.einsum(p, every, p, every, kept, dtype=np.float64), np.count_nonzero(p != 0, axis=axes)) for p in pieces
         ]
 
-    found = [unit for slab in slabs.each(sums) for unit in slab]
+    found = [unit for chunk in chunked.each(sums) for unit in chunk]
     if 0 in axes or not found:
-        shape = tuple(slabs.shape[a] for a in kept)
+        shape = tuple(chunked.shape[a] for a in kept)
         energy, count = np.zeros(shape), np.zeros(shape, np.int64)
         for more, held in found:
             energy, count = energy + more, count + held

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxprune.core.chunked import UNIT, Slabs, part_of, ranges
+from onnxprune.core.chunked import UNIT_ELEMENTS, ChunkedArray, part_of, ranges
 from onnxprune.quantization.codebook import boundaries_of
 from onnxprune.quantization.histogram import PATTERNS, Array, float16_order, inverse_of, nonzero_patterns
 
-_FAR = 1e30
+_FAR_VALUE = 1e30
 
 
-def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: Array | None = None) -> Array:
+def encode(array: Array, scale: Array | None, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
     """The code of each entry, uint8 or uint16, in the array's shape: the nearest level of array / scale.
 
     Args:
@@ -19,14 +19,14 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: 
         scale: what it is divided by, or None.
         levels: as in `Codebook`: 0.0 first, then ascending.
         prune: whether entries other than 0 may get code 0.
-        cuts: as in `Codebook`, where the nearest level is not wanted.
+        boundaries: as in `Codebook`, where the nearest level is not wanted.
     """
     kind = np.uint8 if len(levels) <= 256 else np.uint16
     if len(levels) == 1:
         return np.zeros(array.shape, kind)
     order, values = float16_order()
     points = np.sort(levels) if prune else levels[1:]
-    rank = np.searchsorted(boundaries_of(points) if cuts is None else cuts, values, side="right")
+    rank = np.searchsorted(boundaries_of(points) if boundaries is None else boundaries, values, side="right")
     code_of = np.searchsorted(levels[1:], points) + 1
     code_of[points == 0] = 0
     table = np.zeros(PATTERNS, kind)
@@ -36,7 +36,7 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: 
     codes = np.zeros(array.shape, kind)
     source, target = (array.reshape(1), codes.reshape(1)) if not array.ndim else (array, codes)
     inverse = inverse_of(scale, array.dtype)
-    for start, stop in ranges(0, len(source), Slabs.of(source).unit):
+    for start, stop in ranges(0, len(source), ChunkedArray.of(source).unit):
         part = None if inverse is None else part_of(inverse, (start, stop))
         patterns, mask = nonzero_patterns(source[start:stop], part)
         if mask is None:
@@ -51,7 +51,7 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool, cuts: 
     return codes
 
 
-def balance(rows: Array, codes: Array, levels: Array, prune: bool, cuts: Array | None = None) -> None:
+def balance(rows: Array, codes: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> None:
     """Move the codes of a few entries to the next level so that the errors of each row add up to nearly nothing.
 
     What a layer reads is seldom centred on 0 (after a ReLU it never is): of a rounding error the sum
@@ -63,15 +63,15 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool, cuts: Array |
         codes: [R, n], edited in place.
         levels: as in `Codebook`.
         prune: whether entries other than 0 may get code 0; zeros keep theirs without it.
-        cuts: as in `Codebook`.
+        boundaries: as in `Codebook`.
     """
     order = np.argsort(levels, kind="stable") if prune else 1 + np.arange(len(levels) - 1)
     points = levels[order].astype(rows.dtype)
     rank_of = np.zeros(len(levels), np.int32)
     rank_of[order] = np.arange(len(order))
-    borders, steps = boundaries_of(points) if cuts is None else cuts.astype(rows.dtype), np.diff(points)
+    borders, steps = boundaries_of(points) if boundaries is None else boundaries.astype(rows.dtype), np.diff(points)
     most = 4 + int(4 * np.sqrt(rows.shape[1]))
-    block = max(1, UNIT // rows.shape[1])
+    block = max(1, UNIT_ELEMENTS // rows.shape[1])
     if len(points) < 2:
         return
     for at in range(0, len(rows), block):
@@ -98,7 +98,7 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool, cuts: Array |
         near = np.argpartition(cost, most - 1, axis=1)[:, :most] if most < wide else np.arange(wide)[None]
         near = np.broadcast_to(near, (len(x), min(most, wide)))
         near = np.take_along_axis(near, np.argsort(np.take_along_axis(cost, near, 1), axis=1, kind="stable"), 1)
-        moved = np.where(np.take_along_axis(allowed, near, 1), steps[np.take_along_axis(border, near, 1)], _FAR)
+        moved = np.where(np.take_along_axis(allowed, near, 1), steps[np.take_along_axis(border, near, 1)], _FAR_VALUE)
         chosen = np.cumsum(moved, axis=1) - moved / 2 < np.abs(excess)
         target = np.take_along_axis(rank, near, 1) + np.where(down, -1, 1)
         fresh = np.where(chosen, order[target.clip(0, len(order) - 1)], np.take_along_axis(own, near, 1))

@@ -81,14 +81,15 @@ def cut(
     whole = {i.name: _check(where, i, arrays[i.name]) for i in inputs}
     step = _step(where, inputs, whole, count)
     usable = count - count % step if any(fixed(i) for i in inputs if not whole[i.name]) else count
-    cuts = [slice(at, min(at + step, count)) for at in range(0, usable, step)]
+    boundaries = [slice(at, min(at + step, count)) for at in range(0, usable, step)]
     feeds: list[Feeds] = [
-        {i.name: arrays[i.name][at.start, ...] if whole[i.name] else arrays[i.name][at] for i in inputs} for at in cuts
+        {i.name: arrays[i.name][at.start, ...] if whole[i.name] else arrays[i.name][at] for i in inputs}
+        for at in boundaries
     ]
     targets = None if TARGETS in names else arrays.get(TARGETS)
     return Samples(
         feeds, usable, {name: array[:usable] for name, array in arrays.items()},
-        None if targets is None else [targets[at] for at in cuts],
+        None if targets is None else [targets[at] for at in boundaries],
     )  # fmt: skip
 
 

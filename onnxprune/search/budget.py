@@ -30,7 +30,7 @@ from onnxprune.search.trials import Trials
 
 STEPS = 4  # tries of a doubling
 CALIBRATION = 256  # samples of the first half that the layers' inputs are measured on
-LEAST = 8  # samples of a half
+MIN_HALF_SAMPLES = 8  # samples of a half
 FOLDS, _FOLD = 8, 16  # parts of the confirming half, whose drops differ by chance, and the samples of one at least
 _LOWEST, _HIGHEST = -40, 28  # the grid's ends: losses of 4e-5 and 5
 _EXACT = _LOWEST - 1  # the values stay as they are
@@ -40,7 +40,7 @@ Attempt = Callable[[float, Path], object]  # (loss, where to write)
 
 
 @dataclass(frozen=True)
-class Half:
+class HalfMetric:
     """The metric on one half of the samples (on none where a command decides).
 
     Attributes:
@@ -73,8 +73,8 @@ class Searched:
     metric: str
     lower_is_better: bool
     max_drop: float
-    decided: Half
-    held_out: Half | None
+    decided: HalfMetric
+    held_out: HalfMetric | None
     loss: float
     trials: int
     complete: bool
@@ -243,10 +243,10 @@ class Search:
         return self._trials.get(name)
 
     def _found(self, step: int, tried: _Tried, complete: bool) -> Searched:
-        decided = Half(self._judges[0].samples, self._baselines[0], tried.metric)
+        decided = HalfMetric(self._judges[0].samples, self._baselines[0], tried.metric)
         held_out = None
         if len(self._judges) > 1:
-            held_out = Half(self._judges[1].samples, self._baselines[1], self._held_out(step), self._error(step))
+            held_out = HalfMetric(self._judges[1].samples, self._baselines[1], self._held_out(step), self._error(step))
         judge = self._judges[0]
         return Searched(
             judge.metric,
@@ -285,9 +285,9 @@ def _halves(source: Path, question: Question, data: Path | None, samples: int | 
     inputs, arrays = inputs_of(open_session(source)), sample_files.read(data)
     most = None if samples is None else -(-samples // 2)
     found = [sample_files.cut(arrays, str(data), inputs, most, half) for half in (0, 1)]
-    if found[1].count < LEAST:
+    if found[1].count < MIN_HALF_SAMPLES:
         raise DataError(
-            f"{data} gives {sum(half.count for half in found)} samples: max-drop needs at least {2 * LEAST}, half of "
-            "them held out"
+            f"{data} gives {sum(half.count for half in found)} samples: max-drop needs at least "
+            f"{2 * MIN_HALF_SAMPLES}, half of them held out"
         )
     return found

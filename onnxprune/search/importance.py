@@ -10,7 +10,7 @@ from onnxprune.allocation.curves import Curves
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 
-_LEAST = 1e-6  # of a layer that drops as soon as anything is pruned
+_MIN_DROP = 1e-6  # of a layer that drops as soon as anything is pruned
 
 
 def importance_of(model: Model, curves: Curves) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def importance_of(model: Model, curves: Curves) -> tuple[str, ...]:
         OptionError: the curves are of channels.
     """
     at = curves.comparable()
-    bad = {w.name: max(_lost(w.array(model), at[w.name]), _LEAST) for w in find(model) if w.name in at}
+    bad = {w.name: max(_lost(w.array(model), at[w.name]), _MIN_DROP) for w in find(model) if w.name in at}
     usual = math.exp(sum(map(math.log, bad.values())) / max(len(bad), 1))
     return tuple(f"{name}={usual / loss:.6g}" for name, loss in bad.items())
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from onnxprune.allocation.curves import Curve, Curves, Point
+from onnxprune.allocation.curves import Curve, CurvePoint, Curves
 from onnxprune.channels.coupling import couplings, families_of
 from onnxprune.core.dtypes import Array
 from onnxprune.core.threads import cores
@@ -118,7 +118,8 @@ def scan(
         curves = Curves(
             name, judge.metric, judge.lower_is_better, found["baseline"], judge.samples, of,
             tuple(
-                Curve(c.name, c.kind, c.size, tuple(Point(s, found[_named(c.name, s)]) for s in wanted)) for c in layers
+                Curve(c.name, c.kind, c.size, tuple(CurvePoint(s, found[_named(c.name, s)]) for s in wanted))
+                for c in layers
             ),
         )  # fmt: skip
         curves.save(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune.allocation import rate_distortion
-from onnxprune.encodings.graph.encoded import planted_in, uproot
+from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
@@ -25,10 +25,10 @@ class Decode(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        planted = planted_in(model)
-        for _, group in tracked(progress, self.name, planted, lambda group: group.nbytes(model)):
+        encoded = encoded_weights(model)
+        for _, group in tracked(progress, self.name, encoded, lambda group: group.nbytes(model)):
             array, coding = group.array(model), group.coding(model)
-            uproot(model, group, array)
+            restore(model, group, array)
             if coding is not None:
                 model.codings[group.name] = coding
             change.weights[group.name] = {"decoded_from": group.encoding}
@@ -36,7 +36,7 @@ class Decode(Pass):
             if weight.store == "sparse":
                 weight.set_array(model, weight.array(model))
                 change.weights[weight.name] = {"decoded_from": "coo"}
-        if planted:
+        if encoded:
             rate_distortion.recover(model)
         change.modified = bool(change.weights)
         return change

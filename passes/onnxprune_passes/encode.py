@@ -14,17 +14,17 @@ from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.input_moments import moments
 from onnxprune.allocation.measured_once import keeps, recall
 from onnxprune.allocation.noise_gain import gains
-from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings import FORMS, GRAPH, Coded, Encoding, Sparse, Values, form_of
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.graph.fusion import Readers, readers_of
-from onnxprune.encodings.graph.insert import Graft, plant, plant_sparse, prepare
+from onnxprune.encodings.graph.insert import PreparedWeight, insert, insert_sparse, prepare
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
 from onnxprune.encodings.values.floats import Exact, Half
 from onnxprune.encodings.values.integers import Int4, Int8
 from onnxprune.encodings.values.lossless import again, few, fuses, halved
-from onnxprune.encodings.values.rounding import gridded, on_grid, recoded, whole, with_book
+from onnxprune.encodings.values.rounding import gridded, on_grid, recoded, whole, with_codebook
 from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.errors import OptionError, WeightError
@@ -46,7 +46,7 @@ _ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fif
 _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _GAIN_SAMPLES = 4  # each costs a run per weight
-_LEAST = 64  # elements below which half precision saves less than its Cast takes
+_MIN_HALF_ELEMENTS = 64  # elements below which half precision saves less than its Cast takes
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
 
@@ -55,7 +55,7 @@ class _Choice:
     """What becomes of a weight: a form, or the point that rate and distortion chose; and how errors are passed on."""
 
     values: Values = _EXACT
-    point: rate_distortion.Point | None = None
+    point: rate_distortion.RatePoint | None = None
     feedback: Feedback | None = None
 
     @property
@@ -76,11 +76,11 @@ class _Form:
         """Whether it is what a request for a form wants."""
         if self.values.name != wanted.name:
             return False
-        book = self.coded.book
+        codebook = self.coded.codebook
         return (
             not isinstance(wanted, Shared | Int8)
             or wanted.bits == 8
-            or (book is not None and len(book) <= 2**wanted.bits)
+            or (codebook is not None and len(codebook) <= 2**wanted.bits)
         )
 
 
@@ -100,15 +100,15 @@ class Encode(Pass):
         loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
             encoded before have lost already counts.
         keep_zeros: for auto, whether only what is 0 becomes 0.
-        data: an .npz file or a folder (see `samples.load`): books are rounded with error feedback on what the layers
-            read, and for auto the noise of each weight counts by the root of what reaches the outputs, against the
-            usual weight, and by what feedback leaves of it.
+        data: an .npz file or a folder (see `samples.load`): codebooks are rounded with error feedback on what the
+            layers read, and for auto the noise of each weight counts by the root of what reaches the outputs,
+            against the usual weight, and by what feedback leaves of it.
         importance: for auto, "PATTERN=NUMBER": what a unit of a weight's loss counts, in place of what reaches the
             outputs; the last match counts, and a weight that none matches counts 1.
         samples: at most so many samples of the data.
         half: only samples of the first half that `samples.cut` makes: the second is held out.
-        prefer: speed (forms that load fast) or size: never more bytes for that, and the books of shared and int8:BITS
-            are those whose codes `pack` makes smaller, for at most a fifth more squared error.
+        prefer: speed (forms that load fast) or size: never more bytes for that, and the codebooks of shared and
+            int8:BITS are those whose codes `pack` makes smaller, for at most a fifth more squared error.
     """
 
     name = "encode"
@@ -142,7 +142,7 @@ class Encode(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         """See `Pass.run`."""
         change = Change()
-        for group in planted_in(model):
+        for group in encoded_weights(model):
             change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
         weights = find(model)
         self._raise_opset(model, weights, change)
@@ -184,16 +184,16 @@ class Encode(Pass):
             str(replace(self, loss=0.0)),
             _fingerprint(model, weights) if keeps() else "",
         )  # of what does not depend on the loss
-        curves: dict[int, list[rate_distortion.Point]] = {}
+        curves: dict[int, list[rate_distortion.RatePoint]] = {}
         changed: set[int] = set()  # since they were coded: what was spent on them is lost
         for number, weight in tracked(progress, "measure", weights, lambda weight: weight.nbytes(model)):
-            if not _encodable(weight, _LEAST):
+            if not _encodable(weight, _MIN_HALF_ELEMENTS):
                 continue
             spec = self._spec(weight)
             if not _lossy(weight):
                 small = weight.kind in ("bias", "norm") and weight.element in FLOATS
                 named = any(matches(weight.name, _split(entry)[0]) for entry in self.set)
-                if small and spec == _AUTO and self.loss > 0 and _halvable(weight.slabs(model)):
+                if small and spec == _AUTO and self.loss > 0 and _halvable(weight.chunked(model)):
                     choices[number] = _Choice(_HALF)
                 elif named and spec == "half" and form_of(spec).fits(weight.element):
                     choices[number] = _Choice(form_of(spec))
@@ -210,7 +210,7 @@ class Encode(Pass):
                     if weight.name in model.codings and not kept:
                         changed.add(number)
                 model.payloads.forget_pages()
-        fed = {n: weights[n] for n in range(len(weights)) if n in curves or _has_book(choices[n])}
+        fed = {n: weights[n] for n in range(len(weights)) if n in curves or _has_codebook(choices[n])}
         feedbacks = recall((key, "feedbacks"), partial(self._feedbacks, model, fed))
         measured = [weights[n] for n in curves]
         left = [feedbacks.get(n) for n in curves]
@@ -225,7 +225,7 @@ class Encode(Pass):
                 [curves[n] for n in numbers], budget, [counts[n] for n in numbers], together
             )
             for number, point in zip(numbers, points, strict=True):
-                choices[number] = _Choice(_EXACT, point if point.book is not None else None)
+                choices[number] = _Choice(_EXACT, point if point.codebook is not None else None)
         return [replace(choice, feedback=feedbacks.get(number)) for number, choice in enumerate(choices)]
 
     def _feedbacks(self, model: Model, weights: dict[int, Weight]) -> dict[int, Feedback]:
@@ -260,9 +260,9 @@ class Encode(Pass):
     def _half(self) -> int | None:
         return 0 if self.half else None
 
-    def _curve(self, model: Model, weight: Weight) -> tuple[list[rate_distortion.Point], bool]:
+    def _curve(self, model: Model, weight: Weight) -> tuple[list[rate_distortion.RatePoint], bool]:
         """What a weight costs at each loss, and whether it is stored in few bytes without one."""
-        prune, array = not self.keep_zeros, weight.slabs(model)
+        prune, array = not self.keep_zeros, weight.chunked(model)
         kept = list(self._lossless(model, weight, array))
         exact = min([weight.nbytes(model), *(self._estimate(model, weight, form) for form in kept)])
         if weight.element in QUANTISED:
@@ -289,7 +289,7 @@ class Encode(Pass):
 
     def _estimate(self, model: Model, weight: Weight, form: _Form) -> int:
         """Bytes of a form, nodes and names included."""
-        sparse = Sparse.of(form.coded.carrier, form.coded.fill, form.coded.book)
+        sparse = Sparse.of(form.coded.carrier, form.coded.fill_value, form.coded.codebook)
         scale = form.coded.scale
         around = rate_distortion.NODES + (scale.nbytes if scale is not None else 0)
         payloads = [encoding.payload(sparse) for encoding in self._forms(model, weight, form.coded)]
@@ -303,7 +303,7 @@ class Encode(Pass):
         fused = form.opset(fused=True)
         return self._readers(model, weight, fused) if fused > form.opset(fused=False) else None
 
-    def _lossless(self, model: Model, weight: Weight, array: Slabs) -> Iterator[_Form]:
+    def _lossless(self, model: Model, weight: Weight, array: ChunkedArray) -> Iterator[_Form]:
         """The forms that hold every bit of a weight in fewer bytes than its own values take."""
         opset, coding = opset_of(model, weight.scope), model.codings.get(weight.name)
         if coding is not None and coding.form in FORMS:
@@ -323,20 +323,20 @@ class Encode(Pass):
         if coded is not None:
             yield _Form(_HALF, coded)
 
-    def _code(self, model: Model, weight: Weight, array: Slabs, choice: _Choice) -> _Form | None:
+    def _code(self, model: Model, weight: Weight, array: ChunkedArray, choice: _Choice) -> _Form | None:
         """The weight in the chosen form."""
         point, form, prune = choice.point, choice.values, not self.keep_zeros
         if point is not None:
-            assert point.book is not None
+            assert point.codebook is not None
             assert point.scale is not None
             if weight.element in QUANTISED:
-                return _Form(Shared(), recoded(weight, array, point.book, prune, choice.feedback))
+                return _Form(Shared(), recoded(weight, array, point.codebook, prune, choice.feedback))
             wide = computed(array)
             assert wide is not None
             readers = self._readers(model, weight, DEQUANTISE_AXIS) if point.scale.size > 1 else None
             if readers is None:
-                return _Form(Shared(), with_book(weight, wide, point.scale, point.book, prune, choice.feedback))
-            coded = on_grid(weight, wide, point.scale, point.book, prune, readers.transposed, choice.feedback)
+                return _Form(Shared(), with_codebook(weight, wide, point.scale, point.codebook, prune, choice.feedback))
+            coded = on_grid(weight, wide, point.scale, point.codebook, prune, readers.transposed, choice.feedback)
             return _Form(Int8(), coded, readers)
         if opset_of(model, weight.scope) < form.opset(fused=False):
             return None
@@ -380,7 +380,7 @@ class Encode(Pass):
             if form is None or form.opset(fused=False) > model.opset:
                 yield gaps
             elif model.opset < gaps and self.encoding not in ("coo", "dense", "bitmask"):
-                sparse = Sparse.of(weight.slabs(model), weight.zero_value)
+                sparse = Sparse.of(weight.chunked(model), weight.zero_value)
                 if GRAPH["flat"].payload(sparse) < min(GRAPH[n].payload(sparse) for n in ("bitmask", "dense")):
                     yield gaps
 
@@ -400,9 +400,9 @@ class Encode(Pass):
         if weight.zero_value.ndim:
             change.skipped[weight.name] = "stays dense: its channels have different zero points"
             return False
-        if not _encodable(weight, SMALL if choice.plain else _LEAST):
+        if not _encodable(weight, SMALL if choice.plain else _MIN_HALF_ELEMENTS):
             return False
-        array = weight.slabs(model)
+        array = weight.chunked(model)
         kept = list(self._lossless(model, weight, array))
         asked = choice.values if choice.point is None and not choice.plain else None
         best = None
@@ -417,17 +417,17 @@ class Encode(Pass):
         compared = not kernel and (not lossy or bool(kept) or asked == _HALF)
         for form in (*kept, _Form(_EXACT, Coded(array, weight.zero_value))) if compared else ():
             limit = before if best is None else best.nbytes + lossy  # among equals the one without a loss
-            graft = self._best(model, weight, form, name, limit)
-            if graft is not None:
+            prepared = self._best(model, weight, form, name, limit)
+            if prepared is not None:
                 if best is not None:
                     best.discard(model)
-                best, lossy = graft, False
+                best, lossy = prepared, False
         if compared and self._plant_coo(model, weight, array, before if best is None else best.nbytes):
             if best is not None:
                 best.discard(model)
             record.update(encoding="coo", bytes_after=weight.nbytes(model))
         elif best is not None:
-            plant(model, weight, best)
+            insert(model, weight, best)
             record.update(encoding=best.encoding, bytes_after=best.nbytes)
             zeros = best.sparse.zeros() if lossy else weight.zeros(array)
             change.encoded[weight.name] = Encoded(weight.shape, zeros)
@@ -444,7 +444,7 @@ class Encode(Pass):
             return []
         named = [GRAPH[self.encoding]] if self.encoding in GRAPH else list(GRAPH.values())
         opset = opset_of(model, weight.scope)
-        trivial = coded.book is None and coded.decoded == weight.zero_value.dtype and coded.scale is None
+        trivial = coded.codebook is None and coded.decoded == weight.zero_value.dtype and coded.scale is None
         inside = in_function(weight.scope)
         return [
             form
@@ -452,10 +452,10 @@ class Encode(Pass):
             if form.opset <= opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
         ]
 
-    def _best(self, model: Model, weight: Weight, form: _Form, name: str, limit: int) -> Graft | None:
+    def _best(self, model: Model, weight: Weight, form: _Form, name: str, limit: int) -> PreparedWeight | None:
         """The smallest graft below `limit` bytes: only encodings whose packed arrays come close are packed."""
         coded = form.coded
-        sparse = Sparse.of(coded.carrier, coded.fill, coded.book)
+        sparse = Sparse.of(coded.carrier, coded.fill_value, coded.codebook)
         payloads: dict[str, int] = {}
         for encoding in sorted(self._forms(model, weight, coded), key=lambda encoding: encoding.least(sparse)):
             bound = min([limit, *payloads.values()]) + _NODES_DIFFER
@@ -467,29 +467,29 @@ class Encode(Pass):
         if self.prefer == "speed" and self._rows_instead(sparse, payloads, least):
             least = payloads["rows"]
             payloads = {"rows": least}
-        best: Graft | None = None
+        best: PreparedWeight | None = None
         for chosen, payload in payloads.items():
             if payload >= min(limit, least + _NODES_DIFFER):
                 continue
-            graft = prepare(model, weight, coded, sparse, GRAPH[chosen], form.values, name, form.readers)
-            if graft.nbytes < (best.nbytes if best else limit):
+            prepared = prepare(model, weight, coded, sparse, GRAPH[chosen], form.values, name, form.readers)
+            if prepared.nbytes < (best.nbytes if best else limit):
                 if best:
                     best.discard(model)
-                best = graft
+                best = prepared
             else:
-                graft.discard(model)
+                prepared.discard(model)
         return best
 
     @staticmethod
     def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:
         """Whether rows, which load faster than one flat run, are worth the bytes that they pad."""
         large = len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM
-        sparsely = large and sparse.book is not None and sparse.kept < sparse.size / 2
+        sparsely = large and sparse.codebook is not None and sparse.kept < sparse.size / 2
         if sparsely and "rows" not in payloads and ("flat" in payloads or "bitmask" in payloads):
             payloads["rows"] = GRAPH["rows"].payload(sparse)
         return sparsely and "rows" in payloads and payloads["rows"] <= _ROWS_MORE * least
 
-    def _plant_coo(self, model: Model, weight: Weight, array: Slabs, limit: int) -> bool:
+    def _plant_coo(self, model: Model, weight: Weight, array: ChunkedArray, limit: int) -> bool:
         """Make the weight a sparse initializer where one may stand and takes fewer than `limit` bytes."""
         opset, ir_version = SPARSE_INITIALIZER
         allowed = self.encoding in ("auto", "coo") and model.opset >= opset and model.proto.ir_version >= ir_version
@@ -498,7 +498,7 @@ class Encode(Pass):
         sparse = Sparse.of(array, weight.zero_value)
         if sparse.kept * (8 + array.dtype.itemsize) >= limit:
             return False
-        return plant_sparse(model, weight, sparse, limit)
+        return insert_sparse(model, weight, sparse, limit)
 
 
 def _fingerprint(model: Model, weights: list[Weight]) -> str:
@@ -539,17 +539,17 @@ def _encodable(weight: Weight, least: int = SMALL) -> bool:
     return not weight.zero_value.ndim and not weight.scope.shadows(weight.value)
 
 
-def _halvable(slabs: Slabs) -> bool:
+def _halvable(chunked: ChunkedArray) -> bool:
     """Whether float16 keeps 11 bits of every value of a float32 tensor."""
 
-    def held(_: Rows, part: Array) -> bool:
+    def held(_: RowRange, part: Array) -> bool:
         size = np.abs(part[part != 0])
         return bool(np.isfinite(part).all()) and (not size.size or (size.min() >= 2**-14 and size.max() <= 65504))
 
-    return slabs.dtype == np.float32 and all(slabs.each(held))
+    return chunked.dtype == np.float32 and all(chunked.each(held))
 
 
-def _has_book(choice: _Choice) -> bool:
+def _has_codebook(choice: _Choice) -> bool:
     return isinstance(choice.values, Shared) or (isinstance(choice.values, Int8) and choice.values.bits < 8)
 
 

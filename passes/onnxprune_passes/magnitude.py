@@ -12,9 +12,9 @@ import numpy as np
 
 from onnxprune.allocation import rate_distortion
 from onnxprune.core import threads
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -23,7 +23,7 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.pruning import patterns, selection
-from onnxprune.pruning.scores import magnitude_slabs, magnitudes
+from onnxprune.pruning.scores import magnitude_chunks, magnitudes
 from onnxprune.pruning.thresholds import (
     OutputSlice,
     by_outputs,
@@ -132,7 +132,7 @@ class Magnitude(Pass):
         """See `Pass.run`."""
         change = Change()
         shares = self._choose(find(model), change)
-        for group in planted_in(model):
+        for group in encoded_weights(model):
             change.skipped[group.name] = "is encoded: decode the model first"
         cut = None
         if self.scope == "global":
@@ -140,19 +140,19 @@ class Magnitude(Pass):
             assert self.sparsity is not None
             cut = selection.smallest(self._all_scores(model, shares), round(self.sparsity * total), total)
         for _, (weight, share) in tracked(progress, self.name, shares, lambda entry: entry[0].nbytes(model)):
-            slabs = weight.slabs(model)
+            chunked = weight.chunked(model)
             if self._n_of_m is not None or self._block is not None or self.scope == "channel":
-                pruned, threshold = zeroed(weight, slabs, self._structured(weight, slabs, share)), None
+                pruned, threshold = zeroed(weight, chunked, self._structured(weight, chunked, share)), None
             else:
                 own = cut if cut is not None else self._cut(model, weight, share, len(shares))
                 last, taken = last_tie(model, weight, own)
-                pruned, threshold = zeroed_below(weight, slabs, own.threshold, last), own.threshold
+                pruned, threshold = zeroed_below(weight, chunked, own.threshold, last), own.threshold
                 if cut is not None:
                     cut = replace(cut, ties=cut.ties - taken, equal=cut.equal - taken)
             if share is not None and cut is None and threshold and weight.zero is None:  # then it is known
                 zeros, differs = round(share * weight.size), True
             else:
-                zeros, differs = compared(weight, slabs, pruned)
+                zeros, differs = compared(weight, chunked, pruned)
             change.weights[weight.name] = {
                 "requested": share, "zeros": zeros, "total": weight.size, "threshold": threshold,
             }  # fmt: skip
@@ -199,34 +199,34 @@ class Magnitude(Pass):
     def _all_scores(model: Model, shares: list[tuple[Weight, float | None]]) -> list[selection.Chunks]:
         wide = any(w.dtype == "float64" for w, _ in shares)
 
-        def widened(slab: selection.Chunks) -> Iterator[Array]:
-            for chunk in slab():
+        def widened(part: selection.Chunks) -> Iterator[Array]:
+            for chunk in part():
                 yield chunk.astype(np.float64) if wide else chunk
 
-        return [partial(widened, slab) for weight, _ in shares for slab in magnitude_slabs(weight, model)]
+        return [partial(widened, part) for weight, _ in shares for part in magnitude_chunks(weight, model)]
 
     def _cut(self, model: Model, weight: Weight, share: float | None, weights: int) -> selection.Cut:
         """What is pruned of one weight among so many."""
         if share is not None:
-            return selection.smallest(magnitude_slabs(weight, model), round(share * weight.size), weight.size)
+            return selection.smallest(magnitude_chunks(weight, model), round(share * weight.size), weight.size)
         if self.loss is not None:
             count = count_within(model, weight, max(0.0, self.loss - model.spent) / weights)
-            return selection.smallest(magnitude_slabs(weight, model), count, weight.size)
+            return selection.smallest(magnitude_chunks(weight, model), count, weight.size)
         if self.quality is not None:
-            return selection.Cut(self.quality * standard_deviation(weight, weight.slabs(model)), 0)
+            return selection.Cut(self.quality * standard_deviation(weight, weight.chunked(model)), 0)
         return selection.Cut(self.threshold or 0.0, 0)
 
-    def _structured(self, weight: Weight, slabs: Slabs, share: float | None) -> Array:
+    def _structured(self, weight: Weight, chunked: ChunkedArray, share: float | None) -> Array:
         """The mask of a pattern or of the channel scope, in the weight's shape: found for some outputs at a time."""
         assert weight.out_axis is not None
         inner = weight.in_axes[0]
-        batch = [a for a in range(slabs.ndim) if a not in (weight.out_axis, inner)]
+        batch = [a for a in range(chunked.ndim) if a not in (weight.out_axis, inner)]
         order = (*batch, weight.out_axis, inner)
         if self.scope == "channel":
-            order = (weight.out_axis, *(a for a in range(slabs.ndim) if a != weight.out_axis))
+            order = (weight.out_axis, *(a for a in range(chunked.ndim) if a != weight.out_axis))
         keep, block, back = self._n_of_m, self._block, np.argsort(order)
-        parts = by_outputs(weight, slabs, 1 if block is None else block[0])
-        mask = np.empty(slabs.shape, bool)
+        parts = by_outputs(weight, chunked, 1 if block is None else block[0])
+        mask = np.empty(chunked.shape, bool)
 
         def scores(part: OutputSlice) -> Array:
             return np.ascontiguousarray(magnitudes(weight, part.read()).transpose(order))

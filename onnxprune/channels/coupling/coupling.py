@@ -13,7 +13,7 @@ from onnxprune.channels.coupling.rules import rule_of
 from onnxprune.channels.coupling.slots import Fix, Flow, Mix, Size, Slot
 from onnxprune.channels.coupling.wiring import At, Rule, Unknown, Wiring
 from onnxprune.channels.shapes import Shapes, Value, inferred, values_of
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import ModelError, RuntimeFailure
 from onnxprune.model.model import Model
@@ -84,8 +84,8 @@ class Coupling:
     def filled(self, name: str) -> Array:
         """Which entries of a constant are anything but zero; see `array`."""
         tensor = self.scope.constant(name)
-        slabs = Slabs.of(self.array(name)) if tensor is None else self.model.slabs(tensor)
-        return slabs.map(bool, lambda rows, columns, part: part != 0).whole()
+        chunked = ChunkedArray.of(self.array(name)) if tensor is None else self.model.chunked(tensor)
+        return chunked.map(bool, lambda rows, columns, part: part != 0).whole()
 
     def array(self, name: str) -> Array:
         """The values of a constant, computed where nodes stand between it and its tensor.

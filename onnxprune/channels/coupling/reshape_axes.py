@@ -7,10 +7,10 @@ from math import prod
 
 from onnxprune.channels.shapes import Dim, Shape
 
-Run = list[int]
+AxisRun = list[int]
 
 
-def blocks(before: Shape, after: Shape) -> Iterator[tuple[Run, Run]]:
+def blocks(before: Shape, after: Shape) -> Iterator[tuple[AxisRun, AxisRun]]:
     """Pairs of runs of axes with equal products, as short as can be told; what is left at last, as one pair."""
     before, after = _renamed(before, after)
     i = j = 0

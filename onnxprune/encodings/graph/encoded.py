@@ -16,7 +16,7 @@ from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
-from onnxprune.encodings.values.nodes import restore
+from onnxprune.encodings.values.nodes import weight_of_carrier
 from onnxprune.errors import ModelError
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
@@ -27,7 +27,7 @@ _ELEMENTS = frozenset(TensorProto.DataType.keys())
 
 
 @dataclass(frozen=True)
-class Planted:
+class EncodedWeight:
     """An encoded weight found in a graph."""
 
     scope: Scope
@@ -68,9 +68,9 @@ class Planted:
 
     @property
     def stored_as(self) -> str:
-        """The value form, with the number of levels where there is a book."""
-        book = self.constants.get(f"{self.prefix}book")
-        levels = "" if book is None else f", {math.prod(book.dims)} levels"
+        """The value form, with the number of levels where there is a codebook."""
+        codebook = self.constants.get(f"{self.prefix}book")
+        levels = "" if codebook is None else f", {math.prod(codebook.dims)} levels"
         return f"{self.values}{levels}"
 
     @property
@@ -107,9 +107,9 @@ class Planted:
             parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
             shape = self._shape(parts)
             positions, values = GRAPH[self.encoding].unpack(parts, shape)
-            dense = np.full(math.prod(shape), self.fill.astype(values.dtype), values.dtype)
+            dense = np.full(math.prod(shape), self.fill_value.astype(values.dtype), values.dtype)
             dense[positions] = values
-            return restore(dense.reshape(shape), parts, self.flags, self.element)
+            return weight_of_carrier(dense.reshape(shape), parts, self.flags, self.element)
         except (KeyError, ValueError, IndexError, MemoryError, ZeroDivisionError, TypeError, AttributeError) as error:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
 
@@ -127,25 +127,25 @@ class Planted:
             for part in ("book", "scale", "view")
             if self.prefix + part in self.constants
         }
-        book, scale = parts.get("book"), parts.get("scale")
-        if book is None and scale is None:
+        codebook, scale = parts.get("book"), parts.get("scale")
+        if codebook is None and scale is None:
             return None
         block = re.search(r"\.b(\d+)", self.flags)
         transposed = ".t" in self.flags
         if scale is not None and self.fused and not block:  # one for each output, along the carrier's last axis
             scale = scale.reshape(-1, 1) if transposed else scale.reshape(1, -1)
         view = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else ()
-        return Coding(self.values, book, scale, view, int(block[1]) if block else 0, transposed)
+        return Coding(self.values, codebook, scale, view, int(block[1]) if block else 0, transposed)
 
     def zero(self, model: Model) -> Array:
         """What a pruned entry holds."""
         if self.element in FLOATS:
             return np.zeros(1, np.float32)
-        book = self.constants.get(f"{self.prefix}book")
-        return self.fill if book is None else model.array(book)[:1]
+        codebook = self.constants.get(f"{self.prefix}book")
+        return self.fill_value if codebook is None else model.array(codebook)[:1]
 
     @property
-    def fill(self) -> Array:
+    def fill_value(self) -> Array:
         """What the entries hold that are not stored, as an array of one element."""
         for node in self.nodes:
             if node.op_type == "ConstantOfShape" and node.output[0].startswith(self.prefix) and node.attribute:
@@ -153,11 +153,11 @@ class Planted:
         return np.zeros(1, np.int8)
 
 
-def _belongs(node: NodeProto, planted: Planted) -> bool:
-    return node.output[0].startswith(planted.prefix) or node.output[0] == planted.value
+def _belongs(node: NodeProto, encoded: EncodedWeight) -> bool:
+    return node.output[0].startswith(encoded.prefix) or node.output[0] == encoded.value
 
 
-def planted_in(model: Model) -> list[Planted]:
+def encoded_weights(model: Model) -> list[EncodedWeight]:
     """Every weight that `encode` wrote, in the order of the file."""
     found = []
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
@@ -175,7 +175,7 @@ def planted_in(model: Model) -> list[Planted]:
                 raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
             if node not in nodes:
                 nodes.append(node)
-            found.append(Planted(scope, node.output[0], mark, constants, nodes))
+            found.append(EncodedWeight(scope, node.output[0], mark, constants, nodes))
     return found
 
 
@@ -197,28 +197,28 @@ def _parts(scope: Scope) -> tuple[dict[str, dict[str, TensorProto]], dict[str, l
     return constants, operators
 
 
-def uproot(model: Model, planted: Planted, array: Array) -> None:
+def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
     """Put the dense tensor back where the encoded group stands, under the weight's name."""
-    body = planted.scope.body
-    tensor = model.tensor(planted.value, array, planted.element)
-    fusion.undo(planted.scope, planted.prefix, planted.value, ".t" in planted.flags)
-    at = next(i for i, n in enumerate(body.node) if _belongs(n, planted))
+    body = encoded.scope.body
+    tensor = model.tensor(encoded.value, array, encoded.element)
+    fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
+    at = next(i for i, n in enumerate(body.node) if _belongs(n, encoded))
     # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
-    for index in reversed([i for i, n in enumerate(body.node) if n.output and _belongs(n, planted)]):
+    for index in reversed([i for i, n in enumerate(body.node) if n.output and _belongs(n, encoded)]):
         del body.node[index]
-    for index in reversed([i for i, v in enumerate(body.value_info) if v.name.startswith(planted.prefix)]):
+    for index in reversed([i for i, v in enumerate(body.value_info) if v.name.startswith(encoded.prefix)]):
         del body.value_info[index]
-    if planted.was_constant:
-        tensor.name = planted.value
+    if encoded.was_constant:
+        tensor.name = encoded.value
         body.node.insert(at, constant_node(tensor))
-        if planted.mark.constant:
-            body.node[at].name = planted.mark.constant
+        if encoded.mark.constant:
+            body.node[at].name = encoded.mark.constant
     else:
         assert isinstance(body, GraphProto)
         body.initializer.append(tensor)
-        if model.proto.ir_version < 4 and planted.scope.parent is None:  # which wants initializers to be inputs
-            body.input.append(helper.make_tensor_value_info(planted.value, planted.element, array.shape))
-    for name, part in planted.constants.items():
+        if model.proto.ir_version < 4 and encoded.scope.parent is None:  # which wants initializers to be inputs
+            body.input.append(helper.make_tensor_value_info(encoded.value, encoded.element, array.shape))
+    for name, part in encoded.constants.items():
         model.drop(part)
-        if name in planted.scope.initializers:
+        if name in encoded.scope.initializers:
             delete_named(body.initializer, name)

@@ -20,7 +20,7 @@ from onnxprune.model.operators import attribute, domain
 from onnxprune.model.scopes import Scope
 from onnxprune.model.weight import Weight
 
-LEAST = 1 << 12  # elements; below this a kernel of its own saves nothing
+MIN_FUSED_ELEMENTS = 1 << 12  # elements; below this a kernel of its own saves nothing
 _GEMM, _RELU, _CLIP = "onnxprune:gemm:", "onnxprune:relu:", "onnxprune:clip:"
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -42,7 +42,7 @@ class Readers:
 
 def readers_of(weight: Weight) -> Readers | None:
     """The fusing reader of a weight, or None: integers that two nodes read are not fused but decoded at every run."""
-    if len(weight.shape) != 2 or weight.element != TensorProto.FLOAT or weight.size < LEAST:
+    if len(weight.shape) != 2 or weight.element != TensorProto.FLOAT or weight.size < MIN_FUSED_ELEMENTS:
         return None  # MatMulNBits takes matrices of float32
     readers = weight.scope.readers.get(weight.value, [])
     ways = [(node, _transposed(weight.scope, node, position)) for node, position in readers]

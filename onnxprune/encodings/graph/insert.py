@@ -21,7 +21,7 @@ from onnxprune.model.weight import Weight
 
 
 @dataclass
-class Graft:
+class PreparedWeight:
     """An encoded weight that is not yet in the graph."""
 
     encoding: str
@@ -40,7 +40,7 @@ class Graft:
 def prepare(
     model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
     readers: Readers | None = None,
-) -> Graft:  # fmt: skip
+) -> PreparedWeight:  # fmt: skip
     """Pack the weight, whose carrier is `sparse`; `readers` are those that get its integers."""
     parts = encoding.pack(sparse)
     element = TensorProto.DataType.Name(weight.element)
@@ -48,7 +48,7 @@ def prepare(
     constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
     mark = Mark(encoding.name, values.name, flags, element, name, constant)
     build = Builder(mark.prefix, weight.value, str(mark), opset_of(model, weight.scope))
-    dense = encoding.emit(build, parts, sparse.shape, coded.fill)
+    dense = encoding.emit(build, parts, sparse.shape, coded.fill_value)
     fused = _finish(build, dense, coded, weight.element, readers)
     tensors = []
     for key, array in build.constants.items():
@@ -59,7 +59,7 @@ def prepare(
     around = TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
     sizes = [model.nbytes(t) + around for t in tensors]
     sizes += [node.ByteSize() + TAG for node in build.nodes] + [info.ByteSize() + TAG for info in build.declared]
-    return Graft(encoding.name, sparse, build, tensors, sum(sizes), fused)
+    return PreparedWeight(encoding.name, sparse, build, tensors, sum(sizes), fused)
 
 
 def _finish(
@@ -93,22 +93,22 @@ def _as_initializers(model: Model, weight: Weight) -> bool:
     return isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4
 
 
-def plant(model: Model, weight: Weight, graft: Graft) -> None:
+def insert(model: Model, weight: Weight, prepared: PreparedWeight) -> None:
     """Replace the weight's tensor by its encoded form."""
     body = weight.scope.body
-    nodes = list(graft.build.nodes)
+    nodes = list(prepared.build.nodes)
     if _as_initializers(model, weight):
         assert isinstance(body, GraphProto)
-        body.initializer.extend(graft.tensors)
+        body.initializer.extend(prepared.tensors)
     else:
-        nodes = [constant_node(t) for t in graft.tensors] + nodes
+        nodes = [constant_node(t) for t in prepared.tensors] + nodes
     if isinstance(body, GraphProto):
-        body.value_info.extend(graft.build.declared)
+        body.value_info.extend(prepared.build.declared)
     at = _remove(model, weight)
     for offset, node in enumerate(nodes):
         body.node.insert(at + offset, node)
-    if graft.fused:
-        fusion.apply(weight.scope, *graft.fused, graft.build.prefix)
+    if prepared.fused:
+        fusion.apply(weight.scope, *prepared.fused, prepared.build.prefix)
 
 
 def _remove(model: Model, weight: Weight) -> int:
@@ -130,7 +130,7 @@ def _remove(model: Model, weight: Weight) -> int:
     return 0
 
 
-def plant_sparse(model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
+def insert_sparse(model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
     """Replace the weight by ONNX's own sparse tensor if that takes fewer than `limit` bytes.
 
     The indices are linear and int64, which the checker demands.

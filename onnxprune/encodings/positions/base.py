@@ -39,5 +39,5 @@ class Encoding(ABC):
         """(flat positions, values) to write over a tensor of the fill value."""
 
     @abstractmethod
-    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
         """The nodes that decode `parts`; returns the name of the dense tensor."""

@@ -43,7 +43,7 @@ class Bitmask(Encoding):
         at = np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1)))
         return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
-    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
         """See `Encoding.emit`."""
         packed = build.constant("bits", parts["bits"])
         if build.opset >= _BIT_SHIFT:
@@ -63,11 +63,11 @@ class Bitmask(Encoding):
         indices = build.reshape(found, [-1], "flat")
         size = int(np.prod(shape, dtype=np.int64))
         values = digits.emit_values(build, parts, (count,))
-        return build.reshape(build.scatter(build.zeros([size], fill), indices, values, 0), shape)
+        return build.reshape(build.scatter(build.zeros([size], fill_value), indices, values, 0), shape)
 
 
 def _packed(row: int, run: Run) -> tuple[Array, Array]:
-    """The bits of a slab, which ends with a whole byte unless it is the last, and its values."""
+    """The bits of a chunk, which ends with a whole byte unless it is the last, and its values."""
     kept = np.zeros((run.rows[1] - run.rows[0]) * row, bool)
     kept[run.positions] = True
     return np.packbits(kept), run.values

@@ -1,4 +1,4 @@
-"""dense: every value where it is. Exact, it is a plain initializer; with a book the zero has a code like any other."""
+"""dense: every value where it is. Exact, a plain initializer; with a codebook the zero has a code like any other."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ class Dense(Encoding):
             raise ValueError(f"it holds {values.size} values for the shape {shape}")
         return np.arange(size), values[:size]
 
-    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
         """See `Encoding.emit`."""
         return digits.emit_values(build, parts, shape)

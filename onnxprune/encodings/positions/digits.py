@@ -24,7 +24,7 @@ _WORDS = ((np.uint8, 2**8), (np.uint16, 2**16), (np.int32, 2**31))
 
 
 @dataclass(frozen=True)
-class Layout:
+class DigitLayout:
     """How many numbers below `radix` a word of `dtype` takes."""
 
     dtype: np.dtype
@@ -36,7 +36,7 @@ class Layout:
         return -(-count // self.digits) * self.dtype.itemsize
 
 
-def _layouts() -> list[Layout]:
+def _layouts() -> list[DigitLayout]:
     """Each word with each number of digits and the largest radix that it allows."""
     found = []
     for kind, room in _WORDS:
@@ -44,7 +44,7 @@ def _layouts() -> list[Layout]:
             radix = _root(room, digits)
             if radix < 2:
                 break
-            found.append(Layout(np.dtype(kind), digits, radix))
+            found.append(DigitLayout(np.dtype(kind), digits, radix))
     return found
 
 
@@ -58,13 +58,13 @@ def _root(room: int, digits: int) -> int:
 LAYOUTS = _layouts()
 
 
-def layout_for(radix: int, count: int) -> Layout:
+def layout_for(radix: int, count: int) -> DigitLayout:
     """The layout with the fewest bytes for `count` numbers below `radix`; the smallest word among equals."""
     best = min((layout for layout in LAYOUTS if layout.radix >= radix), key=lambda layout: layout.nbytes(count))
-    return Layout(best.dtype, best.digits, radix)
+    return DigitLayout(best.dtype, best.digits, radix)
 
 
-def pack(numbers: Array, layout: Layout, name: str) -> Parts:
+def pack(numbers: Array, layout: DigitLayout, name: str) -> Parts:
     """Words [..., n, 1] of numbers [..., m], and what divides them; the last word is filled up with 0.
 
     A single digit stands for itself, in the shape of the numbers.
@@ -87,7 +87,7 @@ def pack(numbers: Array, layout: Layout, name: str) -> Parts:
 
 
 def pack_run(
-    pieces: Iterable[Array], layout: Layout, name: str, filling: Callable[[Array], Array] | None = None
+    pieces: Iterable[Array], layout: DigitLayout, name: str, filling: Callable[[Array], Array] | None = None
 ) -> Parts:
     """`pack` of one run of numbers that comes in pieces.
 
@@ -144,22 +144,22 @@ def emit(build: Builder, parts: Parts, name: str) -> str:
     return build.op("Mod", [shifted, build.constant("radix", parts["radix"])])
 
 
-# values: themselves, or codes that a book turns into values --------------------------------------------
+# values: themselves, or codes that a codebook turns into values --------------------------------------------
 
 
 def values_bytes(sparse: Sparse, count: int) -> int:
-    """Bytes that `count` values take, with their book."""
-    if sparse.book is None:
+    """Bytes that `count` values take, with their codebook."""
+    if sparse.codebook is None:
         return count * sparse.carrier.dtype.itemsize
-    return layout_for(len(sparse.book), count).nbytes(count) + sparse.book.nbytes
+    return layout_for(len(sparse.codebook), count).nbytes(count) + sparse.codebook.nbytes
 
 
 def pack_values(sparse: Sparse, pieces: Iterable[Array], count: int) -> Parts:
     """The parts that hold `count` values (or codes), which come in pieces."""
-    if sparse.book is None:
+    if sparse.codebook is None:
         return {"values": joined(list(pieces))}
     codes = (piece.reshape(-1) for piece in pieces)
-    return pack_run(codes, layout_for(len(sparse.book), count), "codes") | {"book": sparse.book}
+    return pack_run(codes, layout_for(len(sparse.codebook), count), "codes") | {"book": sparse.codebook}
 
 
 def unpack_values(parts: Mapping[str, Array]) -> Array:

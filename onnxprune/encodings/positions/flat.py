@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune.core.chunked import Rows
+from onnxprune.core.chunked import RowRange
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
@@ -26,9 +26,9 @@ class Flat(Encoding):
     def least(self, sparse: Sparse) -> int:
         """See `Encoding.least`."""
         kept = sparse.kept
-        if sparse.book is None:
+        if sparse.codebook is None:
             return kept + digits.values_bytes(sparse, kept)
-        return digits.layout_for(len(sparse.book) * 2, kept).nbytes(kept)
+        return digits.layout_for(len(sparse.codebook) * 2, kept).nbytes(kept)
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
@@ -47,10 +47,10 @@ class Flat(Encoding):
                 distances[0] = first
             return gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
 
-        if joint is not None and sparse.book is not None:
+        if joint is not None and sparse.codebook is not None:
             symbols = sparse.each(lambda run: gap.symbols_of(*gaps(run), joint))
             packed = digits.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
-            return packed | gap.around(joint, sparse.book)
+            return packed | gap.around(joint, sparse.codebook)
         found = list(sparse.each(gaps))
         runs = digits.joined([runs for runs, _ in found])
         return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in found), entries)
@@ -63,7 +63,7 @@ class Flat(Encoding):
         at = np.cumsum(parts["gaps"], dtype=np.int64)
         return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
-    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
         """See `Encoding.emit`."""
         size = int(np.prod(shape, dtype=np.int64))
         axis = build.constant("axis", np.int32(0))
@@ -75,12 +75,12 @@ class Flat(Encoding):
             steps = build.op("Cast", [build.constant("gaps", parts["gaps"])], to=index_type(size)[0])
             values = digits.emit_values(build, parts, parts["gaps"].shape, "run")
         indices = build.op("CumSum", [steps, axis])
-        dense = build.scatter(build.zeros([size], fill), indices, values, 0)
+        dense = build.scatter(build.zeros([size], fill_value), indices, values, 0)
         return build.reshape(dense, shape)
 
 
-def _plan(sparse: Sparse) -> tuple[dict[Rows, int], gap.Joint | None, int, int]:
-    """The kept position before each slab, how codes join the gaps where that is smaller, the bytes, and the entries."""
+def _plan(sparse: Sparse) -> tuple[dict[RowRange, int], gap.Joint | None, int, int]:
+    """The kept position before each chunk, how codes join the gaps where that is smaller, bytes, and entries."""
 
     def distances(run: Run) -> tuple[Run, gap.Distances]:
         return replace(run, positions=run.positions[[0, -1]] if len(run.positions) else run.positions,
@@ -94,8 +94,8 @@ def _plan(sparse: Sparse) -> tuple[dict[Rows, int], gap.Joint | None, int, int]:
             found, last = found + inner + gap.Distances.of(first), run.start + int(run.positions[1])
     entries = found.entries()
     apart = entries + digits.values_bytes(sparse, entries)
-    if sparse.book is None:
+    if sparse.codebook is None:
         return before, None, apart, entries
-    joint = gap.joint_for(found, len(sparse.book))
-    together = joint.nbytes + sparse.book.nbytes
+    joint = gap.joint_for(found, len(sparse.codebook))
+    together = joint.nbytes + sparse.codebook.nbytes
     return (before, joint, together, entries) if together <= apart else (before, None, apart, entries)

@@ -1,7 +1,7 @@
 """Distances between kept entries as small numbers (Han et al. 2015, section 3 "relative indices").
 
 A distance above the cap becomes fillers: entries that move on by the cap and write the fill value there.
-With a book, a gap and the code after it are one symbol, gap * levels + code.
+With a codebook, a gap and the code after it are one symbol, gap * levels + code.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
-from onnxprune.encodings.positions.digits import LAYOUTS, Layout
+from onnxprune.encodings.positions.digits import LAYOUTS, DigitLayout
 
 BYTE = 255
-_FAR = 1 << 16
+_FAR_GAP = 1 << 16
 
 
 def fillers(distances: Array, cap: int = BYTE) -> Array:
@@ -40,21 +40,21 @@ class Distances:
     @classmethod
     def of(cls, distances: Array) -> Distances:
         """Of so many entries."""
-        near = distances < _FAR
+        near = distances < _FAR_GAP
         every = bool(near.all())
         far = np.zeros(0, np.int64) if every else distances[~near].astype(np.int64)
-        return cls(np.bincount(distances if every else distances[near], minlength=_FAR), far)
+        return cls(np.bincount(distances if every else distances[near], minlength=_FAR_GAP), far)
 
     def __add__(self, other: Distances) -> Distances:
         return Distances(self.counts + other.counts, np.concatenate([self.far, other.far]))
 
     def entries(self, cap: int = BYTE) -> int:
         """Entries and fillers."""
-        near = int((self.counts * (1 + fillers(np.arange(_FAR), cap))).sum())
+        near = int((self.counts * (1 + fillers(np.arange(_FAR_GAP), cap))).sum())
         return near + len(self.far) + int(fillers(self.far, cap).sum())
 
 
-def to_gaps(distances: Array, values: Array, fill: Array, cap: int = BYTE) -> tuple[Array, Array]:
+def to_gaps(distances: Array, values: Array, fill_value: Array, cap: int = BYTE) -> tuple[Array, Array]:
     """Gaps up to the cap whose running sum visits every entry, and the values with fillers between them."""
     kind = np.uint8 if cap <= BYTE else np.int32
     extra = fillers(distances, cap)
@@ -64,7 +64,7 @@ def to_gaps(distances: Array, values: Array, fill: Array, cap: int = BYTE) -> tu
     at = np.arange(len(distances)) + np.cumsum(extra)
     gaps = np.full(len(distances) + total, cap, kind)
     gaps[at] = distances - cap * extra
-    spread = np.full(len(gaps), fill)
+    spread = np.full(len(gaps), fill_value)
     spread[at] = values
     return gaps, spread
 
@@ -75,7 +75,7 @@ class Joint:
 
     cap: int
     levels: int
-    layout: Layout
+    layout: DigitLayout
     entries: int
 
     @property
@@ -88,10 +88,10 @@ def joint_for(distances: Distances, levels: int) -> Joint:
     """The widths with the fewest bytes."""
     best: Joint | None = None
     for layout in LAYOUTS:
-        cap = min(layout.radix // levels - 1, _FAR)
+        cap = min(layout.radix // levels - 1, _FAR_GAP)
         if cap < 1:
             continue
-        joint = Joint(cap, levels, Layout(layout.dtype, layout.digits, levels * (cap + 1)), distances.entries(cap))
+        joint = Joint(cap, levels, DigitLayout(layout.dtype, layout.digits, levels * (cap + 1)), distances.entries(cap))
         if best is None or joint.nbytes < best.nbytes:
             best = joint
     assert best is not None
@@ -117,9 +117,9 @@ def pack_rows(runs: Array, codes: Array, joint: Joint) -> Parts:
     return digits.pack(symbols, joint.layout, "symbols")
 
 
-def around(joint: Joint, book: Array) -> Parts:
+def around(joint: Joint, codebook: Array) -> Parts:
     """What the symbols are taken apart with."""
-    return {"levels": np.array(joint.levels, np.int32), "book": book}
+    return {"levels": np.array(joint.levels, np.int32), "book": codebook}
 
 
 def unpack(parts: Mapping[str, Array]) -> tuple[Array, Array]:

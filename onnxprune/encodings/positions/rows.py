@@ -24,7 +24,7 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _distances(sparse: Sparse, run: Run) -> tuple[int, Array, Array]:
-    """How many rows a slab has, the row of each kept entry, and its distance from the one before (or from column 0)."""
+    """How many rows a chunk has, the row of each kept entry, and its distance from the one before (or column 0)."""
     rows = run.rows[1] - run.rows[0]
     kind = run.positions.dtype.type
     row, column = np.divmod(run.positions, kind(_grid(sparse.shape)[1]))
@@ -49,9 +49,9 @@ class Rows(Encoding):
         """See `Encoding.least`: the longest row is no shorter than the mean one."""
         rows, _ = _grid(sparse.shape)
         count = rows * -(-sparse.kept // rows)
-        if sparse.book is None:
+        if sparse.codebook is None:
             return count + digits.values_bytes(sparse, count)
-        return digits.layout_for(len(sparse.book) * 2, count).nbytes(count)
+        return digits.layout_for(len(sparse.codebook) * 2, count).nbytes(count)
 
     def payload(self, sparse: Sparse) -> int:
         """See `Encoding.payload`."""
@@ -60,9 +60,9 @@ class Rows(Encoding):
     def pack(self, sparse: Sparse) -> Parts:
         """See `Encoding.pack`. Padding repeats a row's last position and value, so that order cannot matter."""
         longest, joint, _ = _plan(sparse)
-        if joint is not None and sparse.book is not None:
+        if joint is not None and sparse.codebook is not None:
             found = sparse.each(lambda run: gap.pack_rows(*_padded(sparse, run, longest, joint.cap), joint))
-            return _together(list(found)) | gap.around(joint, sparse.book)
+            return _together(list(found)) | gap.around(joint, sparse.codebook)
         apart = list(sparse.each(lambda run: _padded(sparse, run, longest, gap.BYTE)))
         runs = digits.joined([runs for runs, _ in apart])
         return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in apart), runs.size)
@@ -78,7 +78,7 @@ class Rows(Encoding):
         at = np.cumsum(runs, axis=1, dtype=np.int64) + columns * np.arange(rows)[:, None]
         return at.reshape(-1), values.reshape(-1)
 
-    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill: Array) -> str:
+    def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
         """See `Encoding.emit`."""
         grid = _grid(shape)
         axis = build.constant("axis", np.int32(1))
@@ -88,7 +88,7 @@ class Rows(Encoding):
             steps = build.op("Cast", [build.constant("gaps", parts["gaps"])], to=index_type(grid[1])[0])
             values = digits.emit_values(build, parts, parts["gaps"].shape, "run")
         indices = build.op("CumSum", [steps, axis])
-        dense = build.scatter(build.zeros(grid, fill), indices, values, 1)
+        dense = build.scatter(build.zeros(grid, fill_value), indices, values, 1)
         return dense if shape == grid else build.reshape(dense, shape)
 
 
@@ -105,21 +105,21 @@ def _plan(sparse: Sparse) -> tuple[int, gap.Joint | None, int]:
         longest, found = max(longest, most), found + distances
     count = rows * longest
     apart = count + digits.values_bytes(sparse, count)
-    if sparse.book is None:
+    if sparse.codebook is None:
         return longest, None, apart
-    joint = gap.joint_for(found, len(sparse.book))
+    joint = gap.joint_for(found, len(sparse.codebook))
     most = max(sparse.each(lambda run: int(_lengths(*_distances(sparse, run), joint.cap).max())))
-    together = rows * joint.layout.nbytes(most) + sparse.book.nbytes
+    together = rows * joint.layout.nbytes(most) + sparse.codebook.nbytes
     return (most, joint, together) if together <= apart else (longest, None, apart)
 
 
 def _together(parts: Sequence[Parts]) -> Parts:
-    """Slabs of symbols one below the other."""
+    """Chunks of symbols one below the other."""
     return parts[0] | {"symbols": digits.joined([part["symbols"] for part in parts])}
 
 
 def _padded(sparse: Sparse, run: Run, longest: int, cap: int) -> tuple[Array, Array]:
-    """Gaps and values [rows of the slab, longest]."""
+    """Gaps and values [rows of the chunk, longest]."""
     rows, row, distances = _distances(sparse, run)
     runs, values = gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
     lengths = _lengths(rows, row, distances, cap)

@@ -4,8 +4,8 @@
 |---|---|---|
 | exact | the weight | - |
 | half | float16 | Cast |
-| shared:B | codes into a book of at most 2**B float16 values, 0.0 among them (k-means) | Cast, Mul by a scale |
-| int8, int8:B | int8 on a uniform grid, all 255 values or a book of 2**B of them | Cast, Mul; or DequantizeLinear |
+| shared:B | codes into a codebook of at most 2**B float16 values, 0.0 among them (k-means) | Cast, Mul by a scale |
+| int8, int8:B | int8 on a uniform grid, all 255 values or a codebook of 2**B of them | Cast, Mul; or DequantizeLinear |
 | int4 | int8 from -7 to 7 | Cast, Mul; or Cast, DequantizeLinear, in blocks along the input |
 
 DequantizeLinear stands in front of a MatMul: ONNX Runtime fuses the two into a kernel that reads the small
@@ -28,7 +28,7 @@ def form_of(spec: str, excess: float = 0.0) -> Values:
 
     Args:
         spec: the name.
-        excess: the squared error that a book may give for entropy, see `entropy.constrained`.
+        excess: the squared error that a codebook may give for entropy, see `entropy.constrained`.
 
     Raises:
         OptionError: there is no such form.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings.positions import digits
 from onnxprune.errors import OptionError
@@ -24,9 +24,9 @@ class Coded:
     """A weight in the terms of a value form.
 
     Attributes:
-        carrier: the dense tensor that is encoded, of codes where there is a book; codes lie in memory.
-        fill: what most entries hold, in the type of the decoded carrier.
-        book: the values of the codes, or None.
+        carrier: the dense tensor that is encoded, of codes where there is a codebook; codes lie in memory.
+        fill_value: what most entries hold, in the type of the decoded carrier.
+        codebook: the values of the codes, or None.
         scale: what the decoded carrier is multiplied by; it broadcasts over `view` of the carrier.
         view: the shape in which the scale applies where it is not the carrier's own.
         fused: whether DequantizeLinear applies the scale.
@@ -34,9 +34,9 @@ class Coded:
         transposed: whether the carrier is the weight's transpose.
     """
 
-    carrier: Array | Slabs
-    fill: Array
-    book: Array | None = None
+    carrier: Array | ChunkedArray
+    fill_value: Array
+    codebook: Array | None = None
     scale: Array | None = None
     view: tuple[int, ...] = ()
     fused: bool = False
@@ -46,7 +46,7 @@ class Coded:
     @property
     def decoded(self) -> np.dtype:
         """The type that leaves the position encoding."""
-        return self.carrier.dtype if self.book is None else self.book.dtype
+        return self.carrier.dtype if self.codebook is None else self.codebook.dtype
 
     @property
     def flags(self) -> str:
@@ -69,7 +69,7 @@ class Values(ABC):
 
     @abstractmethod
     def code(
-        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """The weight in this form, or None where the form cannot hold it.
 
@@ -77,7 +77,7 @@ class Values(ABC):
             weight: axes, element type, zero.
             array: its values.
             transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
-            feedback: of the inputs that it is multiplied with; only books use it.
+            feedback: of the inputs that it is multiplied with; only codebooks use it.
         """
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import TensorProto
 
-from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.values.base import Coded, Values
 from onnxprune.model.weight import Weight
@@ -29,7 +29,7 @@ class Exact(Values):
         return 1
 
     def code(
-        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded:
         """See `Values.code`."""
         return Coded(array, weight.zero_value)
@@ -50,14 +50,14 @@ class Half(Values):
         return 1
 
     def code(
-        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`: values beyond 65,504 do not fit."""
 
-        def halved(rows: Rows, columns: slice, part: Array) -> Array:
+        def halved(rows: RowRange, columns: slice, part: Array) -> Array:
             with np.errstate(over="ignore"):
                 return part.astype(np.float16)
 
-        half = Slabs.of(array).map(np.float16, halved)
+        half = ChunkedArray.of(array).map(np.float16, halved)
         finite = all(half.each(lambda _, part: bool(np.isfinite(part).all())))
         return Coded(half, np.zeros((), np.float16)) if finite else None

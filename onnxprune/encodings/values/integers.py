@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core import threads
-from onnxprune.core.chunked import EVERY, Rows, Slabs, part_of, ranges
+from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4, Coded, Values, check_bits
@@ -28,7 +28,7 @@ BLOCKS = (32, 64, 128, 16)
 
 @dataclass(frozen=True)
 class Int8(Values):
-    """A uniform grid of 255 values with a scale per output channel; with bits a book of 2**bits of them."""
+    """A uniform grid of 255 values with a scale per output channel; with bits a codebook of 2**bits of them."""
 
     name = "int8"
     bits: int = 8
@@ -46,7 +46,7 @@ class Int8(Values):
         return DEQUANTISE_AXIS if fused else digits.OPSET
 
     def code(
-        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
@@ -65,7 +65,7 @@ class Int8(Values):
         scale = tidy_scale(np.where(top > _DEAD, top, 1.0), up=True)
         divisor = scale.astype(wide.dtype)
 
-        def coded(rows: Rows, columns: slice, part: Array) -> Array:
+        def coded(rows: RowRange, columns: slice, part: Array) -> Array:
             return np.rint(part / part_of(divisor, rows)).clip(-127, 127).astype(np.int8)
 
         return oriented(wide.map(np.int8, coded).whole(), None, scale, transposed)
@@ -82,7 +82,7 @@ class Int4(Values):
         return INT4 if fused else digits.OPSET
 
     def code(
-        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`."""
         wide = computed(array)
@@ -90,7 +90,7 @@ class Int4(Values):
             return None
         if transposed is not None:
             codes, scale, block = _blocks_down(wide, transposed)
-            return Coded(codes, np.zeros((), np.int8), INT4_BOOK, scale, (), True, block, transposed)
+            return Coded(codes, np.zeros((), np.int8), INT4_CODEBOOK, scale, (), True, block, transposed)
         held = wide.whole()
         axes = inner_axes(weight)
         inside = math.prod(wide.shape[a] for a in axes)
@@ -99,14 +99,14 @@ class Int4(Values):
         if not contiguous or block == inside:
             axes = axes or tuple(range(wide.ndim))
             scale = _least_error(held, axes)
-            return Coded(_grid15(held, scale), np.zeros((), np.int8), INT4_BOOK, scale)
+            return Coded(_grid15(held, scale), np.zeros((), np.int8), INT4_CODEBOOK, scale)
         view = (*wide.shape[: axes[0]], inside // block, block, *wide.shape[axes[-1] + 1 :])
         blocked = held.reshape(view)
         scale = _least_error(blocked, (axes[0] + 1,))
-        return Coded(_grid15(blocked, scale).reshape(wide.shape), np.zeros((), np.int8), INT4_BOOK, scale, view)
+        return Coded(_grid15(blocked, scale).reshape(wide.shape), np.zeros((), np.int8), INT4_CODEBOOK, scale, view)
 
 
-INT4_BOOK = np.array([0, *range(-7, 0), *range(1, 8)], np.int8)
+INT4_CODEBOOK = np.array([0, *range(-7, 0), *range(1, 8)], np.int8)
 
 
 def _least_error(wide: Array, axes: tuple[int, ...]) -> Array:
@@ -129,14 +129,14 @@ def _grid15(wide: Array, scale: Array) -> Array:
     return np.where(grid < 0, grid + 8, np.where(grid > 0, grid + 7, 0)).astype(np.uint8)
 
 
-def _blocks_down(wide: Slabs, transposed: bool) -> tuple[Array, Array, int]:
+def _blocks_down(wide: ChunkedArray, transposed: bool) -> tuple[Array, Array, int]:
     """Codes [in, out], scales [blocks, out] and the block: 64 unless the input is shorter."""
     rows, columns = wide.shape[::-1] if transposed else wide.shape
     block = 64 if rows >= 64 else 32 if rows >= 32 else 16
     count = -(-rows // block)
     codes, scales = np.empty((count, block, columns), np.uint8), np.empty((count, 1, columns), np.float32)
 
-    def coded(part: Rows) -> None:
+    def coded(part: RowRange) -> None:
         start, stop = part[0] * block, min(part[1] * block, rows)
         read = wide.block(start, stop).T if transposed else wide.read(start, stop, EVERY)
         short = (part[1] - part[0]) * block - len(read)

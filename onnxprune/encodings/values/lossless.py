@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune.core.chunked import EVERY, UNIT, Rows, Slabs, part_of, ranges
+from onnxprune.core.chunked import EVERY, UNIT_ELEMENTS, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.encodings.values.base import Coded
-from onnxprune.encodings.values.integers import INT4_BOOK
+from onnxprune.encodings.values.integers import INT4_CODEBOOK
 from onnxprune.encodings.values.rounding import oriented
 from onnxprune.encodings.values.scales import are_halves, computed, narrowed
 from onnxprune.model.provenance import Coding
@@ -27,7 +27,7 @@ _FIRST = 1 << 12  # entries that tell an ordinary weight
 _TABLE = 16  # bits
 
 
-def again(weight: Weight, array: Array | Slabs, coding: Coding, transposed: bool | None) -> Coded | None:
+def again(weight: Weight, array: Array | ChunkedArray, coding: Coding, transposed: bool | None) -> Coded | None:
     """The weight in what it was coded in, or None where that does not hold it any more.
 
     Args:
@@ -38,36 +38,36 @@ def again(weight: Weight, array: Array | Slabs, coding: Coding, transposed: bool
     """
     if coding.scale is None or weight.element not in FLOATS or (coding.block and transposed != coding.transposed):
         return None
-    wide, book = computed(array), INT8_BOOK if coding.book is None else coding.book
+    wide, codebook = computed(array), INT8_BOOK if coding.codebook is None else coding.codebook
     if wide is None or (coding.view and math.prod(coding.view) != wide.size):
         return None
-    viewed = Slabs.of(wide.whole().reshape(coding.view)) if coding.view else wide
+    viewed = ChunkedArray.of(wide.whole().reshape(coding.view)) if coding.view else wide
     divisor, target = coding.divisor(viewed.shape), numpy_dtype(weight.element)
-    if divisor is None or book.ndim != 1 or not 0 < len(book) <= _LEVELS:
+    if divisor is None or codebook.ndim != 1 or not 0 < len(codebook) <= _LEVELS:
         return None
-    levels = book.astype(np.float64)
-    codes = np.empty(viewed.shape, np.int8 if coding.book is None else np.uint8)
+    levels = codebook.astype(np.float64)
+    codes = np.empty(viewed.shape, np.int8 if coding.codebook is None else np.uint8)
 
-    def held(rows: Rows, part: Array) -> bool:
+    def held(rows: RowRange, part: Array) -> bool:
         own = part_of(divisor, rows)
         found = encode(part, own, levels, prune=False)
-        values = book[found]
-        codes[slice(*rows)] = values if coding.book is None else found
+        values = codebook[found]
+        codes[slice(*rows)] = values if coding.codebook is None else found
         with np.errstate(over="ignore"):
             back = (values.astype(part.dtype) * own.astype(part.dtype)).astype(target)
         return np.array_equal(bits_of(back), bits_of(np.ascontiguousarray(part.astype(target))))
 
     if not all(viewed.each(held)):
         return None
-    fill, scale = book[0], coding.scale
+    fill_value, scale = codebook[0], coding.scale
     if coding.block:
         carrier = np.ascontiguousarray(codes.T) if coding.transposed else codes
-        return Coded(carrier, fill, INT4_BOOK, scale, (), True, coding.block, coding.transposed)
+        return Coded(carrier, fill_value, INT4_CODEBOOK, scale, (), True, coding.block, coding.transposed)
     if coding.view:
-        return Coded(codes.reshape(wide.shape), fill, coding.book, scale, coding.view)
+        return Coded(codes.reshape(wide.shape), fill_value, coding.codebook, scale, coding.view)
     if transposed is not None:
-        return oriented(codes, coding.book, scale, transposed)
-    return Coded(codes, fill, coding.book, scale)
+        return oriented(codes, coding.codebook, scale, transposed)
+    return Coded(codes, fill_value, coding.codebook, scale)
 
 
 def fuses(coding: Coding, shape: tuple[int, ...], transposed: bool) -> bool:
@@ -79,58 +79,58 @@ def fuses(coding: Coding, shape: tuple[int, ...], transposed: bool) -> bool:
     return not coding.view and coding.scale is not None and coding.scale.shape == wanted
 
 
-def few(weight: Weight, array: Array | Slabs) -> Coded | None:
-    """The weight as codes into a book of its own values, where there are at most 256 of them.
+def few(weight: Weight, array: Array | ChunkedArray) -> Coded | None:
+    """The weight as codes into a codebook of its own values, where there are at most 256 of them.
 
     They are told apart by their bits: -0.0 is a value of its own. NaN stays where it is.
     """
-    slabs = Slabs.of(array)
-    kind = np.dtype(f"u{slabs.dtype.itemsize}")
+    chunked = ChunkedArray.of(array)
+    kind = np.dtype(f"u{chunked.dtype.itemsize}")
     most = _LEVELS_OF_BYTES if kind.itemsize == 1 else _LEVELS
-    patterns = _distinct(slabs, kind, most)
+    patterns = _distinct(chunked, kind, most)
     if patterns is None:
         return None
     zero = bits_of(weight.zero_value.reshape(1))
     if weight.element in QUANTISED or zero[0] in patterns:  # code 0 is what most entries hold in a pruned weight
         patterns = np.concatenate([zero, patterns[patterns != zero[0]]])
     code = _coder(patterns)
-    book = patterns.view(slabs.dtype)
-    if code is None or np.isnan(book).any():
+    codebook = patterns.view(chunked.dtype)
+    if code is None or np.isnan(codebook).any():
         return None
-    codes = slabs.map(np.uint8, lambda rows, columns, part: code(_bits(part))).whole()
-    book = narrowed(book, slabs.size)
-    return Coded(codes, book[0], book)
+    codes = chunked.map(np.uint8, lambda rows, columns, part: code(_bits(part))).whole()
+    codebook = narrowed(codebook, chunked.size)
+    return Coded(codes, codebook[0], codebook)
 
 
-def halved(array: Array | Slabs) -> Coded | None:
+def halved(array: Array | ChunkedArray) -> Coded | None:
     """The weight as float16 where that changes no bit of it."""
-    slabs = Slabs.of(array)
-    if slabs.dtype not in (np.float32, np.float64):
+    chunked = ChunkedArray.of(array)
+    if chunked.dtype not in (np.float32, np.float64):
         return None
 
-    first = slabs.read(0, _first_rows(slabs), EVERY)
-    if not are_halves(first) or not all(slabs.each(lambda _, part: are_halves(part))):
+    first = chunked.read(0, _first_rows(chunked), EVERY)
+    if not are_halves(first) or not all(chunked.each(lambda _, part: are_halves(part))):
         return None
-    half = slabs.map(np.float16, lambda rows, columns, part: part.astype(np.float16))
+    half = chunked.map(np.float16, lambda rows, columns, part: part.astype(np.float16))
     return Coded(half, np.zeros((), np.float16))
 
 
-def _first_rows(slabs: Slabs) -> int:
-    return min(slabs.shape[0], -(-_FIRST // max(1, slabs.row)))
+def _first_rows(chunked: ChunkedArray) -> int:
+    return min(chunked.shape[0], -(-_FIRST // max(1, chunked.row)))
 
 
 def _bits(part: Array) -> Array:
     return bits_of(np.ascontiguousarray(part))
 
 
-def _distinct(slabs: Slabs, kind: np.dtype, most: int) -> Array | None:
+def _distinct(chunked: ChunkedArray, kind: np.dtype, most: int) -> Array | None:
     """The bit patterns in ascending order, or None where there are more than so many."""
-    first = slabs.read(0, _first_rows(slabs), EVERY)
+    first = chunked.read(0, _first_rows(chunked), EVERY)
     start = _grown(np.zeros(0, kind), _bits(first).reshape(-1), most)
     if start is None:
         return None
     known = start
-    for found in slabs.each(lambda _, part: _grown(start, _bits(part).reshape(-1), most)):
+    for found in chunked.each(lambda _, part: _grown(start, _bits(part).reshape(-1), most)):
         if found is None:
             return None
         known = np.union1d(known, found)
@@ -142,7 +142,7 @@ def _distinct(slabs: Slabs, kind: np.dtype, most: int) -> Array | None:
 def _grown(known: Array, flat: Array, most: int) -> Array | None:
     """The patterns that are known and those of `flat`, or None where they are more than so many."""
     code = _coder(known)
-    for start, stop in ranges(0, flat.size, UNIT):
+    for start, stop in ranges(0, flat.size, UNIT_ELEMENTS):
         strange = flat[start:stop]
         while True:
             if code is not None and len(known):

@@ -39,7 +39,7 @@ def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
     return dense if wide == element else build.op("Cast", [dense], to=element)
 
 
-def restore(carrier: Array, parts: Mapping[str, Array], flags: str, element: int) -> Array:
+def weight_of_carrier(carrier: Array, parts: Mapping[str, Array], flags: str, element: int) -> Array:
     """The weight of a decoded carrier: what `emit`'s nodes compute.
 
     Raises:

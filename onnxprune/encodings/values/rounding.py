@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.core import threads
-from onnxprune.core.chunked import Rows, Slabs, part_of, ranges
+from onnxprune.core.chunked import ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.scales import centred, halves, inner_axes, tidy_scale
@@ -21,39 +21,39 @@ from onnxprune.quantization.rounding import balance, encode
 _KERNEL = 4  # entries of a convolution kernel from which its errors are added up by themselves
 
 
-def with_book(
-    weight: Weight, wide: Slabs, scale: Array, book: Codebook, prune: bool, feedback: Feedback | None = None
+def with_codebook(
+    weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
-    """Codes into a float book; a scale for the whole weight goes into the book."""
+    """Codes into a float codebook; a scale for the whole weight goes into the codebook."""
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
-    values = book.levels * unit
+    values = codebook.levels * unit
     kind: type = np.float16 if halves(values, wide.size) else np.float32
     values = values.astype(kind)
-    stored = replace(book, levels=values.astype(np.float64) / unit)
-    codes = _rounded(weight, wide, scale, book.levels, stored, prune, feedback)
+    stored = replace(codebook, levels=values.astype(np.float64) / unit)
+    codes = _rounded(weight, wide, scale, codebook.levels, stored, prune, feedback)
     return Coded(codes, np.zeros((), kind), values, None if scale.size == 1 else scale)
 
 
 def on_grid(
-    weight: Weight, wide: Slabs, scale: Array, book: Codebook, prune: bool, transposed: bool | None,
+    weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, transposed: bool | None,
     feedback: Feedback | None = None,
 ) -> Coded:  # fmt: skip
-    """Codes into a book of int8 values; the grid ends at the largest level."""
-    levels, top = gridded(book.levels, prune)
-    codes = _rounded(weight, wide, scale, levels, _moved(book, levels), prune, feedback)
+    """Codes into a codebook of int8 values; the grid ends at the largest level."""
+    levels, top = gridded(codebook.levels, prune)
+    codes = _rounded(weight, wide, scale, levels, _moved(codebook, levels), prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
 
 
 def recoded(
-    weight: Weight, array: Array | Slabs, book: Codebook, prune: bool, feedback: Feedback | None = None
+    weight: Weight, array: Array | ChunkedArray, codebook: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
-    """Codes of an int8 or uint8 weight into a book of its own type; the levels count from the zero point."""
+    """Codes of an int8 or uint8 weight into a codebook of its own type; the levels count from the zero point."""
     wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
-    levels = whole(book.levels, prune)
-    codes = _rounded(weight, wide, one, levels, _moved(book, levels), prune, feedback)
-    return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(Slabs.of(array).dtype))
+    levels = whole(codebook.levels, prune)
+    codes = _rounded(weight, wide, one, levels, _moved(codebook, levels), prune, feedback)
+    return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype))
 
 
 def whole(levels: Array, prune: bool) -> Array:
@@ -74,13 +74,15 @@ def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
     return whole(levels * (127 / top), prune) * (top / 127), top
 
 
-def _moved(book: Codebook, levels: Array) -> Codebook:
-    """The book with its levels moved to a grid; its cuts are midway again where some of them fell together."""
-    return replace(book, levels=levels, cuts=book.cuts if len(levels) == len(book.levels) else None)
+def _moved(codebook: Codebook, levels: Array) -> Codebook:
+    """The codebook with its levels moved to a grid; its cuts are midway again where some of them fell together."""
+    return replace(
+        codebook, levels=levels, boundaries=codebook.boundaries if len(levels) == len(codebook.levels) else None
+    )
 
 
 def _rounded(
-    weight: Weight, wide: Slabs, scale: Array, nearest: Array, book: Codebook, prune: bool,
+    weight: Weight, wide: ChunkedArray, scale: Array, nearest: Array, codebook: Codebook, prune: bool,
     feedback: Feedback | None,
 ) -> Array:  # fmt: skip
     """The codes of a weight such that its outputs keep what they can: by error feedback where its inputs are known.
@@ -93,18 +95,18 @@ def _rounded(
         wide: its values.
         scale: what they are divided by.
         nearest: the levels of which each entry gets the nearest at first.
-        book: what they are stored as, and the cuts.
+        codebook: what they are stored as, and the boundaries.
         prune: whether entries other than 0 may get code 0.
         feedback: of its inputs.
     """
     inner = inner_axes(weight)
     outer = tuple(a for a in range(wide.ndim) if a not in inner)
-    levels, cuts, order = book.levels, book.cuts, outer + inner
+    levels, boundaries, order = codebook.levels, codebook.boundaries, outer + inner
     apart = bool(inner and outer and wide.size)
     if feedback is not None and apart:
         values, divisor = wide.whole().transpose(order), scale.astype(wide.dtype).transpose(order)
         rows = (values / divisor).reshape(-1, feedback.order.shape[1])
-        found = feedback.round(rows, levels, prune, cuts).reshape(values.shape)
+        found = feedback.round(rows, levels, prune, boundaries).reshape(values.shape)
         return np.ascontiguousarray(found.transpose(np.argsort(order)))
     codes = np.empty(wide.shape, np.uint8 if len(levels) <= 256 else np.uint16)
     kernel = math.prod(wide.shape[a] for a in inner[1:])
@@ -112,24 +114,24 @@ def _rounded(
 
     def rounded(part: Array, own: Array) -> Array:
         """The codes of some outputs."""
-        coded = encode(part, own, nearest, prune, cuts)
+        coded = encode(part, own, nearest, prune, boundaries)
         if not apart:
             return coded
         values, divisor, moved = (a.transpose(order) for a in (part, own.astype(wide.dtype), coded))
-        for start, stop in ranges(0, len(values), Slabs.unit_of(values[0].size)):
+        for start, stop in ranges(0, len(values), ChunkedArray.unit_of(values[0].size)):
             here = np.ascontiguousarray(values[start:stop] / part_of(divisor, (start, stop)))
             target = np.ascontiguousarray(moved[start:stop])
             for width in widths:
                 rows = target.reshape(-1, width)
-                balance(here.reshape(-1, width), rows, levels, prune, cuts)
+                balance(here.reshape(-1, width), rows, levels, prune, boundaries)
                 target = rows.reshape(here.shape)
             moved[start:stop] = target
         return coded
 
-    def by_rows(rows: Rows, part: Array) -> None:
+    def by_rows(rows: RowRange, part: Array) -> None:
         codes[slice(*rows)] = rounded(part, part_of(scale, rows))
 
-    def by_columns(columns: Rows) -> None:
+    def by_columns(columns: RowRange) -> None:
         own = scale[:, slice(*columns)] if scale.shape[1] > 1 else scale
         codes[:, slice(*columns)] = rounded(wide.block(*columns), own)
 
@@ -142,16 +144,16 @@ def _rounded(
     return codes
 
 
-def oriented(codes: Array, book: Array | None, scale: Array, transposed: bool | None) -> Coded:
+def oriented(codes: Array, codebook: Array | None, scale: Array, transposed: bool | None) -> Coded:
     """Codes as their readers want them: folded in place, or as MatMul's [in, out] with one scale per output."""
-    fill = np.zeros((), np.int8)
+    fill_value = np.zeros((), np.int8)
     if transposed is None:
-        return Coded(codes, fill, book, scale)
-    carrier: Array | Slabs = codes
+        return Coded(codes, fill_value, codebook, scale)
+    carrier: Array | ChunkedArray = codes
     if transposed:
 
         def rows(start: int, stop: int) -> Array:
             return np.ascontiguousarray(codes[:, start:stop].T)
 
-        carrier = Slabs.rowwise(codes.shape[::-1], codes.dtype, rows)
-    return Coded(carrier, fill, book, scale.reshape(-1), fused=True, transposed=transposed)
+        carrier = ChunkedArray.rowwise(codes.shape[::-1], codes.dtype, rows)
+    return Coded(carrier, fill_value, codebook, scale.reshape(-1), fused=True, transposed=transposed)

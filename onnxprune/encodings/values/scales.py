@@ -7,7 +7,7 @@ import math
 import ml_dtypes
 import numpy as np
 
-from onnxprune.core.chunked import Rows, Slabs
+from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import Array, bits_of
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.histogram import root_mean_square
@@ -18,27 +18,27 @@ _SMALL = 1 << 16  # elements; the scatter of fewer takes little memory
 _SMALLEST, _LARGEST = 1e-15, 1e15  # of the largest value: squares and inverses of such stay float32
 
 
-def computed(array: Array | Slabs) -> Slabs | None:
+def computed(array: Array | ChunkedArray) -> ChunkedArray | None:
     """The values as float32 (float64 for fp64); None where one is not finite, or all are far from ordinary sizes."""
-    slabs = Slabs.of(array)
-    kind = np.float64 if slabs.dtype == np.float64 else np.float32
-    wide = slabs if slabs.dtype == kind else slabs.map(kind, lambda rows, columns, part: part.astype(kind))
+    chunked = ChunkedArray.of(array)
+    kind = np.float64 if chunked.dtype == np.float64 else np.float32
+    wide = chunked if chunked.dtype == kind else chunked.map(kind, lambda rows, columns, part: part.astype(kind))
 
-    def largest(_: Rows, part: Array) -> float:
+    def largest(_: RowRange, part: Array) -> float:
         return float(np.maximum(part.max(initial=0.0), -part.min(initial=0.0)))  # NaN where there is one
 
     top = float(np.max(list(wide.each(largest)), initial=0.0))
-    limit = 0.99 * float(ml_dtypes.finfo(slabs.dtype).max)  # type: ignore[no-untyped-call]
+    limit = 0.99 * float(ml_dtypes.finfo(chunked.dtype).max)  # type: ignore[no-untyped-call]
     return wide if (top == 0 or _SMALLEST <= top <= min(_LARGEST, limit)) else None
 
 
-def centred(weight: Weight, array: Array | Slabs) -> Slabs:
+def centred(weight: Weight, array: Array | ChunkedArray) -> ChunkedArray:
     """A quantised weight counted from its zero point, as float32."""
 
-    def change(rows: Rows, columns: slice, part: Array) -> Array:
+    def change(rows: RowRange, columns: slice, part: Array) -> Array:
         return part.astype(np.float32) - weight.zero_value
 
-    return Slabs.of(array).map(np.float32, change)
+    return ChunkedArray.of(array).map(np.float32, change)
 
 
 def inner_axes(weight: Weight, transposed: bool | None = None) -> tuple[int, ...]:
@@ -48,7 +48,7 @@ def inner_axes(weight: Weight, transposed: bool | None = None) -> tuple[int, ...
     return tuple(sorted(weight.in_axes))
 
 
-def channel_scale(weight: Weight, wide: Slabs, transposed: bool | None = None) -> Array | None:
+def channel_scale(weight: Weight, wide: ChunkedArray, transposed: bool | None = None) -> Array | None:
     """Root mean square per output channel, or None where the axes are not known or channels are tiny."""
     axes = inner_axes(weight, transposed)
     if not axes or math.prod(wide.shape[a] for a in axes) < 8:
@@ -56,7 +56,7 @@ def channel_scale(weight: Weight, wide: Slabs, transposed: bool | None = None) -
     return tidy_scale(root_mean_square(wide, axes))
 
 
-def unit_scale(wide: Slabs) -> Array:
+def unit_scale(wide: ChunkedArray) -> Array:
     """One scale for the whole weight, a power of 2, so that dividing by it loses nothing."""
     mean = root_mean_square(wide, tuple(range(wide.ndim)))
     return np.exp2(np.round(np.log2(mean))).astype(wide.dtype)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.core.chunked import Slabs
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.values.base import Coded, Values, check_bits
-from onnxprune.encodings.values.rounding import recoded, with_book
+from onnxprune.encodings.values.rounding import recoded, with_codebook
 from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.codebook import codebook
@@ -37,7 +37,7 @@ class Shared(Values):
         return f"{self.name}:{self.bits}"
 
     def code(
-        self, weight: Weight, array: Array | Slabs, transposed: bool | None, feedback: Feedback | None = None
+        self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
         """See `Values.code`: a scale per output channel where it is worth its bytes."""
         wide = computed(array)
@@ -55,9 +55,9 @@ class Shared(Values):
             gained = math.log2(book.error / max(scaled.error, 1e-12 * book.error)) / 2 * kept
             if gained > 16 * scale.size and book.error > _SCALE_GAINS * scaled.error:
                 book, unit, histogram = scaled, scale, by_channel
-        return with_book(weight, wide, unit, constrained(histogram, book, self.excess), False, feedback)
+        return with_codebook(weight, wide, unit, constrained(histogram, book, self.excess), False, feedback)
 
-    def recode(self, weight: Weight, array: Array | Slabs, feedback: Feedback | None = None) -> Coded:
+    def recode(self, weight: Weight, array: Array | ChunkedArray, feedback: Feedback | None = None) -> Coded:
         """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
         histogram = Histogram.of(centred(weight, array))
         book = constrained(histogram, codebook(histogram, 2**self.bits, prune=False), self.excess)

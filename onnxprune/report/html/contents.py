@@ -13,7 +13,7 @@ from onnxprune.allocation.curves import Curves
 from onnxprune.api import inspect
 from onnxprune.api.result import Deviation, FileFacts, Result, file_facts, versions
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
-from onnxprune.encodings.graph.encoded import planted_in
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import CurvesError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -22,7 +22,7 @@ from onnxprune.pipeline.change import Removed
 from onnxprune.pipeline.run import METADATA
 from onnxprune.report.html import statistics
 from onnxprune.report.html.images import Images
-from onnxprune.report.html.statistics import Histogram, Pattern
+from onnxprune.report.html.statistics import BarHistogram, PatternImage
 
 PICTURED = 12  # weights whose values are drawn unless they are named
 
@@ -31,7 +31,7 @@ Columns = Mapping[str, Mapping[str, float]]  # weight -> title -> number
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerRow:
     """A weight in the table; a side of which nothing is known is None."""
 
     name: str
@@ -59,9 +59,9 @@ class Sketch:
         image: how many weights are kept by pixel [height, width] of the image that the matrix reads, or None.
     """
 
-    layer: Layer
-    histogram: Histogram
-    pattern: Pattern | None
+    layer: LayerRow
+    histogram: BarHistogram
+    pattern: PatternImage | None
     image: Array | None
 
 
@@ -72,7 +72,7 @@ class Contents:
     file: FileFacts
     parameters: dict[str, int]
     result: Result | None
-    layers: list[Layer]
+    layers: list[LayerRow]
     sketches: list[Sketch]
     curves: Curves | None
     titles: list[str] = field(default_factory=list)  # of further columns of the table
@@ -85,7 +85,7 @@ class _Side:
         self.model = Model.load(path)
         self.model.payloads.scratch = scratch
         self.file = file_facts(path, self.model.companions())
-        self.integers = sum(group.fused for group in planted_in(self.model))
+        self.integers = sum(group.fused for group in encoded_weights(self.model))
         self.passes = [entry.value for entry in self.model.proto.metadata_props if entry.key == METADATA]
         self.rows = {row["name"]: row for row in inspect.inspect(self.model)}
         self.weights = {weight.name: weight for weight in find(self.model)}
@@ -161,13 +161,13 @@ def _compared(first: _Side, last: _Side, deviation: Deviation) -> Result:
     )
 
 
-def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) -> Iterator[Layer]:
+def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) -> Iterator[LayerRow]:
     known = {} if result is None else {w.name: w for w in result.weights}
     for name in dict.fromkeys((*first.rows, *last.rows, *known)):
         before, after, fact = first.rows.get(name), last.rows.get(name), known.get(name)
         row = before or after or vars(fact)
         zeros = row["total"] if after is None else row["total"] - after["total"] + after["zeros"]
-        yield Layer(
+        yield LayerRow(
             name=name,
             kind=row["kind"],
             dtype=row["dtype"],
@@ -184,7 +184,7 @@ def _layers(first: _Side, last: _Side, result: Result | None, columns: Columns) 
         )
 
 
-def _chosen(layers: list[Layer], first: _Side, last: _Side, patterns: Sequence[str]) -> list[Layer]:
+def _chosen(layers: list[LayerRow], first: _Side, last: _Side, patterns: Sequence[str]) -> list[LayerRow]:
     """What is drawn: the named weights, or the largest that linear layers read."""
     drawable = [
         layer for layer in layers
@@ -199,7 +199,7 @@ def _chosen(layers: list[Layer], first: _Side, last: _Side, patterns: Sequence[s
     return [layer for layer in linear if layer.name in largest]
 
 
-def _sketches(first: _Side, last: _Side, chosen: list[Layer], removed: Sequence[Removed]) -> Iterator[Sketch]:
+def _sketches(first: _Side, last: _Side, chosen: list[LayerRow], removed: Sequence[Removed]) -> Iterator[Sketch]:
     images = Images(first.model)
     for layer in chosen:
         weight = first.weights[layer.name]

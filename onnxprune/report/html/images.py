@@ -13,7 +13,7 @@ _IN_PLACE = frozenset({
     "Cast", "Clip", "Dropout", "Elu", "Flatten", "Identity", "LeakyRelu", "Relu", "Reshape", "Selu", "Sigmoid",
     "Squeeze", "Tanh", "Unsqueeze",
 })  # fmt: skip
-_LEAST = 8  # pixels of a side: below that there is nothing to see
+_MIN_SIDE_PIXELS = 8  # pixels of a side: below that there is nothing to see
 
 
 class Images:
@@ -45,6 +45,6 @@ class Images:
         if len(found) != 1:
             return None
         sizes = [d for d in found.pop()[1:] if isinstance(d, int)]
-        if len(sizes) != 3 or prod(sizes) != weight.shape[1 - weight.out_axis] or min(sizes[1:]) < _LEAST:
+        if len(sizes) != 3 or prod(sizes) != weight.shape[1 - weight.out_axis] or min(sizes[1:]) < _MIN_SIDE_PIXELS:
             return None
         return sizes[0], sizes[1], sizes[2]

@@ -15,13 +15,13 @@ from markupsafe import Markup
 from onnxprune.allocation.curves import Curves
 from onnxprune.api.result import versions
 from onnxprune.report.html import pictures
-from onnxprune.report.html.contents import Contents, Layer, Sketch
+from onnxprune.report.html.contents import Contents, LayerRow, Sketch
 from onnxprune.report.html.pictures import shortened
-from onnxprune.report.html.statistics import Pattern
+from onnxprune.report.html.statistics import PatternImage
 from onnxprune.report.terminal import percent, size
 
 _BARS = 20  # weights of the bar chart; the rest is one bar
-_LEAST = 0.005  # of the largest weight's bytes: what takes less is not seen as a bar
+_MIN_BAR_SHARE = 0.005  # of the largest weight's bytes: what takes less is not seen as a bar
 _LONGEST = 8  # times the height is the width of a pattern at most, whatever the matrix is
 _ROOM = 40  # characters of a name on the page; the whole of it is its title
 
@@ -67,11 +67,11 @@ def _digits(value: float | None, digits: int = 4) -> str:
 def _bars(contents: Contents) -> Markup:
     """The largest weights, and what is too small for a bar of its own together."""
 
-    def largest(layer: Layer) -> int:
+    def largest(layer: LayerRow) -> int:
         return max(layer.bytes_before, layer.bytes_after)
 
     ranked = sorted(contents.layers, key=largest, reverse=True)
-    shown = [layer for layer in ranked[:_BARS] if largest(layer) >= _LEAST * largest(ranked[0])]
+    shown = [layer for layer in ranked[:_BARS] if largest(layer) >= _MIN_BAR_SHARE * largest(ranked[0])]
     rest = ranked[len(shown) :]
     names = [layer.name for layer in shown] + [f"({len(rest)} smaller)"] * bool(rest)
     before = [layer.bytes_before for layer in shown] + [sum(layer.bytes_before for layer in rest)] * bool(rest)
@@ -107,7 +107,7 @@ def _card(sketch: Sketch, number: int) -> dict[str, Any]:
     return card
 
 
-def _pattern(found: Pattern) -> dict[str, Any]:
+def _pattern(found: PatternImage) -> dict[str, Any]:
     """The picture with its longer side across: outputs down and inputs across, or the other way round."""
     shares, block, shape = found.shares, found.block, found.shape
     sides = [("outputs", shape[0]), ("inputs", shape[1])]

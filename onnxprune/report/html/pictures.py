@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, PercentFor
 from onnxprune.allocation.curves import Curve, Curves
 from onnxprune.core.dtypes import Array
 from onnxprune.report import terminal
-from onnxprune.report.html.statistics import BINS, Histogram
+from onnxprune.report.html.statistics import BINS, BarHistogram
 
 COLOURED = 8  # curves in a picture that have a colour of their own
 _WIDTH = 4.2  # inches; at 72 points each, what a telephone shows in its own size
@@ -116,15 +116,15 @@ def bars(names: Sequence[str], before: Sequence[float] | None, after: Sequence[f
         return _svg(figure, title)
 
 
-def histogram(found: Histogram, title: str) -> str:
+def histogram(found: BarHistogram, title: str) -> str:
     """Counts of values other than zero, on a logarithmic axis: the first filled, the last as a line."""
     edges = np.linspace(-found.limit, found.limit, BINS + 1) if found.limit else np.linspace(-1, 1, BINS + 1)
     with _style():
         figure = Figure((_WIDTH, 1.8), layout="constrained")
         axes = figure.add_subplot()
         if len(found.counts) > 1:
-            axes.stairs(found.counts[0], edges, fill=True, color=_BEFORE, baseline=0.5)
-        axes.stairs(found.counts[-1], edges, fill=True, color=_AFTER, baseline=0.5, alpha=0.75)
+            axes.stairs(found.counts[0], edges, fill_value=True, color=_BEFORE, baseline=0.5)
+        axes.stairs(found.counts[-1], edges, fill_value=True, color=_AFTER, baseline=0.5, alpha=0.75)
         axes.set_yscale("log")
         axes.set_ylim(0.5, 2 * max(10, *(int(c.max()) for c in found.counts)))
         axes.minorticks_off()

@@ -17,7 +17,7 @@ _BLOCKS = (200, 400)  # pixels beyond that; four bits each
 
 
 @dataclass(frozen=True)
-class Histogram:
+class BarHistogram:
     """How often values other than zero occur, in `BINS` bins from -limit to limit.
 
     Attributes:
@@ -35,13 +35,13 @@ class Histogram:
     strange: tuple[int, ...]
 
 
-def histogram(arrays: Sequence[Array]) -> Histogram:
+def histogram(arrays: Sequence[Array]) -> BarHistogram:
     """Count the values of some arrays in the same bins."""
     limit = max((_largest(array) for array in arrays), default=0.0)
     found = [_counts(array.reshape(-1), limit) for array in arrays]
     zeros = [array.size - int(np.count_nonzero(array)) for array in arrays]
     strange = [array.size - zero - int(count.sum()) for array, zero, count in zip(arrays, zeros, found, strict=True)]
-    return Histogram(limit, tuple(found), tuple(a.size for a in arrays), tuple(zeros), tuple(strange))
+    return BarHistogram(limit, tuple(found), tuple(a.size for a in arrays), tuple(zeros), tuple(strange))
 
 
 def _counts(flat: Array, limit: float) -> Array:
@@ -64,7 +64,7 @@ def _largest(array: Array) -> float:
 
 
 @dataclass(frozen=True)
-class Pattern:
+class PatternImage:
     """The share that is kept, block by block.
 
     Attributes:
@@ -78,17 +78,17 @@ class Pattern:
     shape: tuple[int, int]
 
 
-def pattern(kept: Array) -> Pattern:
+def pattern(kept: Array) -> PatternImage:
     """What is kept of a matrix: each entry where it is small, and blocks of equal size where it is large."""
     rows, columns = kept.shape
     most = _EXACT if rows <= _EXACT[0] and columns <= _EXACT[1] else _BLOCKS
     tall, wide = (max(1, -(-size // limit)) for size, limit in zip(kept.shape, most, strict=True))
     if not kept.size or (tall, wide) == (1, 1):
-        return Pattern(kept.astype(np.float32), (1, 1), (rows, columns))
+        return PatternImage(kept.astype(np.float32), (1, 1), (rows, columns))
     starts = np.arange(0, rows, tall), np.arange(0, columns, wide)
     sums = np.add.reduceat(np.add.reduceat(kept, starts[0], 0, dtype=np.int32), starts[1], 1)
     sizes = np.outer(np.diff(starts[0], append=rows), np.diff(starts[1], append=columns))
-    return Pattern((sums / sizes).astype(np.float32), (tall, wide), (rows, columns))
+    return PatternImage((sums / sizes).astype(np.float32), (tall, wide), (rows, columns))
 
 
 def as_matrix(array: Array, out_axis: int | None) -> Array:

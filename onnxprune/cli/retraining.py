@@ -99,7 +99,7 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
     "--schedule",
     default="cubic",
     show_default=True,
-    help="cubic (Zhu and Gupta 2017), linear, or geometric (each round prunes the same share of the remaining weights).",
+    help="cubic (Zhu and Gupta 2017), linear, or geometric (the same share of the remaining weights in each round).",
 )
 @click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer, global or channel.")
 @click.option(

@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.builders import MODELS
+from tests.helpers.builders import MODELS
 
 settings.register_profile(
     "onnxprune", deadline=None, derandomize=True, max_examples=60, database=None,

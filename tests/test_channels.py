@@ -9,10 +9,10 @@ from onnx import numpy_helper
 
 from onnxprune.errors import OptionError
 from onnxprune_passes import Channels, DeadNeurons
-from tests import graph_checks as checks
-from tests.builders import info, load, mlp, model, node, normal, run, serialise, tensor
-from tests.graph_builder import feeds_of
-from tests.graphs import FAMILIES
+from tests.helpers import graph_checks as checks
+from tests.helpers.builders import info, mlp, model, node, normal, tensor
+from tests.helpers.graphs import FAMILIES
+from tests.helpers.running import feeds_of, load, run, serialise
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 

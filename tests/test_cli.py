@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -13,20 +14,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 
 import onnxprune
-from onnxprune import errors
+from onnxprune import errors, pipeline
 from onnxprune.cli import cli
-from tests.builders import mlp
-
-ROOT = Path(__file__).parent.parent
-
-
-def call(*args, code: int = 0):
-    result = CliRunner().invoke(cli, [str(a) for a in args], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result
+from onnxprune.pipeline import registry
+from tests.helpers.builders import mlp
+from tests.helpers.commands import call
+from tests.helpers.running import initializers
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def external(tmp_path) -> Path:
 
 
 def zeros(path: Path) -> int:
-    weights = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    weights = initializers(onnx.load(path))
     return int((weights["fc0.weight"] == 0).sum())
 
 
@@ -140,6 +135,7 @@ def test_json_holds_what_the_design_lists(model, tmp_path, options):
     assert (weight["total"], weight["zeros"], weight["requested"]) == (8192, round(0.9 * 8192), 0.9)
     assert all(s.keys() == {"name", "reason"} for s in facts["skipped"])
     assert facts["skipped"]
+    assert facts["removed"]
     assert all(r.keys() == {"name", "axis", "before", "after", "indices"} for r in facts["removed"])
     assert all(r["before"] - r["after"] == len(r["indices"]) for r in facts["removed"])
     assert (facts["cost"] is None) == bool(options)
@@ -216,3 +212,29 @@ def test_the_error_tree_is_drawn_as_it_is():
     for kind in (getattr(errors, name) for name in drawn):
         assert issubclass(kind, errors.OnnxPruneError)
         assert kind.exit_code == (3 if issubclass(kind, errors.ToleranceMissed) else 1)
+
+
+@pytest.mark.parametrize(
+    ("command", "loss"),
+    [(["encode", "--values", "auto"], 0.02), (["compress"], 0.04), (["compress", "--sparsity", "0.5"], 0.02)],
+)
+def test_the_loss_with_data_is_the_one_that_help_tells(model, tmp_path, command, loss):
+    np.savez(tmp_path / "d.npz", x=np.ones((4, 64), np.float32))
+    call(*command, model, "-o", tmp_path / "o.onnx", "--data", tmp_path / "d.npz", "--json", tmp_path / "o.json")
+    step = pipeline.parse(parse((tmp_path / "o.json").read_text())["passes"][-1], registry.table())
+    assert step.loss == loss
+    told = re.search(r"\[default: (0\.02.*?)\]", " ".join(call(command[0], "--help").stdout.split())).group(1)
+    assert told == ("0.02" if command[0] == "encode" else "0.02; with --data and no rule 0.04")
+
+
+@pytest.mark.parametrize("command", ["compress", "prune", "strip", "encode", "decode"])
+def test_python_takes_what_the_command_offers(command):
+    """The keywords of the function, of `transform` and of a rule hold the names of all options."""
+    names = {p.name for p in cli.commands[command].params}
+    taken = {*inspect.signature(getattr(onnxprune, command)).parameters}
+    taken |= {*inspect.signature(onnxprune.transform).parameters}
+    if command == "prune":
+        taken |= {f.name for f in dataclasses.fields(pipeline.named("magnitude", registry.table()))}
+    renamed = {"models": "model", "set_": "set", "no_strip": "strip", "no_verify": "verify"}
+    of_the_command = {"json_file", "html_file", "quiet", "cluster"}
+    assert {renamed.get(name, name) for name in names} - of_the_command <= taken

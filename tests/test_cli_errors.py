@@ -22,10 +22,11 @@ from onnx import numpy_helper
 import onnxprune
 from onnxprune import cli
 from onnxprune.errors import OnnxPruneError
-from tests.builders import mlp
+from tests.helpers.builders import mlp
+from tests.helpers.repository import LENETS
+from tests.helpers.running import put
 
-ROOT = Path(__file__).parent.parent
-LENET = ROOT / "models" / "lenet-5.onnx"
+LENET = LENETS["lenet-5"]
 SIZES = (32, 64, 8)  # big enough to be pruned
 TOOL = Path(sys.executable).with_name("onnxprune")
 
@@ -80,11 +81,6 @@ def encoded(tmp_path) -> Path:
     source = put(tmp_path / "dense.onnx", mlp(sizes=SIZES))
     onnxprune.compress(source, tmp_path / "encoded.onnx", sparsity=0.8, strip=False, verify=False)
     return tmp_path / "encoded.onnx"
-
-
-def put(path: Path, proto: onnx.ModelProto) -> Path:
-    path.write_bytes(proto.SerializeToString())
-    return path
 
 
 # bad models -------------------------------------------------------------------------------------------

@@ -13,19 +13,38 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from click.testing import CliRunner
 
 import onnxprune
-from onnxprune.cli import cli
 from onnxprune.encodings import FORMS, GRAPH
-from onnxprune.encodings.compatibility import OPENVINO, RELEASES, Form, compatibility, newest, release_of, support
+from onnxprune.encodings.compatibility import (
+    OPENVINO,
+    RELEASES,
+    Form,
+    Support,
+    compatibility,
+    newest,
+    release_of,
+    support,
+)
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune_passes import Encode
-from tests.builders import conv_net, info, load, lstm, matmul, mlp, model, node, normal, serialise
+from tests.helpers.builders import conv_net, info, lstm, matmul, mlp, model, node, normal
+from tests.helpers.commands import call
+from tests.helpers.repository import TOOLS
+from tests.helpers.running import load, serialise
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
-ALL = [(encoding, values) for encoding in GRAPH for values in FORMS]
-FUSING = [name for name, form in FORMS.items() if form().opset(fused=True) > form().opset(fused=False)]
+# The lowest opset of each form: that of CumSum (11), of Mod (10), of NonZero (9), of Cast and Mul (1); in
+# front of a MatMul, of DequantizeLinear with an axis (13) or with blocks of INT4 (21).
+OPSETS = {
+    ("flat", "exact"): 11, ("flat", "half"): 11, ("flat", "shared"): 11, ("flat", "int8"): 11, ("flat", "int4"): 11,
+    ("rows", "exact"): 11, ("rows", "half"): 11, ("rows", "shared"): 11, ("rows", "int8"): 11, ("rows", "int4"): 11,
+    ("bitmask", "exact"): 9, ("bitmask", "half"): 9, ("bitmask", "shared"): 10, ("bitmask", "int8"): 10,
+    ("bitmask", "int4"): 10, ("dense", "exact"): 1, ("dense", "half"): 1, ("dense", "shared"): 10,
+    ("dense", "int8"): 10, ("dense", "int4"): 10,
+}  # fmt: skip
+# Of a form whose integers a MatMul reads: opset, the release that loads it, the one from which it is fast.
+FUSED = {"int8": (13, "1.15", "1.25"), "int4": (21, "1.23", "1.25")}
+FOLDED = ("1.15", "1.15")
 KNOWN = [name for name, _, _ in RELEASES]
 
 
@@ -49,27 +68,32 @@ def number(release: str) -> tuple[int, ...]:
     return tuple(map(int, release.split(".")[:2]))
 
 
-@pytest.mark.parametrize(("encoding", "values"), ALL)
-def test_every_form_has_an_entry(encoding, values):
-    for fused in [False] + [True] * (values in FUSING):
-        entry = support(encoding, values, fused)
-        assert entry.opset == max(GRAPH[encoding].opset, FORMS[values]().opset(fused))
-        assert entry.loads in KNOWN
-        assert entry.fast in KNOWN
-        assert number(entry.loads) <= number(entry.fast)
+def test_every_form_is_in_the_table():
+    assert OPSETS.keys() == {(encoding, values) for encoding in GRAPH for values in FORMS}
 
 
-@pytest.mark.parametrize(("encoding", "values"), [(e, v) for e, v in ALL if (e, v) != ("dense", "exact")])
+@pytest.mark.parametrize(("encoding", "values"), OPSETS)
+def test_what_a_form_needs(encoding, values):
+    assert support(encoding, values) == Support(OPSETS[encoding, values], *FOLDED)
+    if values in FUSED:
+        assert support(encoding, values, fused=True) == Support(*FUSED[values])
+
+
+@pytest.mark.parametrize(("encoding", "values"), [form for form in OPSETS if form != ("dense", "exact")])
 def test_a_model_reports_the_form_that_is_in_it(encoding, values):
+    """IR version 10 and opset 21 need release 1.18 by themselves."""
     opened = load(product(0.9 if encoding == "dense" else 0.1, opset=21, ir_version=10))
     Encode(encoding=encoding, values=values).run(opened)
     (group,) = encoded_weights(opened)
     (form,) = compatibility(opened).forms
-    name = encoding if values == "exact" else f"{encoding} {values}" + " for MatMul" * (values in FUSING)
-    needs = support(encoding, values, values in FUSING)
     assert (group.encoding, group.values) == (encoding, values)
-    assert (form.form, form.weights, form.opset) == (name, 1, needs.opset)
-    assert (form.loads, form.fast) == (newest("1.18", needs.loads), newest("1.18", needs.fast))
+    expected = {
+        "exact": (encoding, OPSETS[encoding, values], "1.18", "1.18"),
+        "int8": (f"{encoding} int8 for MatMul", 13, "1.18", "1.25"),
+        "int4": (f"{encoding} int4 for MatMul", 21, "1.23", "1.25"),
+    }.get(values, (f"{encoding} {values}", OPSETS[encoding, values], "1.18", "1.18"))
+    assert (form.form, form.opset, form.loads, form.fast) == expected
+    assert form.weights == 1
 
 
 def test_forms_are_grouped_and_counted():
@@ -132,17 +156,11 @@ def written(tmp_path: Path, proto: onnx.ModelProto, **options) -> Path:
     return tmp_path / "m.onnx"
 
 
-def call(*args) -> str:
-    result = CliRunner().invoke(cli, ["compat", *map(str, args)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
-
-
 def test_the_command_prints_what_the_function_returns(tmp_path):
     path = written(tmp_path, mlp((96, 96, 96)), values="int8", set=("fc1*=shared:4",), encoding="dense")
     facts = onnxprune.compat(path)
-    assert json.loads(call(path, "--json")) == dataclasses.asdict(facts)
-    lines = [line.split() for line in call(path).splitlines()]
+    assert json.loads(call("compat", path, "--json").stdout) == dataclasses.asdict(facts)
+    lines = [line.split() for line in call("compat", path).stdout.splitlines()]
     assert ["dense", "int8", "for", "MatMul", "1", "13", "1.15", "1.25", "loads"] in lines
     assert ["dense", "shared", "1", "10", "1.15", "1.15", "loads"] in lines
     text = " ".join(word for line in lines for word in line)
@@ -152,7 +170,7 @@ def test_the_command_prints_what_the_function_returns(tmp_path):
 
 
 def test_the_command_without_encoded_weights(tmp_path):
-    assert "No weight is encoded" in call(written(tmp_path, matmul()))
+    assert "No weight is encoded" in call("compat", written(tmp_path, matmul())).stdout
 
 
 # the script ------------------------------------------------------------------------------------------------
@@ -169,20 +187,21 @@ def test_this_onnxruntime_does_what_the_table_says(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "CONSUMERS", ("MatMul Add", "Conv"))
     monkeypatch.setattr(tool, "OPSETS", {17: 8, 21: 10})
     cases = tool.write_cases(tmp_path)
-    assert {(c.encoding, c.values.split(":")[0]) for c in cases} == {*ALL, ("coo", "exact")} - {("dense", "exact")}
+    assert {(c.encoding, c.values.split(":")[0]) for c in cases} == {*OPSETS, ("coo", "exact")} - {("dense", "exact")}
     name, seen, _ = tool.measure(sys.executable, tmp_path, cases)
     assert name == f"onnxruntime {ort.__version__}"
     here = number(ort.__version__)
     for case, found in seen.items():
         values = case.values.split(":")[0]
-        fused = values in FUSING and case.consumer != "Conv"
-        needs = support(case.encoding, values, fused)
-        if here < number(needs.loads):
+        fused = values in FUSED and case.consumer != "Conv"
+        loads, fast = FUSED[values][1:] if fused else FOLDED
+        if here < number(loads):
             assert found.word == "no", (case, found)
-        elif here < number(needs.fast):
+        elif here < number(fast):
             assert found.word == "each run", (case, found)
         else:
             assert found.word == ("fused" if fused else "folded"), (case, found)
+    assert seen.keys() == set(cases)
 
 
 def test_rows_and_columns_with_the_same_cells_are_one(tool):

@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 import onnxprune
 from onnxprune import encodings
-from tests.documents import ROOT, fences, folder_of
+from tests.helpers.documents import fences, folder_of
+from tests.helpers.repository import ROOT
 
 
 @pytest.fixture

@@ -19,10 +19,11 @@ import onnxprune
 from onnxprune.errors import DataError, OptionError
 from onnxprune.layer_costs.costs import Costs, LayerCost
 from onnxprune.layer_costs.flops import layers
-from tests import builders
-from tests.builders import MODELS, info, model, node, normal, run
+from tests.helpers import builders
+from tests.helpers.builders import MODELS, info, model, node, normal
+from tests.helpers.repository import DIGITS, LENETS
+from tests.helpers.running import run
 
-ROOT = Path(__file__).parent.parent
 FAR, TINY = 1e6, 1e-6  # such biases decide alone, with such weights, whether a neuron is active
 
 
@@ -294,8 +295,8 @@ def without_times_and_bytes(costs: Costs) -> dict:
     [*((name, "int8") for name in MODELS), ("lenet-5", "exact"), ("lenet-5", "shared:4"), ("lenet-5", "int8")],
 )
 def test_an_encoded_model_costs_what_its_decoded_one_does(tmp_path, name, values):
-    source = ROOT / "models" / "lenet-5.onnx" if name == "lenet-5" else tmp_path / "m.onnx"
-    if name != "lenet-5":
+    source = LENETS.get(name) or tmp_path / "m.onnx"
+    if name not in LENETS:
         onnx.save(MODELS[name][0](), source)
     small, dense = tmp_path / "small.onnx", tmp_path / "dense.onnx"
     onnxprune.compress(source, small, sparsity=0.8, values=values, verify=False, strip=False)
@@ -436,7 +437,8 @@ def test_a_fixed_batch_holds_several_samples(tmp_path):
 
 @pytest.mark.parametrize("name", ["lenet-5", "lenet-300-100"])
 def test_each_layer_is_timed_where_onnxruntime_fuses_it(name):
-    costs = onnxprune.costs(ROOT / "models" / f"{name}.onnx", data=ROOT / "models" / "mnist-sample.npz", samples=5)
+    costs = onnxprune.costs(LENETS[name], data=DIGITS, samples=5)
+    assert len(costs.layers) == {"lenet-5": 4, "lenet-300-100": 3}[name]
     assert all(layer.latency_ms for layer in costs.layers)
     assert costs.total.layers_ms == pytest.approx(sum(layer.latency_ms for layer in costs.layers))
     assert costs.total.other_ms == pytest.approx(sum(costs.other_ms.values()))
@@ -452,6 +454,7 @@ def test_convolutions_in_the_blocked_layout_are_found_behind_what_is_fused_into_
     ]  # fmt: skip
     weights = {"w": normal(16, 8, 3, 3), "v": normal(16, 16, 3, 3), "b": normal(16), "shape": np.array([1, 16, 1, 1])}
     costs = costs_of(model(nodes, [info("x", ["N", 8, 9, 9])], [info("y", ["N", 16, 5, 5])], weights), tmp_path)
+    assert len(costs.layers) == 2
     assert all(layer.latency_ms for layer in costs.layers)
 
 

@@ -1,8 +1,5 @@
 """Known networks with random weights and random dead channels, and real ones that lose 30 % of their channels."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import onnx
 import pytest
@@ -11,24 +8,21 @@ from onnx import ModelProto, TensorProto, numpy_helper
 import onnxprune
 from onnxprune.model.model import Model
 from onnxprune_passes import Channels, DeadNeurons
-from tests.builders import run
+from tests.helpers.repository import fetched, filled, light
+from tests.helpers.running import feeds_of, run
 
-ROOT = Path(__file__).resolve().parent.parent
 LIGHT = ("resnet50", "densenet121", "inception_v1", "inception_v2", "squeezenet", "shufflenet", "vgg19")
-FETCHED = sorted((ROOT / "models" / "fetched").glob("**/*.onnx"))
+FETCHED = [pytest.param(path, id=name, marks=marks) for path, name, marks in fetched()]
 
 
-def filled(name: str) -> ModelProto:
+def narrowed(name: str) -> ModelProto:
     """A light model with random weights; layers of 4096 units have 128, to keep this quick."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "tools"))
-        fill_light = importlib.import_module("fill_light")
-    proto = onnx.load(fill_light.light(name))
+    proto = light(name)
     for tensor in proto.graph.initializer:
         if tensor.data_type == TensorProto.INT64:
             sizes = numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array(np.where(sizes == 4096, 128, sizes), tensor.name))
-    return fill_light.fill(proto)
+    return filled(proto)
 
 
 def kill(proto: ModelProto, share: float = 0.25, seed: int = 0) -> dict[str, list[int]]:
@@ -65,23 +59,13 @@ def kill(proto: ModelProto, share: float = 0.25, seed: int = 0) -> dict[str, lis
     return killed
 
 
-def feeds_of(proto: ModelProto) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    held = {t.name for t in proto.graph.initializer}
-    inputs = [i for i in proto.graph.input if i.name not in held]
-    return {
-        i.name: rng.standard_normal([d.dim_value or 1 for d in i.type.tensor_type.shape.dim]).astype(np.float32)
-        for i in inputs
-    }
-
-
 def parameters(proto: ModelProto) -> int:
     return sum(int(np.prod(t.dims)) for t in proto.graph.initializer)
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_known_networks_compute_the_same_without_their_dead_channels(name, tmp_path):
-    proto = filled(name)
+    proto = narrowed(name)
     killed = kill(proto)
     opened = Model(ModelProto())
     opened.proto.CopyFrom(proto)
@@ -91,7 +75,7 @@ def test_known_networks_compute_the_same_without_their_dead_channels(name, tmp_p
     after = onnx.load(path)
     assert change.modified
     assert parameters(after) < parameters(proto)
-    feeds = feeds_of(proto)
+    feeds = feeds_of(proto, batch=1)
     for a, b in zip(run(proto, feeds), run(after, feeds), strict=True):
         assert np.isfinite(a).all()
         assert np.abs(a - b).max() <= 1e-5 * np.abs(a).max()
@@ -102,8 +86,7 @@ def test_known_networks_compute_the_same_without_their_dead_channels(name, tmp_p
     assert not DeadNeurons().run(opened).modified
 
 
-@pytest.mark.fetched
-@pytest.mark.parametrize("path", FETCHED, ids=[f"{p.parent.name}-{p.stem}" for p in FETCHED])
+@pytest.mark.parametrize("path", FETCHED)
 def test_real_models_load_and_run_without_a_third_of_their_channels(path, tmp_path):
     out = tmp_path / "out.onnx"
     opened = onnxprune.load(path)
@@ -121,8 +104,7 @@ def test_real_models_load_and_run_without_a_third_of_their_channels(path, tmp_pa
     assert [o["name"] for o in deviation.outputs] == names
 
 
-@pytest.mark.fetched
-@pytest.mark.parametrize("path", FETCHED, ids=[f"{p.parent.name}-{p.stem}" for p in FETCHED])
+@pytest.mark.parametrize("path", FETCHED)
 def test_real_models_compute_the_same_without_what_is_dead(path, tmp_path):
     out = tmp_path / "out.onnx"
     onnxprune.transform(path, out, ["dead_neurons"], verify=False)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import onnxprune
 from onnxprune_passes import DeadNeurons
-from tests import graph_checks as checks
-from tests.builders import load, serialise
-from tests.graphs import FAMILIES
+from tests.helpers import graph_checks as checks
+from tests.helpers.graphs import FAMILIES
+from tests.helpers.running import load, serialise
 
 EXACT = ("conv", "deconv", "fc", "qkv", "w", "r", "norm", "in", "slope", "gamma", "scale", "zero")  # not biases
 every_family = pytest.mark.parametrize("family", FAMILIES)

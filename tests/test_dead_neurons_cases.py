@@ -10,9 +10,9 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune.model.model import Model
 from onnxprune_passes import DeadNeurons
-from tests import graph_checks as checks
-from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
-from tests.graph_builder import feeds_of
+from tests.helpers import graph_checks as checks
+from tests.helpers.builders import conv_net, info, mlp, model, node, normal, tensor
+from tests.helpers.running import feeds_of, load, serialise
 
 FP16 = TensorProto.FLOAT16
 

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxprune_passes import DeadNeurons
-from tests import graph_checks as checks
-from tests.builders import info, model, node, normal, tensor
+from tests.helpers import graph_checks as checks
+from tests.helpers.builders import info, model, node, normal, tensor
 
 
 def two(*extra, bias=None, outputs=(), kill=(1,), **weights):

@@ -21,7 +21,8 @@ import pytest
 from click.testing import CliRunner
 
 from onnxprune.cli import cli
-from tests.documents import PAGES, ROOT, Fence, anchors, fences, folder_of, prose
+from tests.helpers.documents import PAGES, Fence, anchors, fences, folder_of, prose
+from tests.helpers.repository import ROOT
 
 VENV = ".venv/bin/"
 SHELL = re.compile(r"[|<>;$&]")

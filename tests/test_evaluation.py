@@ -13,12 +13,13 @@ from hypothesis.extra import numpy as hnp
 
 import onnxprune
 from onnxprune.errors import CommandError, DataError, MetricError, OptionError, ToleranceMissed
-from onnxprune.runtime import metrics, samples
+from onnxprune.runtime import metrics
+from onnxprune.runtime import samples as data
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.metrics import Limit
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Input, inputs_of, open_session, run
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 
 SIZES = (8, 32, 5)
 
@@ -40,7 +41,7 @@ def arrays(path):
 
 def judge(path, arrays, **question) -> Judge:
     session = open_session(path)
-    return Judge(session, Question(**question), samples.cut(arrays, "the data", inputs_of(session)))
+    return Judge(session, Question(**question), data.cut(arrays, "the data", inputs_of(session)))
 
 
 # built in -----------------------------------------------------------------------------------------------
@@ -101,7 +102,7 @@ def test_outputs_that_are_not_held_are_computed_again(path, arrays, monkeypatch,
 
 def test_an_input_named_targets_is_an_input():
     item = Input("targets", ("N", 3), np.float32, "tensor(float)")
-    assert samples.cut({"targets": np.zeros((4, 3), np.float32)}, "", [item]).targets is None
+    assert data.cut({"targets": np.zeros((4, 3), np.float32)}, "", [item]).targets is None
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_targets_of_text_are_for_functions_of_the_user(path, arrays, monkeypatch
     monkeypatch.syspath_prepend(tmp_path)
     assert judge(path, arrays | {"targets": texts}, metric="spoken:right").value(path) == 90
     assert identity(
-        Question(metric="spoken:right"), samples.cut(arrays | {"targets": texts}, "", inputs_of(open_session(path)))
+        Question(metric="spoken:right"), data.cut(arrays | {"targets": texts}, "", inputs_of(open_session(path)))
     )
 
 
@@ -149,7 +150,7 @@ def test_targets_of_text_are_for_functions_of_the_user(path, arrays, monkeypatch
 def test_halves_part_the_samples(count):
     arrays = {"x": np.arange(count, dtype=np.float32)[:, None], "targets": np.arange(count)}
     item = Input("x", ("N", 1), np.float32, "tensor(float)")
-    halves = [samples.cut(arrays, "", [item], half=half) for half in (0, 1)]
+    halves = [data.cut(arrays, "", [item], half=half) for half in (0, 1)]
     parts = [np.concatenate(h.targets).tolist() for h in halves]
     assert sorted(parts[0] + parts[1]) == list(range(count))
     assert len(parts[0]) - len(parts[1]) in (0, 1)
@@ -161,7 +162,7 @@ def test_halves_part_the_samples(count):
 def test_one_sample_has_no_halves():
     item = Input("x", ("N", 1), np.float32, "tensor(float)")
     with pytest.raises(DataError, match="for a half"):
-        samples.cut({"x": np.zeros((1, 1), np.float32)}, "", [item], half=1)
+        data.cut({"x": np.zeros((1, 1), np.float32)}, "", [item], half=1)
 
 
 # the limit ----------------------------------------------------------------------------------------------

@@ -6,20 +6,19 @@ import dataclasses
 import importlib
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from onnxprune.model.model import Model
+from tests.helpers.repository import LENETS, LENETS_PRUNED, MODELS, TOOLS
 
-ROOT = Path(__file__).resolve().parent.parent
-MNIST = ROOT / "models" / "fetched" / "mnist"
+MNIST = MODELS / "fetched" / "mnist"
 pytestmark = [pytest.mark.fetched, pytest.mark.skipif(not MNIST.exists(), reason="tools/fetch_models.py mnist")]
 
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.syspath_prepend(str(TOOLS))
     return importlib.import_module
 
 
@@ -31,11 +30,11 @@ def test_the_committed_pruned_models(tools, tmp_path, net, ratio, error, size):
     import onnxprune
 
     experiments, evaluate, mnist = map(tools, ("experiments", "evaluate_lenet", "mnist"))
-    small, dense = ROOT / "models" / f"{net}-pruned.onnx", tmp_path / "dense.onnx"
+    small, dense = LENETS_PRUNED[net], tmp_path / "dense.onnx"
     assert small.stat().st_size < size
     assert evaluate.error_rate(str(small), *mnist.load("t10k")) <= error
     onnxprune.decode(small, dense)
-    total, _ = experiments.parameters(ROOT / "models" / f"{net}.onnx")
+    total, _ = experiments.parameters(LENETS[net])
     _, kept = experiments.parameters(dense)
     assert total / kept >= ratio
     assert not Model.load(small).companions()

@@ -9,7 +9,8 @@ import onnxprune
 from onnxprune.model.discovery import find
 from onnxprune.model.scopes import scopes_of
 from onnxprune.pruning.scores import magnitudes
-from tests.builders import info, load, model, node, normal
+from tests.helpers.builders import info, model, node, normal
+from tests.helpers.running import load
 
 
 def by_reference(kind, inputs, attribute, code, source):

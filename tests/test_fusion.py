@@ -16,7 +16,8 @@ from onnxprune import Model
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.model.scopes import scopes_of
 from onnxprune_passes import Decode, Encode
-from tests.builders import info, load, model, newest_opset, node, normal, run, serialise, tensor
+from tests.helpers.builders import info, model, node, normal, tensor
+from tests.helpers.running import feeds_of, load, newest_opset, run, serialise
 
 IN, OUT = 128, 64  # 8,192 elements: enough for a kernel of its own
 FORMS = ("int8", "int8:4", "int4", "auto")
@@ -266,27 +267,6 @@ def encoded(name: str, values: str) -> tuple[bytes, bytes]:
     return data, serialise(opened)
 
 
-def feeds_of(proto: onnx.ModelProto) -> list[dict[str, np.ndarray]]:
-    held = {t.name for t in proto.graph.initializer}
-    feeds = []
-    for flag in (True, False):
-        feed: dict[str, np.ndarray] = {}
-        for value in proto.graph.input:
-            kind = value.type.tensor_type
-            if value.name not in held:
-                shape = [d.dim_value or 3 for d in kind.shape.dim]
-                feed[value.name] = np.array(flag) if kind.elem_type == TensorProto.BOOL else normal(*shape, seed=7)
-        feeds.append(feed)
-    return feeds
-
-
-def plainly(data: bytes, feeds) -> list[np.ndarray]:
-    """Outputs without any optimisation."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, feeds)
-
-
 def optimised(data: bytes, path) -> list[onnx.NodeProto | onnx.GraphProto]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -321,8 +301,9 @@ every = pytest.mark.parametrize(("name", "values"), EVERY, ids=[f"{n}-{v}" for n
 def test_the_outputs_are_those_of_the_decoded_model(name, values):
     data, dense = encoded(name, values)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
-    for feeds in feeds_of(onnx.load_from_string(dense)):
-        expected, exact, fast = plainly(dense, feeds), plainly(data, feeds), run(data, feeds)
+    for flag in (True, False):
+        feeds = feeds_of(onnx.load_from_string(dense), flag=flag)
+        expected, exact, fast = run(dense, feeds, optimised=False), run(data, feeds, optimised=False), run(data, feeds)
         for want, same, near in zip(expected, exact, fast, strict=True):
             size = float(np.linalg.norm(want)) + 1e-30
             assert np.linalg.norm(same - want) <= 1e-5 * size
@@ -377,9 +358,9 @@ def test_every_opset_loads(name, opset, values):
     Encode(values=values).run(opened)
     data = serialise(opened)
     Decode().run(opened)
-    for feeds in feeds_of(proto)[:1]:
-        for near, want in zip(run(data, feeds), run(serialise(opened), feeds), strict=True):
-            assert np.linalg.norm(near - want) <= 0.02 * np.linalg.norm(want)
+    feeds = feeds_of(proto)
+    for near, want in zip(run(data, feeds), run(serialise(opened), feeds), strict=True):
+        assert np.linalg.norm(near - want) <= 0.02 * np.linalg.norm(want)
 
 
 @pytest.mark.parametrize("values", FORMS)
@@ -397,7 +378,7 @@ def test_odd_shapes(values, shape):
     data = serialise(opened)
     Decode().run(opened)
     feeds = {"x": normal(5, rows, seed=2)}
-    expected = plainly(serialise(opened), feeds)[0]
+    expected = run(serialise(opened), feeds, optimised=False)[0]
     size = np.linalg.norm(expected)
-    assert np.linalg.norm(plainly(data, feeds)[0] - expected) <= 1e-5 * size
+    assert np.linalg.norm(run(data, feeds, optimised=False)[0] - expected) <= 1e-5 * size
     assert np.linalg.norm(run(data, feeds)[0] - expected) <= 0.02 * size

@@ -25,11 +25,12 @@ from onnxprune.errors import CurvesError, ModelError, OptionError, OutputError, 
 from onnxprune.pipeline.change import Removed
 from onnxprune.report.html import pictures, statistics
 from onnxprune.report.html import write as html
-from onnxprune.report.terminal import percent, size
-from tests.builders import info, matmul, mlp, model, node
-from tests.chromium import CHROMIUM, Browser
+from onnxprune.report.terminal.tables import percent, size
+from tests.helpers.builders import info, matmul, mlp, model, node
+from tests.helpers.chromium import CHROMIUM, Browser
+from tests.helpers.repository import DIGITS, LENETS
+from tests.helpers.running import put
 
-ROOT = Path(__file__).parent.parent
 HOSTILE = [
     "</script><script>document.title='broken'</script>", "<img src=x onerror=\"document.title='broken'\">",
     "{{ 7*7 }}{% raw %}", "$\\frac{1}{2}$ ^_", "'\"`&amp;", "]]><!-- -->", "\x1b[31m\nred\x00", "_begins",
@@ -108,14 +109,9 @@ def call(*args, code: int = 0) -> str:
     return str(result.exception) if code else result.output
 
 
-def save(proto: onnx.ModelProto, path: Path) -> Path:
-    path.write_bytes(proto.SerializeToString())
-    return path
-
-
 @pytest.fixture
 def source(tmp_path) -> Path:
-    return save(mlp(sizes=(64, 128, 10)), tmp_path / "m.onnx")
+    return put(tmp_path / "m.onnx", mlp(sizes=(64, 128, 10)))
 
 
 def curves_of(*names: str, lower: bool = False) -> Curves:
@@ -132,7 +128,7 @@ def hostile(path: Path) -> Path:
         nodes.append(node("MatMul", [last, name], [f"h{number}"]))
         last = f"h{number}"
     nodes[-1].output[0] = output = f"{HOSTILE[0]} out"
-    return save(model(nodes, [info("x", ["N", 20])], [info(output, ["N", 20])], weights), path)
+    return put(path, model(nodes, [info("x", ["N", 20])], [info(output, ["N", 20])], weights))
 
 
 # what the page says -----------------------------------------------------------------------------------
@@ -140,8 +136,8 @@ def hostile(path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["lenet-300-100", "lenet-5"])
 def test_the_numbers_are_those_of_the_result(tmp_path, name):
-    data, out = ROOT / "models/mnist-sample.npz", tmp_path / "o.onnx"
-    result = onnxprune.compress(ROOT / f"models/{name}.onnx", out, sparsity=0.9, data=data, samples=20)
+    data, out = DIGITS, tmp_path / "o.onnx"
+    result = onnxprune.compress(LENETS[name], out, sparsity=0.9, data=data, samples=20)
     html.write_report(result, tmp_path / "r.html", command="a --command")
     page = read(tmp_path / "r.html")
     numbers = [
@@ -242,7 +238,7 @@ def test_chosen_weights(tmp_path, source):
 
 
 def test_at_most_twelve_weights_are_drawn(tmp_path):
-    path = save(mlp(sizes=(20,) * 40), tmp_path / "m.onnx")
+    path = put(tmp_path / "m.onnx", mlp(sizes=(20,) * 40))
     html.write_report(path, tmp_path / "r.html")
     page = read(tmp_path / "r.html")
     assert sum(tag == "h3" for tag, _ in page.tags) == 12
@@ -281,9 +277,9 @@ def test_outputs_that_are_not_finite(tmp_path):
     huge = np.full((64, 32), 3e38, np.float32)
     nodes = [node("MatMul", ["x", "w"], ["y"]), node("Sub", ["y", "y"], ["z"])]
     outputs = [info("y", ["N", 32]), info("z", ["N", 32])]
-    path = save(model(nodes, [info("x", ["N", 64])], outputs, {"w": huge}), tmp_path / "m.onnx")
-    other = save(
-        model(nodes, [info("x", ["N", 64])], outputs, {"w": np.ones((64, 32), np.float32)}), tmp_path / "o.onnx"
+    path = put(tmp_path / "m.onnx", model(nodes, [info("x", ["N", 64])], outputs, {"w": huge}))
+    other = put(
+        tmp_path / "o.onnx", model(nodes, [info("x", ["N", 64])], outputs, {"w": np.ones((64, 32), np.float32)})
     )
     call("report", other, path, "-o", tmp_path / "r.html")
     page = read(tmp_path / "r.html")
@@ -294,7 +290,7 @@ def test_outputs_that_are_not_finite(tmp_path):
 def test_values_that_are_not_finite(tmp_path):
     array = np.linspace(-3, 3, 64 * 32, dtype=np.float32).reshape(64, 32)
     array[0, :4] = np.nan, np.inf, -np.inf, 0
-    path = save(matmul(array), tmp_path / "m.onnx")
+    path = put(tmp_path / "m.onnx", matmul(array))
     html.write_report(path, tmp_path / "r.html", weights=["w"])
     assert "NaN or infinite: 3" in read(tmp_path / "r.html").text
 
@@ -302,7 +298,7 @@ def test_values_that_are_not_finite(tmp_path):
 @pytest.mark.parametrize("weights", [{}, {"b": np.ones(4, np.float32)}])
 def test_nothing_to_prune(tmp_path, weights):
     nodes = [node("Add", ["x", "b"], ["y"])] if weights else [node("Relu", ["x"], ["y"])]
-    path = save(model(nodes, [info("x", ["N", 4])], [info("y", ["N", 4])], weights), tmp_path / "m.onnx")
+    path = put(tmp_path / "m.onnx", model(nodes, [info("x", ["N", 4])], [info("y", ["N", 4])], weights))
     call("compress", path, "-o", tmp_path / "o.onnx", "--report", tmp_path / "r.html")
     read(tmp_path / "r.html")
     call("report", path, "-o", tmp_path / "s.html")
@@ -312,7 +308,7 @@ def test_nothing_to_prune(tmp_path, weights):
 def test_every_kind_of_model(tmp_path, case):
     """Constant nodes, bodies, functions, half types, quantised weights: compared and alone."""
     proto, _ = case
-    path = save(proto, tmp_path / "m.onnx")
+    path = put(tmp_path / "m.onnx", proto)
     result = onnxprune.compress(path, tmp_path / "o.onnx", sparsity=0.5)
     html.write_report(result, tmp_path / "r.html")
     read(tmp_path / "r.html")
@@ -455,7 +451,7 @@ def test_pixels_of_an_image_are_told_from_the_graph(tmp_path, shape, between, ex
     array = np.random.default_rng(0).standard_normal((size_, 32)).astype(np.float32)
     array[np.abs(array) < 1] = 0
     nodes = [node(between, ["x"], ["h"]), node("Flatten", ["h"], ["f"]), node("MatMul", ["f", "w"], ["y"])]
-    path = save(model(nodes, [info("x", shape)], [info("y", ["N", 32])], {"w": array}), tmp_path / "m.onnx")
+    path = put(tmp_path / "m.onnx", model(nodes, [info("x", shape)], [info("y", ["N", 32])], {"w": array}))
     if between == "Transpose":
         nodes[0].attribute.append(onnx.helper.make_attribute("perm", [0, 2, 1, 3]))
     from onnxprune.api.result import Deviation

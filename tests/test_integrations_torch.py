@@ -15,8 +15,9 @@ torch = pytest.importorskip("torch", reason="needs the torch extra")
 pytestmark = pytest.mark.torch
 
 from onnxprune.integrations import torch as masks_in_torch  # noqa: E402
+from tests.helpers.repository import LENETS  # noqa: E402
 
-LENET = Path(__file__).resolve().parent.parent / "models" / "lenet-300-100.onnx"
+LENET = LENETS["lenet-300-100"]
 OPTIMIZERS = {
     "adam": lambda p: torch.optim.Adam(p, 1e-2),
     "adamw": lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1),

@@ -21,14 +21,14 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 import onnxprune
 from onnxprune.errors import CheckpointError, CommandError, OptionError, OutputError, ToleranceMissed
 from onnxprune.retraining import schedule
 from onnxprune.runtime.metrics import Limit
-from tests.builders import mlp
+from tests.helpers.builders import mlp
+from tests.helpers.running import initializers
 
 SIZES = (32, 64, 16)
 FINAL = {"fc0.weight": 0.9, "fc1.weight": 0.9}
@@ -88,7 +88,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def arrays(path) -> dict[str, np.ndarray]:
-    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    return initializers(onnx.load(path))
 
 
 def zeros(path) -> dict[str, int]:
@@ -169,6 +169,7 @@ def test_a_framework_with_names_and_an_orientation_of_its_own(folder):
 def test_other_ways_back(folder, suffix):
     iterate()
     first = arrays("o.onnx")
+    Path("o.onnx").unlink()
     iterate(retrain=RETRAIN.replace("{out}", f"{{out.{suffix}}}"), work="w")
     assert Path(f"w/round-2/retrained.{suffix}").is_file()
     assert all(np.array_equal(first[n], a) for n, a in arrays("o.onnx").items())
@@ -412,7 +413,7 @@ def test_killed_fifty_times_it_ends_with_the_same_files(folder):
     whole = onnxprune.iterate("m.onnx", "whole.onnx", **options)
     moments = [("", 0.02), ("prune", 0.02), ("retrain", 0.2), ("ingest", 0.02), ("evaluate", 0.2)]  # how long they take
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.test_iterate", "onnxprune.retraining.iterate"])
+    processes.set_forkserver_preload(["tests.test_iterate", "onnxprune.iteration"])
     rng, kills = random.Random(0), 0
     while kills < 50:
         receive, send = processes.Pipe(duplex=False)

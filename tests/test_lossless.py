@@ -21,7 +21,8 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.provenance import Coding
 from onnxprune_passes import DeadNeurons, Decode, Encode, Magnitude
-from tests.builders import MODELS, info, load, matmul, mlp, node, normal, outputs, serialise
+from tests.helpers.builders import MODELS, info, matmul, mlp, node, normal
+from tests.helpers.running import load, outputs, serialise
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = {
@@ -211,7 +212,7 @@ def test_slabs_and_threads_show_in_no_byte(monkeypatch):
     whole = lossless.few(weight, array)
     monkeypatch.setattr("onnxprune.core.chunked.UNIT_ELEMENTS", 64)
     monkeypatch.setattr("onnxprune.core.chunked.CHUNK_ELEMENTS", 512)
-    monkeypatch.setattr(lossless, "UNIT", 64)
+    monkeypatch.setattr(lossless, "UNIT_ELEMENTS", 64)
     monkeypatch.setattr(lossless, "_FIRST", 100)
     split = lossless.few(weight, ChunkedArray.of(array))
     np.testing.assert_array_equal(whole.carrier, split.carrier)

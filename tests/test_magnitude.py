@@ -1,5 +1,6 @@
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +10,9 @@ from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find
 from onnxprune.pipeline import base, registry
 from onnxprune_passes import Encode, Magnitude
-from tests import builders
-from tests.builders import arrays, info, load, matmul, mlp, model, node, normal, outputs, prune, serialise, tensor
+from tests.helpers import builders
+from tests.helpers.builders import info, matmul, mlp, model, node, normal, smallest, tensor
+from tests.helpers.running import arrays, load, outputs, prune, serialise
 
 PASSES = registry.table()
 MLP = mlp((32, 64, 16))
@@ -26,13 +28,6 @@ def values(opened, name="w") -> np.ndarray:
 
 def zeros(opened) -> dict[str, int]:
     return {w.name: w.zeros(w.array(opened)) for w in find(opened)}
-
-
-def smallest(array: np.ndarray, count: int) -> np.ndarray:
-    """The array with the `count` smallest magnitudes zeroed, ties by lowest index."""
-    out = array.copy().reshape(-1)
-    out[np.argsort(np.abs(out), kind="stable")[:count]] = 0
-    return out.reshape(array.shape)
 
 
 # exact counts --------------------------------------------------------------------------------------
@@ -366,7 +361,7 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
     assert not change.modified
     assert serialise(opened) == once
     assert outputs(once)
-    again = load(builders.onnx.load_from_string(once))
+    again = load(onnx.load_from_string(once))
     assert not item.run(again).modified
     assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
 

@@ -12,17 +12,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from click.testing import CliRunner
 
 import onnxprune
+from onnxprune.batch import compress_many as many
 from onnxprune.batch.ledger import NAME
-from onnxprune.cli import cli
 from onnxprune.core.files import alone_in
-from onnxprune.core.workers import cores, spread
+from onnxprune.core.threads import cores
+from onnxprune.core.workers import spread
 from onnxprune.errors import DataError, ModelError, OptionError, OutputError
 from onnxprune.runtime import session
-from tests.builders import mlp
-from tests.test_workers import line, local_cluster
+from tests.helpers.builders import mlp
+from tests.helpers.commands import call
+from tests.helpers.processes import command_line, local_cluster
 from tools.bench.crowd import await_outputs, begin, workers
 from tools.bench.made import crowd
 
@@ -57,9 +58,7 @@ def models(tmp_path) -> Path:
 @pytest.fixture
 def here(monkeypatch):
     """Without processes, whose start takes longer than all else."""
-    monkeypatch.setattr(
-        "onnxprune.batch.compress_many.spread", lambda function, items, **options: spread(function, items)
-    )
+    monkeypatch.setattr(many, "spread", lambda function, items, **options: spread(function, items))
     monkeypatch.setattr(session, "_threads", 0)
 
 
@@ -76,12 +75,6 @@ def stamps(folder: Path) -> dict[str, int]:
     return {
         str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.onnx") if p.parent.name[-4:] != ".tmp"
     }
-
-
-def call(*args, code: int):
-    result = CliRunner().invoke(cli, [str(a) for a in args], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result
 
 
 # what is compressed, and where it goes -------------------------------------------------------------------
@@ -322,9 +315,9 @@ def test_each_process_has_its_share_of_the_cores(monkeypatch, tmp_path):
     put(tmp_path / "m.onnx")
     assert session.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 0
     monkeypatch.setattr(session, "_threads", 0)
-    session.use_threads(3)
+    runtime.use_threads(3)
     assert session.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 3
-    one = session.ort.SessionOptions()
+    one = runtime.ort.SessionOptions()
     one.intra_op_num_threads = 1  # a caller's own choice stands: a scan's trials have one thread each
     assert session.open_session(tmp_path / "m.onnx", options=one).get_session_options().intra_op_num_threads == 1
     assert cores() >= 1
@@ -366,13 +359,13 @@ def test_stopped_it_goes_on(tmp_path, number):
     assert stdout == ""
     if number == signal.SIGKILL:
         end = time.monotonic() + 30
-        while any(b"spawn_main" in line(str(pid)) for pid in working) and time.monotonic() < end:
+        while any(b"spawn_main" in command_line(str(pid)) for pid in working) and time.monotonic() < end:
             time.sleep(0.05)
     else:
         assert asker.returncode == 130
         assert stderr == "Error: interrupted; the same command goes on from here\n"
         assert not [p for p in out.rglob("*") if p.name.endswith(".tmp")]
-    assert not any(b"spawn_main" in line(str(pid)) for pid in working)
+    assert not any(b"spawn_main" in command_line(str(pid)) for pid in working)
     there = stamps(out)
     assert 5 <= len(there) < 38
     again = begin(models, out, "--json", tmp_path / "f.jsonl")

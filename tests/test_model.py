@@ -18,12 +18,13 @@ from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.core.files import staged
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.model import protobuf
+from onnxprune.model import protobuf as wire
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import tensors_of
-from tests.builders import mlp
+from tests.helpers.builders import mlp
+from tests.helpers.repository import LENETS, LENETS_PRUNED, ROOT
+from tests.helpers.running import put
 
-ROOT = Path(__file__).parent.parent
 LIGHT = Path(onnx.__file__).parent / "backend/test/data/light"
 BIG = np.arange(600, dtype=np.float32)  # 2400 bytes: above wire.INLINE
 
@@ -82,15 +83,10 @@ def rich() -> onnx.ModelProto:
     training = model.training_info.add()
     training.initialization.CopyFrom(branch)
     training.algorithm.initializer.append(big("t", 7))
-    unknown = protobuf.varint(500 << 3 | 2) + protobuf.varint(3) + b"abc"
+    unknown = wire.varint(500 << 3 | 2) + wire.varint(3) + b"abc"
     for holder in (model, graph, graph.node[0], graph.initializer[0]):
         holder.MergeFromString(unknown)
     return model
-
-
-def put(path: Path, model: onnx.ModelProto) -> Path:
-    path.write_bytes(model.SerializeToString())
-    return path
 
 
 def external(folder: Path, **kw) -> Path:
@@ -115,7 +111,7 @@ def refer(path: Path, **fields: str | None) -> None:
 # round trips ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [*sorted((ROOT / "models").glob("*.onnx")), *sorted(LIGHT.glob("*.onnx"))], ids=str)
+@pytest.mark.parametrize("path", [*LENETS.values(), *LENETS_PRUNED.values(), *sorted(LIGHT.glob("*.onnx"))], ids=str)
 def test_a_file_comes_out_as_it_went_in(tmp_path, path):
     Model.load(path).save(tmp_path / "o.onnx")
     assert onnx.load(tmp_path / "o.onnx") == onnx.load(path)
@@ -129,7 +125,7 @@ def test_nothing_is_lost(tmp_path):
     result = onnx.load(tmp_path / "o.onnx")
     assert result == model
     assert b"abc" in result.graph.node[0].SerializeToString()
-    assert protobuf.TOKEN.encode() not in (tmp_path / "o.onnx").read_bytes()
+    assert wire.TOKEN.encode() not in (tmp_path / "o.onnx").read_bytes()
 
 
 def test_nothing_is_lost_with_external_data(tmp_path):
@@ -179,7 +175,7 @@ def test_a_replaced_transposed_array_keeps_its_values(tmp_path):
 names = st.text(max_size=8) | st.just("onnxprune:payload:0")
 tensors = st.builds(
     lambda size, name: TensorProto(name=name, data_type=2, dims=[size], raw_data=bytes([size % 251]) * size),
-    st.sampled_from([0, 5, protobuf.INLINE - 1, protobuf.INLINE, protobuf.INLINE + 1, 5000]), names,
+    st.sampled_from([0, 5, wire.INLINE - 1, wire.INLINE, wire.INLINE + 1, 5000]), names,
 )  # fmt: skip
 
 
@@ -202,15 +198,15 @@ def test_put_back_is_the_inverse_of_take_out(graph):
     kept: dict[str, memoryview] = {}
 
     def keep(at, size):
-        token = f"{protobuf.TOKEN}{len(kept)}"
+        token = f"{wire.TOKEN}{len(kept)}"
         kept[token] = data[at : at + size]
         return token
 
     model = onnx.ModelProto(ir_version=8, graph=graph)
     data = memoryview(model.SerializeToString())
-    thin = b"".join(protobuf.take_out(data, keep))
-    assert len(kept) == sum(len(t.raw_data) > protobuf.INLINE for t in tensors_of(model))
-    whole = b"".join(protobuf.put_back(memoryview(thin), kept.__getitem__))
+    thin = b"".join(wire.take_out(data, keep))
+    assert len(kept) == sum(len(t.raw_data) > wire.INLINE for t in tensors_of(model))
+    whole = b"".join(wire.put_back(memoryview(thin), kept.__getitem__))
     assert onnx.ModelProto.FromString(whole) == model
 
 
@@ -258,12 +254,12 @@ def test_a_forged_token_reaches_no_bytes(tmp_path):
 
 
 def test_nesting_without_end_is_refused(tmp_path):
-    tail = b"\x5a" + protobuf.varint(2000) + bytes(2000)
+    tail = b"\x5a" + wire.varint(2000) + bytes(2000)
     data = tail
     for _ in range(1500):
         for number in (6, 5, 1):  # attribute.g, node.attribute, graph.node
-            data = protobuf.varint(number << 3 | 2) + protobuf.varint(len(data)) + data
-    data = b"\x3a" + protobuf.varint(len(data)) + data
+            data = wire.varint(number << 3 | 2) + wire.varint(len(data)) + data
+    data = b"\x3a" + wire.varint(len(data)) + data
     (tmp_path / "m.onnx").write_bytes(data)
     with pytest.raises(ModelError, match="damaged"):
         Model.load(tmp_path / "m.onnx")
@@ -407,7 +403,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from onnxprune.core.files import staged
+from onnxprune.files import staged
 with staged(Path({str(target)!r})) as place:
     place.write_bytes(b"half")
     print("ready", flush=True)
@@ -423,8 +419,8 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path):
     """While another process overwrites the model, every load works and gives one of the two."""
     put(tmp_path / "o.onnx", mlp(seed=0))
     code = f"""
-from onnxprune.model.model import Model
-from tests.builders import mlp
+from onnxprune.model import Model
+from tests.helpers.builders import mlp
 for number in range(200):
     Model(mlp(seed=number % 2)).save({str(tmp_path / "o.onnx")!r})
 """

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from onnxprune.allocation.input_moments import moments, patches
 from onnxprune.model.discovery import find
-from tests.builders import info, load, model, node, normal, run
+from tests.helpers.builders import info, model, node, normal
+from tests.helpers.running import load, run
 
 
 @given(

@@ -25,7 +25,8 @@ from onnxprune.model.model import Model
 from onnxprune.model.weight import ways
 from onnxprune.quantization import rounding
 from onnxprune_passes import Decode, Encode
-from tests.builders import conv_net, info, load, mlp, model, node, normal, serialise, tensor
+from tests.helpers.builders import conv_net, info, mlp, model, node, normal, tensor
+from tests.helpers.running import load, serialise
 
 points = st.builds(RatePoint, st.integers(1, 1000).map(float), st.floats(0, 1))
 several = st.lists(points, min_size=1, max_size=12)

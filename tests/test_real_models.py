@@ -1,6 +1,5 @@
 """Real networks through compress, decode and prune: exact counts, equal weights, equal outputs."""
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,19 @@ import pytest
 import onnxprune
 from onnxprune.model.discovery import find
 from onnxprune.model.weight import Weight
+from tests.helpers.repository import LENETS, fetched, filled, light
 
-ROOT = Path(__file__).resolve().parent.parent
-MODELS, TOOLS = ROOT / "models", ROOT / "tools"
 LIGHT = ("squeezenet", "resnet50")  # of the onnx package, opset 9 and IR version 3
 
 
 def models() -> Iterator[object]:
     """The trained models of the repository, the light ones, and those that tools/fetch_models.py brought."""
-    for path in sorted(set(MODELS.glob("*.onnx")) - set(MODELS.glob("*-pruned.onnx"))):
-        yield pytest.param((path, 0.5), id=path.stem)
+    for name, path in LENETS.items():
+        yield pytest.param((path, 0.5), id=name)
     for name in LIGHT:
         yield pytest.param((name, 0.8), id=name)
-    for path in sorted((MODELS / "fetched").glob("**/*.onnx")):
-        yield pytest.param((path, 0.5), id=f"{path.parent.name}-{path.stem}", marks=pytest.mark.fetched)
+    for path, name, marks in fetched():
+        yield pytest.param((path, 0.5), id=name, marks=marks)
 
 
 @dataclass
@@ -40,21 +38,13 @@ class Made:
     decoded: Path
 
 
-def filled(name: str, folder: Path) -> Path:
-    """A light model with random weights."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TOOLS))
-        fill_light = importlib.import_module("fill_light")
-    path = folder / f"{name}.onnx"
-    onnx.save(fill_light.fill(onnx.load(fill_light.light(name))), path)
-    return path
-
-
 @pytest.fixture(scope="module", params=models())
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     model, sparsity = request.param
     folder = tmp_path_factory.mktemp("model")
-    source = model if isinstance(model, Path) else filled(model, folder)
+    source = model if isinstance(model, Path) else folder / f"{model}.onnx"
+    if source != model:
+        onnx.save(filled(light(model)), source)
     compressed, pruned, decoded = (folder / f"{name}.onnx" for name in ("compressed", "pruned", "decoded"))
     result = onnxprune.compress(source, compressed, sparsity=sparsity, values="exact", strip=False, verify=False)
     onnxprune.prune(source, pruned, sparsity=sparsity, verify=False)
@@ -110,4 +100,5 @@ def test_the_compressed_model_computes_what_the_pruned_one_does(made: Made) -> N
 
 def test_the_decoded_model_is_the_pruned_one_to_the_runtime(made: Made) -> None:
     deviation = onnxprune.verify(made.pruned, made.decoded, samples=1)
+    assert deviation.outputs, deviation.reason
     assert all(output["max_abs"] == 0 for output in deviation.outputs)

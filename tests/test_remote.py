@@ -13,8 +13,8 @@ import pytest
 import onnxprune
 from onnxprune.core.files import is_url
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError, ToleranceMissed
-from tests.builders import mlp
-from tests.test_cli import call
+from tests.helpers.builders import mlp
+from tests.helpers.commands import call
 
 fsspec = pytest.importorskip("fsspec")
 SIZES = (64, 128, 8)

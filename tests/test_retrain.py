@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 import onnxprune
@@ -21,15 +20,11 @@ from onnxprune.masks.matching.link import Link, Pruning
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune_passes import ApplyMasks, Magnitude, Update
-from tests.builders import conv_net, info, load, mlp, model, node, normal, qdq, qlinear, serialise
+from tests.helpers.builders import conv_net, info, mlp, model, node, normal, qdq, qlinear
+from tests.helpers.running import initializers, load, put, serialise
 
 SIZES = (32, 64, 16)
 ANY_FILE = Path(__file__)  # whose digest stands for a source model's
-
-
-def put(path, proto):
-    path.write_bytes(proto.SerializeToString())
-    return path
 
 
 def values(path) -> dict[str, np.ndarray]:
@@ -64,7 +59,7 @@ def mlp_files(folder):
     """m.onnx, its checkpoint c.safetensors in a framework's names and orientation, and a retrained one, r."""
     proto = mlp(SIZES)
     put(folder / "m.onnx", proto)
-    arrays = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
+    arrays = initializers(proto)
     before = {}
     for i in range(2):
         before[f"dense{i}/kernel"] = np.ascontiguousarray(arrays[f"fc{i}.weight"].T)
@@ -253,7 +248,7 @@ def test_a_model_of_another_structure_is_matched_by_value(masked):
 
 
 def mlp_arrays():
-    return {t.name: numpy_helper.to_array(t) for t in mlp(SIZES).graph.initializer}
+    return initializers(mlp(SIZES))
 
 
 @pytest.mark.parametrize("sizes", [(32, 65, 16), (32, 64, 16, 16), (32, 16)])
@@ -336,7 +331,7 @@ def test_update_from_a_re_exported_model(masked):
     put(masked / "again.onnx", renamed(mlp(SIZES, seed=5)))
     onnxprune.update("p.onnx", "again.onnx", "u.onnx", masks="k.safetensors")
     updated, masks = values("u.onnx"), onnxprune.read_masks("k.safetensors").masks
-    again = {t.name: numpy_helper.to_array(t) for t in mlp(SIZES, seed=5).graph.initializer}
+    again = initializers(mlp(SIZES, seed=5))
     np.testing.assert_array_equal(updated["fc0.weight"], again["fc0.weight"] * masks["dense0/kernel"].T)
     np.testing.assert_array_equal(updated["fc1.bias"], again["fc1.bias"])
     put(masked / "other.onnx", conv_net())

@@ -19,7 +19,8 @@ from onnxprune.model.model import Model
 torch = pytest.importorskip("torch", reason="these tests need the train extra")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from tests.networks import build, export, wander  # noqa: E402
+from tests.helpers.networks import build, export, wander  # noqa: E402
+from tests.helpers.repository import ROOT  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -141,7 +142,7 @@ import sys
 sys.path.insert(0, {root!r})
 import torch
 from safetensors.torch import load_file, save_file
-from tests.networks import build, wander
+from tests.helpers.networks import build, wander
 checkpoint, masks, out, number = sys.argv[1:]
 net, _ = build("conv")
 net.load_state_dict(load_file(checkpoint))
@@ -160,7 +161,7 @@ def test_rounds_under_folded_norms(dynamo, tmp_path):
     source, out, before = tmp_path / "m.onnx", tmp_path / "o.onnx", tmp_path / "before.safetensors"
     export(net, x, source, dynamo)
     save_file(net.state_dict(), before)
-    (tmp_path / "train.py").write_text(TRAIN.format(root=str(Path(__file__).parent.parent)))
+    (tmp_path / "train.py").write_text(TRAIN.format(root=str(ROOT)))
     train = shlex.join([sys.executable, str(tmp_path / "train.py"), "{checkpoint}", "{masks}", "{out}", "{round}"])
     result = onnxprune.iterate(source, out, to=0.9, rounds=3, names_from=before, retrain=train)
     assert result.rounds[-1].sparsity == pytest.approx(0.9, abs=1e-3)

@@ -9,25 +9,24 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 import onnxprune
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.helpers.repository import DIGITS, LENETS, TOOLS
+from tests.helpers.running import initializers
 
 
 def weights_of(model: Path) -> dict[str, np.ndarray]:
-    return {i.name: numpy_helper.to_array(i) for i in onnx.load(model).graph.initializer}
+    return initializers(onnx.load(model))
 
 
 def test_evaluation_prints_the_held_out_error_in_percent(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.syspath_prepend(str(TOOLS))
     mnist, evaluate = (importlib.import_module(name) for name in ("mnist", "evaluate_lenet"))
-    sample = np.load(ROOT / "models" / "mnist-sample.npz")["image"]
-    model = ROOT / "models" / "lenet-5.onnx"
+    sample = np.load(DIGITS)["image"]
+    model = LENETS["lenet-5"]
     answers = onnxprune.session(model).run(None, {"image": sample})[0].argmax(1)
     answers[-4:] = 9 - answers[-4:]  # never right
     monkeypatch.setattr(mnist, "HELD_OUT", 16)
@@ -45,7 +44,7 @@ def test_retraining(
     framework: str, net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     pytest.importorskip({"torch": "torch", "jax": "optax"}[framework], reason="needs the train extra")
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.syspath_prepend(str(TOOLS))
     mnist = importlib.import_module("mnist")
     rng = np.random.default_rng(0)
     images = rng.random((256 + 64, 1, 28, 28), np.float32), rng.integers(0, 10, 256 + 64)
@@ -53,7 +52,7 @@ def test_retraining(
     monkeypatch.setattr(mnist, "load", lambda part, data: images)
 
     model, masks, out = tmp_path / "pruned.onnx", tmp_path / "masks.safetensors", tmp_path / "retrained.safetensors"
-    onnxprune.prune(ROOT / "models" / f"{net}.onnx", model, sparsity=0.9, masks=masks, verify=False)
+    onnxprune.prune(LENETS[net], model, sparsity=0.9, masks=masks, verify=False)
     before = weights_of(model)
     pruned = {name: array != 0 for name, array in before.items() if array.ndim > 1}
     optimizer = {"lenet-300-100": "adam", "lenet-5": "sgd"}[net]

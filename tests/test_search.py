@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune import api
 from onnxprune.allocation import curves
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
-from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime import samples as data
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.session import inputs_of, open_session, run
-from onnxprune.search import budget, sensitivity
+from onnxprune.search import sensitivity
 from onnxprune.search.budget import MIN_HALF_SAMPLES, Search, loss_of
 from onnxprune.search.importance import importance_of
-from tests.builders import mlp
+from tests.helpers.builders import mlp
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def samples(model, tmp_path) -> Path:
 
 def measured(model: Path, samples: Path, half: int) -> float:
     session = open_session(model)
-    cut = sample_files.cut(sample_files.read(samples), "", inputs_of(session), None, half)
+    cut = data.cut(data.read(samples), "", inputs_of(session), None, half)
     return Judge(session, Question(), cut).value(model)
 
 
@@ -121,7 +123,7 @@ def test_a_budget_that_cannot_be_met_writes_nothing(model, samples, tmp_path):
 def test_a_killed_search_goes_on(model, samples, tmp_path, monkeypatch):
     whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
     tried: list[str] = []
-    real = onnxprune.transform
+    real = api.transform
 
     def transform(source, out, steps, **options):
         tried.append(str(out))
@@ -152,13 +154,13 @@ class Clock:
 
 
 def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), onnxprune.transform
+    clock, real = Clock(), api.transform
 
     def transform(*args, **options):
         clock.now += 1
         return real(*args, **options)
 
-    monkeypatch.setattr(budget, "time", clock)
+    monkeypatch.setattr("onnxprune.search.budget.time", clock)
     monkeypatch.setattr("onnxprune.api.compress.transform", transform)
     whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
     hurried = onnxprune.compress(
@@ -171,13 +173,13 @@ def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypat
 
 
 def test_a_time_limit_before_anything_was_found(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), onnxprune.transform
+    clock, real = Clock(), api.transform
 
     def transform(*args, **options):
         clock.now += 1
         return real(*args, **options)
 
-    monkeypatch.setattr(budget, "time", clock)
+    monkeypatch.setattr("onnxprune.search.budget.time", clock)
     monkeypatch.setattr("onnxprune.api.compress.transform", transform)
     with pytest.raises(ToleranceMissed, match="goes on from here"):
         onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0, time_limit=1)
@@ -280,3 +282,23 @@ def test_an_encoded_model_is_searched_from_its_dense_form(model, samples, tmp_pa
     result = onnxprune.compress(tmp_path / "e.onnx", tmp_path / "o.onnx", data=samples, max_drop=5)
     assert result.search.decided.original == measured(model, samples, 0)
     assert Model.load(tmp_path / "o.onnx").opset >= 11
+
+
+@pytest.mark.parametrize(("jobs", "threaded"), [(1, False), (2, True)])
+def test_the_tries_work_with_as_many_threads_as_are_asked_for(model, samples, tmp_path, monkeypatch, jobs, threaded):
+    started: list[str] = []
+    real = threading.Thread.start
+
+    def start(thread):
+        started.append(thread.name)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=5, jobs=jobs)
+    assert any(name.startswith("onnxprune") for name in started) is threaded
+
+
+@pytest.mark.parametrize("options", [{"max_drop": 1}, {"tolerance": 1, "loss": 0.1}, {"scan": "no scan"}, {}])
+def test_a_misspelt_option_is_refused_before_anything_is_read(tmp_path, options):
+    with pytest.raises(TypeError, match="'tolerence'"):
+        onnxprune.compress(tmp_path / "no model", tmp_path / "o.onnx", data="no data", tolerence=1, **options)

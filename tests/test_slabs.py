@@ -17,13 +17,14 @@ from onnxprune.channels.liveness import Pattern
 from onnxprune.core import chunked, threads
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import bits_of
-from onnxprune.encodings import GRAPH, Sparse
+from onnxprune.encodings import GRAPH
+from onnxprune.encodings.sparse import Sparse
 from onnxprune.errors import OnnxPruneError, OptionError, OutputError
 from onnxprune.model.model import Model
 from onnxprune.pruning import selection
 from onnxprune.quantization import rounding
 from onnxprune_passes import Decode, Encode, Magnitude
-from tests.builders import info, model, node
+from tests.helpers.builders import info, model, node
 
 FORMS = ["exact", "half", "shared:4", "shared:2", "int8", "int8:4", "int4", "auto"]
 STRUCTURED = [
@@ -60,10 +61,10 @@ def proto(seed: int = 0, element: int = TensorProto.FLOAT, scale: float = 1.0) -
 def patched(unit: int, chunk: int, resident: int = 256 << 20) -> pytest.MonkeyPatch:
     patch = pytest.MonkeyPatch()
     patch.setattr(chunked, "UNIT_ELEMENTS", unit)
-    patch.setattr(rounding, "UNIT", unit)
+    patch.setattr(rounding, "UNIT_ELEMENTS", unit)
     patch.setattr(chunked, "CHUNK_ELEMENTS", chunk)
-    patch.setattr("onnxprune.channels.liveness.SLAB", chunk)
-    patch.setattr("onnxprune_passes.magnitude.SLAB", chunk)
+    patch.setattr("onnxprune.channels.liveness.CHUNK_ELEMENTS", chunk)
+    patch.setattr("onnxprune.pruning.thresholds.CHUNK_ELEMENTS", chunk)
     patch.setattr("onnxprune.encodings.values.integers._LARGE", chunk)
     patch.setattr(chunked, "_SEGMENT", 8)
     patch.setattr("onnxprune.model.storage.RESIDENT", resident)

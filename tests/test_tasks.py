@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import onnxprune
-from onnxprune.runtime import judge
+from onnxprune.runtime import judge as evaluation
 from onnxprune.runtime.session import open_session
+from tests.helpers.repository import TOOLS
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
 LETTERS = "abcdefg"
 
 
@@ -132,7 +132,7 @@ def test_a_label_fits_its_extension_and_no_other(tools: Any) -> None:
 def test_the_metrics_that_tasks_name_are_there(tools: Any) -> None:
     named = [task.function for task in tools("tasks").TASKS.values() if task.function]
     assert len(named) == 2
-    assert all(callable(judge.function(name)) for name in named)
+    assert all(callable(evaluation.function(name)) for name in named)
 
 
 class Eight:

@@ -17,7 +17,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
+from tests.helpers.repository import TOOLS
+
 CONTENT = b"weights"
 LIBRARIES = {"mnist.py", "tasks"}  # imported by tools, none themselves
 EXTRAS = {  # the mark of a tool that imports a framework, and the package

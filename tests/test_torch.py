@@ -11,7 +11,7 @@ import pytest
 import onnxprune
 
 torch = pytest.importorskip("torch", reason="the torch tests need the train extra")
-from tests.networks import Recurrent, export  # noqa: E402
+from tests.helpers.networks import Recurrent, export  # noqa: E402
 
 pytestmark = pytest.mark.torch
 

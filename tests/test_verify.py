@@ -14,12 +14,12 @@ from onnx import TensorProto, helper
 import onnxprune
 from onnxprune.errors import DataError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
-from onnxprune.runtime import samples as sample_files
+from onnxprune.runtime import samples as data
 from onnxprune.runtime.deviation import OutputDeviation, compare
 from onnxprune.runtime.metrics import of_deviations
 from onnxprune.runtime.session import Input, inputs_of, open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
-from tests.builders import info, mlp, model
+from tests.helpers.builders import info, mlp, model
 
 
 def item(*shape, name: str = "x") -> Input:
@@ -53,7 +53,7 @@ def saved(folder, **arrays):
 )
 def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
     array = samples(*given)
-    feeds, count = sample_files.load(saved(tmp_path, x=array), [item(*shape)], limit)
+    feeds, count = data.load(saved(tmp_path, x=array), [item(*shape)], limit)
     assert [np.shape(feed["x"]) for feed in feeds] == expected
     assert count == (len(feeds) if len(given) == len(shape) + 1 else sum(len(feed["x"]) for feed in feeds))
     flat = np.concatenate([np.ravel(feed["x"]) for feed in feeds])
@@ -63,14 +63,14 @@ def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
 def test_a_folder_of_arrays(tmp_path):
     np.save(tmp_path / "x.npy", samples(5, 3))
     np.save(tmp_path / "z.npy", samples(5, 2))
-    (feed,), count = sample_files.load(tmp_path, [item("N", 3), item("N", 2, name="z")])
+    (feed,), count = data.load(tmp_path, [item("N", 3), item("N", 2, name="z")])
     assert (feed["x"].shape, feed["z"].shape, count) == ((5, 3), (5, 2), 5)
 
 
 def test_a_folder_of_bundles(tmp_path):
     for number in range(3):
         np.savez(tmp_path / f"{number}.npz", x=np.full((2, 3), number, np.float32))
-    (feed,), count = sample_files.load(tmp_path, [item("N", 3)])
+    (feed,), count = data.load(tmp_path, [item("N", 3)])
     np.testing.assert_array_equal(feed["x"][:, 0], [0, 0, 1, 1, 2, 2])
     assert count == 6
 
@@ -87,7 +87,7 @@ def test_counts_that_do_not_fit(tmp_path, shapes, given, message):
     names = "xz"[: len(shapes)]
     path = saved(tmp_path, **{n: samples(*g) for n, g in zip(names, given, strict=True)})
     with pytest.raises(DataError, match=message):
-        sample_files.load(path, [item(*s, name=n) for n, s in zip(names, shapes, strict=True)])
+        data.load(path, [item(*s, name=n) for n, s in zip(names, shapes, strict=True)])
 
 
 def test_data_reaches_the_model(tmp_path):

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.encodings import GRAPH, Sparse
+from onnxprune.encodings import GRAPH
 from onnxprune.encodings.nodes import Builder
-from onnxprune.encodings.positions import digits, gaps
+from onnxprune.encodings.positions import digits as words
+from onnxprune.encodings.positions import gaps
 from onnxprune.encodings.positions.digits import LAYOUTS, DigitLayout, layout_for
-from tests.builders import info, model, newest_opset, node, run
+from onnxprune.encodings.sparse import Sparse
+from tests.helpers.builders import info, model, node
+from tests.helpers.running import newest_opset, run
 
 RADICES = st.sampled_from([2, 3, 5, 15, 16, 17, 40, 138, 255, 256, 257, 65536, 2**31]) | st.integers(2, 2**31)
 
@@ -33,8 +36,8 @@ def numbers_below(radix: int, shape, seed: int = 0) -> np.ndarray:
 def test_unpack_restores_what_pack_packed(layout, count, rows, seed):
     shape = (count,) if rows is None else (rows, count)
     numbers = numbers_below(layout.radix, shape, seed)
-    parts = digits.pack(numbers, layout, "n")
-    back = digits.unpack(parts, "n")
+    parts = words.pack(numbers, layout, "n")
+    back = words.unpack(parts, "n")
     np.testing.assert_array_equal(back[..., :count], numbers)
     assert not back[..., count:].any()
     assert back.shape[-1] - count < layout.digits
@@ -50,15 +53,15 @@ def test_the_runtime_unpacks_the_same_numbers(version):
         for j, shape in enumerate([(1,), (layout.digits + 1,), (3, 5)]):
             top = min(layout.radix, 2**31)
             shaped = DigitLayout(layout.dtype, layout.digits, max(2, min(3, top)) if j == 2 else top)
-            parts = digits.pack(numbers_below(shaped.radix, shape), shaped, "n")
+            parts = words.pack(numbers_below(shaped.radix, shape), shaped, "n")
             build = Builder(f"{i}.{j}.", f"y{i}.{j}", "", version)
-            digits.emit(build, parts, "n")
+            words.emit(build, parts, "n")
             nodes += build.nodes
             held |= build.constants
             last = build.nodes[-1].output[0] if build.nodes else f"{i}.{j}.n"
             nodes.append(node("Identity", [last], [f"y{i}.{j}"]))
             outs.append(info(f"y{i}.{j}", None, 6))
-            expected.append(digits.unpack(parts, "n"))
+            expected.append(words.unpack(parts, "n"))
     nodes.append(node("Identity", ["x"], ["z"]))
     got = run(model(nodes, [info("x", [1])], [*outs, info("z", [1])], held, version), {"x": np.zeros(1, np.float32)})
     for ours, theirs in zip(expected, got[:-1], strict=True):

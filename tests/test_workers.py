@@ -13,6 +13,7 @@ import pytest
 
 from onnxprune.core.workers import spread
 from onnxprune.errors import ModelError, OptionError, WorkerError
+from tests.helpers.processes import command_line, local_cluster
 
 distributed = pytest.importorskip("distributed")
 
@@ -36,13 +37,6 @@ def deadly(item: int) -> int:
     if item == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return item
-
-
-def local_cluster(workers: int = 2):
-    """On ports that are free: other tests may have a cluster at the same time."""
-    return distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
-    )
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +105,7 @@ def test_no_cluster_is_one_error():
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 def test_workers_end_with_the_asker():
     script = (
-        "import time\nfrom onnxprune.core.workers import spread\n"
+        "import time\nfrom onnxprune.workers import spread\n"
         "if __name__ == '__main__':\n    list(spread(time.sleep, [60, 60], jobs=2))\n"
     )
     asker = subprocess.Popen([sys.executable, "-c", script], env=os.environ)
@@ -122,15 +116,15 @@ def test_workers_end_with_the_asker():
         group = {
             pid
             for pid in os.listdir("/proc")
-            if pid.isdigit() and parent(pid) == asker.pid and b"spawn_main" in line(pid)
+            if pid.isdigit() and parent(pid) == asker.pid and b"spawn_main" in command_line(pid)
         }
     assert len(group) == 2
     time.sleep(1)
     asker.kill()
     asker.wait()
-    while any("spawn_main" in line(pid).decode() for pid in group) and time.monotonic() < deadline:
+    while any("spawn_main" in command_line(pid).decode() for pid in group) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not any(b"spawn_main" in line(pid) for pid in group)
+    assert not any(b"spawn_main" in command_line(pid) for pid in group)
 
 
 def parent(pid: str) -> int:
@@ -138,10 +132,3 @@ def parent(pid: str) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
     except OSError:
         return 0
-
-
-def line(pid: str) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,10 @@ def compress(
     Raises:
         ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
         OnnxPruneError: see `onnxprune.errors`.
+        TypeError: a keyword is not one of `transform`.
     """
+    # Whoever misspells one learns it now, not after a search.
+    signature(transform).bind(model, out, (), tolerance=tolerance, smaller=(), alike=False, **checks)
     if channels is not None and not strip:
         raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
     if time_limit is not None and max_drop is None:
@@ -151,7 +155,7 @@ def _searched(
     check_request(model, target, checks.get("in_place", False), None, checks.get("verify", True), None)
     data = checks.get("data")
     search = Search(
-        model, lambda loss, place: transform(model, place, steps_of(loss), verify=False),
+        model, lambda loss, place: transform(model, place, steps_of(loss), verify=False, jobs=checks.get("jobs")),
         Question(checks.get("metric"), checks.get("evaluate"), checks.get("lower_is_better", False)),
         None if data is None else Path(data), checks.get("samples"), max_drop, time_limit,
         checks.get("progress", silent),

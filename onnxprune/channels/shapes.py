@@ -19,7 +19,7 @@ Shape = tuple[Dim, ...]
 
 _SAME = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze"})  # of a vector or a scalar: the numbers stay in order
 _HOPS = 64
-# (operator, input) that reads sizes; the rules of `channel_rules.py` answer for each of them.
+# (operator, input) that reads sizes; the rules in `coupling` answer for each of them.
 SIZED = frozenset({("Reshape", 1), ("Expand", 1), ("Resize", 3), ("ConstantOfShape", 0)})
 
 

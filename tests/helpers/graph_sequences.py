@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.graph_builder import Net, Read, Val
-from tests.graph_layers import split, target
+from tests.helpers.graph_builder import Net, Read, Val
+from tests.helpers.graph_layers import split, target
 
 
 def _heads(net: Net, x: Val, name: str, heads: int, size: int, perm) -> str:

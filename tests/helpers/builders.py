@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from functools import cache
 from itertools import pairwise
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
-
-from onnxprune.model.discovery import find
-from onnxprune.model.model import Model
-from onnxprune_passes import Magnitude
 
 FLOAT = TensorProto.FLOAT
 
@@ -62,6 +54,13 @@ def node(kind: str, inputs, outputs, **attributes) -> onnx.NodeProto:
 
 def normal(*shape: int, seed: int = 0, dtype=np.float32) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def smallest(array: np.ndarray, count: int) -> np.ndarray:
+    """The array with the `count` smallest magnitudes zeroed, ties by lowest index."""
+    out = array.copy().reshape(-1)
+    out[np.argsort(np.abs(out), kind="stable")[:count]] = 0
+    return out.reshape(array.shape)
 
 
 def matmul(weight: np.ndarray | None = None, before=(), element: int = FLOAT, **kw) -> onnx.ModelProto:
@@ -238,66 +237,3 @@ MODELS = {
     "behind": (behind, {"w"}),
     "overridable": (overridable, {"v", "w"}),
 }
-
-
-def load(proto: onnx.ModelProto) -> Model:
-    """A Model of a copy."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    return Model(copy)
-
-
-def prune(proto: onnx.ModelProto, **options) -> Model:
-    opened = load(proto)
-    Magnitude(**options).run(opened)
-    return opened
-
-
-def serialise(opened: Model) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "m.onnx"
-        opened.write(path)
-        return path.read_bytes()
-
-
-def run(proto: onnx.ModelProto | bytes, feeds) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    data = proto if isinstance(proto, bytes) else proto.SerializeToString()
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, feeds)
-
-
-def outputs(proto: onnx.ModelProto | bytes) -> list[bytes]:
-    """The bytes of every output for a few fixed inputs."""
-    proto = onnx.load_from_string(proto) if isinstance(proto, bytes) else proto
-    held = {t.name for t in proto.graph.initializer}
-    found: list[bytes] = []
-    for flag in (True, False):
-        rng = np.random.default_rng(3)
-        feeds = {}
-        for value in proto.graph.input:
-            if value.name in held:
-                continue
-            kind = value.type.tensor_type
-            dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-            shape = [d.dim_value or 3 for d in kind.shape.dim]
-            feeds[value.name] = np.array(flag) if dtype.kind == "b" else rng.standard_normal(shape).astype(dtype)
-        found += [np.asarray(a).tobytes() for a in run(proto, feeds)]
-    return found
-
-
-def arrays(opened: Model) -> dict[str, tuple]:
-    """Every weight by name: type, shape, bytes."""
-    return {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
-
-
-@cache
-def newest_opset() -> int:
-    """The newest opset that this ONNX Runtime accepts."""
-    for version in range(onnx.defs.onnx_opset_version(), 17, -1):
-        try:
-            run(mlp(opset=version), {"x": np.zeros((1, 8), np.float32)})
-        except Exception:
-            continue
-        return version
-    return 17

@@ -22,7 +22,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.helpers.repository import DIGITS, LENETS, LENETS_PRUNED, ROOT
+
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "models" / "README.md", *(ROOT / "docs").rglob("*.md")]
 )
@@ -86,7 +87,9 @@ def anchors(page: Path) -> set[str]:
 
 def folder_of(path: Path, patch: pytest.MonkeyPatch) -> Path:
     """Work in a folder that has the models of the repository, and find the commands of this environment."""
-    shutil.copytree(ROOT / "models", path / "models", ignore=shutil.ignore_patterns("fetched", "pictures"))
+    (path / "models").mkdir()
+    for file in (*LENETS.values(), *LENETS_PRUNED.values(), DIGITS):
+        shutil.copy(file, path / "models")
     patch.chdir(path)
     patch.syspath_prepend(str(path))
     patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from hypothesis import strategies as st
 
-from tests import graph_layers as gl
-from tests.graph_builder import Net, Val
-from tests.graph_sequences import attention, recurrent
+from tests.helpers import graph_layers as gl
+from tests.helpers.graph_builder import Net, Val
+from tests.helpers.graph_sequences import attention, recurrent
 
 OPSETS = (11, 13, 17, 21)
 FAMILIES: dict[str, st.SearchStrategy] = {}

@@ -15,7 +15,8 @@ import onnx
 from hypothesis import strategies as st
 from onnx import helper
 
-from tests.builders import info, model, run
+from tests.helpers.builders import info, model
+from tests.helpers.running import feeds_of, run
 
 EITHER = "either"  # what the semantics leave open
 MODES = ("alive", "alive", "in", "in and bias", "out", "both")
@@ -274,18 +275,3 @@ class Net:
             if clear and 0 not in shape:
                 expected[name] = tuple(shape)
         return expected
-
-
-def feeds_of(proto: onnx.ModelProto, seed: int = 7, batch: int = 3) -> dict[str, np.ndarray]:
-    """Random inputs of a model whose initializers are not among its inputs, or have defaults."""
-    rng = np.random.default_rng(seed)
-    held = {t.name for t in proto.graph.initializer}
-    feeds = {}
-    for value in proto.graph.input:
-        if value.name in held:
-            continue
-        kind = value.type.tensor_type
-        shape = [d.dim_value or batch for d in kind.shape.dim]
-        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
-        feeds[value.name] = np.array(True) if dtype.kind == "b" else rng.standard_normal(shape).astype(dtype)
-    return feeds

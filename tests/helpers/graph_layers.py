@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from onnx import TensorProto
 
-from tests.graph_builder import Net, Read, Val
+from tests.helpers.graph_builder import Net, Read, Val
 
 # convolutions -------------------------------------------------------------------------------------------------------
 

@@ -6,13 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-import onnxruntime as ort
-from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
-from tests.builders import load, run, serialise
-from tests.graph_builder import feeds_of
+from tests.helpers.running import feeds_of, initializers, load, run, serialise
 
 
 def stripped(proto: ModelProto, step: Pass) -> tuple[ModelProto, Change]:
@@ -40,11 +38,7 @@ def assert_equal_outputs(before: ModelProto, after: ModelProto, tolerance: float
 
 
 def compute(proto: ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    if all(n.op_type != "QuantizeLinear" for n in proto.graph.node):
-        return run(proto, feeds)
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)
+    return run(proto, feeds, optimised=all(n.op_type != "QuantizeLinear" for n in proto.graph.node))
 
 
 def assert_valid(proto: ModelProto) -> None:
@@ -126,13 +120,9 @@ def shapes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
     return {t.name: tuple(t.dims) for t in proto.graph.initializer}
 
 
-def arrays(proto: ModelProto) -> dict[str, np.ndarray]:
-    return {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
-
-
 def assert_record(before: ModelProto, after: ModelProto, change: Change, exact: tuple[str, ...]) -> None:
     """`removed` says of every weight that shrank what it lost; `exact`: stems of names whose numbers do not change."""
-    old, new = arrays(before), arrays(after)
+    old, new = initializers(before), initializers(after)
     told: dict[str, np.ndarray] = {}
     for entry in change.removed:
         name, axis, indices = entry.name, entry.axis, list(entry.indices)

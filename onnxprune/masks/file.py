@@ -33,7 +33,7 @@ from onnxprune.masks.header import (
 from onnxprune.masks.matching.link import Array, Parameter, Shape
 
 VERSION = 1
-KEY = "onnxprune.pruning.selection"  # of the header: in the safetensors metadata, or among the arrays of an npz
+KEY = "onnxprune.masks"  # of the header: in the safetensors metadata, or among the arrays of an npz
 # What safetensors, zipfile and numpy raise on a damaged file.
 _DAMAGED = (
     SafetensorError, zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, ValueError, EOFError, KeyError,

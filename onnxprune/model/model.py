@@ -9,7 +9,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
@@ -19,7 +19,8 @@ from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.core.files import digest, require, staged, write
 from onnxprune.errors import ModelError, OutputError
-from onnxprune.model import protobuf
+from onnxprune.model import external_data, protobuf
+from onnxprune.model.external_data import expected_nbytes, location_of
 from onnxprune.model.provenance import Coding
 from onnxprune.model.scopes import tensors_of
 from onnxprune.model.storage import Computed, Payload, Payloads, Stored, bytes_of
@@ -83,7 +84,7 @@ class Model:
 
     def _external(self) -> Iterator[TensorProto]:
         for tensor in tensors_of(self.proto):
-            if tensor.data_location == TensorProto.EXTERNAL and not _location(tensor).startswith(protobuf.TOKEN):
+            if tensor.data_location == TensorProto.EXTERNAL and not location_of(tensor).startswith(protobuf.TOKEN):
                 yield tensor
 
     def _parse(self, data: memoryview, payload: Callable[[int, int], Payload]) -> None:
@@ -116,32 +117,7 @@ class Model:
     def _attach(self, tensor: TensorProto) -> None:
         """Let an external tensor refer to its mapped bytes."""
         assert self.path is not None
-        where = {e.key: e.value for e in tensor.external_data}
-        location = PurePosixPath(where.get("location", "").replace("\\", "/"))
-        folder, file = self.path.parent, self.path.parent / location
-        roots = {folder.resolve(), self.path.resolve().parent}  # a cache may link model and data to one store
-        try:
-            real, present = file.resolve(), file.is_file()
-        except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, links in a circle
-            raise ModelError(f"{self.path}: tensor '{tensor.name}' has a damaged external reference") from error
-        if location.is_absolute() or ".." in location.parts or not any(real.is_relative_to(r) for r in roots):
-            raise ModelError(f"{self.path}: tensor '{tensor.name}' names data outside the model's folder: {location}")
-        if not present:
-            raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is missing: {file}")
-        try:
-            offset = int(where.get("offset", 0))
-            length = int(where["length"]) if "length" in where else None
-        except ValueError as error:
-            raise ModelError(f"{self.path}: tensor '{tensor.name}' has a damaged external reference") from error
-        expected = _nbytes_expected(tensor)
-        if length is None:
-            length = expected if expected is not None else file.stat().st_size - offset
-        if expected is not None and length != expected:
-            raise ModelError(
-                f"{self.path}: tensor '{tensor.name}' needs {expected:,} bytes, its reference names {length:,}"
-            )
-        if offset < 0 or length < 0 or offset + length > file.stat().st_size:
-            raise ModelError(f"{self.path}: the external data of tensor '{tensor.name}' is cut short in {file}")
+        file, offset, length = external_data.located(self.path, tensor)
         self.external = True
         self._set_payload(tensor, self.payloads.stored(file, offset, length) if length else b"")
 
@@ -154,7 +130,7 @@ class Model:
         chunked = self._lazy(tensor)
         if chunked is not None:
             return chunked.whole().reshape(tuple(tensor.dims))
-        raw = self.payloads.get(_location(tensor))
+        raw = self.payloads.get(location_of(tensor))
         assert raw is None or isinstance(raw, bytes | memoryview | Stored)
         if isinstance(raw, Stored):
             raw = raw.view(0, len(raw))
@@ -179,7 +155,7 @@ class Model:
 
     def _lazy(self, tensor: TensorProto) -> ChunkedArray | None:
         """The chunks of what is computed or lies in a file, in a type that numpy can view."""
-        held = self.payloads.get(_location(tensor))
+        held = self.payloads.get(location_of(tensor))
         if isinstance(held, Computed):
             return held.chunked
         dtype, shape = numpy_dtype(tensor.data_type), tuple(tensor.dims)
@@ -197,7 +173,7 @@ class Model:
 
     @staticmethod
     def _check_size(tensor: TensorProto, size: int) -> None:
-        expected = _nbytes_expected(tensor)
+        expected = expected_nbytes(tensor)
         if expected is None:
             raise ModelError(f"tensor '{tensor.name}' has a negative dimension: {list(tensor.dims)}")
         if size != expected:
@@ -240,11 +216,11 @@ class Model:
 
     def drop(self, tensor: TensorProto) -> None:
         """Forget the values of a tensor that leaves the graph."""
-        self.payloads.drop(_location(tensor))
+        self.payloads.drop(location_of(tensor))
 
     def nbytes(self, tensor: TensorProto) -> int:
         """Bytes that the tensor takes in the file, its name and shape included."""
-        location = _location(tensor)
+        location = location_of(tensor)
         held = self.payloads.get(location)
         if held is None:
             return tensor.ByteSize()
@@ -263,48 +239,12 @@ class Model:
         except EncodeError as error:
             raise OutputError(f"cannot write {path}: the graph itself is larger than protobuf's 2 GB") from error
         if self.external or len(data) + self.payloads.nbytes > PROTOBUF_LIMIT - 2**20:
-            data = self._externalised(path)
+            data = external_data.write_companion(path, self.proto, self.payloads)
             write(path, [data])
         else:
             chunks = protobuf.put_back(memoryview(data), self.payloads.__getitem__)
             require(path, sum(map(len, chunks)))
             write(path, self.payloads.released(chunks))
-
-    def _externalised(self, path: Path) -> bytes:
-        copy = ModelProto()
-        copy.CopyFrom(self.proto)
-        layout = list(self._layout(copy))
-        if not layout:  # every tensor is small enough to lie in the model
-            return copy.SerializeToString(deterministic=True)
-        require(path, sum(len(padding) + len(payload) for _, _, padding, payload in layout))
-        total = hashlib.sha256()
-
-        def hashed() -> Iterator[protobuf.Chunk]:
-            parts = (part for _, _, padding, payload in layout for part in (padding, payload))
-            for chunk in self.payloads.released(parts):
-                total.update(chunk)
-                yield chunk
-
-        unnamed = path.with_name(f"{path.name}.data.tmp")
-        write(unnamed, hashed())
-        companion = path.with_name(f"{path.stem}.{total.hexdigest()[:8]}.data")
-        os.replace(unnamed, companion)
-        for tensor, offset, _, payload in layout:
-            del tensor.external_data[:]
-            for key, value in (("location", companion.name), ("offset", offset), ("length", len(payload))):
-                tensor.external_data.add(key=key, value=str(value))
-        return copy.SerializeToString(deterministic=True)
-
-    def _layout(self, proto: ModelProto) -> Iterator[tuple[TensorProto, int, bytes, Payload]]:
-        """(tensor, offset, padding before it, bytes) of the external file; large ones on page boundaries."""
-        at = 0
-        for tensor in tensors_of(proto):
-            payload = self.payloads.get(_location(tensor))
-            if payload is None:
-                continue
-            padding = -at % (4096 if len(payload) >= 65536 else 64)
-            yield tensor, at + padding, bytes(padding), payload
-            at += padding + len(payload)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model atomically: a reader sees the old file or the whole new one.
@@ -356,7 +296,7 @@ def references(path: Path) -> list[str]:
     Raises:
         ModelError: it is not a model, or it is damaged.
     """
-    named = (_location(tensor).replace("\\", "/") for tensor in Model._parsed(path)._external())
+    named = (location_of(tensor).replace("\\", "/") for tensor in Model._parsed(path)._external())
     return sorted({name for name in named if name})
 
 
@@ -398,17 +338,3 @@ def _readable(message: Message) -> bool:
         ):
             return False
     return True
-
-
-def _location(tensor: TensorProto) -> str:
-    return next((e.value for e in tensor.external_data if e.key == "location"), "")
-
-
-def _nbytes_expected(tensor: TensorProto) -> int | None:
-    dtype = numpy_dtype(tensor.data_type)
-    if dtype is None or any(d < 0 for d in tensor.dims):
-        return None
-    size = dtype.itemsize
-    for dim in tensor.dims:
-        size *= dim
-    return size

@@ -29,7 +29,7 @@ _ROOM = 40  # characters of a name on the page; the whole of it is its title
 def render(contents: Contents, command: str) -> str:
     """The page as text; the same contents and command give the same text."""
     environment = Environment(
-        loader=PackageLoader("onnxprune", "html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("onnxprune.report", "html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     environment.filters |= {"size": size, "short": lambda name, room=_ROOM: shortened(name, room), "digits": _digits}

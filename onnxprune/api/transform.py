@@ -9,7 +9,7 @@ from pathlib import Path
 
 from onnxprune.api.options import PathLike, check_request
 from onnxprune.api.remote import local
-from onnxprune.api.result import Deviation, Result, file_facts, versions
+from onnxprune.api.result import Deviation, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import verified
 from onnxprune.core import threads
 from onnxprune.encodings.graph.encoded import encoded_weights
@@ -126,7 +126,7 @@ def transform(
         ratio=input_facts.bytes / output_facts.bytes,
         parameters=parameters,
         weights=weights,
-        skipped=[{"name": n, "reason": r} for c in changes for n, r in c.skipped.items()],
+        skipped=[Skipped(name, reason) for change in changes for name, reason in change.skipped.items()],
         removed=removed,
         cost=cost,
         integers=len(_integers(_stored(opened))),

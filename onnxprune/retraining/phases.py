@@ -35,6 +35,7 @@ from onnxprune.masks.matching.link import Link, Parameter
 from onnxprune.masks.matching.match import Matches, match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.registry import make_pass
 from onnxprune.pipeline.run import run as run_passes
@@ -145,7 +146,8 @@ class Phases:
             named = [w for w in weights if w.element in FLOATS and w.store != "constant" and w.kind != "unused"]
             matches = Matches({w.name: Parameter(w.shape, (Link(w.name),)) for w in named}, {})
         mask_files.write(path, MaskFile(digest(self.plan.model), weights_of(model), matches.parameters, {}))
-        return [path], {"parameters": sum(w.size for w in weights), "unmatched": matches.unmatched}
+        unmatched = {name: reason.text for name, reason in matches.unmatched.items()}
+        return [path], {"parameters": sum(w.size for w in weights), "unmatched": unmatched}
 
     def _prune(self, number: int, known: Facts) -> Found:
         model, pruned = Model.load(self.model(number - 1)), self._file(number, "pruned.onnx")
@@ -160,7 +162,8 @@ class Phases:
         """Prune in place and write the masks: what a user should know, and weight -> True where it is kept."""
         names = mask_files.read(self._file(0, "names.safetensors")).parameters
         steps = [make_pass("decode"), self.plan.magnitude(number)]
-        recorder = Recorder(model, steps, Matches(dict(names), known["unmatched"]))
+        unmatched = {name: Reason(Kind.UNMATCHED, text) for name, text in known["unmatched"].items()}
+        recorder = Recorder(model, steps, Matches(dict(names), unmatched))
         run_passes(model, steps, ran=recorder)
         file, notes = to_file(recorder.taken, self.model(number - 1), recorder.matches)
         mask_files.write(masks, file)

@@ -31,9 +31,10 @@ from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find, in_function, opset_of
 from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change, Encoded
+from onnxprune.pipeline.change import Change, Encoded, WeightRecord
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.entropy_constrained import EXCESS
 from onnxprune.quantization.error_feedback import Feedback
@@ -143,7 +144,7 @@ class Encode(Pass):
         """See `Pass.run`."""
         change = Change()
         for group in encoded_weights(model):
-            change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
+            change.weights[group.name] = WeightRecord(encoding=group.encoding, bytes_after=group.nbytes(model))
         weights = find(model)
         self._raise_opset(model, weights, change)
         ids = fresh_ids(model.proto)
@@ -389,16 +390,16 @@ class Encode(Pass):
     def _encode(self, model: Model, weight: Weight, choice: _Choice, name: str, change: Change) -> bool:
         """Plant the smallest form; returns whether it took the name."""
         before = weight.nbytes(model)
-        record = {"encoding": "coo" if weight.store == "sparse" else "dense", "bytes_after": before}
-        change.weights[weight.name] = record
+        stored = "coo" if weight.store == "sparse" else "dense"
+        change.weights[weight.name] = WeightRecord(encoding=stored, bytes_after=before)
         if weight.overridable:
-            change.skipped[weight.name] = "stays dense: it is a graph input that a caller may override"
+            change.skipped[weight.name] = _dense("it is a graph input that a caller may override")
             return False
         if weight.scope.shadows(weight.value):
-            change.skipped[weight.name] = "stays dense: another body binds its name too, which no node may write"
+            change.skipped[weight.name] = _dense("another body binds its name too, which no node may write")
             return False
         if weight.zero_value.ndim:
-            change.skipped[weight.name] = "stays dense: its channels have different zero points"
+            change.skipped[weight.name] = _dense("its channels have different zero points")
             return False
         if not _encodable(weight, SMALL if choice.plain else _MIN_HALF_ELEMENTS):
             return False
@@ -425,10 +426,10 @@ class Encode(Pass):
         if compared and self._plant_coo(model, weight, array, before if best is None else best.nbytes):
             if best is not None:
                 best.discard(model)
-            record.update(encoding="coo", bytes_after=weight.nbytes(model))
+            change.weights[weight.name] = WeightRecord(encoding="coo", bytes_after=weight.nbytes(model))
         elif best is not None:
             insert(model, weight, best)
-            record.update(encoding=best.encoding, bytes_after=best.nbytes)
+            change.weights[weight.name] = WeightRecord(encoding=best.encoding, bytes_after=best.nbytes)
             zeros = best.sparse.zeros() if lossy else weight.zeros(array)
             change.encoded[weight.name] = Encoded(weight.shape, zeros)
         else:
@@ -512,6 +513,10 @@ def _fingerprint(model: Model, weights: list[Weight]) -> str:
     return total.hexdigest()
 
 
+def _dense(why: str) -> Reason:
+    return Reason(Kind.DENSE, f"stays dense: {why}", "stays dense")
+
+
 def _split(entry: str) -> tuple[str, str]:
     """PATTERN and VALUES of an entry of `set`."""
     pattern, equals, values = entry.rpartition("=")
@@ -555,4 +560,4 @@ def _has_codebook(choice: _Choice) -> bool:
 
 def _lossy(weight: Weight) -> bool:
     """Whether the weight may lose precision: linear layers and large tables, not what is added or normalises."""
-    return not (weight.kind in ("bias", "norm") or weight.kind.endswith("operand"))
+    return not (weight.kind in ("bias", "norm") or weight.is_operand)

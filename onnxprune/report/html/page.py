@@ -123,12 +123,13 @@ def _pattern(found: PatternImage) -> dict[str, Any]:
 
 def _grouped(contents: Contents) -> list[tuple[str, int, list[str]]]:
     """(reason, how many, names) of what was left alone, the most frequent first."""
-    skipped = contents.result.skipped if contents.result else [
-        {"name": layer.name, "reason": layer.left_alone} for layer in contents.layers if layer.left_alone
-    ]  # fmt: skip
+    if contents.result:
+        skipped = [(entry.name, entry.reason.text) for entry in contents.result.skipped]
+    else:
+        skipped = [(layer.name, layer.left_alone) for layer in contents.layers if layer.left_alone]
     names: dict[str, list[str]] = {}
-    for entry in skipped:
-        names.setdefault(entry["reason"], []).append(entry["name"])
+    for name, reason in skipped:
+        names.setdefault(reason, []).append(name)
     counts = Counter({reason: len(found) for reason, found in names.items()})
     return [(reason, count, names[reason]) for reason, count in counts.most_common()]
 

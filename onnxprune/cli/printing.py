@@ -16,8 +16,8 @@ from onnxprune.errors import OptionError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnxprune.api.options import PathLike
     from onnxprune.api.result import Result
+    from onnxprune.core.files import PathLike
 
 
 _COUNTED = ("models", "search", "trials")  # what progresses by numbers; all else does by bytes of weights

@@ -312,7 +312,7 @@ def test_half_leaves_types_alone_that_gain_nothing():
         assert arrays(opened) == arrays(before), name
 
 
-@pytest.mark.parametrize("fill", [0.0, 1.0, -0.0])
+@pytest.mark.parametrize("fill_value", [0.0, 1.0, -0.0])
 def test_a_weight_of_one_value(fill_value):
     opened = load(matmul(np.full((64, 32), fill_value, np.float32)))
     before = arrays(opened)

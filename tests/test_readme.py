@@ -98,7 +98,7 @@ def test_retraining(folder):
 def test_rounds_of_retraining(folder):
     """The commands with a training that moves what is kept, and an evaluation of one line."""
     Path("train.py").write_text(
-        "import sys\nimport onnxprune\nfrom onnxprune.discovery import find\n"
+        "import sys\nimport onnxprune\nfrom onnxprune.model.discovery import find\n"
         "from safetensors.numpy import load_file, save_file\n"
         "_, _, model, _, masks, _, out = sys.argv\n"
         "model, masks = onnxprune.load(model), load_file(masks)\n"

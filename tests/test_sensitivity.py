@@ -349,7 +349,7 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
             assert weight.zeros == round(wanted[weight.name] * weight.total)
     train = tmp_path / "train.py"
     train.write_text(
-        "import sys, onnxprune\nfrom onnxprune.discovery import find\nfrom safetensors.numpy import save_file\n"
+        "import sys, onnxprune\nfrom onnxprune.model.discovery import find\nfrom safetensors.numpy import save_file\n"
         "model = onnxprune.load(sys.argv[1])\n"
         "save_file({w.name: w.array(model).copy() for w in find(model)}, sys.argv[2])\n"
     )

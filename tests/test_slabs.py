@@ -118,7 +118,7 @@ def test_the_bytes_do_not_depend_on_slabs_and_threads(tmp_path_factory, values, 
 
 
 @pytest.mark.parametrize("rule", STRUCTURED, ids=str)
-@pytest.mark.parametrize("slab", [1, 90])
+@pytest.mark.parametrize("chunk", [1, 90])
 def test_structured_pruning_in_slabs(tmp_path, rule, chunk):
     source = put(tmp_path, proto(2), True)
     whole = written(tmp_path, "o", source, UNIT, 1 << 40, 1, values="exact", **rule)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.api.options import PathLike, check_samples
+from onnxprune.api.options import check_samples
 from onnxprune.api.remote import local
+from onnxprune.core.files import PathLike
 from onnxprune.encodings.compatibility import Compatibility, compatibility
 from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.encodings.inventory import inspect_model

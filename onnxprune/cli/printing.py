@@ -16,8 +16,8 @@ from onnxprune.errors import OptionError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnxprune.api.options import PathLike
     from onnxprune.api.result import Result
+    from onnxprune.core.files import PathLike
 
 
 _COUNTED = ("models", "search", "trials")  # progress in numbers; everything else counts bytes of weights

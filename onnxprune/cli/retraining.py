@@ -12,7 +12,7 @@ from onnxprune.cli import options as opt
 from onnxprune.cli.printing import console, transform, warn
 
 if TYPE_CHECKING:
-    from onnxprune.api.options import PathLike
+    from onnxprune.core.files import PathLike
 
 
 @click.group()

@@ -12,7 +12,7 @@ from onnxprune.cli import options as opt
 from onnxprune.cli.printing import compress_many, transform
 
 if TYPE_CHECKING:
-    from onnxprune.api.options import PathLike
+    from onnxprune.core.files import PathLike
     from onnxprune.packed.reader import Sizes
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.allocation import curves as curve_files
-from onnxprune.allocation.measured_once import keeping
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api.options import PathLike, check_request
 from onnxprune.api.remote import local
@@ -161,7 +160,7 @@ def _searched(
         checks.get("progress", silent),
     )  # fmt: skip
     common = search.common(name, " ".join(map(str, steps_of(1.0))))
-    with keeping(), trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
+    with trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
         found = search.run(known)
         result = transform(model, target, steps_of(found.loss), **checks)
         known.done()

@@ -17,8 +17,12 @@ import numpy as np
 
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
+from onnxprune.encodings.candidates import EXACT
 from onnxprune.encodings.positions.digits import LAYOUTS, layout_for
+from onnxprune.encodings.smallest import NODES
+from onnxprune.encodings.values.base import Values
 from onnxprune.model.model import Model
+from onnxprune.quantization.channel_scales import Channels
 from onnxprune.quantization.codebook import Codebook, codebook, measured
 from onnxprune.quantization.histogram import Histogram
 
@@ -30,17 +34,27 @@ LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
 KEPT_SHARES = np.array(
     [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01]
 )  # shares of entries
-NODES = 500  # bytes of nodes and names around an encoded weight
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """One way to store a weight: bytes in the file, loss, and the quantiser; no quantiser keeps it as it is."""
+    """One way to store a weight; without a codebook it is a value form.
+
+    Attributes:
+        nbytes: in the file.
+        loss: squared error over energy: of the weight, or half that of its worst channel where that is more.
+        codebook: levels of the weight over its scale.
+        scale: per channel, or one for all.
+        values: the form, where there is no codebook.
+        folded: whether the codebook is decoded at load though a kernel could read integers of a grid.
+    """
 
     nbytes: float
     loss: float
     codebook: Codebook | None = None
     scale: Array | None = None
+    values: Values = EXACT
+    folded: bool = False
 
 
 def curve(
@@ -49,7 +63,8 @@ def curve(
     exact: int,
     prune: bool,
     snap: Snap | None = None,
-    importance: Array | None = None,
+    worst: Channels | None = None,
+    more: Sequence[RatePoint] = (),
 ) -> list[RatePoint]:
     """The points of a weight worth choosing from, from exact to coarse.
 
@@ -57,20 +72,49 @@ def curve(
         array: float32 or float64 values.
         scale: per channel, or one for all; broadcastable.
         exact: bytes when kept exactly.
+        prune: see `points`.
+        snap: see `points`.
+        worst: see `points`.
+        more: other points.
+    """
+    return hull([RatePoint(exact, 0.0), *more, *points(array, scale, prune, snap, worst=worst)])
+
+
+def points(
+    array: Array | ChunkedArray,
+    scale: Array,
+    prune: bool,
+    snap: Snap | None = None,
+    importance: Array | None = None,
+    worst: Channels | None = None,
+    levels: Sequence[int] = LEVELS,
+    folded: bool = False,
+) -> list[RatePoint]:
+    """What codebooks of each number of levels and each threshold cost.
+
+    Args:
+        array: float32 or float64 values.
+        scale: per channel, or one for all; broadcastable.
         prune: whether values may become 0.
         snap: what the form makes of the levels.
         importance: weighs the squared error of each entry; broadcastable.
+        worst: channels whose loss is watched: each may lose twice what the weight does.
+        levels: how many are tried.
+        folded: see `RatePoint`.
     """
     histogram = Histogram.of(array, scale, importance)
-    points = [RatePoint(exact, 0.0)]
     around = NODES + (scale.nbytes if scale.size > 1 else 0)
     thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
-    for levels, threshold in product(LEVELS if histogram.energy else (), thresholds):
-        book = codebook(histogram, levels, prune, threshold)
+    found = []
+    for count, threshold in product(levels if histogram.energy else (), thresholds):
+        book = codebook(histogram, count, prune, threshold)
         if snap is not None:
             book = measured(histogram, snap(book.levels), prune, threshold)
-        points.append(RatePoint(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
-    return hull(points)
+        loss = book.error / histogram.energy
+        if worst is not None:
+            loss = max(loss, worst.loss(book, prune, float(scale.reshape(-1)[0]) if scale.size == 1 else None) / 2)
+        found.append(RatePoint(_stored(book, array.size) + around, loss, book, scale, folded=folded))
+    return found
 
 
 def _stored(book: Codebook, size: int) -> float:

@@ -8,7 +8,7 @@ are larger, which takes no byte more. numpy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,6 +43,20 @@ class Channels:
         rest = self.rows - codebook.levels.astype(self.rows.dtype)[codes] * divisor
         energy = np.square(self.rows).sum(axis=1, dtype=np.float64)
         return np.square(rest).sum(axis=1, dtype=np.float64) / np.maximum(energy, np.finfo(np.float64).tiny)
+
+    def loss(self, codebook: Codebook, prune: bool, unit: float | None = None) -> float:
+        """The largest loss of a channel; 0 where there is none.
+
+        Args:
+            codebook: what the values are rounded to.
+            prune: whether entries other than 0 may get code 0.
+            unit: what all of them are divided by; None: each by its own scale, fitted.
+        """
+        if not len(self.index):
+            return 0.0
+        if unit is None:
+            return float(self.fitted(codebook, prune)[1].max())
+        return float(replace(self, scale=np.full_like(self.scale, unit)).errors(codebook, prune).max())
 
     def fitted(self, codebook: Codebook, prune: bool) -> tuple[Array, Array]:
         """The growth of each channel's scale with the least error, and that error; both [channels]."""

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.helpers.repository import TOOLS
 
 CONTENT = b"weights"
-LIBRARIES = {"mnist.py", "tasks"}  # imported by tools, none themselves
+LIBRARIES = {"derived_models.py", "known_models.py", "mnist.py", "tasks"}  # imported by tools, none themselves
 EXTRAS = {  # the mark of a tool that imports a framework, and the package
     "retrain_jax.py": ("jax", "optax"), "retrain_torch.py": ("torch", "torch"), "train_lenet.py": ("torch", "torch"),
 }  # fmt: skip
@@ -112,6 +112,24 @@ def test_a_damaged_file_is_brought_again(fetch: ModuleType, entry: object, tmp_p
     (tmp_path / "net" / "model.onnx").write_bytes(b"WEIGHTS")
     assert fetch.fetch(entry, tmp_path) == 1
     assert (tmp_path / "net" / "model.onnx").read_bytes() == CONTENT
+
+
+def test_what_is_made_of_an_entry_is_made_again_with_it(
+    fetch: ModuleType, entry: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(folder: Path) -> onnx.ModelProto:
+        return onnx.ModelProto(producer_name=(folder / "model.onnx").read_text())
+
+    monkeypatch.setitem(fetch.DERIVED, "net", {"made.onnx": made})
+    folder = tmp_path / "net"
+    assert fetch.fetch(entry, tmp_path) == 2
+    assert onnx.load(folder / "made.onnx").producer_name == CONTENT.decode()
+    assert fetch.fetch(entry, tmp_path) == 0
+    (folder / "made.onnx").unlink()
+    assert fetch.fetch(entry, tmp_path) == 1
+    (folder / "model.onnx").write_bytes(b"damaged")
+    assert fetch.fetch(entry, tmp_path) == 2
+    assert onnx.load(folder / "made.onnx").producer_name == CONTENT.decode()
 
 
 @pytest.mark.parametrize(

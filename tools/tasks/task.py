@@ -29,14 +29,21 @@ class Outcome:
 
 
 class Task(ABC):
-    """A model and samples with known answers; all of it raises Unavailable when something is missing."""
+    """A model and samples with known answers; all of it raises Unavailable when something is missing.
+
+    Attributes:
+        path: the model.
+        name: by default the stem of its file.
+        chosen_on: the defaults of `compress` were chosen on this task; the others only judge them.
+    """
 
     metric: ClassVar[str]
     function: ClassVar[str] = ""  # MODULE:FUNCTION that is the metric, in percent, on `unscored` samples
 
-    def __init__(self, path: Path, name: str = "") -> None:
+    def __init__(self, path: Path, name: str = "", *, chosen_on: bool = False) -> None:
         self.path = path
         self.name = name or path.stem
+        self.chosen_on = chosen_on
 
     @property
     def samples(self) -> int:

@@ -108,7 +108,7 @@ def _rows_of(wide: ChunkedArray, axes: tuple[int, ...], index: Array) -> Array:
 
         def chosen(rows: RowRange, part: Array) -> Array:
             here = index[(index >= rows[0]) & (index < rows[1])]
-            return part[here - rows[0]].reshape(len(here), -1)
+            return part[here - rows[0]].reshape(len(here), wide.row)
 
         return np.concatenate(list(wide.each(chosen)))
     moved = wide.read(0, wide.shape[0], EVERY).transpose(outer + axes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 
 import pytest
@@ -17,6 +18,13 @@ def test_public_names():
         assert getattr(onnxprune, name).__module__.startswith("onnxprune")
     with pytest.raises(AttributeError, match="nonsense"):
         onnxprune.nonsense  # noqa: B018
+
+
+def test_no_public_name_is_a_module():
+    """The import of a submodule binds its name in the package: a function of that name would be gone."""
+    modules = {module.name for module in pkgutil.iter_modules(onnxprune.__path__)}
+    assert "errors" in modules
+    assert not modules & set(onnxprune.__all__)
 
 
 def test_the_error_tree_is_drawn_as_it_is():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -30,3 +31,6 @@ def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
     )
     assert done.returncode == code, done.stderr
     return done
+
+
+LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 from click.testing import CliRunner, Result
 
 from onnxprune.cli import cli
@@ -12,3 +15,11 @@ def call(*args: object, code: int = 0) -> Result:
     result = CliRunner().invoke(cli, [str(a) for a in args], catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result
+
+
+SIZES = (32, 64, 8)  # big enough to be pruned
+TOOL = Path(sys.executable).with_name("onnxprune")
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    return {str(p): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}

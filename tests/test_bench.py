@@ -1,10 +1,8 @@
 """The scoreboard of tools/bench on the smallest models: what it measures, keeps, compares and draws."""
 
 import dataclasses
-import importlib
 import itertools
 import json
-import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -16,24 +14,15 @@ import pytest
 from onnx import numpy_helper
 
 import onnxprune
-from tests.helpers.repository import TOOLS
+from tests.helpers.benches import call, modules
+from tests.helpers.repository import MODELS, TOOLS
 
-MODULES = ("charts", "comparison", "crowd", "growth", "made", "models", "peers", "phases", "processes", "results")
 LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return SimpleNamespace(**{name: importlib.import_module(f"bench.{name}") for name in MODULES})
-
-
-def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [sys.executable, str(TOOLS / "bench"), *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == code, done.stderr
-    return done
+    return modules(monkeypatch)
 
 
 # the command ----------------------------------------------------------------------------------------
@@ -59,7 +48,7 @@ def test_growth_is_measured_compared_and_drawn(tmp_path: Path) -> None:
     assert rows[size, "onnxprune shared:4, 1 core"]["bytes"] * 2 < exact[0]
     assert printed.count("\n| onnxprune exact, 1 core | ") == 2
     again = call("compare", out, out).stdout
-    assert again.count("| 1.00x | 1.00x | 1.00x | 1.00x | - | - |") == sum(not row["problem"] for row in rows.values())
+    assert again.count("| 1.00x | 1.00x | 1.00x | 1.00x |") == sum(not row["problem"] for row in rows.values())
     held["rows"] = [row | {"model": row["model"].removesuffix("/1")} for row in held["rows"]]
     out.write_text(json.dumps(held))
     for path in call("chart", out, tmp_path).stdout.splitlines():
@@ -81,7 +70,7 @@ def test_a_crowd_with_a_killed_worker(tmp_path: Path) -> None:
 def test_the_shares_of_a_profile_add_up(bench: SimpleNamespace, tmp_path: Path) -> None:
     call("profile", "--size", "256K", "--runs", "1", "--json", tmp_path / "p.json")
     rows = {row["tool"]: row["seconds"][0] for row in json.loads((tmp_path / "p.json").read_text())["rows"]}
-    assert {bench.phases.START, *bench.phases.PHASES} < rows.keys()
+    assert len(rows) == len(bench.phases.functions()) + 4
     limit, total = rows.pop(bench.peers.LIMIT), rows.pop(bench.phases.TOTAL)
     assert 0 < limit < total
     assert sum(rows.values()) == pytest.approx(total)
@@ -95,13 +84,57 @@ def test_the_shares_of_a_profile_add_up(bench: SimpleNamespace, tmp_path: Path) 
         (["growth", "--sizes", "big"], "Error: size 'big' must look like 64M, 2G or 1G/1"),
         (["compare", "none.json", "none.json"], "Error: none.json holds no results: [Errno 2]"),
         (["chart", str(TOOLS / "check"), "."], "check holds no results: Expecting value"),
-        (["crowd", "--models", "4", "--damaged", "2"], "Error: --damaged must be at least 1 and at most a quarter"),
+        (["crowd", "--models", "4", "--damaged", "2"], "Error: --damaged must be at most a quarter"),
     ],
 )
 def test_requests_that_cannot_be_met_are_one_line(arguments: list[str], said: str) -> None:
     error = call(*arguments, code=1).stderr
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "rows", "facts"),
+    [
+        (["models", "--model", MODELS / "lenet-300-100.onnx", "--runs", "1"], 2, {"latency_ms"}),
+        (["forms", "--model", "lenet-300-100", "--runs", "1"], 6, {"error", "packed_bytes", "batch_64_ms"}),
+        (["latency", "--model", MODELS / "lenet-5.onnx", "--rounds", "1"], 2, set()),
+        (["strip", "--network", "squeezenet", "--model", MODELS / "lenet-5.onnx", "--rounds", "1"], 6, {"operations"}),
+        (["analysis", "--nodes", "8"], 2, {"nodes"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+@LINUX
+def test_a_command_writes_what_it_shows(
+    bench: SimpleNamespace, tmp_path: Path, command: list, rows: int, facts: set[str]
+) -> None:
+    out = tmp_path / "r.json"
+    printed = call(*command, "--json", out, "--folder", tmp_path).stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
+    found = bench.results.Results.load(out)
+    assert found.command == f"tools/bench {command[0]}"
+    assert found.arguments == list(map(str, command[1:]))
+    measured = [row for row in found.rows if not row.problem]
+    assert len(measured) >= rows
+    assert all(row.seconds or row.cpu or row.facts for row in measured)
+    assert facts <= measured[-1].facts.keys() | measured[0].facts.keys()
+    assert printed.startswith(f"{found.caption}\n\n{bench.measures.showing(found.command).shown(found.rows)}")
+
+
+def test_a_scan_is_timed_here_and_on_a_cluster(bench: SimpleNamespace, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="needs the cluster extra")
+    images = np.load(MODELS / "mnist-sample.npz")["image"][:16]
+    answers = onnxprune.session(MODELS / "lenet-5.onnx").run(None, {"image": images})[0].argmax(1)
+    np.savez(tmp_path / "d.npz", image=images, targets=answers)
+    call("scan", "--data", tmp_path / "d.npz", "--rounds", "1", "--json", tmp_path / "s.json")
+    found = bench.results.Results.load(tmp_path / "s.json")
+    assert [row.tool for row in found.rows] == [bench.scan.ONE, bench.scan.TWO, bench.scan.CLUSTER]
+    assert [bar.split(":")[0] for bar in found.bars] == ["met"]
+
+
+def test_places_are_no_part_of_what_is_measured(bench: SimpleNamespace) -> None:
+    given = ["--sizes", "1M", "2M", "--json", "f.json", "--peers-python", "a", "b", "--runs", "2", "--folder=there"]
+    assert bench.arguments.without_places(given) == ["--sizes", "1M", "2M", "--runs", "2"]
 
 
 # the parts ------------------------------------------------------------------------------------------
@@ -175,7 +208,7 @@ def test_the_crowd_is_damaged_in_different_ways(bench: SimpleNamespace, tmp_path
 def test_a_disk_that_is_too_small_costs_one_size(bench: SimpleNamespace, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(bench.growth.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
     tool = bench.peers.Tool(bench.peers.EXACT, ("cp", "{in}", "{out}"), ())
-    rows = [row for rows in bench.growth.run(["256M"], [(tool, "1")], 1, tmp_path, None) for row in rows]
+    rows = [row for rows in bench.growth.measured(["256M"], [(tool, "1")], 1, tmp_path, None) for row in rows]
     assert [(row.model, row.problem.split(":")[0]) for row in rows] == [("16K", ""), ("256M", "not run")]
     assert "takes 4.4 GB of disk, 1.0 are free" in bench.growth.shown(rows)
 
@@ -212,8 +245,9 @@ def test_compare_names_what_differs(bench: SimpleNamespace) -> None:
     rows = grown(bench, {"64M": 20})
     slower = [dataclasses.replace(row, seconds=[3 * row.time]) for row in rows[1:]]
     slower[0].problem = "failed: no room"
-    facts = bench.results.machine({})
-    printed = bench.comparison.compared(*(bench.results.Results("growth", facts, held) for held in (rows, slower)))
+    pair = [bench.results.Results.begin("tools/bench growth", []) for _ in range(2)]
+    pair[0].rows, pair[1].rows = rows, slower
+    printed = bench.comparison.compared(*pair)
     assert printed.count("| 3.00x | 1.00x | 1.00x | 1.00x |") == len(rows) - 2
     assert "| worked -> failed: no room |" in printed
     assert printed.endswith(f"only before: 16K {rows[0].tool}\n")
@@ -237,6 +271,19 @@ def test_the_clock_counts_each_moment_once(bench: SimpleNamespace, monkeypatch: 
             failing()
         spend(7)
     assert clock.seconds == {"inner": 40, "failing": 1, "outer": 7}
+
+
+# strip and analysis ---------------------------------------------------------------------------------
+
+
+def test_channels_are_killed_and_a_chain_is_analysed(bench: SimpleNamespace) -> None:
+    model = bench.analysis.chain(8)
+    bench.strip.kill(model, 0.5)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        assert (array == 0).all(axis=(1, 2, 3)).sum() >= 4
+        assert (array == 0).all(axis=(0, 2, 3)).sum() >= 4
+    assert bench.analysis.analyse(model) > 0
 
 
 # models ---------------------------------------------------------------------------------------------

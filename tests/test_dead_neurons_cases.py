@@ -118,7 +118,7 @@ def test_it_goes_on_until_nothing_is_dead():
 # what has to stay ---------------------------------------------------------------------------------------------------
 
 SMOOTH = np.array([0.5, -0.5], np.float32)
-PINNED = {
+PROTECTED = {
     "graph output": layers(node("Relu", ["h"], ["k"]), outputs=[info("k", ["N", 8])]),
     "softmax over channels": layers(node("Softmax", ["h"], ["k"], axis=-1)),
     "layer norm": layers(
@@ -136,13 +136,13 @@ PINNED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PINNED)
-def test_pinned(name):
-    untouched(PINNED[name])
+@pytest.mark.parametrize("name", PROTECTED)
+def test_protected_channels_stay(name):
+    untouched(PROTECTED[name])
 
 
 @pytest.mark.parametrize(("kind", "domain"), [("Odd", "com.acme"), ("Twice", "local"), ("Trilu", "")])
-def test_an_operator_without_a_rule_pins_what_it_touches_and_is_named(kind, domain):
+def test_an_operator_without_a_rule_protects_what_it_touches_and_is_named(kind, domain):
     call = helper.make_node(kind, ["h"], ["k"], name="odd", domain=domain)
     imports = [helper.make_opsetid("", 17)] + [helper.make_opsetid(domain, 1)] * bool(domain)
     functions = []
@@ -204,7 +204,7 @@ def test_a_flattened_channel_stays_while_one_of_its_pixels_is_read():
     check(proto, w=(3, 3, 3, 3), fc=(48, 3))
 
 
-def test_a_place_of_a_grouped_convolution_goes_only_where_all_groups_lose_it():
+def test_a_channel_of_a_grouped_convolution_goes_only_where_all_groups_lose_it():
     w, v = normal(8, 3, 1, 1), normal(4, 4, 1, 1, seed=1)
     v[:2, 1] = 0  # place 1 of the first group
     v[:, 3] = 0  # place 3 of both

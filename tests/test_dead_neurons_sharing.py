@@ -261,7 +261,7 @@ def test_a_head_goes_as_a_whole(dead, shared):
 
 
 @pytest.mark.parametrize(("kind", "gates"), [("RNN", 1), ("GRU", 3), ("LSTM", 4)])
-def test_a_silent_unit_goes_though_others_listen_to_it(kind, gates):
+def test_a_hidden_unit_that_stays_zero_goes_though_others_read_it(kind, gates):
     w, r = normal(1, gates * 5, 4), normal(1, gates * 5, 5, seed=1)
     for weight in (w, r):
         weight.reshape(gates, 5, -1)[:, 2] = 0

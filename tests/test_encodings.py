@@ -215,7 +215,7 @@ def test_decode_restores_every_weight_under_its_name(case, encoding):
     assert outputs(serialise(opened)) == expected
     stored = {w.name: w.nbytes(before) for w in find(before)}
     for name, record in change.weights.items():
-        assert record["bytes_after"] <= stored[name], name
+        assert record.bytes_after <= stored[name], name
     onnx.checker.check_model(serialise(opened))
     Decode().run(opened)
     assert not encoded_weights(opened)
@@ -242,7 +242,7 @@ def test_weights_are_decoded_once_when_the_model_is_loaded(case, encoding, tmp_p
 def test_the_bytes_that_encode_reports_are_those_in_the_file(case):
     before, opened, change = encoded(case[0])
     was = {w.name: w.nbytes(before) for w in find(before)}
-    saved = sum(was[n] - record["bytes_after"] for n, record in change.weights.items())
+    saved = sum(was[n] - record.bytes_after for n, record in change.weights.items())
     assert len(serialise(before)) - len(serialise(opened)) == pytest.approx(saved, abs=30 * len(was))
 
 
@@ -262,7 +262,7 @@ def test_dense_weights_stay_as_they_are(case):
     change = Encode().run(opened)
     assert not change.modified
     assert opened.proto == case[0]
-    assert {r["encoding"] for r in change.weights.values()} == {"dense"}
+    assert {r.encoding for r in change.weights.values()} == {"dense"}
 
 
 def test_an_overridable_weight_stays_a_plain_initializer():
@@ -312,7 +312,7 @@ def test_half_leaves_types_alone_that_gain_nothing():
         assert arrays(opened) == arrays(before), name
 
 
-@pytest.mark.parametrize("fill", [0.0, 1.0, -0.0])
+@pytest.mark.parametrize("fill_value", [0.0, 1.0, -0.0])
 def test_a_weight_of_one_value(fill_value):
     opened = load(matmul(np.full((64, 32), fill_value, np.float32)))
     before = arrays(opened)
@@ -347,7 +347,7 @@ def test_tensors_without_elements_are_left_alone(shape):
 
 def test_a_sparse_initializer_becomes_what_is_smaller():
     _, opened, change = encoded(matmul(), sparsity=0.999, encoding="coo")
-    assert change.weights["w"]["encoding"] == "coo"
+    assert change.weights["w"].encoding == "coo"
     assert len(opened.proto.graph.sparse_initializer) == 1
     before = arrays(opened)
     assert not Encode(encoding="coo").run(opened).modified

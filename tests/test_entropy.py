@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import onnxprune
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.quantization import codebook as quantise
-from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization import rounding
+from onnxprune.quantization.codebook import Codebook, codebook
 from onnxprune.quantization.entropy_constrained import EXCESS, constrained, entropy
 from onnxprune.quantization.histogram import Histogram
 from tests.helpers.builders import mlp
@@ -21,8 +21,8 @@ from tests.helpers.distributions import KINDS, sample
 from tests.helpers.running import run
 
 
-def codes_of(values: np.ndarray, book: quantise.Codebook) -> np.ndarray:
-    return quantise.encode(values, None, book.levels, False, book.boundaries)
+def codes_of(values: np.ndarray, book: Codebook) -> np.ndarray:
+    return rounding.encode(values, None, book.levels, False, book.boundaries)
 
 
 @given(
@@ -64,7 +64,7 @@ def test_balancing_with_its_cuts_lessens_the_sum_of_errors(seed, bits, width):
     book = constrained(histogram, codebook(histogram, 2**bits, prune=False), EXCESS)
     before = codes_of(array, book)
     after = before.copy()
-    quantise.balance(array, after, book.levels, False, book.boundaries)
+    rounding.balance(array, after, book.levels, False, book.boundaries)
     assert ((after == 0) == (array == 0)).all()
     old, new = (np.abs((book.levels[codes] - array).sum(1)) for codes in (before, after))
     assert (new <= old * (1 + 1e-5) + 1e-5).all()

@@ -95,7 +95,7 @@ def test_outputs_that_are_not_held_are_computed_again(path, arrays, monkeypatch,
     onnxprune.prune(path, tmp_path / "p.onnx", sparsity=0.7)
     held = judge(path, arrays, metric="mse")
     expected = [held.value(tmp_path / "p.onnx") for _ in range(2)]
-    monkeypatch.setattr("onnxprune.runtime.judge.HELD", 2000)
+    monkeypatch.setattr("onnxprune.runtime.session.HELD", 2000)
     fresh = judge(path, arrays, metric="mse")
     assert [fresh.value(tmp_path / "p.onnx") for _ in range(2)] == expected
 

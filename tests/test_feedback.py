@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onnxprune
-from onnxprune.quantization import codebook as quantise
+from onnxprune.quantization import rounding
 from onnxprune.quantization.codebook import codebook
 from onnxprune.quantization.entropy_constrained import EXCESS, constrained
 from onnxprune.quantization.error_feedback import Feedback
@@ -65,7 +65,7 @@ def test_inputs_that_know_nothing_of_each_other_take_the_nearest_levels(seed, bi
     feedback = Feedback.of(
         np.tile(np.diag(np.random.default_rng(seed).uniform(0.1, 9, 50)).astype(np.float32), (2, 1, 1, 1))
     )
-    codes, nearest = feedback.round(rows, levels, prune), quantise.encode(rows, None, levels, prune)
+    codes, nearest = feedback.round(rows, levels, prune), rounding.encode(rows, None, levels, prune)
     near, far = (np.abs(levels[c] - rows) for c in (codes, nearest))
     np.testing.assert_allclose(near, far, rtol=1e-4, atol=1e-6)
     assert feedback.remaining == pytest.approx(1.0, rel=1e-6)
@@ -79,8 +79,8 @@ def test_inputs_not_seen_before_give_outputs_nearer_to_the_original(bits, groups
     seen, unseen = every[:, ::2], every[:, 1::2]
     rows = np.random.default_rng(0).standard_normal((40 * groups, 160)).astype(np.float32)
     levels = codebook(Histogram.of(rows), 2**bits, prune).levels
-    balanced = quantise.encode(rows, None, levels, prune)
-    quantise.balance(rows, balanced, levels, prune)
+    balanced = rounding.encode(rows, None, levels, prune)
+    rounding.balance(rows, balanced, levels, prune)
     feedback = Feedback.of(moments_of(seen))
     codes = feedback.round(rows, levels, prune)
     before, after = (output_error(unseen, levels[c] - rows) for c in (balanced, codes))

@@ -413,7 +413,7 @@ def test_killed_fifty_times_it_ends_with_the_same_files(folder):
     whole = onnxprune.iterate("m.onnx", "whole.onnx", **options)
     moments = [("", 0.02), ("prune", 0.02), ("retrain", 0.2), ("ingest", 0.02), ("evaluate", 0.2)]  # how long they take
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.test_iterate", "onnxprune.iteration"])
+    processes.set_forkserver_preload(["tests.test_iterate", "onnxprune.retraining.iterate"])
     rng, kills = random.Random(0), 0
     while kills < 50:
         receive, send = processes.Pipe(duplex=False)

@@ -315,9 +315,9 @@ def test_each_process_has_its_share_of_the_cores(monkeypatch, tmp_path):
     put(tmp_path / "m.onnx")
     assert session.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 0
     monkeypatch.setattr(session, "_threads", 0)
-    runtime.use_threads(3)
+    session.use_threads(3)
     assert session.open_session(tmp_path / "m.onnx").get_session_options().intra_op_num_threads == 3
-    one = runtime.ort.SessionOptions()
+    one = session.ort.SessionOptions()
     one.intra_op_num_threads = 1  # a caller's own choice stands: a scan's trials have one thread each
     assert session.open_session(tmp_path / "m.onnx", options=one).get_session_options().intra_op_num_threads == 1
     assert cores() >= 1

@@ -403,7 +403,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from onnxprune.files import staged
+from onnxprune.core.files import staged
 with staged(Path({str(target)!r})) as place:
     place.write_bytes(b"half")
     print("ready", flush=True)
@@ -419,7 +419,7 @@ def test_readers_see_the_old_file_or_the_new_one(tmp_path):
     """While another process overwrites the model, every load works and gives one of the two."""
     put(tmp_path / "o.onnx", mlp(seed=0))
     code = f"""
-from onnxprune.model import Model
+from onnxprune.model.model import Model
 from tests.helpers.builders import mlp
 for number in range(200):
     Model(mlp(seed=number % 2)).save({str(tmp_path / "o.onnx")!r})

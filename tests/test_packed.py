@@ -20,12 +20,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import onnxprune
-from onnxprune import packed
 from onnxprune.cli import cli
 from onnxprune.errors import ModelError, OutputError, PackedError, RuntimeFailure
 from onnxprune.model.protobuf import varint
-from onnxprune.packed import coder as streams
-from onnxprune.packed import writer as packing
+from onnxprune.packed import coder, reader, writer
 from onnxprune.packed.coder import BYTES, CHUNK, FAST, ORDER0, STORED, THOROUGH, ZSTD, CodeLayout, Plan
 from onnxprune.packed.reader import MAGIC, VERSION
 from tests.helpers.builders import matmul, mlp, normal
@@ -37,17 +35,17 @@ HEADER, ENDING = 10, 48
 
 @st.composite
 def layouts(draw) -> CodeLayout:
-    word = draw(st.sampled_from(streams.WORDS))
+    word = draw(st.sampled_from(coder.WORDS))
     base = draw(st.integers(2, 256))
     most = next(m for m in range(8 * word, 0, -1) if base**m <= 256**word)
     return CodeLayout(word, base, draw(st.integers(1, most)))
 
 
-def restored(coded: streams.CodedStream, size: int) -> bytes:
-    return streams.decode(coded.plan, coded.runs, size).tobytes()
+def restored(coded: coder.CodedStream, size: int) -> bytes:
+    return coder.decode(coded.plan, coded.runs, size).tobytes()
 
 
-def nbytes(coded: streams.CodedStream) -> int:
+def nbytes(coded: coder.CodedStream) -> int:
     return sum(len(body) for _, body in coded.runs)
 
 
@@ -70,7 +68,7 @@ def words_of(digits: np.ndarray, layout: CodeLayout) -> bytes:
 @given(st.binary(max_size=300) | st.lists(st.sampled_from(b"ab\0"), max_size=300).map(bytes),
        st.sampled_from([1, 2, 4, 8, 16]), st.lists(layouts(), max_size=3))  # fmt: skip
 def test_any_bytes_come_back(data, itemsize, hints):
-    assert restored(streams.encode(data, itemsize, hints, FAST), len(data)) == data
+    assert restored(coder.encode(data, itemsize, hints, FAST), len(data)) == data
 
 
 @given(layouts(), st.integers(1, 200), st.integers(0, 2**32 - 1))
@@ -80,10 +78,10 @@ def test_any_bytes_come_back(data, itemsize, hints):
 def test_words_of_digits_come_back(layout, size, seed):
     digits = np.random.default_rng(seed).integers(0, layout.base, (size, layout.count))
     data = words_of(digits, layout)
-    split = streams._split(np.frombuffer(data, np.uint8), layout)
+    split = coder._split(np.frombuffer(data, np.uint8), layout)
     assert split is not None
     assert np.array_equal(split.T, digits)
-    assert restored(streams.encode(data, 1, [layout], FAST), len(data)) == data
+    assert restored(coder.encode(data, 1, [layout], FAST), len(data)) == data
 
 
 @pytest.mark.parametrize(
@@ -93,7 +91,7 @@ def test_streams_are_within_3_percent_of_their_entropy(layout):
     rng = np.random.default_rng(0)
     digits = np.abs(np.rint(rng.laplace(0, layout.base / 12 + 0.3, (40_000, layout.count)))).astype(int) % layout.base
     data = words_of(digits, layout)
-    assert nbytes(streams.encode(data, 1, [layout], THOROUGH)) < 1.03 * entropy(digits.reshape(-1))
+    assert nbytes(coder.encode(data, 1, [layout], THOROUGH)) < 1.03 * entropy(digits.reshape(-1))
 
 
 @pytest.mark.parametrize("size", [30_000, 300_000])
@@ -109,18 +107,18 @@ def test_general_layouts_suffice_for_codes_gaps_and_masks(size):
         (codes[::2] | codes[1::2] << 4, entropy(codes)),
         (mask, entropy(np.unpackbits(mask))),
     ):
-        assert nbytes(streams.encode(data.astype(np.uint8).tobytes(), 1, [], THOROUGH)) < 1.01 * bound
+        assert nbytes(coder.encode(data.astype(np.uint8).tobytes(), 1, [], THOROUGH)) < 1.01 * bound
 
 
 def test_the_table_of_a_small_stream_is_small():
     rng = np.random.default_rng(0)
     values = np.clip(np.rint(rng.normal(128, 25, 30_000)), 0, 255).astype(np.uint8)
-    assert nbytes(streams.encode(values.tobytes(), 1, [], THOROUGH)) < 1.015 * entropy(values)
+    assert nbytes(coder.encode(values.tobytes(), 1, [], THOROUGH)) < 1.015 * entropy(values)
 
 
 def test_floats_are_coded_as_planes():
     data = np.random.default_rng(0).normal(size=100_000).astype(np.float32).tobytes()
-    coded = streams.encode(data, 4, [], FAST)
+    coded = coder.encode(data, 4, [], FAST)
     assert coded.plan == Plan(CodeLayout(4, 256, 4), shared=False)
     assert (coded.runs[0][0], coded.runs[3][0]) == (STORED, ORDER0)
     assert nbytes(coded) < 0.85 * len(data)
@@ -128,24 +126,24 @@ def test_floats_are_coded_as_planes():
 
 def test_a_coding_that_does_not_decode_is_not_used(monkeypatch):
     data = bytes(np.random.default_rng(0).choice(9, 3000, p=[0.6, *[0.05] * 8]).tolist())
-    assert ORDER0 in {coding for coding, _ in streams.encode(data, 1, [], FAST).runs}
-    right = streams._order0
-    monkeypatch.setattr(streams, "_order0", lambda run, counts: right(run[::-1].copy(), counts))
-    assert restored(streams.encode(data, 1, [], FAST), len(data)) == data
+    assert ORDER0 in {coding for coding, _ in coder.encode(data, 1, [], FAST).runs}
+    right = coder._order0
+    monkeypatch.setattr(coder, "_order0", lambda run, counts: right(run[::-1].copy(), counts))
+    assert restored(coder.encode(data, 1, [], FAST), len(data)) == data
 
 
 def test_repetition_is_found():
     data = np.random.default_rng(0).bytes(1000) * 300
-    assert nbytes(streams.encode(data, 1, [], FAST)) < 1200
+    assert nbytes(coder.encode(data, 1, [], FAST)) < 1200
 
 
 @pytest.mark.parametrize("level", [FAST, THOROUGH])
 def test_a_run_of_digits_longer_than_its_chunk_comes_back(level):
     """zstd would choose a window for the run, which is larger than the chunk that a reader allows."""
     data = bytes(range(256)) * (3 * CHUNK // 256)
-    frame = streams._zstd(data, level)
+    frame = coder._zstd(data, level)
     assert zstandard.get_frame_parameters(frame).window_size <= CHUNK
-    assert streams._read_zstd(frame, len(data)).tobytes() == data
+    assert coder._read_zstd(frame, len(data)).tobytes() == data
 
 
 @pytest.mark.parametrize("fields", [(3, 2, 1), (1, 1, 8), (1, 257, 1), (1, 2, 0), (1, 2, 9), (4, 11, 10), (0, 2, 1)])
@@ -158,14 +156,14 @@ def test_old_files_still_decode():
     """The order-0 coder as it was: its probabilities may never change."""
     body = bytes.fromhex(ORDER0_BODY)
     symbols = (np.arange(500, dtype=np.int64) ** 2 % 17 + np.arange(500) % 3).astype(np.uint8)
-    assert streams.decode(Plan(), [(ORDER0, body)], 500).tobytes() == symbols.tobytes()
-    assert streams._order0(symbols, np.bincount(symbols, minlength=256)) == body
+    assert coder.decode(Plan(), [(ORDER0, body)], 500).tobytes() == symbols.tobytes()
+    assert coder._order0(symbols, np.bincount(symbols, minlength=256)) == body
 
 
 @given(st.binary(max_size=60), st.integers(1, 200), st.sampled_from([STORED, ZSTD, ORDER0, 3]))
 def test_any_run_decodes_to_its_size_or_is_refused(body, size, coding):
     with contextlib.suppress(ValueError):
-        assert len(streams.decode(Plan(), [(coding, body)], size)) == size
+        assert len(coder.decode(Plan(), [(coding, body)], size)) == size
 
 
 # models -----------------------------------------------------------------------------------------
@@ -175,7 +173,7 @@ def there_and_back(source: Path, folder: Path, **options) -> Path:
     """Packs and unpacks into a folder of its own; returns the restored model."""
     folder.mkdir()
     small, back = folder / "m.onnxz", folder / source.name
-    sizes = packing.pack(source, small, **options) if options else onnxprune.pack(source, small)
+    sizes = writer.pack(source, small, **options) if options else onnxprune.pack(source, small)
     assert sizes.after == small.stat().st_size
     again = onnxprune.unpack(small, back)
     assert (again.before, again.after) == (sizes.after, sizes.before)
@@ -288,7 +286,7 @@ def test_large_streams_are_coded_in_chunks(tmp_path):
     proto.graph.initializer.append(onnx.numpy_helper.from_array(values, "big"))
     proto.graph.doc_string = "skeleton " * (CHUNK // 8)  # longer than a chunk as well
     there_and_back(put(tmp_path / "m.onnx", proto), tmp_path / "back")
-    held = packed.Packed(tmp_path / "back" / "m.onnxz")
+    held = reader.Packed(tmp_path / "back" / "m.onnxz")
     assert [len(s) for s in held._streams] == [2, 3]
 
 
@@ -297,7 +295,7 @@ def test_a_model_of_zeros_is_padded_to_the_bound(tmp_path):
     proto.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(2 * CHUNK, np.uint8), "zeros"))
     source = put(tmp_path / "m.onnx", proto)
     there_and_back(source, tmp_path / "back")
-    assert (tmp_path / "back" / "m.onnxz").stat().st_size == -(-source.stat().st_size // packed.MOST)
+    assert (tmp_path / "back" / "m.onnxz").stat().st_size == -(-source.stat().st_size // reader.MAX_EXPANSION)
 
 
 # sessions ---------------------------------------------------------------------------------------
@@ -316,7 +314,7 @@ def test_a_session_opens_either_form(model, small):
     plain = answers(ort.InferenceSession(model))
     for path in (model, str(model), small, str(small)):
         assert answers(onnxprune.session(path, sess_options=options, providers=["CPUExecutionProvider"])) == plain
-    assert outputs(packed.Packed(small).model_bytes()) == outputs(model.read_bytes())
+    assert outputs(reader.Packed(small).model_bytes()) == outputs(model.read_bytes())
 
 
 @pytest.mark.parametrize("large", [False, True])
@@ -399,13 +397,13 @@ def forge(*index: int | bytes, body: bytes = b"", digest: bytes = bytes(32), cla
     """A packed file whose checksums are right, whatever it says."""
     raw = b"".join(varint(part) if isinstance(part, int) else part for part in index)
     size = HEADER + len(body) + len(raw) + ENDING
-    ending = raw + packed.FOOTER.pack(len(raw), size if claim is None else claim, digest)
-    return packed.HEADER.pack(MAGIC, VERSION) + body + ending + packed.CRC.pack(zlib.crc32(ending))
+    ending = raw + reader.FOOTER.pack(len(raw), size if claim is None else claim, digest)
+    return reader.HEADER.pack(MAGIC, VERSION) + body + ending + reader.CRC.pack(zlib.crc32(ending))
 
 
 def run(coding: int, body: bytes, plan: tuple[int, ...] = (0,)) -> tuple[int | bytes, ...]:
     """The index of a chunk with one run."""
-    return (*plan, coding, len(body), packed.CRC.pack(zlib.crc32(body)))
+    return (*plan, coding, len(body), reader.CRC.pack(zlib.crc32(body)))
 
 
 def test_a_forged_file_is_a_file(tmp_path):
@@ -442,7 +440,7 @@ HOSTILE = {
     "an empty cut": (forge(1, 0, 3, 1, 0, 0), "outside its file"),
     "more in the index": (forge(1, 0, 3, 0, *run(STORED, b"abc"), 7, body=b"abc"), "refers to"),
     "more in the body": (forge(1, 0, 3, 0, *run(STORED, b"abc"), body=b"abcd"), "refers to"),
-    "an index above its limit": (forge(bytes(packed.INDEX_LIMIT + 1)), "contradict"),
+    "an index above its limit": (forge(bytes(reader.INDEX_LIMIT + 1)), "contradict"),
     "a file of another size": (forge(1, 0, 3, 0, claim=1000), "contradict"),
     "a wrong digest": (chunk(STORED, b"abc"), "digest"),
     "stored, too long": (chunk(STORED, b"abc", size=2), "another size"),

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune.quantization import codebook as quantise
+from onnxprune.quantization import rounding
 from onnxprune.quantization.codebook import codebook
-from onnxprune.quantization.histogram import Histogram
+from onnxprune.quantization.histogram import Histogram, root_mean_square
 from tests.helpers.distributions import KINDS, sample
 
 
@@ -29,7 +29,7 @@ def optimum(values: np.ndarray, levels: int) -> float:
 
 
 def restored(array: np.ndarray, scale: np.ndarray | None, levels: np.ndarray, prune: bool) -> np.ndarray:
-    decoded = levels[quantise.encode(array, scale, levels, prune)]
+    decoded = levels[rounding.encode(array, scale, levels, prune)]
     return decoded if scale is None else decoded * scale
 
 
@@ -62,7 +62,7 @@ def test_a_codebook_is_what_it_says(kind, size, seed, bits, share, prune):
     assert book.levels[0] == 0
     assert (np.diff(book.levels[1:]) > 0).all()
     assert book.levels[1:].all()
-    codes = quantise.encode(values, None, book.levels, prune)
+    codes = rounding.encode(values, None, book.levels, prune)
     assert codes.shape == values.shape
     assert (codes[values == 0] == 0).all()
     if not prune:
@@ -91,7 +91,7 @@ def test_a_threshold_makes_zero_of_all_up_to_it_and_of_nothing_else(kind, size, 
         assert rest.zeros == np.count_nonzero(~above)
         assert rest.energy == pytest.approx(float(np.square(values[above].astype(np.float64)).sum()), rel=1e-9)
         book = codebook(histogram, levels, True, threshold)
-        codes = quantise.encode(values, None, book.levels, True, book.boundaries)
+        codes = rounding.encode(values, None, book.levels, True, book.boundaries)
         if book.boundaries is not None:  # else there are no more values than levels
             sides = np.isin(np.sign(values), np.sign(book.levels[1:]))  # one level has one
             np.testing.assert_array_equal(codes != 0, above & sides)
@@ -134,7 +134,7 @@ def test_more_levels_never_lose_much(kind, seed, prune):
 def test_root_mean_square_is_that_of_the_non_zeros(seed, share, axis, dtype):
     rng = np.random.default_rng(seed)
     array = np.where(rng.random((20, 30)) < share, rng.standard_normal((20, 30)), 0).astype(dtype)
-    found = quantise.root_mean_square(array, (axis,))
+    found = root_mean_square(array, (axis,))
     assert found.shape == ((1, 30) if axis == 0 else (20, 1))
     count = np.count_nonzero(array, axis=axis)
     mean = np.sqrt(np.square(array.astype(np.float64)).sum(axis) / np.maximum(count, 1))
@@ -146,7 +146,7 @@ def test_root_mean_square_is_that_of_the_non_zeros(seed, share, axis, dtype):
 def test_a_scale_fits_what_it_scales_whatever_its_size(scale, size):
     """Large arrays are summed in float32: squares of 1e20 must not overflow, those of 1e-20 not vanish."""
     array = (np.random.default_rng(0).standard_normal((2, size)) * scale).astype(np.float32)
-    found = quantise.root_mean_square(array, (1,))
+    found = root_mean_square(array, (1,))
     np.testing.assert_allclose(found, np.sqrt(np.square(array.astype(np.float64)).mean(1, keepdims=True)), rtol=1e-3)
 
 
@@ -172,9 +172,9 @@ def test_balancing_moves_codes_to_neighbours_and_lessens_the_sum_of_errors(seed,
     rng = np.random.default_rng(seed)
     array = np.where(rng.random((rows, width)) < 0.3, 0, rng.standard_normal((rows, width))).astype(np.float32)
     levels = codebook(Histogram.of(array), 2**bits, prune).levels
-    before = quantise.encode(array, None, levels, prune)
+    before = rounding.encode(array, None, levels, prune)
     after = before.copy()
-    quantise.balance(array, after, levels, prune)
+    rounding.balance(array, after, levels, prune)
     assert (after[array == 0] == 0).all()
     if not prune:
         assert (after[array != 0] != 0).all()

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import onnxprune
-from onnxprune import api
 from onnxprune.allocation import curves
+from onnxprune.api.tries import Tries
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
 from onnxprune.runtime import samples as data
@@ -122,16 +122,16 @@ def test_a_budget_that_cannot_be_met_writes_nothing(model, samples, tmp_path):
 
 def test_a_killed_search_goes_on(model, samples, tmp_path, monkeypatch):
     whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
-    tried: list[str] = []
-    real = api.transform
+    tried: list[float] = []
+    real = Tries.write
 
-    def transform(source, out, steps, **options):
-        tried.append(str(out))
+    def write(tries, loss, place):
+        tried.append(loss)
         if len(tried) == 3:
             raise KeyboardInterrupt
-        return real(source, out, steps, **options)
+        real(tries, loss, place)
 
-    monkeypatch.setattr("onnxprune.api.compress.transform", transform)
+    monkeypatch.setattr(Tries, "write", write)
     with pytest.raises(KeyboardInterrupt):
         onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=2)
     journal = tmp_path / "o.onnx.trials"
@@ -153,15 +153,20 @@ class Clock:
         return self.now
 
 
-def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), api.transform
+def ticking(monkeypatch) -> Clock:
+    clock, real = Clock(), Tries.write
 
-    def transform(*args, **options):
+    def write(tries, loss, place):
         clock.now += 1
-        return real(*args, **options)
+        real(tries, loss, place)
 
     monkeypatch.setattr("onnxprune.search.budget.time", clock)
-    monkeypatch.setattr("onnxprune.api.compress.transform", transform)
+    monkeypatch.setattr(Tries, "write", write)
+    return clock
+
+
+def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypatch):
+    ticking(monkeypatch)
     whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
     hurried = onnxprune.compress(
         model, tmp_path / "o.onnx", data=samples, max_drop=2, time_limit=whole.search.trials - 1
@@ -173,14 +178,7 @@ def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypat
 
 
 def test_a_time_limit_before_anything_was_found(model, samples, tmp_path, monkeypatch):
-    clock, real = Clock(), api.transform
-
-    def transform(*args, **options):
-        clock.now += 1
-        return real(*args, **options)
-
-    monkeypatch.setattr("onnxprune.search.budget.time", clock)
-    monkeypatch.setattr("onnxprune.api.compress.transform", transform)
+    clock = ticking(monkeypatch)
     with pytest.raises(ToleranceMissed, match="goes on from here"):
         onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=0, time_limit=1)
     assert not (tmp_path / "o.onnx").exists()

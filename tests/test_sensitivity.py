@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxprune
-from onnxprune import api
 from onnxprune.allocation import curves
 from onnxprune.allocation.curves import Curve, CurvePoint, Curves
+from onnxprune.encodings.inventory import inspect_model
 from onnxprune.errors import CurvesError, DataError, MetricError, OptionError, OutputError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -349,7 +349,7 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
             assert weight.zeros == round(wanted[weight.name] * weight.total)
     train = tmp_path / "train.py"
     train.write_text(
-        "import sys, onnxprune\nfrom onnxprune.discovery import find\nfrom safetensors.numpy import save_file\n"
+        "import sys, onnxprune\nfrom onnxprune.model.discovery import find\nfrom safetensors.numpy import save_file\n"
         "model = onnxprune.load(sys.argv[1])\n"
         "save_file({w.name: w.array(model).copy() for w in find(model)}, sys.argv[2])\n"
     )
@@ -358,7 +358,7 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
         retrain=f"{sys.executable} {train} {{model}} {{out}}",
     )  # fmt: skip
     assert rounds.rounds[-1].sparsity == pytest.approx(0.6, abs=0.001)
-    weights = {w.name: w for w in api.inspect_model(Model.load(tmp_path / "r.onnx"))}
+    weights = {w.name: w for w in inspect_model(Model.load(tmp_path / "r.onnx"))}
     for name, share in wanted.items():
         assert weights[name].zeros == round(share * weights[name].total)
 

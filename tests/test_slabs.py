@@ -1,4 +1,4 @@
-"""Weights in slabs and by several threads: the same bytes whatever the size of a slab and the number of threads."""
+"""Weights in chunks and by several threads: the same bytes whatever the size of a chunk and the number of threads."""
 
 import mmap
 import shutil
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 
 import onnxprune
-from onnxprune.channels.liveness import Pattern
+from onnxprune.channels.liveness import SparsityPattern
 from onnxprune.core import chunked, threads
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import bits_of
@@ -31,7 +31,7 @@ STRUCTURED = [
     {"pattern": "2:4"}, {"pattern": "1x4", "sparsity": 0.5}, {"pattern": "3x2", "sparsity": 0.3},
     {"scope": "channel", "sparsity": 0.6},
 ]  # fmt: skip
-UNIT = 64  # elements: large enough for several units to a slab, small enough for several slabs to a weight
+UNIT = 64  # elements: large enough for several units to a chunk, small enough for several chunks to a weight
 
 
 def proto(seed: int = 0, element: int = TensorProto.FLOAT, scale: float = 1.0) -> onnx.ModelProto:
@@ -94,8 +94,8 @@ def put(folder, made: onnx.ModelProto, external: bool):
 @pytest.mark.parametrize("values", FORMS)
 @settings(max_examples=3, deadline=None)
 @given(data=st.data())
-def test_the_bytes_do_not_depend_on_slabs_and_threads(tmp_path_factory, values, data):
-    folder = tmp_path_factory.mktemp("slabs")
+def test_the_bytes_do_not_depend_on_chunks_and_threads(tmp_path_factory, values, data):
+    folder = tmp_path_factory.mktemp("chunks")
     source = put(folder, proto(data.draw(st.integers(0, 9))), data.draw(st.booleans()))
     rule = data.draw(
         st.sampled_from(
@@ -118,8 +118,8 @@ def test_the_bytes_do_not_depend_on_slabs_and_threads(tmp_path_factory, values, 
 
 
 @pytest.mark.parametrize("rule", STRUCTURED, ids=str)
-@pytest.mark.parametrize("slab", [1, 90])
-def test_structured_pruning_in_slabs(tmp_path, rule, chunk):
+@pytest.mark.parametrize("chunk", [1, 90])
+def test_structured_pruning_in_chunks(tmp_path, rule, chunk):
     source = put(tmp_path, proto(2), True)
     whole = written(tmp_path, "o", source, UNIT, 1 << 40, 1, values="exact", **rule)
     assert written(tmp_path, "o", source, UNIT, chunk, 2, 0, values="exact", **rule) == whole
@@ -127,7 +127,7 @@ def test_structured_pruning_in_slabs(tmp_path, rule, chunk):
 
 @pytest.mark.parametrize("element", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16])
 @pytest.mark.parametrize("values", ["exact", "shared:4", "int8"])
-def test_every_type_in_slabs(tmp_path, element, values):
+def test_every_type_in_chunks(tmp_path, element, values):
     source = put(tmp_path, proto(1, element), True)
     whole = written(tmp_path, "o", source, UNIT, 1 << 40, 1, sparsity=0.8, values=values)
     assert written(tmp_path, "o", source, UNIT, 100, 2, 0, sparsity=0.8, values=values) == whole
@@ -137,7 +137,7 @@ def test_every_type_in_slabs(tmp_path, element, values):
     st.sampled_from(list(GRAPH.values())), st.integers(1, 60), st.integers(1, 11), st.integers(1, 200),
     st.sampled_from([0.0, 0.02, 0.3, 1.0]), st.booleans(), st.integers(0, 99),
 )  # fmt: skip
-def test_every_encoding_packs_slabs_as_it_packs_the_whole(encoding, rows, columns, chunk, share, coded, seed):
+def test_every_encoding_packs_chunks_as_it_packs_the_whole(encoding, rows, columns, chunk, share, coded, seed):
     rng = np.random.default_rng(seed)
     array = np.where(rng.random((rows, columns)) < share, rng.integers(1, 9, (rows, columns)), 0)
     array = array.astype(np.uint8 if coded else np.float32)
@@ -160,8 +160,8 @@ def test_every_encoding_packs_slabs_as_it_packs_the_whole(encoding, rows, column
         np.testing.assert_array_equal(bits_of(found[name]), bits_of(part))
 
 
-def test_gaps_beyond_the_range_of_positions_within_a_slab():
-    """A slab of 2**40 entries is not made: its neighbour says that it begins there."""
+def test_gaps_beyond_the_range_of_positions_within_a_chunk():
+    """A chunk of 2**40 entries is not made: its neighbour says that it begins there."""
     flat = GRAPH["flat"]
     far = 1 << 33
 
@@ -186,27 +186,27 @@ def test_gaps_beyond_the_range_of_positions_within_a_slab():
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 99), st.data())
-def test_patterns_answer_like_the_matrix(outputs, inputs, chunk, data):
+def test_sparsity_patterns_answer_like_the_matrix(outputs, inputs, chunk, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))
     matrix = rng.random((2, outputs, inputs)) < data.draw(st.sampled_from([0.0, 0.1, 0.9]))
-    heard, read = rng.random((2, outputs)) < 0.5, rng.random((2, inputs)) < 0.5
+    some_outputs, some_inputs = rng.random((2, outputs)) < 0.5, rng.random((2, inputs)) < 0.5
     laid_out = matrix
     if data.draw(st.booleans()):  # as MatMul has it
         laid_out = np.ascontiguousarray(matrix.transpose(0, 2, 1)).transpose(0, 2, 1)
     patch = patched(8, chunk)
     try:
-        pattern = Pattern.of(laid_out[..., None])
+        pattern = SparsityPattern.of(laid_out[..., None])
     finally:
         patch.undo()
     np.testing.assert_array_equal(pattern.outputs(), matrix.any(2))
-    np.testing.assert_array_equal(pattern.outputs(read), (matrix & read[:, None]).any(2))
+    np.testing.assert_array_equal(pattern.outputs(some_inputs), (matrix & some_inputs[:, None]).any(2))
     np.testing.assert_array_equal(pattern.inputs(), matrix.any(1))
-    np.testing.assert_array_equal(pattern.inputs(heard), (matrix & heard[..., None]).any(1))
-    assert pattern.filled == matrix.sum()
+    np.testing.assert_array_equal(pattern.inputs(some_outputs), (matrix & some_outputs[..., None]).any(1))
+    assert pattern.nonzeros == matrix.sum()
 
 
 @pytest.mark.parametrize("values", FORMS)
-def test_what_is_encoded_in_slabs_decodes(tmp_path, values):
+def test_what_is_encoded_in_chunks_decodes(tmp_path, values):
     source = put(tmp_path, proto(3), True)
     patch = patched(UNIT, 100, 0)
     try:
@@ -225,7 +225,7 @@ def test_what_is_encoded_in_slabs_decodes(tmp_path, values):
 
 
 def test_mapping_holds_only_what_is_looked_at(tmp_path, monkeypatch):
-    """No more address space than a few slabs, whatever the file."""
+    """No more address space than a few chunks, whatever the file."""
     rng = np.random.default_rng(0)
     held = {"w": rng.standard_normal((2048, 512)).astype(np.float32)}
     made = model([node("MatMul", ["x", "w"], ["y"])], [info("x", ["n", 2048])], [info("y", None)], held, 17)

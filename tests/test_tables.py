@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.test_bench import TOOLS, call, modules
+from tests.helpers.benches import call, modules
+from tests.helpers.repository import TOOLS
 
 BENCHMARKS = TOOLS.parent / "docs" / "benchmarks.md"
 PAGE = """# Page

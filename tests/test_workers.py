@@ -105,7 +105,7 @@ def test_no_cluster_is_one_error():
 @pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 def test_workers_end_with_the_asker():
     script = (
-        "import time\nfrom onnxprune.workers import spread\n"
+        "import time\nfrom onnxprune.core.workers import spread\n"
         "if __name__ == '__main__':\n    list(spread(time.sleep, [60, 60], jobs=2))\n"
     )
     asker = subprocess.Popen([sys.executable, "-c", script], env=os.environ)

@@ -19,6 +19,7 @@ from onnxprune.encodings.values.scales import computed, floats
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.weight import SMALL, Weight
 from onnxprune.quantization.codebook import Codebook
 from onnxprune.quantization.error_feedback import Feedback
@@ -185,15 +186,19 @@ def encodable(weight: Weight, least: int = SMALL) -> bool:
     return weight.size >= least and weight.element in FLOATS | QUANTISED and not dense_because(weight)
 
 
-def dense_because(weight: Weight) -> str:
-    """Why a weight has to stay a dense tensor; empty where it need not."""
+def dense_because(weight: Weight) -> Reason | None:
+    """Why a weight has to stay a dense tensor; None where it need not."""
     if weight.overridable:
-        return "stays dense: it is a graph input that a caller may override"
+        return _dense("it is a graph input that a caller may override")
     if weight.scope.shadows(weight.value):
-        return "stays dense: another body binds its name too, which no node may write"
+        return _dense("another body binds its name too, which no node may write")
     if weight.zero_value.ndim:
-        return "stays dense: its channels have different zero points"
-    return ""
+        return _dense("its channels have different zero points")
+    return None
+
+
+def _dense(why: str) -> Reason:
+    return Reason(Kind.DENSE, f"stays dense: {why}", "stays dense")
 
 
 def may_lose(weight: Weight) -> bool:

@@ -49,6 +49,14 @@ class Model:
         self.codings: dict[str, Coding] = {}
         self.spent = 0.0
 
+    def copy(self) -> Model:
+        """The same model, to be changed by itself: the graph is copied, the bytes of large tensors are shared."""
+        twin = Model(ModelProto(), self.path)
+        twin.proto.CopyFrom(self.proto)
+        twin.external, twin.payloads = self.external, self.payloads.copy()
+        twin.codings, twin.spent = dict(self.codings), self.spent
+        return twin
+
     # reading ------------------------------------------------------------------------------------
 
     @classmethod

@@ -1,8 +1,8 @@
-"""The packed form: a model and its external data as one small file for storage and transport. See PACKED.md.
+"""The packed form: a model and its external data as one small file for storage and transport.
 
 Every large tensor is a stream of its own, all other bytes form the skeleton; a stream is coded in
 chunks, so that neither side holds more than a few of them. What unpacking restores is the same bytes.
-`packing` writes it, this module reads it.
+`writer` writes it, this module reads it; docs/formats/packed.md describes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The writer of the packed form; see `packed` for the reader and PACKED.md for the format."""
+"""The writer of packed models; see `reader`, and docs/formats/packed.md for the format."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.model import Model
@@ -10,34 +11,64 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent
 
+Observer = Callable[[Model, Pass, Change], None]
 METADATA = "onnxprune.passes"
 
 
-def unobserved(step: Pass, change: Change) -> None:
+def unobserved(model: Model, step: Pass, change: Change) -> None:
     """A pass ran, and nobody asked."""
 
 
-def run(
-    model: Model, passes: Sequence[Pass], progress: Progress = silent, ran: Callable[[Pass, Change], None] = unobserved
-) -> list[Change]:
-    """Run the passes in order; what changed the model is written into its metadata. `ran` is called after each.
+@dataclass
+class Run:
+    """Passes on a model, in order.
 
-    Raises:
-        OnnxPruneError: from a pass, with the passes that had already run.
+    Attributes:
+        model: what they have made of it.
+        steps: those that ran.
+        changes: what each of them did.
+        ran: called after each with the model, the pass and its change.
     """
-    changes: list[Change] = []
-    for number, item in enumerate(passes):
+
+    model: Model
+    steps: list[Pass] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    ran: Observer = unobserved
+
+    def copy(self, ran: Observer | None = None) -> Run:
+        """The same passes on a copy of the model, to go on from here by itself; `ran` is called from now on."""
+        return Run(self.model.copy(), list(self.steps), list(self.changes), ran or unobserved)
+
+    def take(self, step: Pass, work: Callable[[Model, Progress], Change], progress: Progress = silent) -> None:
+        """Run a pass; `work` is its `run`, or the part of it that is still to be done.
+
+        Raises:
+            OnnxPruneError: from the pass, with the passes that had already run.
+        """
         try:
-            changes.append(item.run(model, progress))
-            ran(item, changes[-1])
+            change = work(self.model, progress)
+            self.ran(self.model, step, change)
         except OnnxPruneError as error:
-            if number:
-                error.add_note(f"already run: {' '.join(str(p) for p in passes[:number])}")
+            if self.steps:
+                error.add_note(f"already run: {' '.join(map(str, self.steps))}")
             raise
-    applied = [str(p) for p, change in zip(passes, changes, strict=True) if change.modified]
-    if applied:
-        _record(model, applied)
-    return changes
+        self.steps.append(step)
+        self.changes.append(change)
+
+    def record(self) -> None:
+        """Write what changed the model into its metadata: once, after the last pass."""
+        applied = [str(step) for step, change in zip(self.steps, self.changes, strict=True) if change.modified]
+        if applied:
+            _record(self.model, applied)
+
+
+def run(model: Model, passes: Sequence[Pass], progress: Progress = silent, ran: Observer = unobserved) -> list[Change]:
+    """Run the passes in order; what changed the model is written into its metadata. See `Run.take` for errors."""
+    whole = Run(model, ran=ran)
+    for step in passes:
+        whole.take(step, step.run, progress)
+    whole.record()
+    return whole.changes
 
 
 def _record(model: Model, applied: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onnxprune.allocation import curves
+from onnxprune.core.files import PathLike
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.model.model import Model
 from onnxprune.retraining.journal import Journal, opened
@@ -16,7 +17,6 @@ from onnxprune.retraining.phases import Facts, Phases, Plan
 from onnxprune.retraining.results import Iteration, Round, winner
 from onnxprune.runtime.metrics import Limit
 
-PathLike = str | os.PathLike[str]
 Say = Callable[[str], None]
 
 

@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 
 _RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
+HELD = 1 << 30  # bytes of outputs that are kept; beyond, the model runs again
 _threads = 0
 Feeds = Mapping[str, Array]
 _TYPES = {
@@ -118,6 +119,33 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
     return list(run(session, given).values())
 
 
+class Runner:
+    """A session, and the outputs that it gave: for the same feeds it runs once, as long as they are few bytes."""
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self.session = session
+        self._known: tuple[Sequence[Feeds], list[dict[str, Any]]] = ((), [])  # one value: threads may share it
+
+    def outputs(self, feeds: Sequence[Feeds]) -> Iterator[dict[str, Any]]:
+        """What the model gives for each feed.
+
+        Raises:
+            RuntimeFailure: it cannot run on one of them.
+        """
+        known, held = self._known
+        if known is feeds:
+            yield from held
+            return
+        held = []
+        for number, feed in enumerate(feeds):
+            found = run(self.session, feed)
+            if len(held) == number and (number + 1) * _nbytes(found) <= HELD:
+                held.append(found)
+            yield found
+        if len(held) == len(feeds):
+            self._known = feeds, held
+
+
 def run_all(path: str | os.PathLike[str], feeds: Iterable[Feeds]) -> list[dict[str, Any]]:
     """Outputs for each of the feeds, from a session that is closed again."""
     session = open_session(path)
@@ -168,3 +196,7 @@ def equal(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> boo
         x.keys() == y.keys() and all(np.asarray(x[k]).tobytes() == np.asarray(y[k]).tobytes() for k in x)
         for x, y in zip(a, b, strict=True)
     )
+
+
+def _nbytes(outputs: Mapping[str, Any]) -> int:
+    return sum(value.nbytes for value in outputs.values() if isinstance(value, np.ndarray))

@@ -22,7 +22,7 @@ from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change, Encoded
+from onnxprune.pipeline.change import Change, Encoded, WeightRecord
 from onnxprune.pipeline.per_weight import PerWeight, amount
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.entropy_constrained import EXCESS
@@ -97,7 +97,7 @@ class Encode(Pass):
         forms = [(weight, asked.values) for weight, asked in zip(weights, plan.asked, strict=True)]
         change = raise_for(model, forms, self.encoding)
         for group in encoded_weights(model):
-            change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
+            change.weights[group.name] = WeightRecord(encoding=group.encoding, bytes_after=group.nbytes(model))
         return measure(model, weights, plan, change, progress)
 
     def store(self, model: Model, measurements: Measurements, progress: Progress = silent) -> Change:
@@ -155,7 +155,7 @@ class Encode(Pass):
 
     def _report(self, weight: Weight, stored: Stored, change: Change) -> None:
         """Say what became of a weight."""
-        change.weights[weight.name] = {"encoding": stored.encoding, "bytes_after": stored.nbytes}
+        change.weights[weight.name] = WeightRecord(encoding=stored.encoding, bytes_after=stored.nbytes)
         if stored.zeros is not None:
             change.encoded[weight.name] = Encoded(weight.shape, stored.zeros)
         if stored.changed:

@@ -18,9 +18,10 @@ from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.change import Change, WeightRecord
 from onnxprune.pipeline.per_weight import PerWeight, fraction
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.pruning import patterns, selection
@@ -132,7 +133,7 @@ class Magnitude(Pass):
         change = Change()
         shares = self._choose(find(model), change)
         for group in encoded_weights(model):
-            change.skipped[group.name] = "is encoded: decode the model first"
+            change.skipped[group.name] = Reason(Kind.ENCODED, "is encoded: decode the model first", "encoded")
         cut = None
         if self.scope == "global":
             total = sum(w.size for w, _ in shares)
@@ -152,9 +153,7 @@ class Magnitude(Pass):
                 zeros, differs = round(share * weight.size), True
             else:
                 zeros, differs = compared(weight, chunked, pruned)
-            change.weights[weight.name] = {
-                "requested": share, "zeros": zeros, "total": weight.size, "threshold": threshold,
-            }  # fmt: skip
+            change.weights[weight.name] = WeightRecord(valued=True, requested=share, zeros=zeros, threshold=threshold)
             if differs:
                 weight.set_array(model, pruned)
                 change.modified = True
@@ -180,19 +179,19 @@ class Magnitude(Pass):
                 change.skipped[weight.name] = reason
         return chosen
 
-    def _reason(self, weight: Weight, share: float | None, named: bool) -> str | None:
+    def _reason(self, weight: Weight, share: float | None, named: bool) -> Reason | None:
         """Why the weight is left alone, or None."""
-        if weight.fixed:
-            return weight.fixed
+        if not weight.prunable:
+            return weight.reason
         if any(matches(weight.name, pattern) for pattern in self.skip):
-            return "skipped on request"
+            return Reason(Kind.SKIPPED, "skipped on request")
         if weight.reason and not named and not any(matches(weight.name, pattern) for pattern in self.include):
             return weight.reason
         ruled = (share, self.quality, self.threshold, self.loss, self._n_of_m)
         if all(rule is None for rule in ruled):
-            return "no --set matches it"
+            return Reason(Kind.NO_RULE, "no --set matches it")
         if (self.pattern or self.scope == "channel") and (weight.out_axis is None or not weight.in_axes):
-            return "its output and input axes are not known, or its readers disagree on them"
+            return Reason(Kind.AXES, "its output and input axes are not known, or its readers disagree on them")
         return None
 
     @staticmethod

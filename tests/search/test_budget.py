@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import threading
@@ -12,15 +13,22 @@ import pytest
 
 import onnxprune
 from onnxprune.allocation import curves
+from onnxprune.api import stages
+from onnxprune.api import verify as verify_module
+from onnxprune.api.keywords import CompressKeywords, TransformKeywords
+from onnxprune.api.options import Checks, Deciding, Rule, Shapes, Storing
 from onnxprune.api.tries import Tries
+from onnxprune.api.verify import Verification
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
+from onnxprune.runtime import judge as judge_module
 from onnxprune.runtime import samples as data
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.session import inputs_of, open_session, run
 from onnxprune.search import sensitivity
 from onnxprune.search.budget import MIN_HALF_SAMPLES, Search, loss_of
 from onnxprune.search.importance import importance_of
+from onnxprune_passes import DeadNeurons
 from tests.helpers.builders import mlp
 
 
@@ -198,12 +206,15 @@ class Fake(Search):
         self.asked.append(step)
         place = self._folder / f"{step + 100}.onnx"
         place.write_bytes(bytes(1000 - step))
-        for number, judge in enumerate(self._judges):
-            judge.value = lambda _, number=number: self._baselines[number] - self._metrics[number](step)
-        for number, judge in enumerate(self._folds):
-            off = self._scatter(step) * (-1) ** number
-            judge.value = lambda _, judge=judge, off=off: judge.baseline(None) - self._metrics[1](step) - off
         return place
+
+    def _value(self, step, judge):
+        self._file(step)
+        if judge in self._judges:
+            number = self._judges.index(judge)
+            return self._baselines[number] - self._metrics[number](step)
+        off = self._scatter(step) * (-1) ** self._folds.index(judge)
+        return judge.baseline(None) - self._metrics[1](step) - off
 
 
 def steps_found(model, samples, tmp_path, decided, held_out, **how):
@@ -296,7 +307,75 @@ def test_the_tries_work_with_as_many_threads_as_are_asked_for(model, samples, tm
     assert any(name.startswith("onnxprune") for name in started) is threaded
 
 
+def counted(monkeypatch, owner, name) -> list:
+    """The arguments of each call of a function, from now on."""
+    calls, real = [], getattr(owner, name)
+
+    def call(*args, **options):
+        calls.append(args)
+        return real(*args, **options)
+
+    monkeypatch.setattr(owner, name, call)
+    return calls
+
+
+def test_a_search_loads_and_verifies_once(model, samples, tmp_path, monkeypatch):
+    loaded = counted(monkeypatch, Model, "_parsed")
+    inspected = counted(monkeypatch, stages, "inspect_model")
+    zipped = counted(monkeypatch, stages, "file_facts")
+    verified = counted(monkeypatch, Verification, "of")
+    prepared = counted(monkeypatch, DeadNeurons, "run")
+    opened = counted(monkeypatch, judge_module, "open_session")
+    found = onnxprune.compress(model, tmp_path / "o.onnx", data=samples, sparsity=0.2, max_drop=20).search
+    assert found.trials > 3
+    assert len(verified) == len(prepared) == len(inspected) == 1
+    assert len(zipped) == 2  # the original and the result
+    assert len(opened) == found.trials  # a session for each try, whatever judges it
+    assert [path for path, *_ in loaded] == [model] * len(loaded)
+    assert len(loaded) <= 2  # to prune and to verify
+
+
+def test_a_tolerance_runs_the_original_once(model, samples, tmp_path, monkeypatch):
+    loaded = counted(monkeypatch, verify_module, "open_session")
+    prepared = counted(monkeypatch, DeadNeurons, "run")
+    zipped = counted(monkeypatch, stages, "file_facts")
+    tried = counted(monkeypatch, Verification, "of")
+    onnxprune.compress(model, tmp_path / "o.onnx", data=samples, loss=2.0, tolerance=3)
+    assert len(tried) > 2
+    assert len(loaded) == 1 + len(tried)
+    assert (len(prepared), len(zipped)) == (1, 2)
+
+
 @pytest.mark.parametrize("options", [{"max_drop": 1}, {"tolerance": 1, "loss": 0.1}, {"scan": "no scan"}, {}])
 def test_a_misspelt_option_is_refused_before_anything_is_read(tmp_path, options):
     with pytest.raises(TypeError, match="'tolerence'"):
         onnxprune.compress(tmp_path / "no model", tmp_path / "o.onnx", data="no data", tolerence=1, **options)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, out, **more: onnxprune.transform(model, out, ["decode"], **more),
+        onnxprune.prune,
+        onnxprune.encode,
+        onnxprune.decode,
+        onnxprune.strip,
+        lambda model, out, **more: onnxprune.apply_masks(model, "no masks", out, **more),
+        lambda model, out, **more: onnxprune.update(model, "no checkpoint.npz", out, masks="no masks", **more),
+        lambda model, out, **more: onnxprune.compress_many([model], out, **more),
+        lambda model, out, **more: onnxprune.verify(model, model, **more),
+    ],
+)
+def test_every_function_refuses_a_misspelt_option_at_once(tmp_path, call):
+    with pytest.raises(TypeError, match="'tolerence'"):
+        call(tmp_path / "no model", tmp_path / "o", tolerence=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("keywords", "kinds"),
+    [(CompressKeywords, (Rule, Storing, Shapes, Deciding, Checks)), (TransformKeywords, (Checks,))],
+)
+def test_the_keywords_are_the_options(keywords, kinds):
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
+    assert {*keywords.__annotations__} == fields - {"by_weight"}

@@ -86,16 +86,20 @@ def iterate(
         base, results, notes = _run(phases, journal, say)
         metric = base.get("metric")
         limit = None if tolerance is None or metric is None else Limit.of(metric, tolerance, lower_is_better)
-        judged = [
-            dataclasses.replace(r, within=limit.holds(r.metric)) if limit is not None and r.metric is not None else r
-            for r in results
-        ]
+        judged = [_judged(result, limit) for result in results]
         best = winner(judged, limit)
         Model.load(best.model).save(target)
         return Iteration(
             str(target), base["parameters"], metric, None if limit is None else limit.value, tuple(judged), best.number,
             tuple(notes),
         )  # fmt: skip
+
+
+def _judged(result: Round, limit: Limit | None) -> Round:
+    """The round, and whether its metric is within the limit where there is one."""
+    if limit is None or result.metric is None:
+        return result
+    return dataclasses.replace(result, within=limit.holds(result.metric))
 
 
 def _check(plan: Plan, target: Path, folder: Path, tolerance: float | None) -> None:

@@ -229,15 +229,46 @@ def test_letters_of_captchas_are_told_apart_without_capitals(tools: Any) -> None
     assert not set("0oO1lIi2zZ5sS9gqvVuU") & set(letters)
 
 
-def test_the_alphabet_is_read_from_source_and_not_run(tools: Any, tmp_path: Path) -> None:
+def test_what_source_assigns_is_read_and_not_run(tools: Any, tmp_path: Path) -> None:
     source = tmp_path / "charsets.py"
-    source.write_text(
-        "raise SystemExit\nCHARSET_OLD = ['', 'x']\nCHARSET_BETA = ['',\n '\u6380',\n 'a']\n", encoding="utf-8"
-    )
-    assert tools("tasks.captcha").alphabet(source) == ["", "\u6380", "a"]
-    source.write_text("CHARSET = ['']\n")
-    with pytest.raises(ValueError, match="assigns no CHARSET_BETA"):
-        tools("tasks.captcha").alphabet(source)
+    source.write_text("raise SystemExit\nOLD = ['', 'x']\nBETA = ['',\n '\u6380',\n 'a']\n", encoding="utf-8")
+    assert tools("tasks.task").literal(source, "BETA") == ["", "\u6380", "a"]
+    with pytest.raises(ValueError, match=r"charsets.py assigns no NEW"):
+        tools("tasks.task").literal(source, "NEW")
+
+
+def test_a_character_is_seen_among_its_neighbours(tools: Any) -> None:
+    segmentation = tools("tasks.segmentation")
+    numbers = {letter: i for i, letter in enumerate(" abc")}
+    seen = segmentation.features("abc", numbers, numbers)["input_1"]
+    assert seen[1].tolist() == [3, *[0] * 9, 1, *[0] * 9, 2]
+    ((text, begins),) = segmentation.joined(["ab", "abc"], 1, 0)
+    assert "".join("|" * int(begin) + letter for letter, begin in zip(text, begins, strict=True)).count("|ab") == 8
+
+
+def test_rows_of_a_detector_are_boxes_that_do_not_overlap(tools: Any) -> None:
+    targets = tools("tasks.targets")
+    rows = np.zeros((52 * 52 + 26 * 26 + 13 * 13, 6), np.float32)
+    rows[52 * 3 + 4] = [0.5, 0.5, np.log(4), np.log(2), 1, 0.9]  # at (4, 3) of the grid of 8
+    rows[52 * 3 + 5] = [-0.5, 0.5, np.log(4), np.log(2), 1, 0.8]  # the same box again
+    rows[-1] = [0, 0, 0, 0, 1, 0.5]  # at (12, 12) of the grid of 32
+    assert np.allclose(targets.boxes_of(rows), [(20, 20, 52, 36), (368, 368, 400, 400)])
+
+
+def test_boxes_are_matched_once(tools: Any) -> None:
+    boxes = tools("tasks.boxes")
+    drawn = [(0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)]
+    outcome = boxes.matched([(drawn, [drawn[0], drawn[0]]), (drawn, drawn)])
+    assert outcome.predictions == [True, False, True, True, 1, 0]
+    assert outcome.accuracy == pytest.approx(2 * 3 / (3 + 1 + 4))
+
+
+def test_keys_sound_where_tones_do(tools: Any) -> None:
+    notes = tools("tasks.notes")
+    sounds, keys = notes.windows(2, 0)
+    loud = np.abs(sounds[:, : notes.FRAMES * notes.HOP // 2, 0]).reshape(2, -1, notes.HOP).max(2) > 0.05
+    assert (keys.any(2)[:, : loud.shape[1]] | ~loud).mean() > 0.97
+    assert keys.any((1, 2)).all()
 
 
 def test_a_word_has_each_of_its_pronunciations(tools: Any) -> None:

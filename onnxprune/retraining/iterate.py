@@ -13,7 +13,7 @@ from onnxprune.core.files import PathLike
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.model.model import Model
 from onnxprune.retraining.journal import Journal, opened
-from onnxprune.retraining.phases import Facts, Phases, Plan
+from onnxprune.retraining.phases import Facts, Phases, RetrainingPlan
 from onnxprune.retraining.results import Iteration, Round, winner
 from onnxprune.runtime.metrics import Limit
 
@@ -74,7 +74,7 @@ def iterate(
         if scope != "layer":
             raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
         set, to = [*curves.of_model(Path(scan), Model.load(model).sha256()).targets(to), *set], None
-    plan = Plan(
+    plan = RetrainingPlan(
         model=Path(model), names_from=None if names_from is None else Path(names_from), to=to, rounds=rounds,
         schedule=schedule, scope=scope, set=tuple(set), include=tuple(include), skip=tuple(skip), retrain=retrain,
         evaluate=evaluate, splice=splice,
@@ -102,7 +102,7 @@ def _judged(result: Round, limit: Limit | None) -> Round:
     return dataclasses.replace(result, within=limit.holds(result.metric))
 
 
-def _check(plan: Plan, target: Path, folder: Path, tolerance: float | None) -> None:
+def _check(plan: RetrainingPlan, target: Path, folder: Path, tolerance: float | None) -> None:
     """Refuse, before a round runs, what would be refused after it."""
     if tolerance is not None and (plan.evaluate is None or not math.isfinite(tolerance) or tolerance < 0):
         raise OptionError("tolerance must be a number from 0 up, and needs an evaluate command")

@@ -47,7 +47,7 @@ Phase = Callable[[int, Facts], Found]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RetrainingPlan:
     """What the files of the rounds depend on; see `iteration.iterate`."""
 
     model: Path
@@ -102,7 +102,7 @@ class Phases:
         OptionError: a command is not usable.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: RetrainingPlan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         known = ["model", "masks", "out", "round", "rounds"]
         known += ["sparsity"] if plan.to is not None else []

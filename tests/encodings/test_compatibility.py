@@ -10,7 +10,7 @@ from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.compatibility import (
     OPENVINO,
     RELEASES,
-    Form,
+    FormCompatibility,
     Support,
     compatibility,
     newest,
@@ -36,7 +36,7 @@ def product(density: float = 0.1, **kw) -> onnx.ModelProto:
     return model(nodes, [info("x", ["N", 128])], [info("y", ["N", 96])], {"w": pruned(128, 96, density=density)}, **kw)
 
 
-def forms(proto: onnx.ModelProto, **options) -> list[Form]:
+def forms(proto: onnx.ModelProto, **options) -> list[FormCompatibility]:
     opened = load(proto)
     Encode(**options).run(opened)
     return compatibility(opened).forms

@@ -89,7 +89,7 @@ def test_a_layout_fills_its_word(layout):
 
 @st.composite
 def coded(draw) -> Sparse:
-    """Sparse codes with a book, with gaps from none to beyond the largest cap."""
+    """Sparse codes with a codebook, with gaps from none to beyond the largest cap."""
     shape = draw(
         st.sampled_from(
             [(1,), (2,), (1, 1), (1, 700), (700, 1), (3, 517), (2, 3, 301), (255, 3), (9000,), (70000,), (2, 66000)]

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onnxprune.packed import coder
-from onnxprune.packed.coder import BYTES, CHUNK, FAST, ORDER0, STORED, THOROUGH, ZSTD, CodeLayout, Plan
+from onnxprune.packed.coder import BYTES, CHUNK, FAST, ORDER0, STORED, THOROUGH, ZSTD, CodeLayout, CodingPlan
 from tests.packed.digits import entropy, layouts, words_of
 
 
@@ -77,7 +77,7 @@ def test_the_table_of_a_small_stream_is_small():
 def test_floats_are_coded_as_planes():
     data = np.random.default_rng(0).normal(size=100_000).astype(np.float32).tobytes()
     coded = coder.encode(data, 4, [], FAST)
-    assert coded.plan == Plan(CodeLayout(4, 256, 4), shared=False)
+    assert coded.plan == CodingPlan(CodeLayout(4, 256, 4), shared=False)
     assert (coded.runs[0][0], coded.runs[3][0]) == (STORED, ORDER0)
     assert nbytes(coded) < 0.85 * len(data)
 
@@ -114,14 +114,14 @@ def test_old_files_still_decode():
     """The order-0 coder as it was: its probabilities may never change."""
     body = bytes.fromhex(ORDER0_BODY)
     symbols = (np.arange(500, dtype=np.int64) ** 2 % 17 + np.arange(500) % 3).astype(np.uint8)
-    assert coder.decode(Plan(), [(ORDER0, body)], 500).tobytes() == symbols.tobytes()
+    assert coder.decode(CodingPlan(), [(ORDER0, body)], 500).tobytes() == symbols.tobytes()
     assert coder._order0(symbols, np.bincount(symbols, minlength=256)) == body
 
 
 @given(st.binary(max_size=60), st.integers(1, 200), st.sampled_from([STORED, ZSTD, ORDER0, 3]))
 def test_any_run_decodes_to_its_size_or_is_refused(body, size, coding):
     with contextlib.suppress(ValueError):
-        assert len(coder.decode(Plan(), [(coding, body)], size)) == size
+        assert len(coder.decode(CodingPlan(), [(coding, body)], size)) == size
 
 
 ORDER0_BODY = """

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from onnxprune.quantization import rounding
-from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.histogram import Histogram
 from tests.helpers.distributions import KINDS, sample
 
@@ -39,10 +39,10 @@ def test_the_error_is_near_the_optimum(kind, bits):
     worst = 0.0
     for seed in range(5):
         values = sample(kind, 300, seed)
-        book = codebook(Histogram.of(values), 2**bits, prune=False)
+        codebook = fit_codebook(Histogram.of(values), 2**bits, prune=False)
         least = optimum(values[values != 0], 2**bits - 1)
-        error = float(np.square(values - restored(values, None, book.levels, False)).sum())
-        assert error == pytest.approx(book.error, rel=1e-6, abs=1e-9)
+        error = float(np.square(values - restored(values, None, codebook.levels, False)).sum())
+        assert error == pytest.approx(codebook.error, rel=1e-6, abs=1e-9)
         assert error >= least * (1 - 1e-9) - 1e-9
         worst = max(worst, (error + 1e-9) / (least + 1e-9))
     assert worst <= 1.02
@@ -57,21 +57,21 @@ def test_a_codebook_is_what_it_says(kind, size, seed, bits, share, prune):
     histogram = Histogram.of(values)
     assert histogram.zeros == np.count_nonzero(values == 0)
     assert histogram.energy == pytest.approx(float(np.square(values.astype(np.float64)).sum()), rel=1e-9)
-    book = codebook(histogram, 2**bits, prune)
-    assert 1 <= len(book.levels) <= 2**bits
-    assert book.levels[0] == 0
-    assert (np.diff(book.levels[1:]) > 0).all()
-    assert book.levels[1:].all()
-    codes = rounding.encode(values, None, book.levels, prune)
+    codebook = fit_codebook(histogram, 2**bits, prune)
+    assert 1 <= len(codebook.levels) <= 2**bits
+    assert codebook.levels[0] == 0
+    assert (np.diff(codebook.levels[1:]) > 0).all()
+    assert codebook.levels[1:].all()
+    codes = rounding.encode(values, None, codebook.levels, prune)
     assert codes.shape == values.shape
     assert (codes[values == 0] == 0).all()
     if not prune:
         assert (codes[values != 0] != 0).all()
-    np.testing.assert_array_equal(np.bincount(codes, minlength=len(book.levels)), book.shares)
-    nearest = np.abs(values[:, None] - (book.levels if prune else book.levels[1:])[None])
+    np.testing.assert_array_equal(np.bincount(codes, minlength=len(codebook.levels)), codebook.shares)
+    nearest = np.abs(values[:, None] - (codebook.levels if prune else codebook.levels[1:])[None])
     if nearest.shape[1]:
         kept = np.ones(len(values), bool) if prune else values != 0
-        error = np.square(values - book.levels[codes])[kept]
+        error = np.square(values - codebook.levels[codes])[kept]
         np.testing.assert_allclose(error, np.square(nearest.min(1))[kept], rtol=1e-6, atol=1e-12)
 
 
@@ -90,36 +90,36 @@ def test_a_threshold_makes_zero_of_all_up_to_it_and_of_nothing_else(kind, size, 
         rest = histogram.beyond(threshold)
         assert rest.zeros == np.count_nonzero(~above)
         assert rest.energy == pytest.approx(float(np.square(values[above].astype(np.float64)).sum()), rel=1e-9)
-        book = codebook(histogram, levels, True, threshold)
-        codes = rounding.encode(values, None, book.levels, True, book.boundaries)
-        if book.boundaries is not None:  # else there are no more values than levels
-            sides = np.isin(np.sign(values), np.sign(book.levels[1:]))  # one level has one
+        codebook = fit_codebook(histogram, levels, True, threshold)
+        codes = rounding.encode(values, None, codebook.levels, True, codebook.boundaries)
+        if codebook.boundaries is not None:  # else there are no more values than levels
+            sides = np.isin(np.sign(values), np.sign(codebook.levels[1:]))  # one level has one
             np.testing.assert_array_equal(codes != 0, above & sides)
-        np.testing.assert_array_equal(np.bincount(codes, minlength=len(book.levels)), book.shares)
-        error = float(np.square(values - book.levels[codes]).sum())
-        assert error == pytest.approx(book.error, rel=1e-6, abs=1e-9 * histogram.energy)
+        np.testing.assert_array_equal(np.bincount(codes, minlength=len(codebook.levels)), codebook.shares)
+        error = float(np.square(values - codebook.levels[codes]).sum())
+        assert error == pytest.approx(codebook.error, rel=1e-6, abs=1e-9 * histogram.energy)
 
 
 @given(values=hnp.arrays(np.float16, st.integers(1, 200), elements=st.sampled_from([0, 1, -1, 0.5, 3, 1e-4, -6e4])))
 def test_as_many_levels_as_values_lose_nothing(values):
     wide = values.astype(np.float32)
-    book = codebook(Histogram.of(wide), 8, prune=False)
-    assert book.error == 0
-    np.testing.assert_array_equal(restored(wide, None, book.levels, False), wide)
+    codebook = fit_codebook(Histogram.of(wide), 8, prune=False)
+    assert codebook.error == 0
+    np.testing.assert_array_equal(restored(wide, None, codebook.levels, False), wide)
 
 
 @pytest.mark.parametrize("degrees", [2, 3, 5])
 @pytest.mark.parametrize("size", [4096, 1 << 18])
 def test_heavy_tails_at_8_bits(degrees, size):
     values = np.random.default_rng(degrees).standard_t(degrees, size).astype(np.float32)
-    book = codebook(Histogram.of(values), 256, prune=False)
-    error = np.square(values - restored(values, None, book.levels, False).astype(np.float64)).sum()
+    codebook = fit_codebook(Histogram.of(values), 256, prune=False)
+    error = np.square(values - restored(values, None, codebook.levels, False).astype(np.float64)).sum()
     assert error <= 1e-3 * np.square(values.astype(np.float64)).sum()
 
 
 @given(kind=st.sampled_from(KINDS), seed=st.integers(0, 99), prune=st.booleans())
 def test_more_levels_never_lose_much(kind, seed, prune):
     histogram = Histogram.of(sample(kind, 1500, seed))
-    errors = [codebook(histogram, levels, prune).error for levels in (4, 8, 16, 32, 64, 128, 256)]
+    errors = [fit_codebook(histogram, levels, prune).error for levels in (4, 8, 16, 32, 64, 128, 256)]
     for more, fewer in zip(errors[1:], errors, strict=False):
         assert more <= fewer * 1.01 + 1e-9

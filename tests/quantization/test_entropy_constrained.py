@@ -1,4 +1,4 @@
-"""Entropy-constrained codebooks: less entropy, within the error, and codes that are what the book says."""
+"""Entropy-constrained codebooks: less entropy, within the error, and codes that are what the codebook says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import onnxprune
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.quantization import rounding
-from onnxprune.quantization.codebook import Codebook, codebook
+from onnxprune.quantization.codebook import Codebook, fit_codebook
 from onnxprune.quantization.entropy_constrained import EXCESS, constrained, entropy
 from onnxprune.quantization.histogram import Histogram
 from tests.helpers.builders import mlp
@@ -21,8 +21,8 @@ from tests.helpers.distributions import KINDS, sample
 from tests.helpers.running import run
 
 
-def codes_of(values: np.ndarray, book: Codebook) -> np.ndarray:
-    return rounding.encode(values, None, book.levels, False, book.boundaries)
+def codes_of(values: np.ndarray, codebook: Codebook) -> np.ndarray:
+    return rounding.encode(values, None, codebook.levels, False, codebook.boundaries)
 
 
 @given(
@@ -32,18 +32,18 @@ def codes_of(values: np.ndarray, book: Codebook) -> np.ndarray:
 def test_a_constrained_codebook_is_what_it_says(kind, size, seed, bits, excess):
     values = sample(kind, size, seed)
     histogram = Histogram.of(values)
-    plain = codebook(histogram, 2**bits, prune=False)
-    book = constrained(histogram, plain, excess)
-    assert len(book.levels) <= len(plain.levels)
-    assert book.levels[0] == 0
-    assert book.levels[1:].all()
-    assert (np.diff(book.levels[1:]) > 0).all()
-    assert entropy(book) <= entropy(plain) + 1e-9
-    codes = codes_of(values, book)
+    plain = fit_codebook(histogram, 2**bits, prune=False)
+    codebook = constrained(histogram, plain, excess)
+    assert len(codebook.levels) <= len(plain.levels)
+    assert codebook.levels[0] == 0
+    assert codebook.levels[1:].all()
+    assert (np.diff(codebook.levels[1:]) > 0).all()
+    assert entropy(codebook) <= entropy(plain) + 1e-9
+    codes = codes_of(values, codebook)
     assert ((codes == 0) == (values == 0)).all()
-    np.testing.assert_array_equal(np.bincount(codes, minlength=len(book.levels)), book.shares)
-    error = float(np.square(values - book.levels[codes]).sum())
-    assert error == pytest.approx(book.error, rel=1e-6, abs=1e-9)
+    np.testing.assert_array_equal(np.bincount(codes, minlength=len(codebook.levels)), codebook.shares)
+    error = float(np.square(values - codebook.levels[codes]).sum())
+    assert error == pytest.approx(codebook.error, rel=1e-6, abs=1e-9)
     assert error <= (1 + excess) * plain.error * (1 + 1e-9) + 1e-9
 
 
@@ -52,7 +52,7 @@ def test_of_a_pruned_gaussian_a_fifth_more_error_saves_entropy(bits, saved):
     values = np.random.default_rng(0).standard_normal(1 << 18).astype(np.float32)
     values[np.abs(values) < 1.65] = 0
     histogram = Histogram.of(values)
-    plain = codebook(histogram, 2**bits, prune=False)
+    plain = fit_codebook(histogram, 2**bits, prune=False)
     assert entropy(constrained(histogram, plain, EXCESS)) <= entropy(plain) - saved
 
 
@@ -61,12 +61,12 @@ def test_balancing_with_its_boundaries_lessens_the_sum_of_errors(seed, bits, wid
     rng = np.random.default_rng(seed)
     array = np.where(rng.random((6, width)) < 0.3, 0, rng.standard_normal((6, width))).astype(np.float32)
     histogram = Histogram.of(array)
-    book = constrained(histogram, codebook(histogram, 2**bits, prune=False), EXCESS)
-    before = codes_of(array, book)
+    codebook = constrained(histogram, fit_codebook(histogram, 2**bits, prune=False), EXCESS)
+    before = codes_of(array, codebook)
     after = before.copy()
-    rounding.balance(array, after, book.levels, False, book.boundaries)
+    rounding.balance(array, after, codebook.levels, False, codebook.boundaries)
     assert ((after == 0) == (array == 0)).all()
-    old, new = (np.abs((book.levels[codes] - array).sum(1)) for codes in (before, after))
+    old, new = (np.abs((codebook.levels[codes] - array).sum(1)) for codes in (before, after))
     assert (new <= old * (1 + 1e-5) + 1e-5).all()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import onnxprune
 from onnxprune.quantization import rounding
-from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.entropy_constrained import EXCESS, constrained
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
@@ -45,23 +45,23 @@ def test_codes_keep_what_they_promise(seed, bits, width, groups, prune, tight, c
     rows = np.where(rng.random((3 * groups, width)) < 0.3, 0, rng.standard_normal((3 * groups, width)))
     rows = rows.astype(np.float32)
     histogram = Histogram.of(rows)
-    book = codebook(histogram, 2**bits, prune)
+    codebook = fit_codebook(histogram, 2**bits, prune)
     if tight and not prune:
-        book = constrained(histogram, book, EXCESS)
+        codebook = constrained(histogram, codebook, EXCESS)
     feedback = Feedback.of(moments_of(inputs(width, count, seed, groups)))
     assert 0 <= feedback.remaining <= 1
-    codes = feedback.round(rows, book.levels, prune, book.boundaries)
+    codes = feedback.round(rows, codebook.levels, prune, codebook.boundaries)
     assert codes.shape == rows.shape
-    assert codes.max() < len(book.levels)
+    assert codes.max() < len(codebook.levels)
     if not prune:
         np.testing.assert_array_equal(codes == 0, rows == 0)
-    np.testing.assert_array_equal(codes, feedback.round(rows, book.levels, prune, book.boundaries))
+    np.testing.assert_array_equal(codes, feedback.round(rows, codebook.levels, prune, codebook.boundaries))
 
 
 @given(seed=st.integers(0, 99), bits=st.integers(2, 8), prune=st.booleans())
 def test_inputs_that_know_nothing_of_each_other_take_the_nearest_levels(seed, bits, prune):
     rows = np.random.default_rng(seed).standard_normal((4, 50)).astype(np.float16).astype(np.float32)
-    levels = codebook(Histogram.of(rows), 2**bits, prune).levels.astype(np.float32).astype(np.float64)
+    levels = fit_codebook(Histogram.of(rows), 2**bits, prune).levels.astype(np.float32).astype(np.float64)
     feedback = Feedback.of(
         np.tile(np.diag(np.random.default_rng(seed).uniform(0.1, 9, 50)).astype(np.float32), (2, 1, 1, 1))
     )
@@ -78,7 +78,7 @@ def test_inputs_not_seen_before_give_outputs_nearer_to_the_original(bits, groups
     every = inputs(160, 4000, 1, groups)
     seen, unseen = every[:, ::2], every[:, 1::2]
     rows = np.random.default_rng(0).standard_normal((40 * groups, 160)).astype(np.float32)
-    levels = codebook(Histogram.of(rows), 2**bits, prune).levels
+    levels = fit_codebook(Histogram.of(rows), 2**bits, prune).levels
     balanced = rounding.encode(rows, None, levels, prune)
     rounding.balance(rows, balanced, levels, prune)
     feedback = Feedback.of(moments_of(seen))

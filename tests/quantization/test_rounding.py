@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.quantization import rounding
-from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.histogram import Histogram
 
 
@@ -21,7 +21,7 @@ from onnxprune.quantization.histogram import Histogram
 def test_balancing_moves_codes_to_neighbours_and_lessens_the_sum_of_errors(seed, bits, rows, width, prune):
     rng = np.random.default_rng(seed)
     array = np.where(rng.random((rows, width)) < 0.3, 0, rng.standard_normal((rows, width))).astype(np.float32)
-    levels = codebook(Histogram.of(array), 2**bits, prune).levels
+    levels = fit_codebook(Histogram.of(array), 2**bits, prune).levels
     before = rounding.encode(array, None, levels, prune)
     after = before.copy()
     rounding.balance(array, after, levels, prune)

@@ -16,7 +16,7 @@ from onnxprune.allocation import curves
 from onnxprune.api import stages
 from onnxprune.api import verify as verify_module
 from onnxprune.api.keywords import CompressKeywords, TransformKeywords
-from onnxprune.api.options import Checks, Deciding, Rule, Shapes, Storing
+from onnxprune.api.options import Checks, Deciding, Rule, Storing, Stripping
 from onnxprune.api.tries import Tries
 from onnxprune.api.verify import Verification
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
@@ -374,7 +374,7 @@ def test_every_function_refuses_a_misspelt_option_at_once(tmp_path, call):
 
 @pytest.mark.parametrize(
     ("keywords", "kinds"),
-    [(CompressKeywords, (Rule, Storing, Shapes, Deciding, Checks)), (TransformKeywords, (Checks,))],
+    [(CompressKeywords, (Rule, Storing, Stripping, Deciding, Checks)), (TransformKeywords, (Checks,))],
 )
 def test_the_keywords_are_the_options(keywords, kinds):
     fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}

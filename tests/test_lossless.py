@@ -17,6 +17,7 @@ from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import bits_of
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.values import lossless
+from onnxprune.encodings.values.scales import computed
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.provenance import Coding
@@ -177,14 +178,14 @@ def test_what_is_not_on_the_grid_is_never_taken_for_it(axis, seed, form, dtype):
     wide = np.float64 if dtype == np.float64 else np.float32
     array = (codebook[rng.integers(0, len(codebook), (40, 24))].astype(wide) * scale.astype(wide)).astype(dtype)
     weight = find(load(holder(array)))[0]
-    coded = lossless.again(weight, array, Coding(form, codebook, scale), None)
+    coded = lossless.again(weight, computed(array), Coding(form, codebook, scale), None)
     assert coded is not None
     made = coded.codebook[coded.carrier].astype(wide) * coded.scale.astype(wide)
     np.testing.assert_array_equal(bits(made.astype(dtype)), bits(array))
     for strange in (-0.0, np.nextafter(array[7, 7], dtype(1e4)), -array.max(), np.nan, np.inf):
         other = array.copy()
         other[7, 7] = strange
-        assert lossless.again(weight, other, Coding(form, codebook, scale), None) is None
+        assert lossless.again(weight, computed(other), Coding(form, codebook, scale), None) is None
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_coding_that_does_not_fit_is_refused(coding):
     array = normal(40, 24)
     weight = find(load(holder(array)))[0]
     for transposed in (None, False, True):
-        assert lossless.again(weight, array, coding, transposed) is None
+        assert lossless.again(weight, computed(array), coding, transposed) is None
 
 
 def test_slabs_and_threads_show_in_no_byte(monkeypatch):

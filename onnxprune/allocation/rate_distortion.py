@@ -18,6 +18,7 @@ import numpy as np
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.positions.digits import LAYOUTS, layout_for
+from onnxprune.encodings.smallest import NODES
 from onnxprune.model.model import Model
 from onnxprune.quantization.codebook import Codebook, codebook, measured
 from onnxprune.quantization.histogram import Histogram
@@ -30,7 +31,6 @@ LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
 KEPT_SHARES = np.array(
     [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01]
 )  # shares of entries
-NODES = 500  # bytes of nodes and names around an encoded weight
 
 
 @dataclass(frozen=True)

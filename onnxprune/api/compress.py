@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Unpack
 
 from onnxprune.allocation import curves as curve_files
-from onnxprune.allocation.measured_once import keeping
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
 from onnxprune.api.options import Calibration, Checks, Deciding, Rule, Shapes, Storing, taken
@@ -114,7 +113,7 @@ def _searched(tries: Tries, deciding: Deciding) -> Result:
     )  # fmt: skip
     common = search.common(tries.opened.model.sha256(), " ".join(map(str, tries.recipe.steps(1.0))))
     journal = tries.target.with_name(f"{tries.target.name}.trials")
-    with keeping(), trials.opened(journal, common) as known:
+    with trials.opened(journal, common) as known:
         found = search.run(known)
         result = tries.finished(found.loss, saving=False)
         known.done()

@@ -23,7 +23,7 @@ from onnxprune.encodings.smallest import NODES
 from onnxprune.encodings.values.base import Values
 from onnxprune.model.model import Model
 from onnxprune.quantization.channel_scales import Channels
-from onnxprune.quantization.codebook import Codebook, codebook, measured
+from onnxprune.quantization.codebook import Codebook, fit_codebook, measured
 from onnxprune.quantization.histogram import Histogram
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
@@ -107,19 +107,20 @@ def points(
     thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
     found = []
     for count, threshold in product(levels if histogram.energy else (), thresholds):
-        book = codebook(histogram, count, prune, threshold)
+        codebook = fit_codebook(histogram, count, prune, threshold)
         if snap is not None:
-            book = measured(histogram, snap(book.levels), prune, threshold)
-        loss = book.error / histogram.energy
+            codebook = measured(histogram, snap(codebook.levels), prune, threshold)
+        loss = codebook.error / histogram.energy
         if worst is not None:
-            loss = max(loss, worst.loss(book, prune, float(scale.reshape(-1)[0]) if scale.size == 1 else None) / 2)
-        found.append(RatePoint(_stored(book, array.size) + around, loss, book, scale, folded=folded))
+            unit = float(scale.reshape(-1)[0]) if scale.size == 1 else None
+            loss = max(loss, worst.loss(codebook, prune, unit) / 2)
+        found.append(RatePoint(_stored(codebook, array.size) + around, loss, codebook, scale, folded=folded))
     return found
 
 
-def _stored(book: Codebook, size: int) -> float:
+def _stored(codebook: Codebook, size: int) -> float:
     """Bytes of the smallest form, gaps estimated as if the kept entries were spread evenly."""
-    levels, kept = len(book.levels), float(size - book.shares[0])
+    levels, kept = len(codebook.levels), float(size - codebook.shares[0])
     dense = layout_for(levels, size).nbytes(size)
     if kept >= size:
         return dense

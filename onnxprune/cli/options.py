@@ -22,7 +22,7 @@ def stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callab
     return apply
 
 
-class File(click.Path):
+class PathOrUrl(click.Path):
     """A path. A model stays text where a path would lose a slash of a URL, or make a folder of an empty name."""
 
     def __init__(self, *, url: bool = False) -> None:
@@ -38,7 +38,7 @@ class File(click.Path):
         return super().convert(value, param, ctx)
 
 
-FILE, PLACE = File(), File(url=True)
+FILE, PLACE = PathOrUrl(), PathOrUrl(url=True)
 model = click.argument("model", type=PLACE)
 out = click.option("-o", "--out", type=PLACE, required=True, help="The file to write.")
 data = click.option(

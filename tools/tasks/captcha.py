@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import numpy as np
 from onnxprune.runtime.session import run
 from tasks.decoding import greedy
 from tasks.rendering import blurred, font
-from tasks.task import Outcome, Task, fetched, need, share
+from tasks.task import Outcome, Task, fetched, literal, need, share
 
 LETTERS = "abcdefhkmnprtwxyACDEFGHKLMNPQRTWXY34678"  # none that looks like another, in capitals or not
 HEIGHT, CANVAS = 64, (240, 64)
@@ -55,14 +53,6 @@ def scaled(image: np.ndarray) -> np.ndarray:
     return np.asarray(small, np.float32)[None, None] / 255
 
 
-def alphabet(source: Path) -> list[str]:
-    """The list CHARSET_BETA of ddddocr's charsets.py, whose first entry is the blank."""
-    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "CHARSET_BETA":
-            return list(ast.literal_eval(statement.value))
-    raise ValueError(f"{source.name} assigns no CHARSET_BETA")
-
-
 class Captchas(Task):
     """Strings read exactly, capitals or not."""
 
@@ -73,7 +63,7 @@ class Captchas(Task):
         return strings(150, 8)
 
     def _score(self, session: Any) -> Outcome:
-        letters = alphabet(fetched("ddddocr", "charsets.py"))
+        letters = literal(fetched("ddddocr", "charsets.py"), "CHARSET_BETA")  # its first entry is the blank
         texts = []
         for _, image in self._data:
             (scores,) = run(session, {"input1": scaled(image)}).values()

@@ -12,7 +12,7 @@ from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.masks.checkpoints import is_real
 from onnxprune.masks.matching import merged_tensors
 from onnxprune.masks.matching.axis_order import constant, fitting, largest
-from onnxprune.masks.matching.folded_batchnorm import Folds
+from onnxprune.masks.matching.folded_batchnorm import FoldedBatchNorms
 from onnxprune.masks.matching.link import Link, Parameter, Shape
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -159,7 +159,7 @@ def _search_folds(
 ) -> None:  # fmt: skip
     """Convolutions and linear layers with a batch norm in them, and their biases."""
     left = [name for name, reason in unmatched.items() if reason.kind is Kind.NOT_FOUND]
-    index = Folds(search.arrays, list(search.aliases))
+    index = FoldedBatchNorms(search.arrays, list(search.aliases))
     biases = {name: weights[name].array(model) for name in left if len(weights[name].shape) == 1}
     for name in left:
         weight = weights[name]

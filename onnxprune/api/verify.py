@@ -79,7 +79,6 @@ class Verification:
             open_session(result)  # it must load all the same
             return self._unverified(f"no inputs could be synthesised ({error}); give --data"), None
         feed, judge = original.samples.feeds[0], original.judge
-        before = latency(open_session(self._source), feed) if costs else 0.0
         opened = Runner(open_session(result))
         outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
         judged = None
@@ -89,11 +88,11 @@ class Verification:
             judged = judge.judged(baseline, found, self._checks.tolerance)
         cost = None
         if costs:
-            counts = {"before": self._source, "after": result}
+            models = {"before": self._source, "after": result}
             cost = Cost(
                 inputs={name: list(array.shape) for name, array in feed.items()},
-                flops={when: sum(layer.flops for layer in layers(path, feed)) for when, path in counts.items()},
-                latency_ms={"before": before, "after": latency(opened.session, feed)},
+                flops={when: sum(layer.flops for layer in layers(path, feed)) for when, path in models.items()},
+                latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
         return Deviation(original.source, original.samples.count, "", found_facts, judged), cost

@@ -15,7 +15,7 @@ from onnxprune.allocation.noise_gain import gains
 from onnxprune.allocation.rate_distortion import RatePoint
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
-from onnxprune.encodings.candidates import EXACT, HALF, MIN_HALF_ELEMENTS, Candidates, Form, encodable, may_lose
+from onnxprune.encodings.candidates import EXACT, HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, encodable, may_lose
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.values.base import Values
 from onnxprune.encodings.values.integers import Int8
@@ -40,7 +40,7 @@ Ways = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CalibrationSet:
     """Samples that the layers' inputs and the reach of noise are measured on.
 
     Attributes:
@@ -68,7 +68,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurementPlan:
     """What is measured, and for whom.
 
     Attributes:
@@ -82,7 +82,7 @@ class Plan:
     asked: Sequence[Asked]
     encoder: Encoder
     prune: bool = True
-    calibration: Calibration | None = None
+    calibration: CalibrationSet | None = None
     importance: PerWeight[float] = field(default_factory=PerWeight)
 
 
@@ -106,7 +106,7 @@ class Measured:
     changed: bool = False
     noise: float = 1.0
     feedback: Feedback | None = None
-    lossless: tuple[Form, ...] | None = None
+    lossless: tuple[Candidate, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Measurements:
 
 
 def measure(
-    model: Model, weights: Sequence[Weight], plan: Plan, change: Change, progress: Progress = silent
+    model: Model, weights: Sequence[Weight], plan: MeasurementPlan, change: Change, progress: Progress = silent
 ) -> Measurements:
     """Measure what does not depend on the loss.
 
@@ -171,7 +171,7 @@ def measure(
     )  # fmt: skip
 
 
-def _measured(model: Model, weight: Weight, asked: Asked, plan: Plan) -> Measured:
+def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan) -> Measured:
     """What is known of a weight by itself."""
     if not encodable(weight, MIN_HALF_ELEMENTS):
         return Measured()
@@ -195,7 +195,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: Plan) -> Measure
     return Measured(curve=tuple(curve), changed=changed, lossless=candidates.lossless)
 
 
-def _curve(candidates: Candidates, plan: Plan) -> list[RatePoint]:
+def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     """What a weight costs at each loss; nothing where no codebook fits its values."""
     weight, array, prune = candidates.weight, candidates.array, plan.prune
     sizes = [plan.encoder.estimate(candidates, form) for form in candidates.lossless]
@@ -221,7 +221,7 @@ def _curve(candidates: Candidates, plan: Plan) -> list[RatePoint]:
     return points
 
 
-def _feedbacks(model: Model, weights: dict[int, Weight], calibration: Calibration | None) -> dict[int, Feedback]:
+def _feedbacks(model: Model, weights: dict[int, Weight], calibration: CalibrationSet | None) -> dict[int, Feedback]:
     """How errors are passed on in the weights whose inputs were measured on the samples."""
     if calibration is None or not weights:
         return {}
@@ -234,7 +234,9 @@ def _feedbacks(model: Model, weights: dict[int, Weight], calibration: Calibratio
     return found
 
 
-def _noise(model: Model, weights: Sequence[Weight], feedbacks: Sequence[Feedback | None], plan: Plan) -> list[float]:
+def _noise(
+    model: Model, weights: Sequence[Weight], feedbacks: Sequence[Feedback | None], plan: MeasurementPlan
+) -> list[float]:
     """What a unit of each weight's loss does to the outputs, against the usual weight."""
     counted = [1.0] * len(weights)
     if plan.importance.entries:

@@ -20,7 +20,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.encodings.positions.digits import LAYOUTS, layout_for
 from onnxprune.encodings.smallest import NODES
 from onnxprune.model.model import Model
-from onnxprune.quantization.codebook import Codebook, codebook, measured
+from onnxprune.quantization.codebook import Codebook, fit_codebook, measured
 from onnxprune.quantization.histogram import Histogram
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
@@ -66,16 +66,18 @@ def curve(
     around = NODES + (scale.nbytes if scale.size > 1 else 0)
     thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
     for levels, threshold in product(LEVELS if histogram.energy else (), thresholds):
-        book = codebook(histogram, levels, prune, threshold)
+        codebook = fit_codebook(histogram, levels, prune, threshold)
         if snap is not None:
-            book = measured(histogram, snap(book.levels), prune, threshold)
-        points.append(RatePoint(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
+            codebook = measured(histogram, snap(codebook.levels), prune, threshold)
+        points.append(
+            RatePoint(_stored(codebook, array.size) + around, codebook.error / histogram.energy, codebook, scale)
+        )
     return hull(points)
 
 
-def _stored(book: Codebook, size: int) -> float:
+def _stored(codebook: Codebook, size: int) -> float:
     """Bytes of the smallest form, gaps estimated as if the kept entries were spread evenly."""
-    levels, kept = len(book.levels), float(size - book.shares[0])
+    levels, kept = len(codebook.levels), float(size - codebook.shares[0])
     dense = layout_for(levels, size).nbytes(size)
     if kept >= size:
         return dense

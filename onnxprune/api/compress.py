@@ -10,7 +10,7 @@ from typing import Unpack
 from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
-from onnxprune.api.options import Calibration, Checks, Deciding, Rule, Shapes, Storing, taken
+from onnxprune.api.options import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
@@ -30,7 +30,7 @@ _HALVINGS = 8
 
 
 @local(writes="out")
-@explicit(Rule, Storing, Shapes, Deciding, Checks)
+@explicit(Rule, Storing, Stripping, Deciding, Checks)
 def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[CompressKeywords]) -> Result:
     """Prune by magnitude, remove dead neurons, store each weight in its smallest form, verify.
 
@@ -50,7 +50,7 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         OnnxPruneError: see `onnxprune.errors`.
         TypeError: there is no such keyword.
     """
-    rule, shapes, deciding = taken(Rule, options), taken(Shapes, options), taken(Deciding, options)
+    rule, shapes, deciding = taken(Rule, options), taken(Stripping, options), taken(Deciding, options)
     checks, storing = taken(Checks, options), Storing.of(options, "auto")
     if deciding.scan is not None and rule.scope != "layer":
         raise OptionError(f"scope {rule.scope} shares the sparsity out, and so does the scan: give one")
@@ -164,7 +164,7 @@ def strip(
     multiple: int = 1, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Remove dead neurons; with `channels` that share of whole channels first. The rest are options of the pass."""
-    shapes = Shapes(channels=channels, multiple=multiple)
+    shapes = Stripping(channels=channels, multiple=multiple)
     return transformed(
         model, out, [Decode(), *shapes.before(score, scope), *shapes.after(encoded=False)], taken(Checks, checks)
     )

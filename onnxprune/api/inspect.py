@@ -45,7 +45,7 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
             row["std"] = _std(weight.array(opened))
             row |= {
                 "out_axis": weight.out_axis, "in_axes": list(weight.in_axes), "consumers": list(weight.consumers),
-                "left_alone": weight.reason,
+                "left_alone": None if weight.reason is None else weight.reason.text,
             }  # fmt: skip
             opened.payloads.forget_pages()
         rows.append(row)

@@ -115,7 +115,7 @@ class Storing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes:
+class Stripping:
     """Which shapes change.
 
     Attributes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxprune.api.options import Checks
-from onnxprune.api.result import Deviation, FileFacts, Result, file_facts, versions
+from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import Verification
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.inventory import WeightFacts, inspect_model, weight_facts
@@ -27,7 +27,7 @@ from onnxprune.pipeline.change import Change, removals
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.run import Run
 
-Stored = frozenset[tuple[str, str, bool]]
+StoredForms = frozenset[tuple[str, str, bool]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Opened:
     source: Path
     model: Model
     before: dict[str, WeightFacts]
-    stored: Stored
+    stored: StoredForms
     nbytes: int
     run: Run
     recorder: masks_of.Recorder | None = None
@@ -171,7 +171,7 @@ def report(
         ratio=before.bytes / after.bytes,
         parameters=parameters,
         weights=weights,
-        skipped=[{"name": n, "reason": r} for c in applied.changes for n, r in c.skipped.items()],
+        skipped=[Skipped(name, reason) for change in applied.changes for name, reason in change.skipped.items()],
         removed=removed,
         cost=cost,
         integers=len(_integers(_stored(applied.model))),
@@ -205,11 +205,11 @@ def _copy(opened: Opened, place: Path) -> None:
         shutil.copyfile(opened.source, place)
 
 
-def _stored(model: Model) -> Stored:
+def _stored(model: Model) -> StoredForms:
     """Name and encoding of each encoded weight, and whether a MatMul reads it as small integers."""
     coo = {(weight.name, "coo", False) for weight in find(model) if weight.store == "sparse"}
     return frozenset({(group.name, group.encoding, group.fused) for group in encoded_weights(model)} | coo)
 
 
-def _integers(stored: Stored) -> set[str]:
+def _integers(stored: StoredForms) -> set[str]:
     return {name for name, _, fused in stored if fused}

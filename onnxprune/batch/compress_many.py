@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from onnxprune.api import compress
 from onnxprune.api.keywords import EachKeywords, explicit
-from onnxprune.api.options import Checks, Deciding, Rule, Shapes, Storing
+from onnxprune.api.options import Checks, Deciding, Rule, Storing, Stripping
 from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened
@@ -48,7 +48,7 @@ class _Finished:
     skipped: bool
 
 
-@explicit(Rule, Storing, Shapes, Deciding, Checks)
+@explicit(Rule, Storing, Stripping, Deciding, Checks)
 def compress_many(
     models: Sequence[PathLike],
     out: PathLike,

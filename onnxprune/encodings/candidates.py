@@ -19,6 +19,7 @@ from onnxprune.encodings.values.scales import computed, floats
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.weight import SMALL, Weight
 from onnxprune.quantization.codebook import Codebook
 from onnxprune.quantization.error_feedback import Feedback
@@ -57,7 +58,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Form:
+class Candidate:
     """A weight in a value form."""
 
     values: Values
@@ -80,7 +81,7 @@ class Form:
         carrier = self.coded.carrier
         return carrier.size * carrier.dtype.itemsize
 
-    def held(self) -> Form:
+    def held(self) -> Candidate:
         """The same, read from memory alone: no copy of the model is behind it."""
         return replace(self, coded=replace(self.coded, carrier=ChunkedArray.of(self.coded.carrier).whole()))
 
@@ -94,7 +95,7 @@ class Candidates:
         lossless: `lossless` where it is known from a copy of the model.
     """
 
-    def __init__(self, model: Model, weight: Weight, lossless: tuple[Form, ...] | None = None) -> None:
+    def __init__(self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None) -> None:
         self.model, self.weight = model, weight
         self.opset = opset_of(model, weight.scope)
         if lossless is not None:
@@ -124,11 +125,11 @@ class Candidates:
         return self.readers(fused) if fused > form.opset(fused=False) else None
 
     @cached_property
-    def lossless(self) -> tuple[Form, ...]:
+    def lossless(self) -> tuple[Candidate, ...]:
         """The forms that hold every bit of the weight in fewer bytes than its own values take."""
         return tuple(self._lossless())
 
-    def _lossless(self) -> Iterator[Form]:
+    def _lossless(self) -> Iterator[Candidate]:
         coding = self.model.codings.get(self.weight.name)
         if coding is not None and coding.scale is not None and coding.form in FORMS:
             form = form_of(coding.form)
@@ -138,21 +139,21 @@ class Candidates:
             if self.opset >= form.opset(fused=False):
                 coded = again(self.weight, self.wide, coding, readers.transposed if readers else None)
                 if coded is not None:
-                    yield Form(form, coded)
+                    yield Candidate(form, coded)
         coded = few(self.weight, self.array) if self.opset >= Shared().opset(fused=False) else None
         if coded is not None:
-            yield Form(Shared(), coded)
+            yield Candidate(Shared(), coded)
             return
         coded = halved(self.array)
         if coded is not None:
-            yield Form(HALF, coded)
+            yield Candidate(HALF, coded)
 
     @property
-    def exact(self) -> Form:
+    def exact(self) -> Candidate:
         """The values themselves."""
-        return Form(EXACT, Coded(self.array, self.weight.zero_value))
+        return Candidate(EXACT, Coded(self.array, self.weight.zero_value))
 
-    def chosen(self, choice: Choice) -> Form | None:
+    def chosen(self, choice: Choice) -> Candidate | None:
         """The weight as a choice wants it; None where the form cannot hold it."""
         weight, form, feedback = self.weight, choice.values, choice.feedback
         if choice.codebook is not None:
@@ -160,24 +161,24 @@ class Candidates:
         if self.opset < form.opset(fused=False):
             return None
         if weight.element in QUANTISED and isinstance(form, Shared):
-            return Form(form, form.recode(weight, self.array, feedback))
+            return Candidate(form, form.recode(weight, self.array, feedback))
         readers = self._readers_for(form)
         coded = form.code(weight, self.array, readers.transposed if readers else None, feedback)
         if readers and readers.others and coded and coded.block and coded.carrier.shape[0] % coded.block:
             coded = form.code(weight, self.array, None, feedback)
-        return None if coded is None else Form(form, coded)
+        return None if coded is None else Candidate(form, coded)
 
-    def _fitted(self, choice: Choice, codebook: Codebook) -> Form:
+    def _fitted(self, choice: Choice, codebook: Codebook) -> Candidate:
         """The weight in the codebook of a choice, which was measured: its values are finite."""
         weight, scale, prune, feedback = self.weight, choice.scale, choice.prune, choice.feedback
         if weight.element in QUANTISED:
-            return Form(Shared(), recoded(weight, self.array, codebook, prune, feedback))
+            return Candidate(Shared(), recoded(weight, self.array, codebook, prune, feedback))
         assert scale is not None
         wide = floats(self.array)
         readers = self.readers() if scale.size > 1 else None
         if readers is None:
-            return Form(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback))
-        return Form(Int8(), on_grid(weight, wide, scale, codebook, prune, readers.transposed, feedback))
+            return Candidate(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback))
+        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, readers.transposed, feedback))
 
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:
@@ -185,15 +186,19 @@ def encodable(weight: Weight, least: int = SMALL) -> bool:
     return weight.size >= least and weight.element in FLOATS | QUANTISED and not dense_because(weight)
 
 
-def dense_because(weight: Weight) -> str:
-    """Why a weight has to stay a dense tensor; empty where it need not."""
+def dense_because(weight: Weight) -> Reason | None:
+    """Why a weight has to stay a dense tensor; None where it need not."""
     if weight.overridable:
-        return "stays dense: it is a graph input that a caller may override"
+        return _dense("it is a graph input that a caller may override")
     if weight.scope.shadows(weight.value):
-        return "stays dense: another body binds its name too, which no node may write"
+        return _dense("another body binds its name too, which no node may write")
     if weight.zero_value.ndim:
-        return "stays dense: its channels have different zero points"
-    return ""
+        return _dense("its channels have different zero points")
+    return None
+
+
+def _dense(why: str) -> Reason:
+    return Reason(Kind.DENSE, f"stays dense: {why}", "stays dense")
 
 
 def may_lose(weight: Weight) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse
-from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidates, Choice, Form, encodable
+from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
     PreparedSparse,
     PreparedWeight,
@@ -27,7 +27,7 @@ _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredWeight:
     """What became of a weight.
 
     Attributes:
@@ -61,7 +61,7 @@ class Encoder:
     encoding: str = "auto"
     prefer: str = "speed"
 
-    def store(self, found: Candidates, choice: Choice, name: str) -> Stored:
+    def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
         """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.
 
         Args:
@@ -72,7 +72,7 @@ class Encoder:
         model, weight = found.model, found.weight
         before, encoding = weight.nbytes(model), "coo" if weight.store == "sparse" else "dense"
         if not encodable(weight, SMALL if choice.plain else MIN_HALF_ELEMENTS):
-            return Stored(encoding, before, tried=False)
+            return StoredWeight(encoding, before, tried=False)
         best, lossy, refused = self._lossy(found, choice, name, before)
         numbered = best is not None
         if best is None or not self._alone(found, choice, best):
@@ -85,14 +85,14 @@ class Encoder:
                     best, lossy = other, False
                     numbered = numbered or form is not None
         if best is None:
-            return Stored(encoding, before, refused=refused)
+            return StoredWeight(encoding, before, refused=refused)
         if isinstance(best, PreparedSparse):
             insert_sparse(model, weight, best)
-            stored = Stored("coo", weight.nbytes(model), None, True, numbered, refused)
+            stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused)
         else:
             zeros = best.sparse.zeros() if lossy else weight.zeros(found.array)
             insert(model, weight, best)
-            stored = Stored(best.encoding, best.nbytes, zeros, True, True, refused)
+            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused)
         model.payloads.forget_pages()
         return stored
 
@@ -117,7 +117,7 @@ class Encoder:
             return True  # asked for whatever it takes
         return not found.lossless and asked != HALF
 
-    def estimate(self, found: Candidates, form: Form) -> int:
+    def estimate(self, found: Candidates, form: Candidate) -> int:
         """Bytes of a form, nodes and names included."""
         sparse, scale = _sparse_of(form), form.coded.scale
         payloads = [encoding.payload(sparse) for encoding in self._allowed(found, form.coded)]
@@ -137,7 +137,7 @@ class Encoder:
             if form.opset <= found.opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
         ]
 
-    def _prepared(self, found: Candidates, form: Form, name: str, limit: int) -> PreparedWeight | None:
+    def _prepared(self, found: Candidates, form: Candidate, name: str, limit: int) -> PreparedWeight | None:
         """A form in its smallest encoding below `limit` bytes: only those whose packed arrays come close are packed."""
         sparse = _sparse_of(form)
         payloads: dict[str, int] = {}
@@ -183,7 +183,7 @@ class Encoder:
         return None
 
 
-def _sparse_of(form: Form) -> Sparse:
+def _sparse_of(form: Candidate) -> Sparse:
     return Sparse.of(form.coded.carrier, form.coded.fill_value, form.coded.codebook)
 
 

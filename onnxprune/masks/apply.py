@@ -21,7 +21,7 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change, Removed, removals
+from onnxprune.pipeline.change import Change, Removed, WeightRecord, removals
 
 NO_NAMES = Matches({}, {})
 PRUNES, RESTORES = "magnitude", "decode"  # the passes that a recorder waits for
@@ -86,7 +86,7 @@ class Recorder:
             self.taken = Taken(weights_of(model))
         elif step.name == PRUNES:
             records = change.weights.items()
-            prunings = {name: Pruning(str(step), r["requested"], r["threshold"]) for name, r in records}
+            prunings = {name: Pruning(str(step), r.requested, r.threshold) for name, r in records}
             self._take(take(model, prunings))
 
     def _take(self, now: Taken) -> None:
@@ -137,7 +137,7 @@ def to_file(
         if weight in known:
             raise MaskError(f"the weight '{weight}' was not matched, and a parameter of that name is another weight")
         if matches is not NO_NAMES:
-            reason = matches.unmatched.get(weight, "is not in the original")
+            reason = matches.unmatched.get(weight) or "is not in the original"
             notes.append(f"the mask of '{weight}' keeps its ONNX name: {reason}")
         masks[weight], parameters[weight] = kept, Parameter(kept.shape, (Link(weight),), (), taken.prunings[weight])
     return MaskFile(digest(source), _without(taken.weights, removed), parameters, masks), notes
@@ -219,5 +219,6 @@ def settle(model: Model, weight: Weight, values: Array, kept: Array | None, chan
     if not np.array_equal(values, weight.array(model)):
         weight.set_array(model, values)
         change.modified = True
-    change.weights[weight.name] = {"requested": None if kept is None else 1 - np.count_nonzero(kept) / kept.size}
+    requested = None if kept is None else 1 - np.count_nonzero(kept) / kept.size
+    change.weights[weight.name] = WeightRecord(valued=True, requested=requested)
     model.payloads.forget_pages()

@@ -66,7 +66,7 @@ class PerWeight(Generic[Value]):
         return default if entry is None else entry[1]
 
 
-def sparsity(text: str) -> float:
+def fraction(text: str) -> float:
     """A share of a weight's entries: a number of at least 0 and below 1."""
     value = _number(text)
     if not 0 <= value < 1:

@@ -37,12 +37,12 @@ class Codebook:
     boundaries: Array | None = None
 
 
-def codebook(histogram: Histogram, levels: int, prune: bool, threshold: float = 0.0) -> Codebook:
+def fit_codebook(histogram: Histogram, levels: int, prune: bool, threshold: float = 0.0) -> Codebook:
     """Lloyd's algorithm for at most `levels` codes, 0.0 included.
 
-    One start spreads the levels with the cube root of the density (Panter and Dite 1951), the optimum for
-    many levels: heavy tails get the few wide cells that they need. Few levels that nothing is pinned among
-    start from the optimum over groups of the histogram as well, and the better end counts.
+    One start spreads the levels with the cube root of the density (Panter and Dite 1951), the optimum for many levels:
+    heavy tails get the few wide cells that they need. With few levels, and none at 0.0, Lloyd's algorithm starts from
+    the optimum over groups of the histogram as well, and the better result counts.
 
     Args:
         histogram: of the weight.
@@ -57,7 +57,7 @@ def codebook(histogram: Histogram, levels: int, prune: bool, threshold: float = 
     start = _spread(histogram.beyond(threshold) if threshold else histogram, free)
     found = _lloyd(histogram, start, prune, threshold)
     if not prune and free <= _FEW:
-        found = min(found, _lloyd(histogram, _optimal(histogram, free), prune), key=lambda book: book.error)
+        found = min(found, _lloyd(histogram, _optimal(histogram, free), prune), key=lambda codebook: codebook.error)
     return found
 
 
@@ -68,11 +68,11 @@ def _lloyd(histogram: Histogram, centres: Array, prune: bool, threshold: float =
         points = np.sort(np.append(centres, 0.0)) if prune else centres
         edges = np.concatenate([[0], np.searchsorted(values, boundaries_of(points, threshold)), [len(values)]])
         mass, first, second, _ = np.diff(sums[:, edges], axis=1)
-        pinned = (points == 0) & prune
+        at_zero = (points == 0) & prune
         with np.errstate(invalid="ignore", divide="ignore"):
-            fresh = np.where(pinned, 0.0, np.where(mass > 0, first / mass, points))
+            fresh = np.where(at_zero, 0.0, np.where(mass > 0, first / mass, points))
         error = float((second - 2 * fresh * first + fresh * fresh * mass).sum())
-        centres = fresh[~pinned]
+        centres = fresh[~at_zero]
         if last - error <= _SETTLED * error:
             break
         last = error

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.choice import choose
-from onnxprune.allocation.measurement import Asked, Calibration, Measurements, Plan, measure
+from onnxprune.allocation.measurement import Asked, CalibrationSet, MeasurementPlan, Measurements, measure
 from onnxprune.encodings import GRAPH, Values, form_of
 from onnxprune.encodings.candidates import EXACT, Candidates, dense_because
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.opset import raise_for
-from onnxprune.encodings.smallest import Encoder, Stored
+from onnxprune.encodings.smallest import Encoder, StoredWeight
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change, Encoded
+from onnxprune.pipeline.change import Change, Encoded, WeightRecord
 from onnxprune.pipeline.per_weight import PerWeight, amount
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.entropy_constrained import EXCESS
@@ -97,7 +97,7 @@ class Encode(Pass):
         forms = [(weight, asked.values) for weight, asked in zip(weights, plan.asked, strict=True)]
         change = raise_for(model, forms, self.encoding)
         for group in encoded_weights(model):
-            change.weights[group.name] = {"encoding": group.encoding, "bytes_after": group.nbytes(model)}
+            change.weights[group.name] = WeightRecord(encoding=group.encoding, bytes_after=group.nbytes(model))
         return measure(model, weights, plan, change, progress)
 
     def store(self, model: Model, measurements: Measurements, progress: Progress = silent) -> Change:
@@ -139,7 +139,7 @@ class Encode(Pass):
         """The form of a spec; None where the loss decides."""
         return None if spec == _AUTO else form_of(spec, EXCESS if self.prefer == "size" else 0.0)
 
-    def _plan(self, weights: Sequence[Weight]) -> Plan:
+    def _plan(self, weights: Sequence[Weight]) -> MeasurementPlan:
         """What is measured of the weights."""
         default, by_name = self._form(self.values), self._by_name
         asked = []
@@ -149,13 +149,13 @@ class Encode(Pass):
             if any(matches(weight.name, pattern) for pattern in self.skip):
                 form = EXACT
             asked.append(Asked(form, named is not None))
-        calibration = Calibration(Path(self.data), self.samples, 0 if self.half else None) if self.data else None
+        calibration = CalibrationSet(Path(self.data), self.samples, 0 if self.half else None) if self.data else None
         importance = PerWeight.parse("importance", self.importance, "NUMBER", amount)
-        return Plan(asked, Encoder(self.encoding, self.prefer), not self.keep_zeros, calibration, importance)
+        return MeasurementPlan(asked, Encoder(self.encoding, self.prefer), not self.keep_zeros, calibration, importance)
 
-    def _report(self, weight: Weight, stored: Stored, change: Change) -> None:
+    def _report(self, weight: Weight, stored: StoredWeight, change: Change) -> None:
         """Say what became of a weight."""
-        change.weights[weight.name] = {"encoding": stored.encoding, "bytes_after": stored.nbytes}
+        change.weights[weight.name] = WeightRecord(encoding=stored.encoding, bytes_after=stored.nbytes)
         if stored.zeros is not None:
             change.encoded[weight.name] = Encoded(weight.shape, stored.zeros)
         if stored.changed:

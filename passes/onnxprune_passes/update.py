@@ -16,10 +16,13 @@ from onnxprune.masks.apply import lay, settle
 from onnxprune.masks.matching import match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune_passes.decode import Decode
+
+_UNKNOWN = Reason(Kind.UNMATCHED, "nothing says which parameter it is")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,8 @@ class Update(Pass):
             settle(model, weights[name], values, kept, change)
         for name, weight in weights.items():
             if name not in change.weights:
-                reason = change.skipped.setdefault(name, "nothing says which parameter it is")
-                if weight.kind != "unused" and not weight.kind.endswith("operand"):  # a constant of the graph
+                reason = change.skipped.setdefault(name, _UNKNOWN)
+                if weight.kind != "unused" and not weight.is_operand:  # a constant of the graph
                     change.notes.append(f"'{name}' stays as it was: {reason}")
                 if name in laid:
                     settle(model, weight, weight.array(model), laid[name], change)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ MODULES = (
     "analysis", "arguments", "charts", "comparison", "crowd", "forms", "growth", "latency", "loads", "made", "measures",
     "models", "peers", "phases", "processes", "results", "scan", "strip", "tables",
 )  # fmt: skip
+LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 
 
 def modules(patch: pytest.MonkeyPatch) -> SimpleNamespace:

@@ -16,7 +16,7 @@ from onnxprune.core.dtypes import ONES, Array
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions.base import Encoding
-from onnxprune.encodings.sparse import Run, Sparse
+from onnxprune.encodings.sparse import Sparse, SparseChunk
 
 _BIT_SHIFT = 11
 
@@ -66,8 +66,8 @@ class Bitmask(Encoding):
         return build.reshape(build.scatter(build.zeros([size], fill_value), indices, values, 0), shape)
 
 
-def _packed(row: int, run: Run) -> tuple[Array, Array]:
+def _packed(row: int, chunk: SparseChunk) -> tuple[Array, Array]:
     """The bits of a chunk, which ends with a whole byte unless it is the last, and its values."""
-    kept = np.zeros((run.rows[1] - run.rows[0]) * row, bool)
-    kept[run.positions] = True
-    return np.packbits(kept), run.values
+    kept = np.zeros((chunk.rows[1] - chunk.rows[0]) * row, bool)
+    kept[chunk.positions] = True
+    return np.packbits(kept), chunk.values

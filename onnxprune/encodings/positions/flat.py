@@ -14,7 +14,7 @@ from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions import gaps as gap
 from onnxprune.encodings.positions.base import Encoding
-from onnxprune.encodings.sparse import Run, Sparse, index_type
+from onnxprune.encodings.sparse import Sparse, SparseChunk, index_type
 
 
 class Flat(Encoding):
@@ -39,16 +39,16 @@ class Flat(Encoding):
         before, joint, _, entries = _plan(sparse)
         cap = gap.BYTE if joint is None else joint.cap
 
-        def gaps(run: Run) -> tuple[Array, Array]:
-            distances = np.diff(run.positions, prepend=run.positions.dtype.type(0))
+        def gaps(chunk: SparseChunk) -> tuple[Array, Array]:
+            distances = np.diff(chunk.positions, prepend=chunk.positions.dtype.type(0))
             if len(distances):
-                first = run.start + int(run.positions[0]) - before[run.rows]
+                first = chunk.start + int(chunk.positions[0]) - before[chunk.rows]
                 distances = distances if first <= np.iinfo(distances.dtype).max else distances.astype(np.int64)
                 distances[0] = first
-            return gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
+            return gap.to_gaps(distances, chunk.values, sparse.fill_stored, cap)
 
         if joint is not None and sparse.codebook is not None:
-            symbols = sparse.each(lambda run: gap.symbols_of(*gaps(run), joint))
+            symbols = sparse.each(lambda chunk: gap.symbols_of(*gaps(chunk), joint))
             packed = digits.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
             return packed | gap.around(joint, sparse.codebook)
         found = list(sparse.each(gaps))
@@ -82,16 +82,16 @@ class Flat(Encoding):
 def _plan(sparse: Sparse) -> tuple[dict[RowRange, int], gap.Joint | None, int, int]:
     """The kept position before each chunk, how codes join the gaps where that is smaller, bytes, and entries."""
 
-    def distances(run: Run) -> tuple[Run, gap.Distances]:
-        return replace(run, positions=run.positions[[0, -1]] if len(run.positions) else run.positions,
-                       values=run.values[:0]), gap.Distances.of(np.diff(run.positions))  # fmt: skip
+    def distances(chunk: SparseChunk) -> tuple[SparseChunk, gap.Distances]:
+        return replace(chunk, positions=chunk.positions[[0, -1]] if len(chunk.positions) else chunk.positions,
+                       values=chunk.values[:0]), gap.Distances.of(np.diff(chunk.positions))  # fmt: skip
 
     last, before, found = 0, {}, gap.Distances.of(np.zeros(0, np.int64))
-    for run, inner in sparse.each(distances):
-        before[run.rows] = last
-        if len(run.positions):
-            first = np.array([run.start + int(run.positions[0]) - last])
-            found, last = found + inner + gap.Distances.of(first), run.start + int(run.positions[1])
+    for chunk, inner in sparse.each(distances):
+        before[chunk.rows] = last
+        if len(chunk.positions):
+            first = np.array([chunk.start + int(chunk.positions[0]) - last])
+            found, last = found + inner + gap.Distances.of(first), chunk.start + int(chunk.positions[1])
     entries = found.entries()
     apart = entries + digits.values_bytes(sparse, entries)
     if sparse.codebook is None:

@@ -16,7 +16,7 @@ from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4, Coded, Values
 from onnxprune.encodings.values.rounding import on_grid, oriented
 from onnxprune.encodings.values.scales import channel_scale, computed, inner_axes, tidy_scale, unit_scale
 from onnxprune.model.weight import Weight
-from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.entropy_constrained import constrained
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
@@ -57,8 +57,8 @@ class Int8(Values):
             if scale is None:
                 scale = unit_scale(wide)
             histogram = Histogram.of(wide, scale)
-            book = constrained(histogram, codebook(histogram, 2**self.bits, prune=False), self.excess)
-            return on_grid(weight, wide, scale, book, False, transposed, feedback)
+            codebook = constrained(histogram, fit_codebook(histogram, 2**self.bits, prune=False), self.excess)
+            return on_grid(weight, wide, scale, codebook, False, transposed, feedback)
         axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
         tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True)))
         top = (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)) / 127

@@ -75,7 +75,7 @@ def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
 
 
 def _moved(codebook: Codebook, levels: Array) -> Codebook:
-    """The codebook with its levels moved to a grid; its cuts are midway again where some of them fell together."""
+    """The codebook with its levels moved to a grid; where some fell together, its boundaries are midway again."""
     return replace(
         codebook, levels=levels, boundaries=codebook.boundaries if len(levels) == len(codebook.levels) else None
     )

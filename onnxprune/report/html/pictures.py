@@ -123,8 +123,8 @@ def histogram(found: BarHistogram, title: str) -> str:
         figure = Figure((_WIDTH, 1.8), layout="constrained")
         axes = figure.add_subplot()
         if len(found.counts) > 1:
-            axes.stairs(found.counts[0], edges, fill_value=True, color=_BEFORE, baseline=0.5)
-        axes.stairs(found.counts[-1], edges, fill_value=True, color=_AFTER, baseline=0.5, alpha=0.75)
+            axes.stairs(found.counts[0], edges, fill=True, color=_BEFORE, baseline=0.5)
+        axes.stairs(found.counts[-1], edges, fill=True, color=_AFTER, baseline=0.5, alpha=0.75)
         axes.set_yscale("log")
         axes.set_ylim(0.5, 2 * max(10, *(int(c.max()) for c in found.counts)))
         axes.minorticks_off()

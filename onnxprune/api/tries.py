@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from onnxprune.allocation.measurement import Measurements
 from onnxprune.api.options import Checks
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.result import Result
@@ -53,12 +54,20 @@ class Tries:
 
     def _at(self, loss: float, progress: Progress) -> Opened:
         """The model after all passes."""
-        made = self._prepared.copy()
-        made.take(self.recipe.steps(loss)[len(made.run.steps) :], progress)
+        prepared, measured = self._prepared
+        made = prepared.copy()
+        if measured is None:
+            made.take(self.recipe.steps(loss)[len(made.run.steps) :], progress)
+        else:
+            step = self.recipe.encode(loss)
+            made.run.take(step, lambda model, told: step.store(model, measured, told), progress)
         return made
 
     @cached_property
-    def _prepared(self) -> Opened:
-        """The model after the passes that no loss changes."""
-        self.opened.take(self.recipe.fixed(), self.checks.progress)
-        return self.opened
+    def _prepared(self) -> tuple[Opened, Measurements | None]:
+        """The model after the passes that no loss changes; measured where only its encoding is still to come."""
+        opened, progress, fixed = self.opened, self.checks.progress, self.recipe.fixed()
+        opened.take(fixed, progress)
+        encode = self.recipe.encode(0.0)
+        alone = len(fixed) + 1 == len(self.recipe.steps(0.0))
+        return opened, opened.run.measure(encode.measure, progress) if alone else None

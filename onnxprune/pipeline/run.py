@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from onnxprune.errors import OnnxPruneError
 from onnxprune.model.model import Model
@@ -11,6 +13,7 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent
 
+Found = TypeVar("Found")
 Observer = Callable[[Model, Pass, Change], None]
 METADATA = "onnxprune.passes"
 
@@ -45,15 +48,26 @@ class Run:
         Raises:
             OnnxPruneError: from the pass, with the passes that had already run.
         """
-        try:
+        with self._named():
             change = work(self.model, progress)
             self.ran(self.model, step, change)
+        self.steps.append(step)
+        self.changes.append(change)
+
+    def measure(self, work: Callable[[Model, Progress], Found], progress: Progress = silent) -> Found:
+        """What a pass finds out of the model in front of its work; see `take` for errors."""
+        with self._named():
+            return work(self.model, progress)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """An error says what had already run."""
+        try:
+            yield
         except OnnxPruneError as error:
             if self.steps:
                 error.add_note(f"already run: {' '.join(map(str, self.steps))}")
             raise
-        self.steps.append(step)
-        self.changes.append(change)
 
     def record(self) -> None:
         """Write what changed the model into its metadata: once, after the last pass."""

@@ -91,12 +91,9 @@ def scan(
     for what, number in (("samples", samples), ("jobs", jobs)):
         if number is not None and number < 1:
             raise OptionError(f"{what} must be at least 1, not {number}")
-    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
-        raise OutputError(f"cannot write {target}: it must be a file in a folder that exists")
-    if target.resolve() == source.resolve():
-        raise OutputError(f"{target} is the model: choose another output")
     if data is None and evaluate is None:
         raise OptionError("a scan needs data, or an evaluate command")
+    _check_target(target, source)
     decoded = Model.load(source)
     name = decoded.sha256()
     Decode().run(decoded)
@@ -124,6 +121,14 @@ def scan(
         curves.save(target)
         trials.done()
     return curves
+
+
+def _check_target(target: Path, source: Path) -> None:
+    """Refuse, before a trial runs, a file that could not be written."""
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
+        raise OutputError(f"cannot write {target}: it must be a file in a folder that exists")
+    if target.resolve() == source.resolve():
+        raise OutputError(f"{target} is the model: choose another output")
 
 
 def _layers(model: Model, channels: bool, include: Sequence[str], skip: Sequence[str]) -> list[Curve]:

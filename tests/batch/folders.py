@@ -14,12 +14,14 @@ FAST = {"sparsity": 0.5, "values": "exact", "verify": False}
 
 
 def put(path: Path, seed: int = 0) -> Path:
+    """Write a small model."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(mlp(sizes=SIZES, seed=seed).SerializeToString())
     return path
 
 
 def put_external(path: Path, data: str, seed: int = 0) -> Path:
+    """Write a model whose tensors are in the file `data` beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(mlp(sizes=(64, 128, 8), seed=seed), path, save_as_external_data=True, location=data, size_threshold=0)
     return path
@@ -31,10 +33,12 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def states(batch) -> dict[str, str]:
+    """What became of each model."""
     return {model.path: model.status for model in batch.models}
 
 
 def stamps(folder: Path) -> dict[str, int]:
+    """When each model was written."""
     return {
         str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.onnx") if p.parent.name[-4:] != ".tmp"
     }

@@ -1,4 +1,4 @@
-"""Numbers that are lost easily."""
+"""Numbers of every kind."""
 
 from __future__ import annotations
 
@@ -18,4 +18,5 @@ def special(dtype: np.dtype) -> list[np.generic]:
 
 
 def samples(*shape) -> np.ndarray:
+    """0, 1, 2 ... in this shape, as float32."""
     return np.arange(math.prod(shape), dtype=np.float32).reshape(shape)

@@ -16,6 +16,7 @@ MODULES = (
     "analysis", "arguments", "charts", "comparison", "crowd", "forms", "growth", "latency", "loads", "made", "measures",
     "models", "peers", "phases", "processes", "results", "scan", "strip", "tables",
 )  # fmt: skip
+LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 
 
 def modules(patch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -31,6 +32,3 @@ def call(*arguments: object, code: int = 0) -> subprocess.CompletedProcess:
     )
     assert done.returncode == code, done.stderr
     return done
-
-
-LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")

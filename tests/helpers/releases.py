@@ -17,4 +17,5 @@ FOLDED = ("1.15", "1.15")
 
 
 def number(release: str) -> tuple[int, ...]:
+    """Major and minor of a release, which compare as numbers."""
     return tuple(map(int, release.split(".")[:2]))

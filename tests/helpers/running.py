@@ -106,6 +106,7 @@ def newest_opset() -> int:
 
 
 def costs_of(proto: onnx.ModelProto, folder: Path, **arrays: np.ndarray) -> Costs:
+    """What its layers cost on these inputs, or on two synthetic samples."""
     path = folder / "m.onnx"
     onnx.save(proto, path)
     if not arrays:

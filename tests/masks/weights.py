@@ -1,4 +1,4 @@
-"""Weights of models, under names of a framework."""
+"""Weights of models, and models under the names of another exporter."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ SIZES = (32, 64, 16)
 
 
 def values(path) -> dict[str, np.ndarray]:
+    """Every weight of a file by name."""
     opened = Model.load(path)
     return {w.name: w.array(opened).copy() for w in find(opened)}
 

@@ -61,18 +61,22 @@ EVALUATE = f"{PYTHON} judge.py {{model}}"
 
 
 def arrays(path) -> dict[str, np.ndarray]:
+    """The initializers of a file."""
     return initializers(onnx.load(path))
 
 
 def zeros(path) -> dict[str, int]:
+    """How many entries of each weight are zero."""
     return {n: int((a == 0).sum()) for n, a in arrays(path).items() if n.endswith("weight")}
 
 
 def iterate(**options):
+    """Two rounds up to 0.9 in this folder, unless the options say otherwise."""
     return onnxprune.iterate("m.onnx", "o.onnx", **{"retrain": RETRAIN, "to": 0.9, "rounds": 2} | options)
 
 
 def command_line(out: str, *more: str) -> list[str]:
+    """Three judged rounds as a command."""
     arguments = ["m.onnx", "-o", out, "--to", "0.9", "--rounds", "3", "--retrain", RETRAIN, "--evaluate", EVALUATE]
     return [sys.executable, "-c", "from onnxprune.cli import main; main()", "iterate", *arguments, *more]
 

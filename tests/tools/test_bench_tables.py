@@ -94,13 +94,22 @@ def test_accuracy_is_shown_with_what_was_skipped(bench: SimpleNamespace, page: P
     row = bench.results.Row
     found = bench.results.Results.begin("tools/accuracy.py", [])
     facts = {"samples": 2000, "metric": "top-1", "original": 0.99, "compressed": 0.9855, "agreement": 0.995}
+    chosen, judged = facts | {"chosen_on": True}, facts | {"chosen_on": False}
     found.rows = [
-        row("a", "compressed", read=1000, bytes=500, facts=facts),
-        row("b", "compressed", read=1000, bytes=125, facts=facts),
-        row("c", "compressed", problem="skipped: c.onnx is not there"),
+        row("a", "default", read=1000, bytes=500, facts=chosen),
+        row("a", "quantize_dynamic", read=1000, bytes=0, problem="it failed", facts=chosen),
+        row("b", "default", read=1000, bytes=125, facts=chosen),
+        row("b", "quantize_dynamic", read=1000, bytes=250, facts=chosen),
+        row("c", "default", read=1000, bytes=200, facts=judged),
+        row("d", "original", problem="skipped: d.onnx is not there"),
     ]
     found.save(page.with_suffix("") / "speed.json")
     call("tables", page)
     text = page.read_text()
-    assert "\n| a | 2,000 | top-1 | 99.00 | 98.55 | -0.45 | 99.50 | 1,000 | 500 | 2.000 |\n| b |" in text
-    assert "\nGeometric mean of the ratios of 2 models: 4.000\n\nc: skipped: c.onnx is not there\n\n<!--" in text
+    apart = text.index("Judged on:")
+    assert text.index("Chosen on:") < text.index("\n| b |") < apart < text.index("\n| c |")
+    assert "\n| a | 2,000 | top-1 | 99.00 | 1,000 | -0.45 | 99.50 | 2.000 | - | - | - |\n| b |" in text
+    assert "\n| c | 2,000 | top-1 | 99.00 | 1,000 | -0.45 | 99.50 | 5.000 |\n" in text
+    assert "\ndefault: geometric mean of the ratios of 2 models 4.000\n" in text
+    assert "\nquantize_dynamic: geometric mean of the ratios of 1 models 4.000\n" in text
+    assert "\na, quantize_dynamic: it failed\n\nd, original: skipped: d.onnx is not there\n" in text

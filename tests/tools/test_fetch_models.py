@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from types import ModuleType
 
+import onnx
 import pytest
 
 from tests.helpers.repository import TOOLS
@@ -100,3 +101,21 @@ def test_a_manifest_may_not_write_elsewhere(fetch: ModuleType, tmp_path: Path, n
     manifest.write_text(json.dumps({"entries": [raw]}))
     with pytest.raises(fetch.FetchError, match="not a plain file name"):
         fetch.read_manifest(manifest)
+
+
+def test_what_is_made_of_an_entry_is_made_again_with_it(
+    fetch: ModuleType, entry: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(folder: Path) -> onnx.ModelProto:
+        return onnx.ModelProto(producer_name=(folder / "model.onnx").read_text())
+
+    monkeypatch.setitem(fetch.DERIVED, "net", {"made.onnx": made})
+    folder = tmp_path / "net"
+    assert fetch.fetch(entry, tmp_path) == 2
+    assert onnx.load(folder / "made.onnx").producer_name == CONTENT.decode()
+    assert fetch.fetch(entry, tmp_path) == 0
+    (folder / "made.onnx").unlink()
+    assert fetch.fetch(entry, tmp_path) == 1
+    (folder / "model.onnx").write_bytes(b"damaged")
+    assert fetch.fetch(entry, tmp_path) == 2
+    assert onnx.load(folder / "made.onnx").producer_name == CONTENT.decode()

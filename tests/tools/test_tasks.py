@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 
 import onnxprune
 from onnxprune.runtime import judge as evaluation
-from onnxprune.runtime.session import open_session
+from onnxprune.runtime.session import open_session, run
 from tests.helpers.repository import TOOLS
 
 LETTERS = "abcdefg"
@@ -131,7 +131,7 @@ def test_a_label_fits_its_extension_and_no_other(tools: Any) -> None:
 
 def test_the_metrics_that_tasks_name_are_there(tools: Any) -> None:
     named = [task.function for task in tools("tasks").TASKS.values() if task.function]
-    assert len(named) == 2
+    assert named
     assert all(callable(evaluation.function(name)) for name in named)
 
 
@@ -200,3 +200,140 @@ def test_a_real_model_does_its_task_on_samples_that_are_not_scored(tools: Any, t
     )
     assert right.original == right.result >= 85
     assert wrong.result < 30
+
+
+# Captchas and phonemes -------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 3), max_size=12))
+def test_runs_are_one_and_blanks_are_none(tools: Any, best: list[int]) -> None:
+    alphabet = ["", "a", "b", "c"]
+    slow = "".join(alphabet[now] for before, now in zip([None, *best], best, strict=False) if now != before)
+    assert tools("tasks.decoding").greedy(np.array(best, int), alphabet) == slow
+
+
+def test_captchas_are_the_same_however_many_and_none_is_scored(tools: Any) -> None:
+    captcha = tools("tasks.captcha")
+    few, more = captcha.strings(3, 8), captcha.strings(6, 8)
+    assert [text for text, _ in few] == [text for text, _ in more[:3]]
+    for (text, image), (_, again) in zip(few, more, strict=False):
+        np.testing.assert_array_equal(image, again)
+        assert set(text) <= set(captcha.LETTERS)
+        assert image.min() < 100 < 180 < image.max()
+    assert captcha.scaled(few[0][1]).shape == (1, 1, 64, 240)
+    assert not {text for text, _ in captcha.strings(150, 8)} & {text for text, _ in captcha.strings(150, 9)}
+
+
+def test_letters_of_captchas_are_told_apart_without_capitals(tools: Any) -> None:
+    letters = tools("tasks.captcha").LETTERS
+    assert not set("0oO1lIi2zZ5sS9gqvVuU") & set(letters)
+
+
+def test_what_source_assigns_is_read_and_not_run(tools: Any, tmp_path: Path) -> None:
+    source = tmp_path / "charsets.py"
+    source.write_text("raise SystemExit\nOLD = ['', 'x']\nBETA = ['',\n '\u6380',\n 'a']\n", encoding="utf-8")
+    assert tools("tasks.task").literal(source, "BETA") == ["", "\u6380", "a"]
+    with pytest.raises(ValueError, match=r"charsets.py assigns no NEW"):
+        tools("tasks.task").literal(source, "NEW")
+
+
+def test_a_character_is_seen_among_its_neighbours(tools: Any) -> None:
+    segmentation = tools("tasks.segmentation")
+    numbers = {letter: i for i, letter in enumerate(" abc")}
+    seen = segmentation.features("abc", numbers, numbers)["input_1"]
+    assert seen[1].tolist() == [3, *[0] * 9, 1, *[0] * 9, 2]
+    ((text, begins),) = segmentation.joined(["ab", "abc"], 1, 0)
+    assert "".join("|" * int(begin) + letter for letter, begin in zip(text, begins, strict=True)).count("|ab") == 8
+
+
+def test_rows_of_a_detector_are_boxes_that_do_not_overlap(tools: Any) -> None:
+    targets = tools("tasks.targets")
+    rows = np.zeros((52 * 52 + 26 * 26 + 13 * 13, 6), np.float32)
+    rows[52 * 3 + 4] = [0.5, 0.5, np.log(4), np.log(2), 1, 0.9]  # at (4, 3) of the grid of 8
+    rows[52 * 3 + 5] = [-0.5, 0.5, np.log(4), np.log(2), 1, 0.8]  # the same box again
+    rows[-1] = [0, 0, 0, 0, 1, 0.5]  # at (12, 12) of the grid of 32
+    assert np.allclose(targets.boxes_of(rows), [(20, 20, 52, 36), (368, 368, 400, 400)])
+
+
+def test_boxes_are_matched_once(tools: Any) -> None:
+    boxes = tools("tasks.boxes")
+    drawn = [(0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0)]
+    outcome = boxes.matched([(drawn, [drawn[0], drawn[0]]), (drawn, drawn)])
+    assert outcome.predictions == [True, False, True, True, 1, 0]
+    assert outcome.accuracy == pytest.approx(2 * 3 / (3 + 1 + 4))
+
+
+def test_phonemes_are_fed_with_pads_between(tools: Any) -> None:
+    numbers = {"_": [0], "^": [1], "$": [2], "a": [5], "b": [6]}
+    assert tools("tasks.wake").identities("ab", numbers).tolist() == [[1, 0, 5, 0, 6, 0, 2]]
+
+
+def test_windows_of_a_spectrogram_step_by_eight_frames(tools: Any) -> None:
+    spectrogram = np.arange(100 * 32, dtype=np.float32).reshape(100, 32)
+    found = tools("tasks.wake").windows(spectrogram)
+    assert found.shape == (4, 76, 32, 1)
+    np.testing.assert_array_equal(found[3, :, :, 0], spectrogram[24:100])
+
+
+def test_keys_sound_where_tones_do(tools: Any) -> None:
+    notes = tools("tasks.notes")
+    sounds, keys = notes.windows(2, 0)
+    loud = np.abs(sounds[:, : notes.FRAMES * notes.HOP // 2, 0]).reshape(2, -1, notes.HOP).max(2) > 0.05
+    assert (keys.any(2)[:, : loud.shape[1]] | ~loud).mean() > 0.97
+    assert keys.any((1, 2)).all()
+
+
+def test_a_word_has_each_of_its_pronunciations(tools: Any) -> None:
+    lines = "read R EH1 D\nread(2) R IY1 D\nread's R IY1 D Z\naalen AA1 L AH0 N # name\n'tis T IH1 Z\n"
+    found = tools("tasks.phonemes").pronunciations(lines)
+    assert found == {"read": {"R EH1 D", "R IY1 D"}, "aalen": {"AA1 L AH0 N"}}
+
+
+def test_words_are_spelt_to_their_ends(tools: Any) -> None:
+    fed = tools("tasks.phonemes").spelt(["ab", "z"])
+    assert fed["graphemes"].tolist() == [[3, 4, 2], [28, 2, 0]]
+    assert fed["lengths"].tolist() == [3, 2]
+
+
+def test_phonemes_are_said_up_to_the_end(tools: Any) -> None:
+    phonemes = tools("tasks.phonemes")
+    b, end = phonemes.PHONEMES.index("B"), phonemes.END
+    assert phonemes.texts(np.array([[b, end, b], [b, b, b], [end, b, end]])) == ["B", "B B B", ""]
+
+
+def recurrent(rng: np.random.Generator, letters: int, said: int, hidden: int) -> dict[str, np.ndarray]:
+    """The arrays of a small g2p network, by g2p-en's names."""
+    arrays = {"enc_emb": (letters, 5), "dec_emb": (said, 5), "fc_w": (said, hidden), "fc_b": (said,)}
+    for part in ("enc", "dec"):
+        arrays |= {f"{part}_w_ih": (3 * hidden, 5), f"{part}_w_hh": (3 * hidden, hidden)}
+        arrays |= {f"{part}_b_ih": (3 * hidden,), f"{part}_b_hh": (3 * hidden,)}
+    return {name: rng.normal(0, 0.7, shape).astype(np.float32) for name, shape in arrays.items()}
+
+
+def step(arrays: dict[str, np.ndarray], part: str, x: np.ndarray, state: np.ndarray) -> np.ndarray:
+    """One step of torch's GRU, as g2p-en writes it in numpy."""
+    ours = x @ arrays[f"{part}_w_ih"].T + arrays[f"{part}_b_ih"]
+    before = state @ arrays[f"{part}_w_hh"].T + arrays[f"{part}_b_hh"]
+    (r, z, n), (hr, hz, hn) = np.split(ours, 3), np.split(before, 3)
+    reset, update = 1 / (1 + np.exp(-r - hr)), 1 / (1 + np.exp(-z - hz))
+    return (1 - update) * np.tanh(n + reset * hn) + update * state
+
+
+def test_networks_made_of_arrays_do_what_the_arrays_say(tools: Any) -> None:
+    derived = tools("derived_models")
+    arrays = recurrent(np.random.default_rng(0), 7, 6, 4)
+    encoder, decoder = derived.encoder(arrays), derived.decoder(arrays)
+    assert encoder.SerializeToString() == derived.encoder(arrays).SerializeToString()
+    words, lengths = np.array([[1, 2, 3], [4, 0, 0]]), np.array([3, 1], np.int32)
+    said = run(open_session(encoder.SerializeToString()), {"graphemes": words, "lengths": lengths})
+    states = []
+    for word, length in zip(words, lengths, strict=True):
+        state = np.zeros(4)
+        for letter in word[:length]:
+            state = step(arrays, "enc", arrays["enc_emb"][letter], state)
+        states.append(state)
+    np.testing.assert_allclose(said["state"], states, atol=1e-6)
+    out = run(open_session(decoder.SerializeToString()), {"phoneme": np.array([5, 2]), "state": said["state"]})
+    after = [step(arrays, "dec", arrays["dec_emb"][i], s) for i, s in zip((5, 2), states, strict=True)]
+    np.testing.assert_allclose(out["next_state"], after, atol=1e-6)
+    np.testing.assert_allclose(out["logits"], after @ arrays["fc_w"].T + arrays["fc_b"], atol=1e-5)

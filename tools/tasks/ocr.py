@@ -9,23 +9,31 @@ from typing import Any
 import numpy as np
 
 from onnxprune.runtime.session import run
+from tasks.decoding import greedy
 from tasks.rendering import lines, padded, scaled, unpadded
-from tasks.task import Outcome, Task, share
+from tasks.task import Outcome, Task, fetched, share
 
 BATCH = 8
 
 
+def characters(session: Any) -> list[str]:
+    """The blank, the characters that the model lists in its metadata or else those of PP-OCRv4, and the space."""
+    listed = session.get_modelmeta().custom_metadata_map.get("character")
+    if listed is None:
+        listed = fetched("ocr-models", "ppocr_keys_v1.txt").read_text(encoding="utf-8").removesuffix("\n")
+    return ["", *listed.split("\n"), " "]
+
+
 def read(session: Any, images: list[np.ndarray]) -> list[str]:
     """The texts of lines [3, 48, width], decoded greedily; the longer of a batch of like widths pads the others."""
-    characters = session.get_modelmeta().custom_metadata_map["character"].split("\n")
-    alphabet = np.array(["", *characters, " "])
+    alphabet = characters(session)
     order = sorted(range(len(images)), key=lambda i: (images[i].shape[2], i))
     texts = [""] * len(images)
     for at in range(0, len(order), BATCH):
         batch = order[at : at + BATCH]
         (scores,) = run(session, {"x": padded([images[i] for i in batch])}).values()
         for i, best in zip(batch, scores.argmax(2), strict=True):
-            texts[i] = "".join(alphabet[best[np.diff(best, prepend=-1) != 0]])
+            texts[i] = greedy(best, alphabet)
     return texts
 
 

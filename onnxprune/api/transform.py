@@ -57,7 +57,17 @@ def transform(
 
 
 def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: Checks) -> Result:
-    """`transform` with its options as an object."""
+    """`transform` with its options as an object.
+
+    Args:
+        model: the model.
+        out: the file to write.
+        steps: the passes, in order.
+        checks: what `transform` takes as keywords.
+
+    Raises:
+        OnnxPruneError: see `onnxprune.errors`.
+    """
     source, target = Path(model), Path(out)
     checks.check_places(source, target)
     with threads.using(checks.jobs):

@@ -29,7 +29,17 @@ def verify(
     tolerance: float | None = None, metric: str | None = None, evaluate: str | None = None,
     lower_is_better: bool = False,
 ) -> Deviation:  # fmt: skip
-    """Run two models on the same inputs and compare their outputs; the options are those of `transform`.
+    """Run two models on the same inputs and compare their outputs.
+
+    Args:
+        a: the original.
+        b: the model that is compared with it.
+        data: samples, an .npz file or a folder; None synthesises inputs.
+        samples: how many samples at most (data), or how many (synthesised).
+        tolerance: how much worse than a's the metric of b may be, in points for percent; of sqnr the least, in dB.
+        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION.
+        evaluate: a command that prints a number for `{model}`, in place of a metric.
+        lower_is_better: the number of a function or a command is an error.
 
     Raises:
         ToleranceMissed: the tolerance was given and missed, or could not be checked.

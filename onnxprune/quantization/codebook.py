@@ -137,7 +137,14 @@ def boundaries_of(points: Array, threshold: float = 0.0) -> Array:
 
 
 def measured(histogram: Histogram, centres: Array, prune: bool, threshold: float = 0.0) -> Codebook:
-    """The codebook of the given levels (0.0 is added) with each entry at the nearest one, or 0 up to the threshold."""
+    """The codebook of given levels, with the error and the shares of a histogram.
+
+    Args:
+        histogram: of the weight.
+        centres: the levels other than 0.0, float64 [levels].
+        prune: whether entries may become 0.
+        threshold: with `prune` the magnitude up to which all become 0; 0: those nearest to it.
+    """
     centres = np.unique(centres[centres != 0])
     points = np.sort(np.append(centres, 0.0)) if prune else centres
     boundaries = boundaries_of(points, threshold)

@@ -168,7 +168,17 @@ def unpack_values(parts: Mapping[str, Array]) -> Array:
 
 
 def emit_values(build: Builder, parts: Parts, shape: tuple[int, ...], name_of_shape: str = "shape") -> str:
-    """The name of the values in the shape."""
+    """Make the nodes that decode values.
+
+    Args:
+        build: where nodes and constants go.
+        parts: what `pack_values` returned.
+        shape: of the values.
+        name_of_shape: the constant of that shape, where a Reshape needs one.
+
+    Returns:
+        The name of the values.
+    """
     if "book" not in parts:
         return build.constant("values", parts["values"])
     codes = emit(build, parts, "codes")

@@ -55,7 +55,17 @@ class Distances:
 
 
 def to_gaps(distances: Array, values: Array, fill_value: Array, cap: int = BYTE) -> tuple[Array, Array]:
-    """Gaps up to the cap whose running sum visits every entry, and the values with fillers between them."""
+    """Gaps whose running sum visits every entry, with fillers where a distance is above the cap.
+
+    Args:
+        distances: of each entry from the one before, [entries].
+        values: of the entries, [entries].
+        fill_value: the value of a filler.
+        cap: the largest gap.
+
+    Returns:
+        The gaps and the values, [entries and fillers] both.
+    """
     kind = np.uint8 if cap <= BYTE else np.int32
     extra = fillers(distances, cap)
     total = int(extra.sum())

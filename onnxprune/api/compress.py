@@ -9,8 +9,8 @@ from typing import Unpack
 
 from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
-from onnxprune.api.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
-from onnxprune.api.options import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
+from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
+from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result

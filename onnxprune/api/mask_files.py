@@ -8,8 +8,8 @@ from typing import Unpack
 
 import numpy as np
 
-from onnxprune.api.keywords import CheckKeywords, explicit
-from onnxprune.api.options import Checks, taken
+from onnxprune.api.options.keywords import CheckKeywords, explicit
+from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
 from onnxprune.api.transform import transformed

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxprune.api.options import Checks
+from onnxprune.api.options.objects import Checks
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import Verification
 from onnxprune.encodings.graph.encoded import encoded_weights

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from onnxprune.api.keywords import TransformKeywords, explicit
-from onnxprune.api.options import Checks, taken
+from onnxprune.api.options.keywords import TransformKeywords, explicit
+from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
 from onnxprune.api.stages import finish, open_model

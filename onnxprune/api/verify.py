@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onnxprune.api.options import Checks
+from onnxprune.api.options.objects import Checks
 from onnxprune.api.remote import local
 from onnxprune.api.result import Cost, Deviation
 from onnxprune.core.files import PathLike

@@ -29,8 +29,12 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
             [measured.noise for measured in curved.values()],
             [[numbers[name] for name in way] for way in ways],
         )
-        for (name, measured), point in zip(curved.items(), points, strict=True):
-            choices[name] = Choice(
-                point.values, point.codebook, point.scale, measurements.prune, measured.feedback, point.folded
-            )
+        for (name, measured), chosen in zip(curved.items(), points, strict=True):
+            choice: Choice | None = None
+            for point in measured.curve[: measured.curve.index(chosen) + 1]:
+                choice = Choice(
+                    point.values, point.codebook, point.scale, measurements.prune, measured.feedback,
+                    point.folded, point.loss, choice,
+                )  # fmt: skip
+            choices[name] = choice or choices[name]
     return choices

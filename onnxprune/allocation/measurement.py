@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.input_moments import moments
 from onnxprune.allocation.noise_gain import gains
-from onnxprune.allocation.rate_distortion import RatePoint
+from onnxprune.allocation.rate_distortion import RatePoint, curve, points
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.candidates import EXACT, HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, encodable, may_lose
@@ -30,6 +29,7 @@ from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.quantization.channel_scales import heaviest
 from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.quantization.histogram import Histogram
 
 _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
@@ -193,10 +193,10 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     candidates = Candidates(model, weight)
     if candidates.opset < Shared().opset(fused=False):
         return Measured()
-    curve = _curve(candidates, plan)
+    line = _curve(candidates, plan)
     model.payloads.forget_pages()
-    changed = bool(curve) and weight.name in model.codings and not candidates.lossless
-    return Measured(curve=tuple(curve), changed=changed, lossless=candidates.lossless)
+    changed = bool(line) and weight.name in model.codings and not candidates.lossless
+    return Measured(curve=tuple(line), changed=changed, lossless=candidates.lossless)
 
 
 def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
@@ -207,7 +207,7 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     if weight.element in QUANTISED:
         array = centred(weight, array)
         one = np.ones((1,) * array.ndim, np.float32)
-        return rate_distortion.curve(array, one, exact, prune, partial(whole, prune=prune))
+        return curve(exact, points(Histogram.of(array, one), array.size, one, prune, partial(whole, prune=prune)))
     wide = candidates.wide
     if wide is None:
         if weight.reason is None and prune:
@@ -217,19 +217,19 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     transposed = readers.transposed if readers else None
     wide, scale = live_channels(weight, wide, transposed)
     unit = unit_scale(wide)
-    more = [RatePoint(2 * wide.size + NODES, _HALF_LOSS, values=HALF)] if HALF.fits(weight.element) else []
+    found = [RatePoint(2 * wide.size + NODES, _HALF_LOSS, values=HALF)] if HALF.fits(weight.element) else []
     if scale is None:
-        return rate_distortion.curve(wide, unit, exact, prune, more=more)
-    worst = heaviest(wide, scale, inner_axes(weight, transposed), _WATCHED)
+        return curve(exact, [*found, *points(Histogram.of(wide, unit), wide.size, unit, prune)])
+    histogram = Histogram.of(wide, scale)
     if readers is not None:
-        fine = rate_distortion.points(wide, scale, prune, worst=worst, levels=_FINE, folded=True)
-        return rate_distortion.curve(
-            wide, scale, exact, prune, lambda levels: gridded(levels, prune)[0], worst=worst, more=[*more, *fine]
-        )
-    if scale.nbytes > _SCALES_COST * exact:
-        importance = np.square(unit / scale.astype(np.float64))
-        more += rate_distortion.points(wide, unit, prune, importance=importance, worst=worst)
-    return rate_distortion.curve(wide, scale, exact, prune, worst=worst, more=more)
+        found += points(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
+        found += points(histogram, wide.size, scale, prune, levels=_FINE, folded=True)
+    else:
+        found += points(histogram, wide.size, scale, prune)
+        if scale.nbytes > _SCALES_COST * exact:
+            histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
+            found += points(histogram, wide.size, unit, prune)
+    return curve(exact, found, heaviest(wide, scale, inner_axes(weight, transposed), _WATCHED), prune)
 
 
 def _feedbacks(model: Model, weights: dict[int, Weight], calibration: CalibrationSet | None) -> dict[int, Feedback]:

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise, product
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import EXACT
-from onnxprune.encodings.positions.digits import LAYOUTS, layout_for
+from onnxprune.encodings.positions.digits import layout_for, layouts_from
 from onnxprune.encodings.smallest import NODES
 from onnxprune.encodings.values.base import Values
 from onnxprune.model.model import Model
 from onnxprune.quantization.channel_scales import Channels
-from onnxprune.quantization.codebook import Codebook, fit_codebook, measured
+from onnxprune.quantization.codebook import Codebook, Spread, fit_codebook, measured
 from onnxprune.quantization.histogram import Histogram
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
@@ -58,63 +57,68 @@ class RatePoint:
 
 
 def curve(
-    array: Array | ChunkedArray,
-    scale: Array,
-    exact: int,
-    prune: bool,
-    snap: Snap | None = None,
-    worst: Channels | None = None,
-    more: Sequence[RatePoint] = (),
+    exact: int, points: Sequence[RatePoint], worst: Channels | None = None, prune: bool = True
 ) -> list[RatePoint]:
     """The points of a weight worth choosing from, from exact to coarse.
 
     Args:
-        array: float32 or float64 values.
-        scale: per channel, or one for all; broadcastable.
         exact: bytes when kept exactly.
-        prune: see `points`.
-        snap: see `points`.
-        worst: see `points`.
-        more: other points.
+        points: the others.
+        worst: channels whose loss is watched: each may lose twice what the weight does.
+        prune: whether the codebooks may make entries 0.
     """
-    return hull([RatePoint(exact, 0.0), *more, *points(array, scale, prune, snap, worst=worst)])
+    line = hull([RatePoint(exact, 0.0), *points])
+    return line if worst is None else hull([_watched(point, worst, prune) for point in line])
+
+
+def _watched(point: RatePoint, worst: Channels, prune: bool) -> RatePoint:
+    """The point with the loss of the worst channel."""
+    if point.codebook is None or point.scale is None:
+        return point
+    unit = float(point.scale.reshape(-1)[0]) if point.scale.size == 1 else None
+    return replace(point, loss=max(point.loss, worst.loss(point.codebook, prune, unit) / 2))
 
 
 def points(
-    array: Array | ChunkedArray,
+    histogram: Histogram,
+    size: int,
     scale: Array,
     prune: bool,
     snap: Snap | None = None,
-    importance: Array | None = None,
-    worst: Channels | None = None,
     levels: Sequence[int] = LEVELS,
     folded: bool = False,
 ) -> list[RatePoint]:
     """What codebooks of each number of levels and each threshold cost.
 
     Args:
-        array: float32 or float64 values.
+        histogram: of the weight over its scale.
+        size: of the weight.
         scale: per channel, or one for all; broadcastable.
         prune: whether values may become 0.
         snap: what the form makes of the levels.
-        importance: weighs the squared error of each entry; broadcastable.
-        worst: channels whose loss is watched: each may lose twice what the weight does.
         levels: how many are tried.
         folded: see `RatePoint`.
     """
-    histogram = Histogram.of(array, scale, importance)
+    if not histogram.energy:
+        return []
     around = NODES + (scale.nbytes if scale.size > 1 else 0)
     thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
-    found = []
-    for count, threshold in product(levels if histogram.energy else (), thresholds):
-        codebook = fit_codebook(histogram, count, prune, threshold)
-        if snap is not None:
-            codebook = measured(histogram, snap(codebook.levels), prune, threshold)
-        loss = codebook.error / histogram.energy
-        if worst is not None:
-            unit = float(scale.reshape(-1)[0]) if scale.size == 1 else None
-            loss = max(loss, worst.loss(codebook, prune, unit) / 2)
-        found.append(RatePoint(_stored(codebook, array.size) + around, loss, codebook, scale, folded=folded))
+    by_threshold = [_codebooks(histogram, threshold, prune, snap, levels) for threshold in thresholds]
+    return [
+        RatePoint(_stored(codebook, size) + around, codebook.error / histogram.energy, codebook, scale, folded=folded)
+        for by_levels in zip(*by_threshold, strict=True)
+        for codebook in by_levels
+    ]
+
+
+def _codebooks(
+    histogram: Histogram, threshold: float, prune: bool, snap: Snap | None, levels: Sequence[int]
+) -> list[Codebook]:
+    """The codebooks of each number of levels."""
+    spread, found = Spread(histogram, threshold), []
+    for count in levels:
+        codebook = fit_codebook(histogram, count, prune, threshold, spread)
+        found.append(codebook if snap is None else measured(histogram, snap(codebook.levels), prune, threshold))
     return found
 
 
@@ -127,10 +131,9 @@ def _stored(codebook: Codebook, size: int) -> float:
     mask = size / 8 + layout_for(levels, max(1, int(kept))).nbytes(int(kept))
     best = min(dense, mask)
     absent = 1 - kept / size
-    for layout in LAYOUTS:
-        cap = min(layout.radix // levels - 1, 1 << 16)
-        if cap >= 1 and kept and absent > 0.5:
-            share = absent**cap
+    if kept and absent > 0.5:
+        for layout in layouts_from(2 * levels):  # a code and a gap of at least 1
+            share = absent ** min(layout.radix // levels - 1, 1 << 16)
             best = min(best, layout.nbytes(int(kept / max(1 - share, 1e-9))))
     return best
 

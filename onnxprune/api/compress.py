@@ -9,8 +9,8 @@ from typing import Unpack
 
 from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
-from onnxprune.api.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
-from onnxprune.api.options import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
+from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
+from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
@@ -143,7 +143,21 @@ def encode(
     model: PathLike, out: PathLike, *, values: str | Sequence[str] = "exact", loss: float | None = None,
     prefer: str = "speed", encoding: str = "auto", **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
-    """Store each weight in its smallest form: as it is, or with other values than exact within their loss."""
+    """Store each weight in its smallest form: as it is, or with other values than exact within their loss.
+
+    Args:
+        model: the model.
+        out: the file to write.
+        values: the form of the values of every weight, and "PATTERN=FORM" for some; see the encode pass.
+        loss: what `auto` may lose, summed over all weights; None is the default of the encode pass.
+        prefer: speed or size.
+        encoding: auto, graph, coo, or the name of an encoding.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        OnnxPruneError: see `onnxprune.errors`.
+        TypeError: there is no such keyword.
+    """
     storing = Storing.of({"values": values, "prefer": prefer, "encoding": encoding}, "exact")
     return transformed(
         model, out, [storing.encode(LOSS if loss is None else loss, keep_zeros=True)], taken(Checks, checks)
@@ -163,7 +177,21 @@ def strip(
     model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "l1", scope: str = "layer",
     multiple: int = 1, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
-    """Remove dead neurons; with `channels` that share of whole channels first. The rest are options of the pass."""
+    """Remove dead neurons, and whole channels before them.
+
+    Args:
+        model: the model; encoded weights are decoded first.
+        out: the file to write.
+        channels: the share of whole channels to remove, 0 <= channels < 1; None removes dead ones only.
+        score: l1, l2 or batchnorm: by which channels are ranked.
+        scope: layer or global: what the share is taken over.
+        multiple: kept channels are rounded up to a multiple of this.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        OnnxPruneError: see `onnxprune.errors`.
+        TypeError: there is no such keyword.
+    """
     shapes = Stripping(channels=channels, multiple=multiple)
     return transformed(
         model, out, [Decode(), *shapes.before(score, scope), *shapes.after(encoded=False)], taken(Checks, checks)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.api.options import check_samples
+from onnxprune.api.options.objects import check_samples
 from onnxprune.api.remote import local
 from onnxprune.core.files import PathLike
 from onnxprune.encodings.compatibility import Compatibility, compatibility

@@ -8,8 +8,8 @@ from typing import Unpack
 
 import numpy as np
 
-from onnxprune.api.keywords import CheckKeywords, explicit
-from onnxprune.api.options import Checks, taken
+from onnxprune.api.options.keywords import CheckKeywords, explicit
+from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
 from onnxprune.api.transform import transformed
@@ -126,8 +126,18 @@ def apply_masks(
 ) -> Result:  # fmt: skip
     """Zero what a mask file prunes; encoded weights are decoded first.
 
-    The weights are found by name, else at the same places in the graph, else (with `names_from`, a checkpoint of
-    `model`) by value. The rest of the keywords are those of `transform`.
+    The weights are found by name, else at the same places in the graph, else (with `names_from`) by value.
+
+    Args:
+        model: the model.
+        masks: the mask file.
+        out: the file to write.
+        names_from: a checkpoint of `model`.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        MaskError: the masks do not fit the model.
+        OnnxPruneError: see `onnxprune.errors`.
     """
     step = ApplyMasks(masks=os.fspath(masks), names_from=_path(names_from))
     return transformed(model, out, [Decode(), step], taken(Checks, checks))
@@ -164,9 +174,21 @@ def update(
 ) -> Result:  # fmt: skip
     """Put retrained weights into a model: from a checkpoint, or from a re-exported .onnx of the same structure.
 
-    Which parameter is which weight comes from `names_from` (the checkpoint that the model was exported from, by
-    value), else from the mask file. What the masks prune is zero afterwards. The rest of the keywords are those of
-    `transform`, which compares with `model`: retrained outputs differ.
+    `names_from` says by value which parameter is which weight; without it the mask file says so. The outputs are
+    compared with those of `model`: retraining changes them.
+
+    Args:
+        model: the model.
+        source: the retrained checkpoint, or the re-exported model.
+        out: the file to write.
+        masks: a mask file: the entries that it prunes are zero afterwards.
+        names_from: the checkpoint that `model` was exported from.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        CheckpointError: a parameter is missing or does not fit.
+        MaskError: the masks do not fit the model.
+        OnnxPruneError: see `onnxprune.errors`.
     """
     step = Update(source=os.fspath(source), masks=_path(masks), names_from=_path(names_from))
     return transformed(model, out, [Decode(), step], taken(Checks, checks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 
-from onnxprune.api.options import Calibration, Rule, Storing, Stripping
+from onnxprune.api.options.objects import Calibration, Rule, Storing, Stripping
 from onnxprune.api.stages import Saving
 from onnxprune.pipeline.base import Pass
 from onnxprune_passes import Decode, Encode

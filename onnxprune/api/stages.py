@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxprune.api.options import Checks
+from onnxprune.api.options.objects import Checks
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import Verification
 from onnxprune.encodings.graph.encoded import encoded_weights
@@ -147,6 +147,14 @@ def report(
 ) -> Result:
     """Verify what was written to `place`, take its facts, write the masks.
 
+    Args:
+        opened: the model as it was.
+        applied: what the passes made of it.
+        place: where the result lies for now.
+        target: where it will lie.
+        checks: what to check, and the file for the masks.
+        verification: against the original.
+
     Raises:
         ToleranceMissed: the result is not within the tolerance.
         OnnxPruneError: the result cannot be run or read, or the masks cannot be written.
@@ -185,7 +193,18 @@ def report(
 def finish(
     opened: Opened, target: Path, checks: Checks, verification: Verification, saving: Saving | None = None
 ) -> Result:
-    """`apply` and `report`: the target is replaced when all went well."""
+    """`apply` and `report`: the target is replaced when all went well.
+
+    Args:
+        opened: the model, with the passes that ran.
+        target: the file to write.
+        checks: what to check, and the file for the masks.
+        verification: against the original.
+        saving: when the model stays as it was; None: only where no pass changed it.
+
+    Raises:
+        OnnxPruneError: from `apply` and `report`; the target is then as it was.
+    """
     with replacing(target) as place:
         return report(opened, apply(opened, place, saving), place, target, checks, verification)
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
-from onnxprune.api.keywords import TransformKeywords, explicit
-from onnxprune.api.options import Checks, taken
+from onnxprune.api.options.keywords import TransformKeywords, explicit
+from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
 from onnxprune.api.stages import finish, open_model
@@ -57,7 +57,17 @@ def transform(
 
 
 def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: Checks) -> Result:
-    """`transform` with its options as an object."""
+    """`transform` with its options as an object.
+
+    Args:
+        model: the model.
+        out: the file to write.
+        steps: the passes, in order.
+        checks: what `transform` takes as keywords.
+
+    Raises:
+        OnnxPruneError: see `onnxprune.errors`.
+    """
     source, target = Path(model), Path(out)
     checks.check_places(source, target)
     with threads.using(checks.jobs):

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from onnxprune.allocation.measurement import Measurements
-from onnxprune.api.options import Checks
+from onnxprune.api.options.objects import Checks
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.result import Result
 from onnxprune.api.stages import Opened, apply, finish

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from onnxprune.api.options import Checks
+from onnxprune.api.options.objects import Checks
 from onnxprune.api.remote import local
 from onnxprune.api.result import Cost, Deviation
 from onnxprune.core.files import PathLike
@@ -29,7 +29,17 @@ def verify(
     tolerance: float | None = None, metric: str | None = None, evaluate: str | None = None,
     lower_is_better: bool = False,
 ) -> Deviation:  # fmt: skip
-    """Run two models on the same inputs and compare their outputs; the options are those of `transform`.
+    """Run two models on the same inputs and compare their outputs.
+
+    Args:
+        a: the original.
+        b: the model that is compared with it.
+        data: samples, an .npz file or a folder; None synthesises inputs.
+        samples: how many samples at most (data), or how many (synthesised).
+        tolerance: how much worse than a's the metric of b may be, in points for percent; of sqnr the least, in dB.
+        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION.
+        evaluate: a command that prints a number for `{model}`, in place of a metric.
+        lower_is_better: the number of a function or a command is an error.
 
     Raises:
         ToleranceMissed: the tolerance was given and missed, or could not be checked.
@@ -79,7 +89,6 @@ class Verification:
             open_session(result)  # it must load all the same
             return self._unverified(f"no inputs could be synthesised ({error}); give --data"), None
         feed, judge = original.samples.feeds[0], original.judge
-        before = latency(open_session(self._source), feed) if costs else 0.0
         opened = Runner(open_session(result))
         outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
         judged = None
@@ -89,11 +98,11 @@ class Verification:
             judged = judge.judged(baseline, found, self._checks.tolerance)
         cost = None
         if costs:
-            counts = {"before": self._source, "after": result}
+            models = {"before": self._source, "after": result}
             cost = Cost(
                 inputs={name: list(array.shape) for name, array in feed.items()},
-                flops={when: sum(layer.flops for layer in layers(path, feed)) for when, path in counts.items()},
-                latency_ms={"before": before, "after": latency(opened.session, feed)},
+                flops={when: sum(layer.flops for layer in layers(path, feed)) for when, path in models.items()},
+                latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
         return Deviation(original.source, original.samples.count, "", found_facts, judged), cost

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from onnxprune.api import compress
-from onnxprune.api.keywords import EachKeywords, explicit
-from onnxprune.api.options import Checks, Deciding, Rule, Storing, Stripping
+from onnxprune.api.options.keywords import EachKeywords, explicit
+from onnxprune.api.options.objects import Checks, Deciding, Rule, Storing, Stripping
 from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened

@@ -54,7 +54,14 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
 def compress_many(
     models: tuple[PathLike, ...], out: PathLike | None, cluster: str | None, options: dict[str, Any]
 ) -> None:
-    """Compress several models, print a line for each, and exit with the code of them all."""
+    """Compress several models, print a line for each, and exit with the code of them all.
+
+    Args:
+        models: files, folders or patterns.
+        out: the folder to write to.
+        cluster: the address of a dask scheduler; None runs processes here.
+        options: of the command, by name.
+    """
     from onnxprune.batch import compress_many as many
     from onnxprune.report import terminal
 

@@ -14,7 +14,7 @@ from onnxprune.encodings.values.base import DEQUANTISE_AXIS, Coded, Values
 from onnxprune.encodings.values.floats import Exact, Half
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.lossless import again, few, fuses, halved
-from onnxprune.encodings.values.rounding import on_grid, recoded, with_codebook
+from onnxprune.encodings.values.rounding import loss_of, on_grid, recoded, with_codebook
 from onnxprune.encodings.values.scales import computed, floats, live_channels
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import opset_of
@@ -26,6 +26,8 @@ from onnxprune.quantization.error_feedback import Feedback
 
 MIN_HALF_ELEMENTS = 64  # elements below which half precision saves less than its Cast takes
 EXACT, HALF = Exact(), Half()
+_TRUSTED = 2.0  # a codebook that loses more than so many times the planned loss does not fit
+_ROUNDED = 1e-6  # of a loss: scales and levels become float16
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,9 @@ class Choice:
         prune: whether the codebook may make entries 0.
         feedback: how rounding errors are passed on, where the layer's inputs were measured.
         folded: whether the codebook is decoded at load, whoever reads the weight.
+        planned: the loss that it was chosen for: squared error over energy, of the weight or half that of its worst
+            channel; None where no loss decided.
+        finer: what is taken instead where it loses more than twice that; None: the values themselves.
     """
 
     values: Values = EXACT
@@ -47,6 +52,8 @@ class Choice:
     prune: bool = True
     feedback: Feedback | None = None
     folded: bool = False
+    planned: float | None = None
+    finer: Choice | None = None
 
     @property
     def plain(self) -> bool:
@@ -61,10 +68,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A weight in a value form."""
+    """A weight in a value form.
+
+    Attributes:
+        values: the form.
+        coded: what it holds.
+        finer: whether a form that loses less was taken than was chosen, which lost more than planned.
+    """
 
     values: Values
     coded: Coded
+    finer: bool = False
 
     def serves(self, wanted: Values) -> bool:
         """Whether it is what a request for a form wants."""
@@ -156,10 +170,24 @@ class Candidates:
         return Candidate(EXACT, Coded(self.array, self.weight.zero_value))
 
     def chosen(self, choice: Choice) -> Candidate | None:
-        """The weight as a choice wants it; None where the form cannot hold it."""
-        weight, form, feedback = self.weight, choice.values, choice.feedback
-        if choice.codebook is not None:
-            return self._fitted(choice, choice.codebook)
+        """The weight as a choice wants it, or as a finer one does where it loses more than twice the planned loss.
+
+        Returns:
+            None where the form cannot hold it, or nothing but the values themselves loses little enough.
+        """
+        if choice.planned is None:
+            return self._in(choice.values, choice.feedback)
+        left: Choice | None = choice
+        while left is not None and not left.plain:
+            form = self._planned(left)
+            if form is not None and form.coded.lost <= _TRUSTED * choice.planned + _ROUNDED:
+                return replace(form, finer=left is not choice)
+            left = left.finer
+        return None
+
+    def _in(self, form: Values, feedback: Feedback | None = None) -> Candidate | None:
+        """The weight in a form."""
+        weight = self.weight
         if self.opset < form.opset(fused=False):
             return None
         if weight.element in QUANTISED and isinstance(form, Shared):
@@ -170,17 +198,23 @@ class Candidates:
             coded = form.code(weight, self.array, None, feedback)
         return None if coded is None else Candidate(form, coded)
 
-    def _fitted(self, choice: Choice, codebook: Codebook) -> Candidate:
-        """The weight in the codebook of a choice, which was measured: its values are finite."""
+    def _planned(self, choice: Choice) -> Candidate | None:
+        """The weight in the codebook or form of a choice, with what it loses; its values are finite."""
         weight, scale, prune, feedback = self.weight, choice.scale, choice.prune, choice.feedback
+        if choice.codebook is None:
+            form = self._in(choice.values)
+            if form is None:
+                return None
+            lost = loss_of(weight, floats(self.array), ChunkedArray.of(form.coded.carrier))
+            return replace(form, coded=replace(form.coded, lost=lost))
         if weight.element in QUANTISED:
-            return Candidate(Shared(), recoded(weight, self.array, codebook, prune, feedback))
+            return Candidate(Shared(), recoded(weight, self.array, choice.codebook, prune, feedback))
         assert scale is not None
         readers = self.readers() if scale.size > 1 and not choice.folded else None
         wide = live_channels(weight, floats(self.array), readers.transposed if readers else None)[0]
         if readers is None:
-            return Candidate(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback))
-        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, readers.transposed, feedback))
+            return Candidate(Shared(), with_codebook(weight, wide, scale, choice.codebook, prune, feedback))
+        return Candidate(Int8(), on_grid(weight, wide, scale, choice.codebook, prune, readers.transposed, feedback))
 
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:

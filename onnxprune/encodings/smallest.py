@@ -38,6 +38,7 @@ class StoredWeight:
         numbered: whether the name that was offered may be in the model.
         refused: why it is not in the form that was asked for.
         tried: whether it may be stored otherwise at all, see `candidates.encodable`.
+        finer: whether what was chosen lost more than planned, and something finer was taken.
     """
 
     encoding: str
@@ -47,6 +48,7 @@ class StoredWeight:
     numbered: bool = False
     refused: str = ""
     tried: bool = True
+    finer: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,8 @@ class Encoder:
         before, encoding = weight.nbytes(model), "coo" if weight.store == "sparse" else "dense"
         if not encodable(weight, SMALL if choice.plain else MIN_HALF_ELEMENTS):
             return StoredWeight(encoding, before, tried=False)
-        best, lossy, refused = self._lossy(found, choice, name, before)
-        numbered = best is not None
+        best, refused, finer = self._lossy(found, choice, name, before)
+        numbered = lossy = best is not None
         if best is None or not self._alone(found, choice, best):
             for form in (*found.lossless, found.exact, None):
                 limit = before if best is None else best.nbytes + lossy
@@ -92,22 +94,22 @@ class Encoder:
         else:
             zeros = best.sparse.zeros() if lossy else weight.zeros(found.array)
             insert(model, weight, best)
-            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused)
+            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused, finer=finer and lossy)
         model.payloads.forget_pages()
         return stored
 
     def _lossy(
         self, found: Candidates, choice: Choice, name: str, before: int
-    ) -> tuple[PreparedWeight | PreparedSparse | None, bool, str]:
-        """The chosen form where it saves bytes, whether there is one, and else why not."""
+    ) -> tuple[PreparedWeight | PreparedSparse | None, str, bool]:
+        """The chosen form where it saves bytes, else why not, and whether it is a finer one than was planned."""
         asked = choice.asked
         if choice.plain or (asked and any(form.serves(asked) for form in found.lossless)):
-            return None, False, ""
+            return None, "", False
         form = found.chosen(choice)
         best = None if form is None else self._prepared(found, form, name, before)
         if best is None and asked:
-            return None, False, f"{asked} {'cannot hold it' if form is None else 'gains nothing'}"
-        return best, best is not None, ""
+            return None, f"{asked} {'cannot hold it' if form is None else 'gains nothing'}", False
+        return best, "", form is None or form.finer
 
     @staticmethod
     def _alone(found: Candidates, choice: Choice, best: PreparedWeight | PreparedSparse) -> bool:

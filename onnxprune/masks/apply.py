@@ -112,10 +112,18 @@ def _without(weights: Iterable[WeightShape], removed: Iterable[Removed]) -> tupl
 def to_file(
     taken: Taken, source: Path, matches: Matches = NO_NAMES, removed: Iterable[Removed] = ()
 ) -> tuple[MaskFile, list[str]]:
-    """The mask file of what was taken, keyed and oriented by the matches; and what a user should know.
+    """The mask file of what was taken, keyed and oriented by the matches.
 
-    A parameter that several weights hold keeps what any of them keeps. `removed` is what left the
-    weights since, counted in their own axes.
+    A parameter that several weights hold keeps what any of them keeps.
+
+    Args:
+        taken: masks of the weights.
+        source: the model that they are of.
+        matches: which parameter each weight is; without them masks are keyed by weight.
+        removed: what left the weights since, counted in their own axes.
+
+    Returns:
+        The mask file, and notes for the user.
 
     Raises:
         MaskError: a weight without a match has the name of a parameter that another weight holds.
@@ -165,6 +173,12 @@ def lay(masks: MaskFile, model: Model, where: str, matches: Matches = NO_NAMES) 
     The weights are those that the matches name, else those of the names in the mask file, else those at the same
     places.
 
+    Args:
+        masks: the mask file.
+        model: the model.
+        where: the model, for errors.
+        matches: which parameter each weight of the model is.
+
     Raises:
         MaskError: the masks do not fit the model; with the weight's name.
     """
@@ -213,7 +227,15 @@ def survivors(model: Model, laid: Mapping[str, Array]) -> dict[str, int]:
 
 
 def settle(model: Model, weight: Weight, values: Array, kept: Array | None, change: Change) -> None:
-    """Give a weight values, zero where the mask prunes, and record it."""
+    """Give a weight new values, and record it.
+
+    Args:
+        model: the model.
+        weight: of the model.
+        values: in its shape.
+        kept: its mask, True where an entry is kept; None keeps all.
+        change: takes the record, and whether the values differ.
+    """
     if kept is not None:
         values = np.where(kept, values, weight.zero_value)
     if not np.array_equal(values, weight.array(model)):

@@ -77,7 +77,17 @@ class Run:
 
 
 def run(model: Model, passes: Sequence[Pass], progress: Progress = silent, ran: Observer = unobserved) -> list[Change]:
-    """Run the passes in order; what changed the model is written into its metadata. See `Run.take` for errors."""
+    """Run the passes in order; those that changed the model are written into its metadata.
+
+    Args:
+        model: edited in place.
+        passes: in order.
+        progress: called with (pass, bytes of weights done, bytes in all).
+        ran: called after each with the model, the pass and its change.
+
+    Raises:
+        OnnxPruneError: from a pass, with the passes that had already run.
+    """
     whole = Run(model, ran=ran)
     for step in passes:
         whole.take(step, step.run, progress)

@@ -8,41 +8,87 @@ are larger, which takes no byte more. numpy only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange
-from onnxprune.quantization.codebook import Codebook
-from onnxprune.quantization.rounding import encode
+from onnxprune.quantization.codebook import Codebook, boundaries_of
 
 Array = np.ndarray
 
-GROWTHS = (1.0, 1.1, 1.25, 1.5, 1.8, 2.2, 2.7)  # of a scale: a peak of 9 standard deviations came down to 3
+GROWTHS = np.array([1.0, 1.1, 1.25, 1.5, 1.8, 2.2, 2.7])  # of a scale: a peak of 9 standard deviations came down to 3
 LIVE = 1e-6  # of the largest scale: below it a channel is dead, and float32 does not see it beside the others
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Some output channels of a weight.
+    """Some output channels of a weight, their values sorted: an error is a search per level, as in `Histogram`.
 
     Attributes:
         index: [channels], of the flattened scale.
-        rows: float [channels, inputs], their values.
-        scale: float32 [channels], what they are divided by.
+        scale: float32 [channels], the root mean square of each.
+        places: [entries], where each value other than 0 stands on one line on which no two channels overlap: its
+            quotient by the scale plus the channel's origin; ascending.
+        origins: [channels], on this line.
+        starts: [channels + 1], of each channel's entries.
+        sums: [2, entries + 1], prefix sums of the quotients and of their squares.
     """
 
     index: Array
-    rows: Array
     scale: Array
+    places: Array
+    origins: Array
+    starts: Array
+    sums: Array
 
-    def errors(self, codebook: Codebook, prune: bool, growth: float = 1.0) -> Array:
-        """The squared error of each channel over its energy, its scale grown; [channels]."""
-        divisor = (self.scale * growth).astype(self.rows.dtype)[:, None]
-        codes = encode(self.rows, divisor, codebook.levels, prune, codebook.boundaries)
-        rest = self.rows - codebook.levels.astype(self.rows.dtype)[codes] * divisor
-        energy = np.square(self.rows).sum(axis=1, dtype=np.float64)
-        return np.square(rest).sum(axis=1, dtype=np.float64) / np.maximum(energy, np.finfo(np.float64).tiny)
+    @classmethod
+    def of(cls, index: Array, rows: Array, scale: Array) -> Channels:
+        """Sort the values.
+
+        Args:
+            index: [channels], of the flattened scale.
+            rows: float [channels, inputs].
+            scale: [channels], what each is divided by.
+        """
+        values = np.sort(rows.astype(np.float64) / scale[:, None], axis=1)
+        reach = np.abs(values).max(initial=1.0)
+        origins = 3 * reach * np.arange(len(index))
+        held = values != 0
+        starts = np.concatenate([[0], np.cumsum(held.sum(axis=1))])
+        quotients = values[held]
+        sums = np.cumsum(np.stack([quotients, np.square(quotients)]), axis=1)
+        places = (values + origins[:, None])[held]
+        return cls(index, scale.astype(np.float32), places, origins, starts, np.pad(sums, ((0, 0), (1, 0))))
+
+    def errors(self, codebook: Codebook, prune: bool, factors: Array) -> Array:
+        """The squared error of each channel over its energy; [channels, factors].
+
+        Args:
+            codebook: what the values over the scale are rounded to.
+            prune: whether entries other than 0 may get code 0.
+            factors: [factors], of each channel's scale, or [channels, factors].
+        """
+        points = np.sort(codebook.levels) if prune else codebook.levels[1:]
+        boundaries = boundaries_of(points) if codebook.boundaries is None else codebook.boundaries
+        factors = np.broadcast_to(factors, (len(self.index), np.shape(factors)[-1]))
+        reach = (self.origins[1] if len(self.origins) > 1 else np.inf) / 2.5  # beyond every value, within the next gap
+        targets = (boundaries * factors[..., None]).clip(-reach, reach) + self.origins[:, None, None]
+        first = np.broadcast_to(self.starts[:-1, None, None], (*factors.shape, 1))
+        last = np.broadcast_to(self.starts[1:, None, None], (*factors.shape, 1))
+        edges = np.concatenate([first, np.searchsorted(self.places, targets), last], axis=2)
+        count = np.diff(edges, axis=2)
+        total, squares = np.diff(self.sums[:, edges], axis=3)
+        levels = points * factors[..., None]
+        energy = self.sums[1, self.starts[1:]] - self.sums[1, self.starts[:-1]]
+        lost = (squares - 2 * levels * total + levels * levels * count).sum(axis=2)
+        return lost.clip(0) / np.maximum(energy, np.finfo(np.float64).tiny)[:, None]
+
+    def fitted(self, codebook: Codebook, prune: bool) -> tuple[Array, Array]:
+        """The growth of each channel's scale with the least error, and that error; both [channels]."""
+        errors = self.errors(codebook, prune, GROWTHS)
+        best = errors.argmin(axis=1)
+        return GROWTHS[best], errors[np.arange(len(best)), best]
 
     def loss(self, codebook: Codebook, prune: bool, unit: float | None = None) -> float:
         """The largest loss of a channel; 0 where there is none.
@@ -52,17 +98,36 @@ class Channels:
             prune: whether entries other than 0 may get code 0.
             unit: what all of them are divided by; None: each by its own scale, fitted.
         """
-        if not len(self.index):
-            return 0.0
         if unit is None:
-            return float(self.fitted(codebook, prune)[1].max())
-        return float(replace(self, scale=np.full_like(self.scale, unit)).errors(codebook, prune).max())
+            return float(self.fitted(codebook, prune)[1].max(initial=0.0))
+        return float(self.errors(codebook, prune, (unit / self.scale.astype(np.float64))[:, None]).max(initial=0.0))
 
-    def fitted(self, codebook: Codebook, prune: bool) -> tuple[Array, Array]:
-        """The growth of each channel's scale with the least error, and that error; both [channels]."""
-        errors = np.stack([self.errors(codebook, prune, growth) for growth in GROWTHS])
-        best = errors.argmin(axis=0)
-        return np.asarray(GROWTHS)[best], errors[best, np.arange(errors.shape[1])]
+
+def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...]) -> float:
+    """The squared error of a weight over its energy: the mean over its channels, or half that of the worst one.
+
+    Each channel counts by its entries other than 0, as in the histogram of the weight over its channels' scales.
+
+    Args:
+        wide: the weight, float32 or float64.
+        decoded: what it became, in the same shape.
+        axes: those that a channel spans.
+    """
+
+    def sums(rows: RowRange, part: Array) -> Array:
+        rest = decoded.read(*rows, EVERY) - part
+        held = np.count_nonzero(part, axis=axes, keepdims=True)
+        return np.stack([_squares(rest, axes), _squares(part, axes), held])
+
+    parts = list(wide.each(sums))
+    error, energy, held = (np.sum(parts, axis=0) if 0 in axes else np.concatenate(parts, axis=1)).reshape(3, -1)
+    lost = error[energy > 0] / energy[energy > 0]
+    return float(max(np.average(lost, weights=held[energy > 0]), lost.max() / 2)) if lost.size else 0.0
+
+
+def _squares(part: Array, axes: tuple[int, ...]) -> Array:
+    """The sum of squares over some axes, kept as 1."""
+    return np.square(part).sum(axes, keepdims=True, dtype=np.float64)
 
 
 def peaks(wide: ChunkedArray, axes: tuple[int, ...]) -> Array:
@@ -96,7 +161,7 @@ def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int
     ratio = np.where(live, top / np.where(live, flat, 1), -1.0)
     index = np.sort(np.argsort(-ratio, kind="stable")[:count])
     index = index[ratio[index] >= 0]
-    return Channels(index, _rows_of(wide, axes, index), flat[index])
+    return Channels.of(index, _rows_of(wide, axes, index), flat[index])
 
 
 def _rows_of(wide: ChunkedArray, axes: tuple[int, ...], index: Array) -> Array:

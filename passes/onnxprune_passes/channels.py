@@ -10,6 +10,7 @@ from onnxprune.channels.cleanup import remove_unused
 from onnxprune.channels.coupling import Coupling, RemovableAxis, couplings, families_of
 from onnxprune.channels.surgery import Surgery
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
@@ -57,8 +58,8 @@ class Channels(Pass):
         if self.multiple < 1:
             raise OptionError(f"channels: multiple must be at least 1, not {self.multiple}")
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         for coupling in couplings(model):
             gone = self._chosen(coupling)

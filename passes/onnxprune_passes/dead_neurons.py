@@ -10,6 +10,7 @@ from onnxprune.channels.liveness import Liveness
 from onnxprune.channels.surgery import Surgery
 from onnxprune.channels.unread_inputs import layers_with_unread_inputs
 from onnxprune.channels.zero_branches import bypass_zero_branches
+from onnxprune.core.override import override
 from onnxprune.errors import OptionError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
@@ -40,8 +41,8 @@ class DeadNeurons(Pass):
         if self.multiple < 1:
             raise OptionError(f"dead_neurons: multiple must be at least 1, not {self.multiple}")
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         found = self._analysed(model)
         bypassed = sum(map(bypass_zero_branches, found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune.allocation import rate_distortion
+from onnxprune.core.override import override
 from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -22,8 +23,8 @@ class Decode(Pass):
 
     name = "decode"
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         encoded = encoded_weights(model)
         for _, group in tracked(progress, self.name, encoded, lambda group: group.nbytes(model)):

@@ -11,6 +11,7 @@ from pathlib import Path
 from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.choice import choose
 from onnxprune.allocation.measurement import Asked, CalibrationSet, MeasurementPlan, Measurements, measure
+from onnxprune.core.override import override
 from onnxprune.encodings import GRAPH, Values, form_of
 from onnxprune.encodings.candidates import EXACT, Candidates, dense_because
 from onnxprune.encodings.graph.encoded import encoded_weights
@@ -82,8 +83,8 @@ class Encode(Pass):
         self._form(self.values)
         self._plan([])
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         return self.store(model, self.measure(model, progress), progress)
 
     def measure(self, model: Model, progress: Progress = silent) -> Measurements:
@@ -119,6 +120,10 @@ class Encode(Pass):
                 name = next(ids)
             if stored.refused and measured.values != EXACT:
                 change.notes.append(f"'{weight.name}' keeps exact values: {stored.refused}")
+            if stored.finer:
+                change.notes.append(
+                    f"'{weight.name}' is kept finer than planned: what was planned lost more than twice"
+                )
             self._report(weight, stored, change)
         lossy = any(choice.codebook is not None for choice in choices.values())
         if lossy or model.spent:

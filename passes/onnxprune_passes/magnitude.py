@@ -14,6 +14,7 @@ from onnxprune.allocation import rate_distortion
 from onnxprune.core import threads
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
@@ -128,8 +129,8 @@ class Magnitude(Pass):
             raise OptionError(f"pattern '{self.pattern}' must look like 2:4 or 1x4")
         return int(match[1]), int(match[2])
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         shares = self._choose(find(model), change)
         for group in encoded_weights(model):

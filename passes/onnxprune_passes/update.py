@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.errors import OptionError
 from onnxprune.masks import checkpoints, file, update
 from onnxprune.masks.alignment import weights_of
@@ -56,8 +57,8 @@ class Update(Pass):
     def _is_model(self) -> bool:
         return Path(self.source).suffix == ".onnx"
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change, where = Change(), str(model.path or "the model")
         masks = file.read(Path(self.masks)) if self.masks else None
         laid = lay(masks, model, where) if masks is not None and self.lay_masks else {}

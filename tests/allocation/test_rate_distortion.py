@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.allocation import rate_distortion
-from onnxprune.allocation.rate_distortion import RatePoint, allocate, hull
+from onnxprune.allocation.rate_distortion import RatePoint, allocate, curve, hull, points
 from onnxprune.encodings.values.rounding import gridded
 from onnxprune.quantization import rounding
+from onnxprune.quantization.histogram import Histogram
 from tests.helpers.builders import normal
 
-points = st.builds(RatePoint, st.integers(1, 1000).map(float), st.floats(0, 1))
-several = st.lists(points, min_size=1, max_size=12)
+rate_points = st.builds(RatePoint, st.integers(1, 1000).map(float), st.floats(0, 1))
+several = st.lists(rate_points, min_size=1, max_size=12)
 
 
 def is_convex(line) -> bool:
@@ -81,7 +81,8 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
     array = normal(128, 64, seed=seed) * (np.random.default_rng(seed).random((128, 64)) >= share)
     array = array.astype(np.float32)
     snap = (lambda levels: gridded(levels, prune)[0]) if grid else None
-    line = rate_distortion.curve(array, np.ones((1,) * array.ndim, array.dtype), array.nbytes, prune, snap)
+    one = np.ones((1,) * array.ndim, array.dtype)
+    line = curve(array.nbytes, points(Histogram.of(array, one), array.size, one, prune, snap))
     assert line[0].loss == 0
     assert line[0].nbytes == array.nbytes
     assert len(line) > 3
@@ -91,7 +92,8 @@ def test_a_curve_goes_from_exact_to_coarse(seed, share, prune, grid):
 def test_a_curve_does_not_end_where_each_entry_is_at_its_nearest_level():
     """Wide cells of zeros: far fewer bytes for the same loss, and on to nearly nothing."""
     array = normal(500, 800)
-    line = rate_distortion.curve(array, np.ones((1, 1), np.float32), array.nbytes, True)
+    one = np.ones((1, 1), np.float32)
+    line = curve(array.nbytes, points(Histogram.of(array, one), array.size, one, True))
     bits = {loss: min(8 * p.nbytes for p in line if p.loss <= loss) / array.size for loss in (0.2, 0.5, 0.9)}
     assert bits[0.2] < 1.95  # four levels, each entry at its nearest: 2 bits a weight, and no fewer
     assert bits[0.5] < 1.3

@@ -91,6 +91,8 @@ def test_the_file_is_smaller(made: Made) -> None:
 
 
 def test_the_compressed_model_computes_what_the_pruned_one_does(made: Made) -> None:
+    if any("Random" in node.op_type for node in onnxprune.load(made.pruned).proto.graph.node):
+        pytest.skip("it draws random numbers: two runs of one model differ too")
     deviation = onnxprune.verify(made.pruned, made.compressed, samples=1)
     assert deviation.source == "synthetic", deviation.reason
     assert deviation.outputs

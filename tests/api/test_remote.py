@@ -37,7 +37,8 @@ def store(tmp_path, monkeypatch):
     memory.put(str(tmp_path / "sub" / "e.data"), "/in/sub/e.data")
     yield memory
     memory.store.clear()
-    assert list((tmp_path / "temporary").iterdir()) == []
+    left = {path.name for path in (tmp_path / "temporary").iterdir()}
+    assert left <= {".ses"}  # ONNX Runtime's own: it puts it there with the first session of a process
 
 
 def held(store) -> dict[str, bytes]:

@@ -15,8 +15,8 @@ import onnxprune
 from onnxprune.allocation import curves
 from onnxprune.api import stages
 from onnxprune.api import verify as verify_module
-from onnxprune.api.keywords import CompressKeywords, TransformKeywords
-from onnxprune.api.options import Checks, Deciding, Rule, Storing, Stripping
+from onnxprune.api.options.keywords import CompressKeywords, TransformKeywords
+from onnxprune.api.options.objects import Checks, Deciding, Rule, Storing, Stripping
 from onnxprune.api.tries import Tries
 from onnxprune.api.verify import Verification
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed

@@ -86,6 +86,13 @@ def test_lines_read_counts_exact_lines_in_percent(
     assert found == pytest.approx(100 * (1 - wrong / len(written)))
 
 
+def test_words_read_leaves_spaces_aside(tools: Any, reader: Any) -> None:
+    spaced, joined = [1, len(LETTERS) + 1, 2], [1, 2]
+    data = {"x": tools("tasks.rendering").padded([image(spaced), image(joined)]), "targets": np.array(["ab", "ab"])}
+    assert tools("tasks.ocr").words_read(reader, data) == 100
+    assert tools("tasks.ocr").lines_read(reader, data) == 50
+
+
 def test_padding_comes_off_rendered_lines(tools: Any) -> None:
     rendering = tools("tasks.rendering")
     images = [rendering.scaled(image, 48, 480) for _, image in rendering.lines(12, 0)]

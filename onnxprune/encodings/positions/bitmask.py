@@ -13,6 +13,7 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.core.dtypes import ONES, Array
+from onnxprune.core.override import override
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions.base import Encoding
@@ -28,23 +29,23 @@ class Bitmask(Encoding):
     opset = 9
     declares = True
 
+    @override
     def payload(self, sparse: Sparse) -> int:
-        """See `Encoding.payload`."""
         return -(-sparse.size // 8) + digits.values_bytes(sparse, sparse.kept)
 
+    @override
     def pack(self, sparse: Sparse) -> Parts:
-        """See `Encoding.pack`."""
         runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
         bits = digits.joined([bits for bits, _ in runs])
         return {"bits": bits.reshape(-1, 1)} | digits.pack_values(sparse, (values for _, values in runs), sparse.kept)
 
+    @override
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """See `Encoding.unpack`."""
         at = np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1)))
         return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
+    @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """See `Encoding.emit`."""
         packed = build.constant("bits", parts["bits"])
         if build.opset >= _BIT_SHIFT:
             left = build.op(

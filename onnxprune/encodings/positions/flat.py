@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxprune.core.chunked import RowRange
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions import gaps as gap
@@ -23,19 +24,19 @@ class Flat(Encoding):
     name = "flat"
     opset = 11
 
+    @override
     def least(self, sparse: Sparse) -> int:
-        """See `Encoding.least`."""
         kept = sparse.kept
         if sparse.codebook is None:
             return kept + digits.values_bytes(sparse, kept)
         return digits.layout_for(len(sparse.codebook) * 2, kept).nbytes(kept)
 
+    @override
     def payload(self, sparse: Sparse) -> int:
-        """See `Encoding.payload`."""
         return _plan(sparse)[2]
 
+    @override
     def pack(self, sparse: Sparse) -> Parts:
-        """See `Encoding.pack`."""
         before, joint, _, entries = _plan(sparse)
         cap = gap.BYTE if joint is None else joint.cap
 
@@ -55,16 +56,16 @@ class Flat(Encoding):
         runs = digits.joined([runs for runs, _ in found])
         return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in found), entries)
 
+    @override
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """See `Encoding.unpack`."""
         if "symbols" in parts:
             runs, values = gap.unpack(parts)
             return np.cumsum(runs), values
         at = np.cumsum(parts["gaps"], dtype=np.int64)
         return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
+    @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """See `Encoding.emit`."""
         size = int(np.prod(shape, dtype=np.int64))
         axis = build.constant("axis", np.int32(0))
         if "symbols" in parts:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions import gaps as gap
@@ -45,20 +46,22 @@ class Rows(Encoding):
     name = "rows"
     opset = 11
 
+    @override
     def least(self, sparse: Sparse) -> int:
-        """See `Encoding.least`: the longest row is no shorter than the mean one."""
+        """The longest row is no shorter than the mean one."""
         rows, _ = _grid(sparse.shape)
         count = rows * -(-sparse.kept // rows)
         if sparse.codebook is None:
             return count + digits.values_bytes(sparse, count)
         return digits.layout_for(len(sparse.codebook) * 2, count).nbytes(count)
 
+    @override
     def payload(self, sparse: Sparse) -> int:
-        """See `Encoding.payload`."""
         return _plan(sparse)[2]
 
+    @override
     def pack(self, sparse: Sparse) -> Parts:
-        """See `Encoding.pack`. Padding repeats a row's last position and value, so that order cannot matter."""
+        """Padding repeats a row's last position and value, so that order cannot matter."""
         longest, joint, _ = _plan(sparse)
         if joint is not None and sparse.codebook is not None:
             found = sparse.each(lambda chunk: gap.pack_rows(*_padded(sparse, chunk, longest, joint.cap), joint))
@@ -67,8 +70,8 @@ class Rows(Encoding):
         runs = digits.joined([runs for runs, _ in apart])
         return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in apart), runs.size)
 
+    @override
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """See `Encoding.unpack`."""
         rows, columns = _grid(shape)
         if "symbols" in parts:
             runs, values = gap.unpack(parts)
@@ -78,8 +81,8 @@ class Rows(Encoding):
         at = np.cumsum(runs, axis=1, dtype=np.int64) + columns * np.arange(rows)[:, None]
         return at.reshape(-1), values.reshape(-1)
 
+    @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """See `Encoding.emit`."""
         grid = _grid(shape)
         axis = build.constant("axis", np.int32(1))
         if "symbols" in parts:

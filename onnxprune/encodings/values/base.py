@@ -32,6 +32,8 @@ class Coded:
         fused: whether DequantizeLinear applies the scale.
         block: entries along the input that share a scale, 0 for all of them.
         transposed: whether the carrier is the weight's transpose.
+        lost: squared error over energy, of the weight or half that of its worst channel, where it was rounded to a
+            fitted codebook.
     """
 
     carrier: Array | ChunkedArray
@@ -42,6 +44,7 @@ class Coded:
     fused: bool = False
     block: int = 0
     transposed: bool = False
+    lost: float = 0.0
 
     @property
     def decoded(self) -> np.dtype:

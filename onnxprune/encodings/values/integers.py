@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune.core import threads
 from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4, Coded, Values, check_bits
 from onnxprune.encodings.values.rounding import on_grid, oriented
@@ -41,14 +42,14 @@ class Int8(Values):
     def __str__(self) -> str:
         return self.name if self.bits == 8 else f"{self.name}:{self.bits}"
 
+    @override
     def opset(self, fused: bool) -> int:
-        """See `Values.opset`."""
         return DEQUANTISE_AXIS if fused else digits.OPSET
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
-        """See `Values.code`."""
         wide = computed(array)
         if wide is None:
             return None
@@ -77,14 +78,14 @@ class Int4(Values):
 
     name = "int4"
 
+    @override
     def opset(self, fused: bool) -> int:
-        """See `Values.opset`."""
         return INT4 if fused else digits.OPSET
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
-        """See `Values.code`."""
         wide = computed(array)
         if wide is None:
             return None

@@ -14,7 +14,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.scales import centred, halves, inner_axes, tidy_scale
 from onnxprune.model.weight import Weight
-from onnxprune.quantization.channel_scales import heaviest
+from onnxprune.quantization.channel_scales import heaviest, loss
 from onnxprune.quantization.codebook import Codebook
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.rounding import balance, encode
@@ -26,7 +26,16 @@ _KERNEL = 4  # entries of a convolution kernel from which its errors are added u
 def with_codebook(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
-    """Codes into a float codebook; a scale for the whole weight goes into the codebook."""
+    """A weight as codes into a float codebook; a scale for the whole weight goes into the codebook.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: what the levels are multiplied by; broadcastable.
+        codebook: fitted to the values over the scale.
+        prune: whether entries other than 0 may get code 0.
+        feedback: how rounding errors are passed on.
+    """
     scale = fitted_scale(weight, wide, scale, codebook, prune)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     values = codebook.levels * unit
@@ -34,20 +43,34 @@ def with_codebook(
     values = values.astype(kind)
     stored = replace(codebook, levels=values.astype(np.float64) / unit)
     codes = _rounded(weight, wide, scale, codebook.levels, stored, prune, feedback)
-    return Coded(codes, np.zeros((), kind), values, None if scale.size == 1 else scale)
+    factor = None if scale.size == 1 else scale
+    lost = loss_of(weight, wide, _decoded(codes, values, factor))
+    return Coded(codes, np.zeros((), kind), values, factor, lost=lost)
 
 
 def on_grid(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, transposed: bool | None,
     feedback: Feedback | None = None,
 ) -> Coded:  # fmt: skip
-    """Codes into a codebook of int8 values; the grid ends at the largest level."""
+    """A weight as codes into a codebook of int8 values; the grid of 255 steps ends at the largest level.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: what the levels are multiplied by; broadcastable.
+        codebook: fitted to the values over the scale.
+        prune: whether entries other than 0 may get code 0.
+        transposed: see `oriented`.
+        feedback: how rounding errors are passed on.
+    """
     levels, top = gridded(codebook.levels, prune)
     moved = _moved(codebook, levels)
     scale = fitted_scale(weight, wide, scale, moved, prune, transposed)
     codes = _rounded(weight, wide, scale, levels, moved, prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
-    return oriented(codes, values, tidy_scale(scale.astype(np.float64) * (top / 127)), transposed)
+    stored = tidy_scale(scale.astype(np.float64) * (top / 127))
+    lost = loss_of(weight, wide, _decoded(codes, values, stored), transposed)
+    return replace(oriented(codes, values, stored, transposed), lost=lost)
 
 
 def fitted_scale(
@@ -74,12 +97,48 @@ def fitted_scale(
 def recoded(
     weight: Weight, array: Array | ChunkedArray, codebook: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
-    """Codes of an int8 or uint8 weight into a codebook of its own type; the levels count from the zero point."""
+    """An int8 or uint8 weight as codes into a codebook of its own type.
+
+    Args:
+        weight: its axes and zero point.
+        array: its values.
+        codebook: fitted to the values minus the zero point.
+        prune: whether entries other than the zero point may get code 0.
+        feedback: how rounding errors are passed on.
+    """
     wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
     levels = whole(codebook.levels, prune)
     codes = _rounded(weight, wide, one, levels, _moved(codebook, levels), prune, feedback)
-    return Coded(codes, weight.zero_value, (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype))
+    lost = loss(wide, _decoded(codes, levels), tuple(range(wide.ndim)))
+    values = (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype)
+    return Coded(codes, weight.zero_value, values, lost=lost)
+
+
+def loss_of(weight: Weight, wide: ChunkedArray, decoded: ChunkedArray, transposed: bool | None = None) -> float:
+    """What a weight has lost, see `channel_scales.loss`; all of it is one channel where the axes are not known.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        decoded: what they became.
+        transposed: see `Values.code`.
+    """
+    return loss(wide, decoded, inner_axes(weight, transposed) or tuple(range(wide.ndim)))
+
+
+def _decoded(codes: Array, values: Array, scale: Array | None = None) -> ChunkedArray:
+    """What the codes stand for, whenever it is read."""
+    table = values.astype(np.float32)
+
+    def decode(rows: RowRange, columns: slice, part: Array) -> Array:
+        found = table[part]
+        if scale is not None:
+            own = part_of(scale, rows)
+            found *= own if own.ndim < 2 or own.shape[1] == 1 else own[:, columns]
+        return found
+
+    return ChunkedArray.of(codes).map(np.float32, decode)
 
 
 def whole(levels: Array, prune: bool) -> Array:
@@ -171,7 +230,14 @@ def _rounded(
 
 
 def oriented(codes: Array, codebook: Array | None, scale: Array, transposed: bool | None) -> Coded:
-    """Codes as their readers want them: folded in place, or as MatMul's [in, out] with one scale per output."""
+    """Codes as their readers want them: folded in place, or as MatMul's [in, out] with one scale per output.
+
+    Args:
+        codes: int8, in the shape of the weight.
+        codebook: the value of each code; None where codes are the values.
+        scale: broadcastable over the weight.
+        transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
+    """
     fill_value = np.zeros((), np.int8)
     if transposed is None:
         return Coded(codes, fill_value, codebook, scale)

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.values.base import Coded, Values, check_bits
 from onnxprune.encodings.values.rounding import recoded, with_codebook
 from onnxprune.encodings.values.scales import centred, computed, live_channels, unit_scale
@@ -36,10 +37,11 @@ class Shared(Values):
     def __str__(self) -> str:
         return f"{self.name}:{self.bits}"
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
-        """See `Values.code`: a scale per output channel where it is worth its bytes."""
+        """A scale per output channel where it is worth its bytes."""
         wide = computed(array)
         if wide is None:
             return None

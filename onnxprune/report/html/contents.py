@@ -124,6 +124,16 @@ def gather(
 ) -> Contents:
     """Read the model, and what it was made of; without a result the two files tell what they can.
 
+    Args:
+        model: the model to report on.
+        original: the model that it was made of, if there is one.
+        result: what `compress` and its like return.
+        deviation: of the outputs, for a report without a result.
+        curves: of a sensitivity scan.
+        weights: patterns of weights to draw; without any the largest ones of linear layers.
+        columns: further columns, weight -> title -> number.
+        scratch: a folder for what does not fit in memory.
+
     Raises:
         WeightError: no weight matches one of the patterns.
         CurvesError: the scan is of another model.

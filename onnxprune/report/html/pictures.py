@@ -96,7 +96,17 @@ def _in_page(tag: re.Match[str]) -> str:
 
 
 def bars(names: Sequence[str], before: Sequence[float] | None, after: Sequence[float], title: str) -> str:
-    """Bytes by name, horizontally: in kB or MB, before and after."""
+    """A horizontal bar chart of bytes, in kB or MB.
+
+    Args:
+        names: of the bars.
+        before: bytes before, a bar each; None for a chart of `after` alone.
+        after: bytes after.
+        title: of the picture, for readers that do not see it.
+
+    Returns:
+        The SVG.
+    """
     largest = max((*(before or ()), *after), default=0)
     unit, factor = next(((u, f) for u, f in (("MB", 1e6), ("kB", 1e3)) if largest >= f), ("bytes", 1))
     with _style():

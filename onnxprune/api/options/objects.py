@@ -106,7 +106,15 @@ class Storing:
         self, loss: float, *, keep_zeros: bool, skip: tuple[str, ...] = (), importance: tuple[str, ...] = (),
         calibration: Calibration = Calibration(),
     ) -> Encode:  # fmt: skip
-        """The pass that stores the weights; the keywords are its options."""
+        """The pass that stores the weights.
+
+        Args:
+            loss: what `auto` may lose, summed over all weights.
+            keep_zeros: whether no further entry becomes zero.
+            skip: patterns of weights that keep exact values.
+            importance: "PATTERN=NUMBER", what the loss of some weights counts.
+            calibration: samples to measure the layers' inputs on.
+        """
         return Encode(
             encoding=self.encoding, values=self.values, set=self.by_weight, skip=skip, loss=loss,
             keep_zeros=keep_zeros, data="" if calibration.data is None else str(calibration.data),

@@ -27,14 +27,14 @@ from onnxprune.model.weight import SMALL, Weight, ways
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.progress import Progress, silent, tracked
-from onnxprune.quantization.channel_scales import heaviest
+from onnxprune.quantization.channel_scales import extreme
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
 
 _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _GAIN_SAMPLES = 4  # each costs a run per weight
-_WATCHED = 8  # channels of a weight, the heaviest, whose loss counts beside the mean
+_WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
 _FINE = (138, 256)  # levels that are tried off the grid of int8 too: outliers leave too few of them on it
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
@@ -229,7 +229,7 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
         if scale.nbytes > _SCALES_COST * exact:
             histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
             found += points(histogram, wide.size, unit, prune)
-    return curve(exact, found, heaviest(wide, scale, inner_axes(weight, transposed), _WATCHED), prune)
+    return curve(exact, found, extreme(wide, scale, inner_axes(weight, transposed), _WATCHED), prune)
 
 
 def _feedbacks(model: Model, weights: dict[int, Weight], calibration: CalibrationSet | None) -> dict[int, Feedback]:

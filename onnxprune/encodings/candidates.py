@@ -205,7 +205,8 @@ class Candidates:
             form = self._in(choice.values)
             if form is None:
                 return None
-            lost = loss_of(weight, floats(self.array), ChunkedArray.of(form.coded.carrier))
+            wide = live_channels(weight, floats(self.array))[0]
+            lost = loss_of(weight, wide, ChunkedArray.of(form.coded.carrier))
             return replace(form, coded=replace(form.coded, lost=lost))
         if weight.element in QUANTISED:
             return Candidate(Shared(), recoded(weight, self.array, choice.codebook, prune, feedback))

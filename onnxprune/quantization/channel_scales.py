@@ -156,11 +156,30 @@ def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int
         axes: those that a channel spans.
         count: how many channels.
     """
+    return _picked(wide, scale, axes, count, 0)
+
+
+def extreme(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int) -> Channels:
+    """The heaviest channels, which lose most where each has its scale, and the lightest, where one serves all.
+
+    Args:
+        wide: see `heaviest`.
+        scale: see `heaviest`.
+        axes: see `heaviest`.
+        count: of each kind.
+    """
+    return _picked(wide, scale, axes, count, count)
+
+
+def _picked(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], heavy: int, light: int) -> Channels:
+    """So many of the heaviest channels, and of those with the least scale; dead ones are not among them."""
     flat, top = scale.reshape(-1).astype(np.float32), peaks(wide, axes)
     live = alive(flat, top)
-    ratio = np.where(live, top / np.where(live, flat, 1), -1.0)
-    index = np.sort(np.argsort(-ratio, kind="stable")[:count])
-    index = index[ratio[index] >= 0]
+    ratio = np.where(live, top / np.where(live, flat, 1), 0)
+    index = np.union1d(
+        np.argsort(-ratio, kind="stable")[:heavy], np.argsort(np.where(live, flat, np.inf), kind="stable")[:light]
+    ).astype(np.intp)
+    index = index[live[index]]
     return Channels.of(index, _rows_of(wide, axes, index), flat[index])
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onnxprune.core.chunked import ChunkedArray
-from onnxprune.quantization.channel_scales import GROWTHS, LIVE, Channels, heaviest, loss
+from onnxprune.quantization.channel_scales import GROWTHS, LIVE, Channels, extreme, heaviest, loss
 from onnxprune.quantization.codebook import Codebook, fit_codebook
 from onnxprune.quantization.histogram import Histogram, root_mean_square
 from onnxprune.quantization.rounding import encode
@@ -52,11 +52,20 @@ def test_the_channels_of_a_convolution_and_of_two_directions():
     assert_holds(found, rows[[5]])
 
 
+def test_the_extreme_channels_are_the_heaviest_and_the_lightest():
+    rows = tailed(heavy=(3, 17))
+    rows[[5, 30]] /= 100
+    wide = ChunkedArray.of(rows)
+    assert extreme(wide, root_mean_square(wide, (1,)), (1,), 2).index.tolist() == [3, 5, 17, 30]
+    assert extreme(wide, root_mean_square(wide, (1,)), (1,), 100).index.tolist() == list(range(40))
+
+
 def test_dead_channels_are_not_among_them():
     rows = tailed()
     rows[3] *= np.float32(LIVE / 10)
     rows[7] = 0
     wide = ChunkedArray.of(rows)
+    assert not {3, 7} & set(extreme(wide, root_mean_square(wide, (1,)), (1,), 40).index.tolist())
     assert not {3, 7} & set(heaviest(wide, root_mean_square(wide, (1,)), (1,), 40).index.tolist())
 
 

@@ -28,6 +28,7 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
             budget,
             [measured.noise for measured in curved.values()],
             [[numbers[name] for name in way] for way in ways],
+            measurements.nbytes,
         )
         for (name, measured), chosen in zip(curved.items(), points, strict=True):
             choice: Choice | None = None

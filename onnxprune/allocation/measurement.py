@@ -122,6 +122,7 @@ class Measurements:
         ways: the names of weights with a curve whose losses add up, see `weight.ways`: first among those that are as
             they were coded (or never were), then among those that changed since.
         spent: what the weights had lost before.
+        nbytes: of the model's file with every weight as it is.
         prune: whether what is left to the loss may become 0.
         change: what measuring did to the model: it may have raised the opset.
     """
@@ -129,6 +130,7 @@ class Measurements:
     weights: dict[str, Measured]
     ways: tuple[Ways, Ways]
     spent: float
+    nbytes: int
     prune: bool
     change: Change
 
@@ -171,7 +173,7 @@ def measure(
     together = [_named_ways([weights[n] for n in curved if found[n].changed == changed]) for changed in (False, True)]
     return Measurements(
         {weight.name: measured for weight, measured in zip(weights, found, strict=True)},
-        (together[0], together[1]), model.spent, plan.prune, change,
+        (together[0], together[1]), model.spent, model.proto.ByteSize() + model.payloads.nbytes, plan.prune, change,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded
 Snap = Callable[[Array], Array]
 
 LOSS, LOSS_ON_DATA = 0.02, 0.04  # what held the accuracy of the models that tools/accuracy.py scores
+WORTH = 0.05  # of the file
 LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
 KEPT_SHARES = np.array(
     [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01]
@@ -160,27 +161,34 @@ def allocate(
     budget: float,
     weights: Sequence[float] | None = None,
     ways: Sequence[Sequence[int]] | None = None,
+    file: float = 0.0,
 ) -> list[RatePoint]:
     """One point per curve with the fewest bytes such that the (weighted) losses sum to the budget at most.
 
-    Steps along the hulls, the best bargain first, which is optimal but for the last step.
+    Steps along the hulls, the best bargain first, which is optimal but for the last step. No step is taken that gains
+    too little for what it loses: at its rate the whole budget would have to save `WORTH` of the file.
 
     Args:
         curves: hulls.
         budget: the sum of the losses.
         weights: what the loss of each curve counts.
         ways: the numbers of curves whose losses add up, where not all do: each way keeps within the budget.
+        file: bytes with every weight at the first point of its curve; 0: every step is worth its loss.
     """
     importance = weights or [1.0] * len(curves)
     chosen = [len(line) for line in curves]
+    dense = sum(line[0].nbytes for line in curves)
     for way in ways if ways is not None else [range(len(curves))]:
-        steps = _within([curves[i] for i in way], budget, [importance[i] for i in way])
+        own = sum(curves[i][0].nbytes for i in way)  # a way is as a file by itself, with its share of the rest
+        steps = _within([curves[i] for i in way], budget, [importance[i] for i in way], file * own / max(dense, 1))
         for i, k in zip(way, steps, strict=True):
             chosen[i] = min(chosen[i], k)
     return [line[k] for line, k in zip(curves, chosen, strict=True)]
 
 
-def _within(curves: Sequence[Sequence[RatePoint]], budget: float, importance: Sequence[float]) -> list[int]:
+def _within(
+    curves: Sequence[Sequence[RatePoint]], budget: float, importance: Sequence[float], file: float
+) -> list[int]:
     """`allocate` for losses that all add up: the number of each curve's point."""
     chosen = [0] * len(curves)
     steps = [
@@ -190,14 +198,17 @@ def _within(curves: Sequence[Sequence[RatePoint]], budget: float, importance: Se
     ]
     spent = sum(w * line[0].loss for w, line in zip(importance, curves, strict=True))
     blocked: set[int] = set()
-    for _, i, k in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
+    for slope, i, k in sorted(steps, key=lambda step: (-step[0], step[1], step[2])):
         if i in blocked:
             continue
+        if slope * budget < WORTH * file:
+            break
         more = importance[i] * (curves[i][k].loss - curves[i][k - 1].loss)
         if spent + more > budget:
             blocked.add(i)
             continue
         spent += more
+        file -= curves[i][k - 1].nbytes - curves[i][k].nbytes
         chosen[i] = k
     return chosen
 

@@ -87,14 +87,14 @@ class Encoder:
                     best, lossy = other, False
                     numbered = numbered or form is not None
         if best is None:
-            return StoredWeight(encoding, before, refused=refused)
+            return StoredWeight(encoding, before, refused=refused, finer=finer)
         if isinstance(best, PreparedSparse):
             insert_sparse(model, weight, best)
-            stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused)
+            stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused, finer=finer)
         else:
             zeros = best.sparse.zeros() if lossy else weight.zeros(found.array)
             insert(model, weight, best)
-            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused, finer=finer and lossy)
+            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused, finer=finer)
         model.payloads.forget_pages()
         return stored
 

@@ -145,7 +145,7 @@ def measured(*losses: float, changed: bool = False) -> Measured:
 
 def of(spent: float = 0.0, **weights: Measured) -> Measurements:
     ways = [((*[n for n, m in weights.items() if m.changed == changed and m.curve],),) for changed in (False, True)]
-    return Measurements(weights, (ways[0], ways[1]), spent, True, Change())
+    return Measurements(weights, (ways[0], ways[1]), spent, 0, True, Change())
 
 
 def test_weights_share_the_loss():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.allocation.rate_distortion import RatePoint, allocate, curve, hull, points
+from onnxprune.allocation.rate_distortion import WORTH, RatePoint, allocate, curve, hull, points
 from onnxprune.encodings.values.rounding import gridded
 from onnxprune.quantization import rounding
 from onnxprune.quantization.histogram import Histogram
@@ -103,6 +103,24 @@ def test_a_curve_does_not_end_where_each_entry_is_at_its_nearest_level():
         codes = rounding.encode(array, point.scale, point.codebook.levels, True, point.codebook.boundaries)
         loss = float(np.square(array - point.codebook.levels[codes]).sum() / np.square(array).sum())
         assert loss == pytest.approx(point.loss, rel=0.01)
+
+
+@given(lines, budgets, st.floats(0, 1e6))
+def test_no_step_is_taken_that_saves_too_little_of_the_file(curves, budget, rest):
+    file = rest + sum(line[0].nbytes for line in curves)
+    chosen = allocate(curves, budget, file=file)
+    left = rest + sum(point.nbytes for point in chosen)
+    for line, point in zip(curves, chosen, strict=True):
+        before = line[max(0, line.index(point) - 1)]
+        assert (before.nbytes - point.nbytes) * budget >= WORTH * left * (point.loss - before.loss) * (1 - 1e-9)
+    free = allocate(curves, budget)
+    assert all(ours.loss <= one.loss for ours, one in zip(chosen, free, strict=True))
+
+
+def test_a_weight_that_is_little_of_the_file_keeps_what_it_has():
+    line = [RatePoint(1000.0, 0.0), RatePoint(900.0, 0.01), RatePoint(800.0, 0.02)]
+    assert allocate([line], 0.02, file=1000.0)[0].nbytes == 800
+    assert allocate([line], 0.02, file=1e6)[0].nbytes == 1000
 
 
 @given(lines, budgets, st.lists(st.sets(st.integers(0, 3), min_size=1), min_size=1, max_size=3))

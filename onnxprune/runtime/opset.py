@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from onnxprune.errors import RuntimeFailure
+from onnxprune.model.conversion import convert
 from onnxprune.model.model import Model
 from onnxprune.runtime.session import equal, open_session, run, run_all
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
@@ -16,12 +17,12 @@ _SAMPLES = 2
 def raise_to(model: Model, version: int) -> str:
     """Raise the default opset; returns why it was not done, or an empty string.
 
-    Nothing in the graph is rewritten: the model is accepted under the new version only if ONNX
-    Runtime loads it and its outputs on synthesised inputs are equal bit for bit.
+    Nodes that read otherwise under the new version are rewritten: the model is accepted only if ONNX Runtime loads it
+    and its outputs on synthesised inputs are equal bit for bit.
     """
     if model.proto.functions:
         return "the model has functions with opsets of their own"
-    before = model.opset
+    raised = model.copy()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         model.write(path)
@@ -30,14 +31,14 @@ def raise_to(model: Model, version: int) -> str:
             feeds = synthesise(model, session, _SAMPLES)
             reference = [run(session, feed) for feed in feeds]
             del session
-            model.opset = version
-            model.write(path)
+            convert(raised, version)
+            raised.write(path)
             if equal(reference, run_all(path, feeds)):
+                model.proto = raised.proto
                 return ""
             refusal = f"under opset {version} its outputs differ"
         except CannotSynthesise as error:
             refusal = f"no inputs were found to check the change with ({error})"
         except RuntimeFailure as error:
             refusal = str(error).replace(str(path), "it")
-    model.opset = before
     return refusal

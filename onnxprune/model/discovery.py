@@ -15,7 +15,7 @@ from onnx import (
     TensorProto,
 )
 
-from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
+from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, Array, array_dtype, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
 from onnxprune.model.operators import Role, attribute, domain, linear_role, other_role
@@ -247,10 +247,10 @@ def _describe(weight: Weight, uses: list[_Use]) -> None:
         )
     elif weight.size < SMALL:
         weight.reason = f"is small: {weight.size} elements, fewer than {SMALL}"
+    if weight.element in QUANTISED | PACKED_INTEGERS:
+        _set_quantisation(weight, uses)
     if numpy_dtype(weight.element) is None:
         weight.fixed = f"its type {weight.dtype} is not pruned"
-    elif weight.element in QUANTISED:
-        _set_quantisation(weight, uses)
     weight.reason = weight.fixed or weight.reason
 
 
@@ -264,7 +264,7 @@ def _set_quantisation(weight: Weight, uses: list[_Use]) -> None:
     if error or any(not _same(q, first) for q in quants if q is not None):
         weight.fixed = error or "its readers disagree on its zero point"
         return
-    zero = first.zero if first.zero is not None else np.zeros(1, numpy_dtype(weight.element))
+    zero = first.zero if first.zero is not None else np.zeros(1, array_dtype(weight.element))
     weight.zero = _aligned(weight, zero, first.axis)
     weight.scale = None if first.scale is None else _aligned(weight, first.scale, first.axis)
     if weight.zero is None or (weight.scale is None) != (first.scale is None):

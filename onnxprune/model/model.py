@@ -190,12 +190,17 @@ class Model:
 
         Chunks are computed whenever they are read where memory has no room for what they make.
         """
+        packed = numpy_dtype(tensor.data_type) is None
         if isinstance(array, ChunkedArray):
             size = array.size * array.dtype.itemsize
-            array = array if size > protobuf.INLINE and not self.payloads.room(size) else array.whole()
+            keep = size > protobuf.INLINE and not self.payloads.room(size) and not packed
+            array = array if keep else array.whole()
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
-        self._set_payload(tensor, Computed(array) if isinstance(array, ChunkedArray) else bytes_of(array))
+        if isinstance(array, ChunkedArray):
+            self._set_payload(tensor, Computed(array))
+        else:
+            self._set_payload(tensor, numpy_helper.from_array(array).raw_data if packed else bytes_of(array))
 
     def tensor(self, name: str, array: Array, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""

@@ -49,7 +49,7 @@ def standard_deviation(weight: Weight, chunked: ChunkedArray) -> float:
         for start, stop in ranges(*rows, chunked.unit):
             values = part[start - rows[0] : stop - rows[0]]
             if weight.zero is not None:
-                below = values.astype(np.int16) < part_of(weight.zero_value, (start, stop))
+                below = values.astype(np.int32) < part_of(weight.zero_value, (start, stop))
                 values = magnitudes(weight, values, (start, stop)) * np.where(below, -1, 1)
             wide = values.astype(np.float64)
             found.append((float(wide.sum()), float(np.square(wide).sum())))

@@ -9,17 +9,16 @@ from functools import cached_property
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
+from onnxprune.channels.coupling.constants import Constants
 from onnxprune.channels.coupling.rules import rule_of
 from onnxprune.channels.coupling.slots import Fix, Flow, Mix, Size, Slot
 from onnxprune.channels.coupling.wiring import At, Rule, Unknown, Wiring
 from onnxprune.channels.shapes import Shapes, Value, inferred, values_of
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
-from onnxprune.errors import ModelError, RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.model.operators import domain
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.runtime.session import evaluate
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Coupling:
     unknown: dict[str, int]
     computed: frozenset[str]  # what is computed from constants alone
     _constant: Callable[[str], TensorProto | None]
-    _last: tuple[str, Array] = ("", np.empty(0))
+    _constants: Constants
 
     @cached_property
     def layers(self) -> list[Mix]:
@@ -88,23 +87,8 @@ class Coupling:
         return chunked.map(bool, lambda rows, columns, part: part != 0).whole()
 
     def array(self, name: str) -> Array:
-        """The values of a constant, computed where nodes stand between it and its tensor.
-
-        Raises:
-            ModelError: ONNX Runtime cannot compute it.
-        """
-        tensor = self.scope.constant(name)
-        if tensor is not None:
-            return self.model.array(tensor)
-        if self._last[0] != name:  # a weight is asked for several times in a row
-            maker = self.scope.producers[name]
-            try:
-                feeds = [self.array(n) if n else None for n in maker.input]
-                made = evaluate(maker, feeds, self.model.proto)[[n for n in maker.output if n].index(name)]
-            except RuntimeFailure as error:
-                raise ModelError(f"the constant '{name}' cannot be computed: {error}") from error
-            self._last = name, made
-        return self._last[1]
+        """The values of a constant; see `Constants.array`."""
+        return self._constants.array(name)
 
 
 def couplings(model: Model) -> Iterator[Coupling]:
@@ -151,7 +135,10 @@ def _walk(wiring: Wiring, node: NodeProto, rule: Rule | None) -> None:
     for name in node.input:
         wiring.pin(slot for slot in wiring.of(name) if id(slot) not in at.taken)
     if rule is not None and node.input and all(not name or at.constant(p) for p, name in enumerate(node.input)):
-        wiring.constants |= set(node.output)
+        if wiring.values.computable(node):
+            wiring.constants |= set(node.output)
+        else:
+            _count(wiring, node, " of constants that cannot be computed here")
 
 
 def _count(wiring: Wiring, node: NodeProto, why: str = "") -> None:
@@ -182,7 +169,7 @@ def _finish(wiring: Wiring) -> Coupling:
             marks[labels[np.concatenate(ids)]] = True
     return Coupling(
         wiring.model, wiring.scope, wiring.shapes, wiring.slots, wiring.flows, wiring.fixes, labels, pinned, used,
-        wiring.unknown, frozenset(wiring.constants), wiring.constant,
+        wiring.unknown, frozenset(wiring.constants), wiring.constant, wiring.values,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from onnxprune.channels.coupling.constants import Constants
 from onnxprune.channels.coupling.slots import Fix, Flow, Moved, Narrowed, Size, Slot
 from onnxprune.channels.shapes import Measured, Shape, Shapes, Written
 from onnxprune.core.dtypes import Array
@@ -39,8 +40,9 @@ class Wiring:
     _tensors: dict[str, TensorProto | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Hold the nodes: they are told apart by identity."""
+        """Hold the nodes, which are told apart by identity."""
         self.nodes = list(self.scope.body.node)
+        self.values = Constants(self.model, self.scope)
 
     def fresh(self, size: int) -> Array:
         """New atoms."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array, numpy_dtype
@@ -303,6 +303,13 @@ def references(path: Path) -> list[str]:
     """
     named = (location_of(tensor).replace("\\", "/") for tensor in Model._parsed(path)._external())
     return sorted({name for name in named if name})
+
+
+def copy_notes(source: TensorProto | NodeProto, target: TensorProto | NodeProto) -> None:
+    """The doc string and the metadata of one entry for another that takes its place."""
+    if source.doc_string:
+        target.doc_string = source.doc_string
+    target.metadata_props.extend(source.metadata_props)
 
 
 @contextlib.contextmanager

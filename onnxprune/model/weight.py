@@ -13,7 +13,7 @@ from onnx import SparseTensorProto, TensorProto
 from onnxprune.core.chunked import ChunkedArray, RowRange, part_of
 from onnxprune.core.dtypes import Array, array_dtype, name_of
 from onnxprune.errors import ModelError, WeightError
-from onnxprune.model.model import Model
+from onnxprune.model.model import Model, copy_notes
 from onnxprune.model.scopes import CONSTANT_NODE, Scope
 
 SMALL = 256  # elements; below this, what a mask saves is less than what it costs
@@ -88,6 +88,7 @@ class Weight:
         if isinstance(self.tensor, SparseTensorProto):
             body = self.scope.body
             dense = model.tensor(self.value, ChunkedArray.of(array).whole(), self.element)
+            copy_notes(self.tensor.values, dense)
             model.drop(self.tensor.values)
             model.drop(self.tensor.indices)
             body.sparse_initializer.remove(self.tensor)

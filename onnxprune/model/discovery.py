@@ -19,7 +19,7 @@ from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, Array, arr
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
 from onnxprune.model.operators import Role, attribute, domain, linear_role, other_role
-from onnxprune.model.scopes import Scope, constant_value, scopes_of
+from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Store, Weight
 
 
@@ -27,8 +27,8 @@ def opset_of(model: Model, scope: Scope) -> int:
     """The default domain's version in a body: a function may import its own."""
     top = _top(scope)
     if isinstance(top, FunctionProto):
-        versions = {o.domain: o.version for o in top.opset_import}
-        return versions.get("", model.opset)
+        versions = (o.version for o in top.opset_import if o.domain in DEFAULT_DOMAIN)
+        return next(versions, model.opset)
     return model.opset
 
 

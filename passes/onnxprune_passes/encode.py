@@ -27,7 +27,7 @@ from onnxprune.encodings.values.lossless import again, few, fuses, halved
 from onnxprune.encodings.values.rounding import gridded, on_grid, recoded, whole, with_codebook
 from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
 from onnxprune.encodings.values.shared import Shared
-from onnxprune.errors import OptionError, WeightError
+from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find, in_function, opset_of
 from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
@@ -35,6 +35,7 @@ from onnxprune.model.weight import SMALL, Weight, check_patterns, matches, ways
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, Encoded
 from onnxprune.pipeline.progress import Progress, silent, tracked
+from onnxprune.pruning.scores import largest
 from onnxprune.quantization.entropy_constrained import EXCESS
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.runtime.opset import raise_to
@@ -272,7 +273,7 @@ class Encode(Pass):
         wide = computed(array)
         if wide is None:
             if weight.reason is None and not self.keep_zeros:
-                raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
+                largest(weight, model)  # refuses NaN and Inf: finite values far from ordinary sizes stay exact
             return [], False
         readers = self._readers(model, weight, DEQUANTISE_AXIS)
         scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)

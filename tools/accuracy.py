@@ -1,12 +1,11 @@
 """Task accuracy of the models of models/, original beside compressed.
 
-python tools/accuracy.py [--model SUBSTRING ...] [--against PATH | --compress ARGS] [--json FILE]
+python tools/accuracy.py [--model SUBSTRING ...] [--columns ...] [--data-samples N] [--json FILE]
 python tools/accuracy.py --samples-for NAME OUT.npz [--samples N]
 
-It needs `python tools/fetch_models.py` and `pip install matplotlib pillow scipy tokenizers`; a task
-without its data or packages is skipped and named. tools/tasks describes the tasks. Their sets are
-small, some rendered or synthesised: they compare two files of a model and are no benchmark. Exit
-code 1: a model failed. --samples-for writes samples for `onnxprune --data` that are never scored.
+Needs `fetch_models.py` and `pip install matplotlib pillow scipy tokenizers`; tasks without data or
+packages are skipped and named. Their sets (tools/tasks) are small, some synthesised: they compare
+files of a model and are no benchmark. Exit code 1: a model failed.
 """
 
 from __future__ import annotations
@@ -18,19 +17,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from bench.arguments import without_places
+from bench.peers import DYNAMIC
 from bench.processes import ONNXPRUNE
-from bench.results import Results, Row
+from bench.results import Results, Row, by_model
 from bench.results import table as markdown
 from tasks import TASKS
 from tasks.task import MODELS, Task, Unavailable, share
 
 from onnxprune import OnnxPruneError
 from onnxprune.runtime.session import open_session
+
+DYNAMIC_COLUMN = "quantize_dynamic"
+COLUMNS = ("default", "int8", DYNAMIC_COLUMN)
+PLAIN = "--values int8 --sparsity 0"
+Maker = Callable[[Task, Path], Path]
 
 
 class Failed(Exception):
@@ -39,11 +44,19 @@ class Failed(Exception):
 
 def compress(model: Path, out: Path, arguments: str) -> None:
     """Run `onnxprune compress`."""
-    command = [*ONNXPRUNE, "compress", str(model), "-o", str(out), *shlex.split(arguments)]
+    _run([*ONNXPRUNE, "compress", str(model), "-o", str(out), *shlex.split(arguments)], "onnxprune compress")
+
+
+def quantise(model: Path, out: Path) -> None:
+    """Run onnxruntime's `quantize_dynamic`, the peer of the benchmarks."""
+    _run(DYNAMIC.filled({"{in}": model, "{out}": out}), "quantize_dynamic")
+
+
+def _run(command: Sequence[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
-        raise Failed(f"onnxprune compress failed: {said[-1]}")
+        raise Failed(f"{what} failed: {said[-1]}")
 
 
 def counterpart(task: Task, against: Path) -> Path:
@@ -56,35 +69,68 @@ def counterpart(task: Task, against: Path) -> Path:
     raise Failed(f"{against} holds no {task.name}.onnx")
 
 
-def measure(task: Task, against: Path | None, arguments: str) -> Row:
-    """Score the original and the compressed model.
+def makers(columns: Sequence[str], against: Path | None, arguments: str, count: int) -> dict[str, Maker]:
+    """By column, what makes the file to score of a task and a folder to write to, and returns its path."""
+
+    def by_default(task: Task, folder: Path) -> Path:
+        compress(task.path, folder / "out.onnx", arguments)
+        return folder / "out.onnx"
+
+    def int8(task: Task, folder: Path) -> Path:
+        compress(task.path, folder / "out.onnx", f"{arguments} {PLAIN}")
+        return folder / "out.onnx"
+
+    def dynamic(task: Task, folder: Path) -> Path:
+        quantise(task.path, folder / "out.onnx")
+        return folder / "out.onnx"
+
+    def with_data(task: Task, folder: Path) -> Path:
+        save_samples(task, folder / "data.npz", count)
+        compress(task.path, folder / "out.onnx", f"{arguments} --data {shlex.quote(str(folder / 'data.npz'))}")
+        return folder / "out.onnx"
+
+    if against is not None:
+        return {"against": lambda task, folder: counterpart(task, against)}
+    known: dict[str, Maker] = dict(zip(COLUMNS, (by_default, int8, dynamic), strict=True))
+    return {name: known[name] for name in columns} | ({f"--data of {count}": with_data} if count else {})
+
+
+def measure(task: Task, made: Mapping[str, Maker]) -> list[Row]:
+    """Score the original and what each column makes of it.
 
     Returns:
-        A row whose seconds are those of scoring the original, with the facts `samples`, `metric`, and as shares
-        `original`, `compressed` and `agreement`: the accuracies, and the items that both answer alike.
+        A row for each column, which is its tool, whose seconds are those of scoring the original, with the facts
+        `samples`, `metric`, `chosen_on`, and as shares `original`, `compressed` and `agreement`: the accuracies, and
+        the items that both answer alike. A column that failed is a row with a problem.
     """
     if not task.path.is_file():
         bring = "" if task.path.parent == MODELS else f": python tools/fetch_models.py {task.path.parent.name}"
         raise Unavailable(f"{task.path.name} is not there{bring}")
-    samples = task.samples
+    samples, rows = task.samples, []
     start = time.perf_counter()
     before = task.score(open_session(task.path))
     seconds = time.perf_counter() - start
-    with tempfile.TemporaryDirectory() as folder:
-        if against is None:
-            path = Path(folder, "compressed.onnx")
-            compress(task.path, path, arguments)
-        else:
-            path = counterpart(task, against)
-        after = task.score(open_session(path))
-        size = path.stat().st_size
-    same = [a == b for a, b in zip(before.predictions, after.predictions, strict=True)]
-    facts = {
-        "samples": samples, "metric": task.metric,
-        "original": before.accuracy, "compressed": after.accuracy, "agreement": share(same),
-    }  # fmt: skip
-    read = task.path.stat().st_size
-    return Row(task.name, "compressed", read=read, seconds=[seconds], bytes=size, facts=facts)
+    print(f"{task.name}: {samples:,} samples, {before.accuracy:.2%}, {seconds:.1f} s", file=sys.stderr)
+    for column, make in made.items():
+        row = Row(task.name, column, read=task.path.stat().st_size, seconds=[seconds])
+        row.facts = {
+            "samples": samples,
+            "metric": task.metric,
+            "chosen_on": task.chosen_on,
+            "original": before.accuracy,
+        }
+        rows.append(row)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = make(task, Path(folder))
+                after = task.score(open_session(path))
+            except (Failed, OnnxPruneError, OSError) as error:
+                row.problem = str(error)
+                continue
+            row.bytes = path.stat().st_size
+        same = [a == b for a, b in zip(before.predictions, after.predictions, strict=True)]
+        row.facts |= {"compressed": after.accuracy, "agreement": share(same)}
+    return rows
 
 
 def mean_ratio(rows: Sequence[Row]) -> float:
@@ -93,26 +139,63 @@ def mean_ratio(rows: Sequence[Row]) -> float:
 
 
 def shown(rows: Sequence[Row]) -> str:
-    """The scored models as markdown, accuracies and agreement in percent, the difference in points; then the others."""
-    head = [
-        "model", "samples", "metric", "original %", "compressed %", "points", "agreement %", "bytes", "bytes after",
-        "ratio",
-    ]  # fmt: skip
-    scored, out = [row for row in rows if not row.problem], ""
-    if scored:
-        out += markdown(head, map(_cells, scored))
-        out += f"\nGeometric mean of the ratios of {len(scored)} models: {mean_ratio(scored):.3f}\n"
-    return out + "".join(f"\n{row.model}: {row.problem}\n" for row in rows if row.problem)
+    """The scored models as markdown, those that defaults were chosen on apart from those that judge; then the others.
+
+    Accuracies are in percent, differences in points, agreement in percent of the items.
+    """
+    parts = []
+    for chosen_on, title in ((True, "Chosen on"), (False, "Judged on")):
+        models = by_model(row for row in rows if row.facts.get("chosen_on") == chosen_on)
+        if models:
+            columns = list(dict.fromkeys(row.tool for held in models.values() for row in held))
+            parts.append(f"{title}:\n\n{_table(models, columns)}\n{_means(models, columns)}")
+    parts += [f"{row.model}, {row.tool}: {row.problem}\n" for row in rows if row.problem]
+    return "\n".join(parts)
 
 
-def _cells(row: Row) -> list[str]:
-    facts = row.facts
-    percent = {name: f"{100 * facts[name]:.2f}" for name in ("original", "compressed", "agreement")}
-    points = f"{100 * (facts['compressed'] - facts['original']):+.2f}"
-    return [
-        row.model, f"{facts['samples']:,}", facts["metric"], percent["original"], percent["compressed"], points,
-        percent["agreement"], f"{row.read:,}", f"{row.bytes:,}", f"{row.ratio:.3f}",
-    ]  # fmt: skip
+def _table(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
+    head = ["model", "samples", "metric", "original %", "bytes"]
+    head += [f"{column}: {fact}" for column in columns for fact in ("points", "agreement %", "ratio")]
+    return markdown(head, (_cells(held, columns) for held in models.values()))
+
+
+def _cells(held: Sequence[Row], columns: Sequence[str]) -> list[str]:
+    """A model's line; a column that it has no numbers of is a dash."""
+    facts, scored = held[0].facts, {row.tool: row for row in held if not row.problem}
+    cells = [held[0].model, f"{facts['samples']:,}", facts["metric"], f"{100 * facts['original']:.2f}"]
+    cells.append(f"{held[0].read:,}")
+    for column in columns:
+        row = scored.get(column)
+        if row is None:
+            cells += ["-"] * 3
+            continue
+        points = 100 * (row.facts["compressed"] - row.facts["original"])
+        cells += [f"{points:+.2f}", f"{100 * row.facts['agreement']:.2f}", f"{row.ratio:.3f}"]
+    return cells
+
+
+def _means(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
+    """The geometric mean of each column's ratios."""
+    lines = ""
+    for column in columns:
+        scored = [row for held in models.values() for row in held if row.tool == column and not row.problem]
+        if scored:
+            lines += f"{column}: geometric mean of the ratios of {len(scored)} models {mean_ratio(scored):.3f}\n"
+    return lines
+
+
+def save_samples(task: Task, out: Path, count: int) -> dict[str, np.ndarray]:
+    """Write `count` samples of a task that are not scored, and return them.
+
+    Raises:
+        Failed: the task has fewer.
+    """
+    arrays = task.unscored(count)
+    there = min(map(len, arrays.values()))
+    if there < count:
+        raise Failed(f"{there} samples that are not scored, asked for {count}")
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    return arrays
 
 
 def write_samples(name: str, out: Path, count: int) -> None:
@@ -124,33 +207,30 @@ def write_samples(name: str, out: Path, count: int) -> None:
     if name not in TASKS:
         raise Failed(f"no task '{name}'; there are {', '.join(TASKS)}")
     task = TASKS[name]
-    arrays = task.unscored(count)
-    there = min(map(len, arrays.values()))
-    if there < count:
-        raise Failed(f"{name} has {there} samples that are not scored, asked for {count}")
-    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    arrays = save_samples(task, out, count)
     print(f"{out}: {count} samples, " + ", ".join(f"{k} {v.dtype}{list(v.shape)}" for k, v in arrays.items()))
     if task.function:
         print(f"judge by --metric {task.function}, with PYTHONPATH=tools")
 
 
-def score(tasks: Sequence[Task], against: Path | None, arguments: str) -> tuple[list[Row], int]:
-    """Measure the tasks one after the other: a row for each that did not fail, and how many failed."""
-    rows, faults = [], 0
+def score(tasks: Sequence[Task], made: Mapping[str, Maker]) -> tuple[list[Row], int]:
+    """Measure the tasks one after the other: the rows of each, and how many models or columns failed."""
+    rows: list[Row] = []
+    faults = 0
     for task in tasks:
         try:
-            row = measure(task, against, arguments)
+            found = measure(task, made)
         except Unavailable as error:
-            row = Row(task.name, "compressed", problem=f"skipped: {error}")
-            print(f"{task.name}: {row.problem}", file=sys.stderr)
+            found = [Row(task.name, "original", problem=f"skipped: {error}")]
         except (Failed, OnnxPruneError, OSError) as error:
-            print(f"Error: {task.name}: {error}", file=sys.stderr)
+            found = [Row(task.name, "original", problem=str(error))]
             faults += 1
-            continue
         else:
-            original, samples = row.facts["original"], row.facts["samples"]
-            print(f"{row.model}: {samples:,} samples, {original:.2%}, {row.time:.1f} s", file=sys.stderr)
-        rows.append(row)
+            faults += sum(bool(row.problem) and row.tool != DYNAMIC_COLUMN for row in found)
+        for row in found:
+            if row.problem:
+                print(f"{row.model}, {row.tool}: {row.problem}", file=sys.stderr)
+        rows += found
     return rows, faults
 
 
@@ -164,6 +244,8 @@ def main() -> int:
     parser.add_argument(
         "--compress", default="--no-verify -q", metavar="ARGS", help="for `onnxprune compress` without it"
     )
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS, help="what to score (default all)")
+    parser.add_argument("--data-samples", type=int, default=0, metavar="N", help="and with --data of N, not scored")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     parser.add_argument("--samples-for", nargs=2, metavar=("NAME", "OUT.npz"), help="write samples for --data, and end")
     parser.add_argument("--samples", type=int, default=64, metavar="N", help="how many to write (default 64)")
@@ -184,7 +266,8 @@ def main() -> int:
     if options.against and options.against.is_file() and len(chosen) > 1:
         parser.error("--against with a file takes one model: name it with --model")
     found = Results.begin("tools/accuracy.py", without_places(sys.argv[1:]))
-    found.rows, faults = score(chosen, options.against, options.compress)
+    made = makers(options.columns, options.against, options.compress, options.data_samples)
+    found.rows, faults = score(chosen, made)
     print(f"{found.caption}\n\n{shown(found.rows)}", end="")
     if options.json is not None:
         found.save(options.json)

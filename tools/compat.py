@@ -122,7 +122,7 @@ def write_cases(folder: Path) -> list[Case]:
     from onnxprune.encodings import GRAPH
     from onnxprune.encodings.graph.encoded import encoded_weights
     from onnxprune.model.model import Model
-    from onnxprune.pipeline import registry
+    from onnxprune_passes import Encode
 
     written = []
     forms = [(encoding, values) for values in VALUES for encoding in GRAPH] + [("coo", "exact")]
@@ -131,7 +131,7 @@ def write_cases(folder: Path) -> list[Case]:
             continue
         source, density = folder / "source.onnx", {"bitmask": 0.5, "dense": 0.9}.get(encoding, 0.1)
         onnx.save(consumer_model(consumer, density, opset), source)
-        step = registry.make_pass("encode", encoding=encoding, values=values)
+        step = Encode(encoding=encoding, values=values)
         model = Model.load(source)
         step.run(model)
         held = encoded_weights(model)

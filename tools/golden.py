@@ -4,8 +4,9 @@
     python tools/golden.py compare BEFORE.json AFTER.json
     python tools/golden.py list
 
-`run` calls each command with the given interpreter's onnxprune and writes the SHA-256 of every file (and of
-what `inspect`, `compat` and `masks show` print). `compare` names each difference and exits 1 where there is one.
+`run` calls each command with the given interpreter's onnxprune and writes the SHA-256 of every
+file (and of what `inspect`, `compat` and `masks show` print). `compare` names each difference and
+exits 1 where there is one.
 """
 
 from __future__ import annotations

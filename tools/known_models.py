@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from derived_models import DERIVED
 from fetch_models import FETCHED, MODELS, read_manifest
 
 TRAINED = (MODELS / "lenet-300-100.onnx", MODELS / "lenet-5.onnx")
 
 
 def fetched() -> list[Path]:
-    """The models of the manifest, whether they were brought or not."""
+    """The models of the manifest and those made of them, whether they were brought or not."""
     return [
-        FETCHED / entry.name / member.file
+        FETCHED / entry.name / file
         for entry in read_manifest()
-        for member in entry.files
-        if member.file.endswith(".onnx")
+        for file in (*(member.file for member in entry.files), *DERIVED.get(entry.name, {}))
+        if file.endswith(".onnx")
     ]
 
 

@@ -66,7 +66,7 @@ def train(net: nn.Module, masks: Path, options: argparse.Namespace) -> float:
     """Train under the masks: surviving weights go on from where they are, the net keeps the averaged ones.
 
     Han et al. 2015 train at a tenth of the original rate and shrink dropout with the connections; Adam, varied images
-    and the average of the weights over the last steps reached more (models/README.md).
+    and the average of the weights over the last steps reached more (docs/retraining.md).
 
     Returns:
         The held-out error, in percent.

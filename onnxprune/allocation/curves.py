@@ -11,6 +11,7 @@ from typing import Any
 
 from onnxprune.core.files import staged, write
 from onnxprune.errors import CurvesError, OptionError
+from onnxprune.pipeline.per_weight import PerWeight
 
 VERSION = 1
 _BISECTIONS = 60
@@ -106,7 +107,7 @@ class Curves:
         self._of_weights()
         if sparsity is None:
             raise OptionError("a scan says how to share a sparsity out: give the sparsity of the whole")
-        return tuple(f"{name}={share!r}" for name, share in self.reaching(sparsity).items())
+        return PerWeight(tuple(self.reaching(sparsity).items())).texts()
 
     def comparable(self) -> dict[str, float]:
         """Layer -> the sparsity at which it drops as far as the others: half of what each of them reaches.

@@ -11,15 +11,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
-from onnxprune.encodings.positions.digits import LAYOUTS, layout_for
+from onnxprune.encodings.positions.digits import layout_for, layouts_from
+from onnxprune.encodings.smallest import NODES
 from onnxprune.model.model import Model
-from onnxprune.quantization.codebook import Codebook, codebook, measured
+from onnxprune.quantization.codebook import Codebook, Spread, fit_codebook, measured
 from onnxprune.quantization.histogram import Histogram
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
@@ -30,7 +31,6 @@ LEVELS = (4, 6, 9, 13, 16, 21, 30, 40, 56, 73, 138, 256)
 KEPT_SHARES = np.array(
     [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01]
 )  # shares of entries
-NODES = 500  # bytes of nodes and names around an encoded weight
 
 
 @dataclass(frozen=True)
@@ -65,27 +65,37 @@ def curve(
     points = [RatePoint(exact, 0.0)]
     around = NODES + (scale.nbytes if scale.size > 1 else 0)
     thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
-    for levels, threshold in product(LEVELS if histogram.energy else (), thresholds):
-        book = codebook(histogram, levels, prune, threshold)
-        if snap is not None:
-            book = measured(histogram, snap(book.levels), prune, threshold)
-        points.append(RatePoint(_stored(book, array.size) + around, book.error / histogram.energy, book, scale))
+    if histogram.energy:
+        by_threshold = [_codebooks(histogram, threshold, prune, snap) for threshold in thresholds]
+        points += [
+            RatePoint(_stored(codebook, array.size) + around, codebook.error / histogram.energy, codebook, scale)
+            for by_levels in zip(*by_threshold, strict=True)
+            for codebook in by_levels
+        ]
     return hull(points)
 
 
-def _stored(book: Codebook, size: int) -> float:
+def _codebooks(histogram: Histogram, threshold: float, prune: bool, snap: Snap | None) -> list[Codebook]:
+    """The codebooks of each number of levels."""
+    spread, found = Spread(histogram, threshold), []
+    for levels in LEVELS:
+        codebook = fit_codebook(histogram, levels, prune, threshold, spread)
+        found.append(codebook if snap is None else measured(histogram, snap(codebook.levels), prune, threshold))
+    return found
+
+
+def _stored(codebook: Codebook, size: int) -> float:
     """Bytes of the smallest form, gaps estimated as if the kept entries were spread evenly."""
-    levels, kept = len(book.levels), float(size - book.shares[0])
+    levels, kept = len(codebook.levels), float(size - codebook.shares[0])
     dense = layout_for(levels, size).nbytes(size)
     if kept >= size:
         return dense
     mask = size / 8 + layout_for(levels, max(1, int(kept))).nbytes(int(kept))
     best = min(dense, mask)
     absent = 1 - kept / size
-    for layout in LAYOUTS:
-        cap = min(layout.radix // levels - 1, 1 << 16)
-        if cap >= 1 and kept and absent > 0.5:
-            share = absent**cap
+    if kept and absent > 0.5:
+        for layout in layouts_from(2 * levels):  # a code and a gap of at least 1
+            share = absent ** min(layout.radix // levels - 1, 1 << 16)
             best = min(best, layout.nbytes(int(kept / max(1 - share, 1e-9))))
     return best
 

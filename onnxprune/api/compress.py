@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Sequence
-from inspect import signature
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from onnxprune.allocation import curves as curve_files
-from onnxprune.allocation.measured_once import keeping
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
-from onnxprune.api.options import PathLike, check_request
+from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
+from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
+from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.transform import transform
+from onnxprune.api.stages import open_model
+from onnxprune.api.transform import transformed
+from onnxprune.api.tries import Tries
+from onnxprune.core import threads
+from onnxprune.core.files import PathLike
 from onnxprune.errors import ModelError, NotVerified, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
-from onnxprune.pipeline import registry
-from onnxprune.pipeline.base import Pass, named
-from onnxprune.pipeline.progress import silent
-from onnxprune.pipeline.registry import make_pass
-from onnxprune.runtime.judge import Question
 from onnxprune.search import trials
 from onnxprune.search.budget import CALIBRATION, Search
 from onnxprune.search.importance import importance_of
+from onnxprune_passes import Decode
 
 _HALVINGS = 8
-_STORING = frozenset({"decode", "dead_neurons", "encode"})  # passes that are there for the file's size
 
 
 @local(writes="out")
-def compress(
-    model: PathLike,
-    out: PathLike | None = None,
-    *,
-    sparsity: float | None = None,
-    quality: float | None = None,
-    threshold: float | None = None,
-    scope: str = "layer",
-    pattern: str = "",
-    set: Sequence[str] = (),
-    include: Sequence[str] = (),
-    skip: Sequence[str] = (),
-    values: str | Sequence[str] = "auto",
-    loss: float | None = None,
-    prefer: str = "speed",
-    encoding: str = "auto",
-    strip: bool = True,
-    channels: float | None = None,
-    multiple: int = 1,
-    scan: PathLike | None = None,
-    max_drop: float | None = None,
-    time_limit: float | None = None,
-    tolerance: float | None = None,
-    **checks: Any,
-) -> Result:
+@explicit(Rule, Storing, Stripping, Deciding, Checks)
+def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[CompressKeywords]) -> Result:
     """Prune by magnitude, remove dead neurons, store each weight in its smallest form, verify.
 
     Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
@@ -72,114 +48,76 @@ def compress(
     Raises:
         ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
         OnnxPruneError: see `onnxprune.errors`.
-        TypeError: a keyword is not one of `transform`.
+        TypeError: there is no such keyword.
     """
-    # Whoever misspells one learns it now, not after a search.
-    signature(transform).bind(model, out, (), tolerance=tolerance, smaller=(), alike=False, **checks)
-    if channels is not None and not strip:
-        raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
-    if time_limit is not None and max_drop is None:
-        raise OptionError("time-limit goes with max-drop")
-    name = "" if scan is None and max_drop is None else Model.load(model).sha256()
-    importance: tuple[str, ...] = ()
-    ruled = bool(sparsity is not None or quality is not None or threshold is not None or ":" in pattern or set)
-    if scan is not None:
-        if scope != "layer":
-            raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
-        curves = curve_files.of_model(Path(scan), name)
-        if ruled:
-            set, sparsity = [*curves.targets(sparsity), *set], None
-        else:
-            importance = _importance(Model.load(model), curves)
-    form, by_name = _values(values, "auto")
-    storing = _STORING if ruled or pattern else _STORING | {"magnitude"}
-    target = Path(_beside(Path(model)) if out is None else out)
-    data = checks.get("data")
-
-    def steps_of(budget: float) -> list[Pass]:
-        magnitude = make_pass(  # made even where the loss does it all: it checks the options
-            "magnitude", sparsity=sparsity, quality=quality, threshold=threshold, scope=scope, pattern=pattern,
-            set=tuple(set), include=tuple(include), skip=tuple(skip), loss=None if ruled else budget,
-        )  # fmt: skip
-        encode_pass = make_pass(
-            "encode", values=form, set=by_name, skip=tuple(skip), loss=budget, keep_zeros=ruled, prefer=prefer,
-            encoding=encoding, importance=importance, data=str(data or ""),
-            half=max_drop is not None and data is not None, samples=None if max_drop is None else CALIBRATION,
-        )  # fmt: skip
-        steps = [make_pass("decode")]
-        if channels is not None:
-            steps.append(make_pass("channels", sparsity=channels, multiple=multiple))
-        if ruled or form != "auto" or pattern:
-            steps.append(magnitude)
-        if strip:
-            steps.append(make_pass("dead_neurons", encoded=True, multiple=multiple))
-        return [*steps, encode_pass]
-
-    def attempt(budget: float) -> Result:
-        return transform(
-            model, target, steps_of(budget), tolerance=tolerance, smaller=storing, alike=encoding != "auto", **checks
-        )
-
-    if max_drop is not None:
-        if loss is not None or tolerance is not None or (ruled and form != "auto"):
-            raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
-        return _searched(Path(model), name, target, steps_of, max_drop, time_limit, checks)
+    rule, shapes, deciding = taken(Rule, options), taken(Stripping, options), taken(Deciding, options)
+    checks, storing = taken(Checks, options), Storing.of(options, "auto")
+    if deciding.scan is not None and rule.scope != "layer":
+        raise OptionError(f"scope {rule.scope} shares the sparsity out, and so does the scan: give one")
+    searched = deciding.max_drop is not None
+    calibration = Calibration(data=checks.data)
+    if searched:
+        calibration = Calibration(data=checks.data, samples=CALIBRATION, half=checks.data is not None)
+    recipe = Recipe(rule=rule, storing=storing, shapes=shapes, calibration=calibration)
+    if searched and (storing.loss is not None or checks.tolerance is not None or recipe.settled):
+        raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
+    loss = storing.loss
     if loss is None:
-        loss = LOSS if data is None or ruled else LOSS_ON_DATA
-    if tolerance is not None and not (ruled and form != "auto"):
-        for _ in range(_HALVINGS):
-            try:
-                return attempt(loss)
-            except NotVerified:
-                raise
-            except ToleranceMissed:
-                loss /= 2
-    return attempt(loss)
+        loss = LOSS if checks.data is None or rule.given else LOSS_ON_DATA
+    steps = recipe.steps(loss)  # says what is wrong with the options before anything is read
+    source = Path(model)
+    target = _beside(source) if out is None else Path(out)
+    checks.check_places(source, target)
+    with threads.using(checks.jobs):
+        opened = open_model(source, target, steps, checks)
+        if deciding.scan is not None:
+            recipe = _scanned(recipe, opened.model, Path(deciding.scan))
+        tries = Tries(opened, recipe, target, checks)
+        if searched:
+            return _searched(tries, deciding)
+        if checks.tolerance is None or recipe.settled:
+            return tries.only(loss)
+        return _halved(tries, loss)
 
 
-def _searched(
-    model: Path, name: str, target: Path, steps_of: Callable[[float], list[Pass]], max_drop: float,
-    time_limit: float | None, checks: dict[str, Any],
-) -> Result:  # fmt: skip
-    """The result of the largest loss at which the metric is within the drop; see `search`.
+def _scanned(recipe: Recipe, model: Model, scan: Path) -> Recipe:
+    """The recipe with a scan of the model: it shares a sparsity out, or weighs the loss."""
+    curves = curve_files.of_model(scan, model.sha256())
+    rule = recipe.rule
+    if rule.given:
+        return replace(recipe, rule=replace(rule, set=(*curves.targets(rule.sparsity), *rule.set), sparsity=None))
+    decoded = model.copy()
+    Decode().run(decoded)
+    return replace(recipe, importance=importance_of(decoded, curves))
 
-    Args:
-        model: the original.
-        name: its SHA-256.
-        target: the file to write.
-        steps_of: the passes for a loss.
-        max_drop: see `compress`.
-        time_limit: see `compress`.
-        checks: the keywords of `transform`.
-    """
-    check_request(model, target, checks.get("in_place", False), None, checks.get("verify", True), None)
-    data = checks.get("data")
+
+def _halved(tries: Tries, loss: float) -> Result:
+    """The first result that is within the tolerance, of losses that are each half of the one before."""
+    for _ in range(_HALVINGS):
+        try:
+            return tries.finished(loss)
+        except NotVerified:
+            raise
+        except ToleranceMissed:
+            loss /= 2
+    return tries.finished(loss)
+
+
+def _searched(tries: Tries, deciding: Deciding) -> Result:
+    """The result of the largest loss at which the metric is within the drop; see `search`."""
+    checks, source = tries.checks, tries.opened.source
+    assert deciding.max_drop is not None
     search = Search(
-        model, lambda loss, place: transform(model, place, steps_of(loss), verify=False, jobs=checks.get("jobs")),
-        Question(checks.get("metric"), checks.get("evaluate"), checks.get("lower_is_better", False)),
-        None if data is None else Path(data), checks.get("samples"), max_drop, time_limit,
-        checks.get("progress", silent),
+        source, tries.write, checks.question, None if checks.data is None else Path(checks.data), checks.samples,
+        deciding.max_drop, deciding.time_limit, checks.progress,
     )  # fmt: skip
-    common = search.common(name, " ".join(map(str, steps_of(1.0))))
-    with keeping(), trials.opened(target.with_name(f"{target.name}.trials"), common) as known:
+    common = search.common(tries.opened.model.sha256(), " ".join(map(str, tries.recipe.steps(1.0))))
+    journal = tries.target.with_name(f"{tries.target.name}.trials")
+    with trials.opened(journal, common) as known:
         found = search.run(known)
-        result = transform(model, target, steps_of(found.loss), **checks)
+        result = tries.finished(found.loss, saving=False)
         known.done()
-    return dataclasses.replace(result, search=found)
-
-
-def _importance(model: Model, curves: curve_files.Curves) -> tuple[str, ...]:
-    make_pass("decode").run(model)
-    return importance_of(model, curves)
-
-
-def _values(values: str | Sequence[str], default: str) -> tuple[str, tuple[str, ...]]:
-    """The form for all weights, and the forms for some of them."""
-    entries = [values] if isinstance(values, str) else list(values)
-    plain = [entry for entry in entries if "=" not in entry]
-    if len(plain) > 1:
-        raise OptionError(f"values {plain[0]} and {plain[1]} contradict each other: give one, and PATTERN=FORM")
-    return (plain or [default])[0], tuple(entry for entry in entries if "=" in entry)
+    return replace(result, search=found)
 
 
 def _beside(source: Path) -> Path:
@@ -188,37 +126,73 @@ def _beside(source: Path) -> Path:
     return source.with_name(f"{source.stem}.pruned.onnx")
 
 
-def prune(model: PathLike, out: PathLike, **options: Any) -> Result:
+@local(writes="out")
+@explicit(Rule, Checks)
+def prune(model: PathLike, out: PathLike, *, loss: float | None = None, **options: Unpack[PruneKeywords]) -> Result:
     """Zero the smallest weights; the file stays dense.
 
     Options are those of the magnitude pass and of `transform`.
     """
-    rules = {f.name for f in dataclasses.fields(named("magnitude", registry.table()))}
-    magnitude = make_pass("magnitude", **{name: options.pop(name) for name in rules & options.keys()})
-    return transform(model, out, [make_pass("decode"), magnitude], **options)
+    magnitude = taken(Rule, options).magnitude(loss)
+    return transformed(model, out, [Decode(), magnitude], taken(Checks, options))
 
 
+@local(writes="out")
+@explicit(Checks)
 def encode(
     model: PathLike, out: PathLike, *, values: str | Sequence[str] = "exact", loss: float | None = None,
-    prefer: str = "speed", encoding: str = "auto", **checks: Any,
+    prefer: str = "speed", encoding: str = "auto", **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
-    """Store each weight in its smallest form: as it is, or with other values than exact within their loss."""
-    form, by_name = _values(values, "exact")
-    step = make_pass("encode", values=form, set=by_name, loss=loss, keep_zeros=True, prefer=prefer, encoding=encoding)
-    return transform(model, out, [step], **checks)
+    """Store each weight in its smallest form: as it is, or with other values than exact within their loss.
+
+    Args:
+        model: the model.
+        out: the file to write.
+        values: the form of the values of every weight, and "PATTERN=FORM" for some; see the encode pass.
+        loss: what `auto` may lose, summed over all weights; None is the default of the encode pass.
+        prefer: speed or size.
+        encoding: auto, graph, coo, or the name of an encoding.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        OnnxPruneError: see `onnxprune.errors`.
+        TypeError: there is no such keyword.
+    """
+    storing = Storing.of({"values": values, "prefer": prefer, "encoding": encoding}, "exact")
+    return transformed(
+        model, out, [storing.encode(LOSS if loss is None else loss, keep_zeros=True)], taken(Checks, checks)
+    )
 
 
-def decode(model: PathLike, out: PathLike, **checks: Any) -> Result:
+@local(writes="out")
+@explicit(Checks)
+def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> Result:
     """Every encoded weight back as a dense initializer, bit for bit."""
-    return transform(model, out, [make_pass("decode")], **checks)
+    return transformed(model, out, [Decode()], taken(Checks, checks))
 
 
+@local(writes="out")
+@explicit(Checks)
 def strip(
     model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "l1", scope: str = "layer",
-    multiple: int = 1, **checks: Any,
+    multiple: int = 1, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
-    """Remove dead neurons; with `channels` that share of whole channels first. The rest are options of the pass."""
-    steps = [make_pass("decode")]
-    if channels is not None:
-        steps.append(make_pass("channels", sparsity=channels, score=score, scope=scope, multiple=multiple))
-    return transform(model, out, [*steps, make_pass("dead_neurons", multiple=multiple)], **checks)
+    """Remove dead neurons, and whole channels before them.
+
+    Args:
+        model: the model; encoded weights are decoded first.
+        out: the file to write.
+        channels: the share of whole channels to remove, 0 <= channels < 1; None removes dead ones only.
+        score: l1, l2 or batchnorm: by which channels are ranked.
+        scope: layer or global: what the share is taken over.
+        multiple: kept channels are rounded up to a multiple of this.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        OnnxPruneError: see `onnxprune.errors`.
+        TypeError: there is no such keyword.
+    """
+    shapes = Stripping(channels=channels, multiple=multiple)
+    return transformed(
+        model, out, [Decode(), *shapes.before(score, scope), *shapes.after(encoded=False)], taken(Checks, checks)
+    )

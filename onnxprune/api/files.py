@@ -11,9 +11,9 @@ from typing import Any
 
 import onnxruntime as ort
 
-from onnxprune.api.options import PathLike
 from onnxprune.api.remote import local
 from onnxprune.core.dtypes import numpy_dtype
+from onnxprune.core.files import PathLike
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxprune.api.options import PathLike, check_samples
+from onnxprune.api.options.objects import check_samples
 from onnxprune.api.remote import local
+from onnxprune.core.files import PathLike
 from onnxprune.encodings.compatibility import Compatibility, compatibility
 from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.encodings.inventory import inspect_model
@@ -44,7 +45,7 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
             row["std"] = _std(weight.array(opened))
             row |= {
                 "out_axis": weight.out_axis, "in_axes": list(weight.in_axes), "consumers": list(weight.consumers),
-                "left_alone": weight.reason,
+                "left_alone": None if weight.reason is None else weight.reason.text,
             }  # fmt: skip
             opened.payloads.forget_pages()
         rows.append(row)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import numpy as np
 
+from onnxprune.api.options.keywords import CheckKeywords, explicit
+from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.transform import transform
+from onnxprune.api.transform import transformed
+from onnxprune.core.files import PathLike
 from onnxprune.errors import MaskError, OutputError, ToleranceMissed
 from onnxprune.masks import checkpoints
 from onnxprune.masks import file as mask_files
@@ -21,11 +24,9 @@ from onnxprune.masks.matching.link import Pruning
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
-from onnxprune.pipeline.registry import make_pass
 from onnxprune.pipeline.run import METADATA
 from onnxprune.pruning.scores import magnitudes
-
-PathLike = str | os.PathLike[str]
+from onnxprune_passes import ApplyMasks, Decode, Update
 
 
 @local(reads=("pruned", "original"), writes="out")
@@ -69,7 +70,7 @@ def _check_output(out: Path, *inputs: PathLike | None) -> None:
 def _decoded(path: PathLike) -> Model:
     """A model with dense weights, in memory only."""
     model = Model.load(path)
-    make_pass("decode").run(model)
+    Decode().run(model)
     return model
 
 
@@ -117,16 +118,29 @@ def _threshold(weight: Weight, before: np.ndarray, after: np.ndarray) -> float |
     return threshold if scores[gone].max() <= threshold else None
 
 
+@local(writes="out")
+@explicit(Checks)
 def apply_masks(
-    model: PathLike, masks: PathLike, out: PathLike, *, names_from: PathLike | None = None, **checks: Any
-) -> Result:
+    model: PathLike, masks: PathLike, out: PathLike, *, names_from: PathLike | None = None,
+    **checks: Unpack[CheckKeywords],
+) -> Result:  # fmt: skip
     """Zero what a mask file prunes; encoded weights are decoded first.
 
-    The weights are found by name, else at the same places in the graph, else (with `names_from`, a checkpoint of
-    `model`) by value. The rest of the keywords are those of `transform`.
+    The weights are found by name, else at the same places in the graph, else (with `names_from`) by value.
+
+    Args:
+        model: the model.
+        masks: the mask file.
+        out: the file to write.
+        names_from: a checkpoint of `model`.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        MaskError: the masks do not fit the model.
+        OnnxPruneError: see `onnxprune.errors`.
     """
-    step = make_pass("apply_masks", masks=os.fspath(masks), names_from=_path(names_from))
-    return transform(model, out, [make_pass("decode"), step], **checks)
+    step = ApplyMasks(masks=os.fspath(masks), names_from=_path(names_from))
+    return transformed(model, out, [Decode(), step], taken(Checks, checks))
 
 
 @local()
@@ -152,19 +166,33 @@ def read_masks(path: PathLike) -> MaskFile:
     return mask_files.read(Path(path))
 
 
+@local(writes="out")
+@explicit(Checks)
 def update(
     model: PathLike, source: PathLike, out: PathLike, *, masks: PathLike | None = None,
-    names_from: PathLike | None = None, **checks: Any,
+    names_from: PathLike | None = None, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Put retrained weights into a model: from a checkpoint, or from a re-exported .onnx of the same structure.
 
-    Which parameter is which weight comes from `names_from` (the checkpoint that the model was exported from, by
-    value), else from the mask file. What the masks prune is zero afterwards. The rest of the keywords are those of
-    `transform`, which compares with `model`: retrained outputs differ.
+    `names_from` says by value which parameter is which weight; without it the mask file says so. The outputs are
+    compared with those of `model`: retraining changes them.
+
+    Args:
+        model: the model.
+        source: the retrained checkpoint, or the re-exported model.
+        out: the file to write.
+        masks: a mask file: the entries that it prunes are zero afterwards.
+        names_from: the checkpoint that `model` was exported from.
+        checks: the keywords of `transform`, from `data` on.
+
+    Raises:
+        CheckpointError: a parameter is missing or does not fit.
+        MaskError: the masks do not fit the model.
+        OnnxPruneError: see `onnxprune.errors`.
     """
-    step = make_pass("update", source=os.fspath(source), masks=_path(masks), names_from=_path(names_from))
-    return transform(model, out, [make_pass("decode"), step], **checks)
+    step = Update(source=os.fspath(source), masks=_path(masks), names_from=_path(names_from))
+    return transformed(model, out, [Decode(), step], taken(Checks, checks))
 
 
-def _path(path: PathLike | None) -> str | None:
-    return None if path is None else os.fspath(path)
+def _path(path: PathLike | None) -> str:
+    return "" if path is None else os.fspath(path)

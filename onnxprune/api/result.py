@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
+from onnxprune.model.reason import Reason
 from onnxprune.pipeline.change import Removed
 from onnxprune.runtime.judge import Judged
 from onnxprune.search.budget import Searched
@@ -55,6 +56,14 @@ class Cost:
     latency_ms: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A weight that a pass left alone, and why; in JSON `name` and the text of `reason`."""
+
+    name: str
+    reason: Reason
+
+
 @dataclass
 class Result:
     """What happened to a model: the JSON of `--json`, field by field.
@@ -69,7 +78,7 @@ class Result:
     ratio: float
     parameters: dict[str, int]
     weights: list[WeightFacts]
-    skipped: list[dict[str, str]]
+    skipped: list[Skipped]
     removed: list[Removed]
     cost: Cost | None
     integers: int
@@ -81,7 +90,8 @@ class Result:
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""
-        return dataclasses.asdict(self)
+        skipped = [{"name": entry.name, "reason": entry.reason.text} for entry in self.skipped]
+        return dataclasses.asdict(self) | {"skipped": skipped}
 
 
 def versions() -> dict[str, str]:

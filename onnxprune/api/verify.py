@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from onnxprune.api.options import PathLike, check_request
+from onnxprune.api.options.objects import Checks
 from onnxprune.api.remote import local
 from onnxprune.api.result import Cost, Deviation
+from onnxprune.core.files import PathLike
 from onnxprune.errors import NotVerified
 from onnxprune.layer_costs.flops import layers
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import custom_domains
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.deviation import compare
-from onnxprune.runtime.judge import Judge, Question
+from onnxprune.runtime.judge import Judge
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import inputs_of, latency, open_session, run
+from onnxprune.runtime.session import Runner, inputs_of, latency, open_session
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 
 
@@ -25,57 +29,113 @@ def verify(
     tolerance: float | None = None, metric: str | None = None, evaluate: str | None = None,
     lower_is_better: bool = False,
 ) -> Deviation:  # fmt: skip
-    """Run two models on the same inputs and compare their outputs; the options are those of `transform`.
+    """Run two models on the same inputs and compare their outputs.
+
+    Args:
+        a: the original.
+        b: the model that is compared with it.
+        data: samples, an .npz file or a folder; None synthesises inputs.
+        samples: how many samples at most (data), or how many (synthesised).
+        tolerance: how much worse than a's the metric of b may be, in points for percent; of sqnr the least, in dB.
+        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION.
+        evaluate: a command that prints a number for `{model}`, in place of a metric.
+        lower_is_better: the number of a function or a command is an error.
 
     Raises:
         ToleranceMissed: the tolerance was given and missed, or could not be checked.
     """
-    question = Question(metric, evaluate, lower_is_better)
-    check_request(Path(a), None, False, tolerance, True, samples)
-    return verified(Path(a), Path(b), data, samples, tolerance, question)[0]
+    checks = Checks(
+        data=data, samples=samples, tolerance=tolerance, metric=metric, evaluate=evaluate,
+        lower_is_better=lower_is_better,
+    )  # fmt: skip
+    return Verification(Path(a), checks).of(Path(b))[0]
 
 
-def verified(
-    source: Path, result: Path, data: PathLike | None, samples: int | None, tolerance: float | None,
-    question: Question, *, costs: bool = False,
-) -> tuple[Deviation, Cost | None]:  # fmt: skip
-    """Run both models on the same inputs; `costs` also counts and times a run of each."""
-    model = Model.load(source)
-    custom = sorted(custom_domains(model.proto))
-    if custom:
-        return _unverified(f"it uses custom operators of {', '.join(custom)}", tolerance), None
-    session = open_session(source)
-    if data is not None:
-        kind = "data"
-        held = sample_files.cut(sample_files.read(Path(data)), str(data), inputs_of(session), samples)
-    else:
-        kind, count = "synthetic", samples or SAMPLES
+@dataclass(frozen=True)
+class _Original:
+    """What the original gives: its outputs for some samples (`source` says which), and what judges others by them."""
+
+    source: str
+    samples: Samples
+    outputs: list[dict[str, Any]]
+    judge: Judge | None
+
+
+class Verification:
+    """Results held against their original, which runs once however many there are.
+
+    Args:
+        source: the original.
+        checks: what is asked.
+    """
+
+    def __init__(self, source: Path, checks: Checks) -> None:
+        self._source, self._checks = source, checks
+        self._known: float | None = None
+
+    def of(self, result: Path, *, costs: bool = False) -> tuple[Deviation, Cost | None]:
+        """Run a result on the inputs of the original; `costs` also counts and times a run of each.
+
+        Raises:
+            ToleranceMissed: it is not within the tolerance, or that cannot be checked.
+            OnnxPruneError: a model does not run, or the data does not fit.
+        """
+        custom = sorted(custom_domains(self._model.proto))
+        if custom:
+            return self._unverified(f"it uses custom operators of {', '.join(custom)}"), None
         try:
-            held = Samples(synthesise(model, session, count), count, {})
+            original = self._original
         except CannotSynthesise as error:
             open_session(result)  # it must load all the same
-            return _unverified(f"no inputs could be synthesised ({error}); give --data", tolerance), None
-    feeds = held.feeds
-    reference = [run(session, feed) for feed in feeds]
-    before = latency(session, feeds[0]) if costs else 0.0
-    asked = tolerance is not None or question.asked or held.targets
-    judge = Judge(session, question, held, reference) if asked else None
-    del session
-    session = open_session(result)
-    outputs = compare(reference, [run(session, feed) for feed in feeds])
-    judged = None if judge is None else judge.compared(source, result, tolerance)
-    cost = None
-    if costs:
-        counts = {"before": source, "after": result}
-        cost = Cost(
-            inputs={name: list(array.shape) for name, array in feeds[0].items()},
-            flops={when: sum(layer.flops for layer in layers(path, feeds[0])) for when, path in counts.items()},
-            latency_ms={"before": before, "after": latency(session, feeds[0])},
-        )
-    return Deviation(kind, held.count, "", [o.facts() for o in outputs], judged), cost
+            return self._unverified(f"no inputs could be synthesised ({error}); give --data"), None
+        feed, judge = original.samples.feeds[0], original.judge
+        opened = Runner(open_session(result))
+        outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
+        judged = None
+        if judge is not None:
+            baseline = self._baseline(judge)
+            found = judge.value(result) if judge.commanded else judge.of(opened)
+            judged = judge.judged(baseline, found, self._checks.tolerance)
+        cost = None
+        if costs:
+            models = {"before": self._source, "after": result}
+            cost = Cost(
+                inputs={name: list(array.shape) for name, array in feed.items()},
+                flops={when: sum(layer.flops for layer in layers(path, feed)) for when, path in models.items()},
+                latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
+            )
+        found_facts = [output.facts() for output in outputs]
+        return Deviation(original.source, original.samples.count, "", found_facts, judged), cost
 
+    @cached_property
+    def _model(self) -> Model:
+        return Model.load(self._source)
 
-def _unverified(reason: str, tolerance: float | None) -> Deviation:
-    if tolerance is not None:
-        raise NotVerified(f"the tolerance cannot be checked: {reason}")
-    return Deviation("none", reason=reason)
+    @cached_property
+    def _original(self) -> _Original:
+        """What the original gives.
+
+        Raises:
+            CannotSynthesise: there is no data, and no inputs were found.
+        """
+        checks, session = self._checks, open_session(self._source)
+        if checks.data is not None:
+            arrays = sample_files.read(Path(checks.data))
+            kind, held = "data", sample_files.cut(arrays, str(checks.data), inputs_of(session), checks.samples)
+        else:
+            count = checks.samples or SAMPLES
+            kind, held = "synthetic", Samples(synthesise(self._model, session, count), count, {})
+        outputs = list(Runner(session).outputs(held.feeds))
+        asked = checks.tolerance is not None or checks.question.asked or held.targets
+        return _Original(kind, held, outputs, Judge(session, checks.question, held, outputs) if asked else None)
+
+    def _baseline(self, judge: Judge) -> float:
+        """The metric of the original, found once."""
+        if self._known is None:
+            self._known = judge.baseline(self._source)
+        return self._known
+
+    def _unverified(self, reason: str) -> Deviation:
+        if self._checks.tolerance is not None:
+            raise NotVerified(f"the tolerance cannot be checked: {reason}")
+        return Deviation("none", reason=reason)

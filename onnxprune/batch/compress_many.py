@@ -9,15 +9,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from onnxprune.api import compress
-from onnxprune.api import options as options_module
+from onnxprune.api.options.keywords import EachKeywords, explicit
+from onnxprune.api.options.objects import Checks, Deciding, Rule, Storing, Stripping
 from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened
 from onnxprune.batch.results import DONE, SKIPPED, Batch, Compressed, failure
-from onnxprune.core.files import digest, is_url, sweep, unchanged
+from onnxprune.core.files import PathLike, digest, is_url, sweep, unchanged
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import Outcome, spread
 from onnxprune.errors import DataError, OptionError
@@ -47,14 +48,15 @@ class _Finished:
     skipped: bool
 
 
+@explicit(Rule, Storing, Stripping, Deciding, Checks)
 def compress_many(
-    models: Sequence[options_module.PathLike],
-    out: options_module.PathLike,
+    models: Sequence[PathLike],
+    out: PathLike,
     *,
     jobs: int = 1,
     cluster: str | None = None,
     progress: Progress = silent,
-    **options: Any,
+    **options: Unpack[EachKeywords],
 ) -> Batch:
     """Compress files, and all *.onnx below folders, into the folder `out`, where they lie as below their folders.
 
@@ -71,6 +73,7 @@ def compress_many(
         options: those of `compress`, except those that are of one model (masks, names_from, in_place).
 
     Raises:
+        TypeError: there is no such keyword.
         OptionError: an option is of one model, a path is a URL or empty, two outputs are one, jobs is below 1, or no
             cluster answers.
         ModelError: a path or folder cannot be read, or a folder holds no model.

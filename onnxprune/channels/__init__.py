@@ -1,1 +1,1 @@
-"""Whole channels: which live and die together, which are dead, and how they are cut out."""
+"""Whole channels: which are coupled, which are dead, and how they are removed from a graph."""

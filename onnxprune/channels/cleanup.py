@@ -1,4 +1,4 @@
-"""Remove what no output needs any more; onnx-graphsurgeon says what that is.
+"""Cleanup: remove nodes and initializers that no output needs; onnx-graphsurgeon says which.
 
 The protobuf itself is edited: onnx-graphsurgeon's own export drops metadata, functions and annotations.
 """
@@ -16,7 +16,7 @@ from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of
 
 
-def sweep(model: Model) -> None:
+def remove_unused(model: Model) -> None:
     """Remove nodes and initializers that no output needs, in every graph.
 
     Raises:

@@ -19,7 +19,7 @@ Shape = tuple[Dim, ...]
 
 _SAME = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze"})  # of a vector or a scalar: the numbers stay in order
 _HOPS = 64
-# (operator, input) that reads sizes; the rules in `coupling` answer for each of them.
+# Inputs that are sizes, as (operator, input); the rules in `coupling` bind each of them.
 SIZED = frozenset({("Reshape", 1), ("Expand", 1), ("Resize", 3), ("ConstantOfShape", 0)})
 
 
@@ -117,8 +117,8 @@ def set_dim(info: ValueInfoProto, axis: int, size: int) -> None:
 
 
 @dataclass(frozen=True)
-class Written:
-    """A number of a shape that stands in a constant: input `position` of `node`, element `index`."""
+class ConstantEntry:
+    """A size that is written in a constant: input `position` of `node`, element `index`."""
 
     node: NodeProto
     position: int
@@ -132,14 +132,14 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A number of a shape that is the size of a value's axis."""
+class SizeOf:
+    """A size that is measured at run time: the length of a value's axis."""
 
     value: str
     axis: int
 
 
-Source = Written | Measured | None  # None: computed in some other way
+Source = ConstantEntry | SizeOf | None  # None: computed in some other way
 
 
 def _rest(before: Shape, sizes: list[Dim]) -> Dim:
@@ -185,7 +185,7 @@ class Shapes:
         name = node.input[position]
         numbers = self.numbers(name)
         if numbers is not None:
-            return [Written(node, position, index, number) for index, number in enumerate(numbers)]
+            return [ConstantEntry(node, position, index, number) for index, number in enumerate(numbers)]
         maker = self.scope.producers.get(name)
         return None if maker is None else self._made(maker, hops - 1)
 
@@ -197,9 +197,9 @@ class Shapes:
             return None
         sizes: list[Dim] = []
         for place, source in enumerate(sources):
-            if isinstance(source, Written):
+            if isinstance(source, ConstantEntry):
                 sizes.append(before[place] if source.number == 0 and place < len(before) else source.number)
-            elif isinstance(source, Measured):
+            elif isinstance(source, SizeOf):
                 shape = self.shape(source.value)
                 sizes.append(shape[source.axis] if shape is not None else None)
             else:
@@ -236,7 +236,7 @@ class Shapes:
             if shape is None:
                 return None
             axes = range(len(shape))[attribute(maker, "start", 0) : attribute(maker, "end", len(shape))]
-            return [Measured(maker.input[0], axis) for axis in axes]
+            return [SizeOf(maker.input[0], axis) for axis in axes]
         if kind == "Concat":
             parts = [self._sources(maker, position, hops) for position in range(len(maker.input))]
             return None if any(part is None for part in parts) else [source for part in parts for source in part or ()]

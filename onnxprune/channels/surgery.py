@@ -1,4 +1,4 @@
-"""Take dead places out of a graph: weights are cut, biases take over constants, sizes are set right."""
+"""Surgery: remove channel groups from a graph. Weights shrink, biases take over constants, sizes are rewritten."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ import numpy as np
 from onnx import GraphProto, NodeProto, ValueInfoProto, helper
 
 from onnxprune.channels.coupling import Coupling
-from onnxprune.channels.coupling.slots import Bounds, Indices, Mix, Size, SplitSizes
+from onnxprune.channels.coupling.removable_axes import GatherIndices, LinearLayer, Size, SliceBounds, SplitSizes
 from onnxprune.channels.shapes import set_dim
-from onnxprune.channels.unread_inputs import Unread
+from onnxprune.channels.unread_inputs import UnreadInputs
 from onnxprune.core.dtypes import Array
 from onnxprune.model.operators import attribute
 from onnxprune.model.scopes import Scope
 from onnxprune.pipeline.change import Removed
 
-Fold = Callable[[Mix, Array], Array]  # (a layer, groups that go) -> what each output's bias takes over
+BiasUpdate = Callable[[LinearLayer, Array], Array]  # (layer, removed groups) -> what each output's bias takes over
 
 
 @dataclass
 class Surgery:
-    """What is done to one graph; `removed` lists the weights that became smaller."""
+    """Edits of one graph.
+
+    Attributes:
+        coupling: the graph's groups.
+        removed: the weights that became smaller, for the report.
+        gone: group -> whether it is removed.
+    """
 
     coupling: Coupling
     removed: list[Removed] = field(default_factory=list)
-    gone: Array = field(default_factory=lambda: np.zeros(0, bool))  # group -> whether it is removed
+    gone: Array = field(default_factory=lambda: np.zeros(0, bool))
     _written: dict[tuple[int, int], tuple[NodeProto, int, Array]] = field(default_factory=dict)
 
     @property
@@ -37,38 +43,38 @@ class Surgery:
         assert isinstance(self.coupling.scope.body, GraphProto)
         return self.coupling.scope.body
 
-    def perform(self, gone: Array, fold: Fold | None = None) -> None:
-        """Remove groups; `fold` says what the biases take over."""
+    def perform(self, gone: Array, bias_update: BiasUpdate | None = None) -> None:
+        """Remove the groups of the mask `gone`; biases stay as they are without `bias_update`."""
         self.gone = gone
         for layer in self.coupling.layers:
-            if fold is not None and layer.reader is not None and not layer.recurrent:
-                self._fold(layer, fold(layer, self.gone))
-        for fix in self.coupling.fixes:
-            match fix:
+            if bias_update is not None and layer.source is not None and not layer.recurrent:
+                self._update_bias(layer, bias_update(layer, self.gone))
+        for rewrite in self.coupling.rewrites:
+            match rewrite:
                 case Size():
-                    self._set_size(fix)
+                    self._set_size(rewrite)
                 case SplitSizes():
-                    self._set_split(fix)
-                case Bounds():
-                    self._set_bounds(fix)
-                case Indices():
-                    self._renumber(fix)
+                    self._set_split(rewrite)
+                case SliceBounds():
+                    self._set_bounds(rewrite)
+                case GatherIndices():
+                    self._renumber(rewrite)
         self._flush()
         self._cut()
 
-    def gather(self, found: Unread) -> None:
-        """Let a layer read only some features of what is in front of it, with a smaller weight."""
-        node, tensor = found.mix.node, self.coupling.tensor(found.mix.weight)
+    def gather(self, found: UnreadInputs) -> None:
+        """Put a Gather of the features that a layer reads in front of it, and drop the others from its weight."""
+        node, tensor = found.layer.node, self.coupling.tensor(found.layer.weight)
         assert tensor is not None
         data = node.input[0]
-        name = self._fresh(f"{found.mix.weight}.read")
-        indices = self._new(f"{found.mix.weight}.indices", np.flatnonzero(found.read).astype(np.int32))
-        made = helper.make_node("Gather", [data, indices], [name], name=name, axis=found.mix.target.axes[0])
+        name = self._fresh(f"{found.layer.weight}.read")
+        indices = self._new(f"{found.layer.weight}.indices", np.flatnonzero(found.read).astype(np.int32))
+        made = helper.make_node("Gather", [data, indices], [name], name=name, axis=found.layer.target.axes[0])
         self.body.node.insert(self._place(node), made)
         node.input[0] = name
         self.coupling.model.replace(tensor, np.compress(found.read, self.coupling.model.array(tensor), axis=found.axis))
-        self._declare(found.mix.weight, found.axis, int(np.count_nonzero(found.read)))
-        self._record(found.mix.weight, found.axis, found.read)
+        self._declare(found.layer.weight, found.axis, int(np.count_nonzero(found.read)))
+        self._record(found.layer.weight, found.axis, found.read)
 
     def _place(self, node: NodeProto) -> int:
         """Where a node stands in the graph."""
@@ -101,45 +107,46 @@ class Surgery:
 
     # biases ------------------------------------------------------------------------------------------------------
 
-    def _fold(self, mix: Mix, amounts: Array) -> None:
-        kept = self.coupling.kept(mix.target, self.gone)
+    def _update_bias(self, layer: LinearLayer, amounts: Array) -> None:
+        """Add `amounts` [outputs], before the layer's scale, to its bias."""
+        kept = self.coupling.kept(layer.target, self.gone)
         if not amounts[kept].any():
             return
-        amounts = amounts * mix.scale
-        if mix.bias is None:
-            self._add(mix, amounts[kept])
+        amounts = amounts * layer.scale
+        if layer.bias is None:
+            self._add(layer, amounts[kept])
             return
-        node, position = mix.node, mix.bias
+        node, position = layer.node, layer.bias
         name = node.input[position] if position < len(node.input) else ""
-        dtype = self._dtype(mix)
+        dtype = self._dtype(layer)
         if not name:
-            self._give(node, position, (amounts[kept] / (mix.bias_scale or 1)).astype(dtype), ".bias")
-            if not mix.bias_scale:
+            self._give(node, position, (amounts[kept] / (layer.bias_scale or 1)).astype(dtype), ".bias")
+            if not layer.bias_scale:
                 _set_attribute(node, "beta", 1.0)
             return
         before = self._array(node, position)
-        bias = (before.astype(np.float64) * mix.bias_scale + amounts) / (mix.bias_scale or 1)
-        if not mix.bias_scale:
+        bias = (before.astype(np.float64) * layer.bias_scale + amounts) / (layer.bias_scale or 1)
+        if not layer.bias_scale:
             _set_attribute(node, "beta", 1.0)
         if bias.shape == before.shape:
             self._write(node, position, bias.astype(dtype))
         else:  # one number for all became one for each
             node.input[position] = self._new(f"{node.name or node.output[0]}.bias", bias[..., kept].astype(dtype))
 
-    def _dtype(self, mix: Mix) -> np.dtype:
-        """The type of what a layer makes."""
-        value = self.coupling.shapes.values.get(mix.node.output[0])
+    def _dtype(self, layer: LinearLayer) -> np.dtype:
+        """The element type of a layer's output."""
+        value = self.coupling.shapes.values.get(layer.node.output[0])
         dtype = value.dtype if value is not None else None
-        return dtype or self.coupling.array(mix.weight).dtype
+        return dtype or self.coupling.array(layer.weight).dtype
 
-    def _add(self, mix: Mix, amounts: Array) -> None:
-        """A MatMul has no bias: an Add behind it takes its output's name."""
-        node = mix.node
+    def _add(self, layer: LinearLayer, amounts: Array) -> None:
+        """Add to a MatMul, which has no bias: an Add behind it takes its output's name."""
+        node = layer.node
         name = node.output[0]
-        axis = mix.target.axes[0]
+        axis = layer.target.axes[0]
         rank = len(self.coupling.shapes.shape(name) or ())
         inner = self._fresh(f"{name}.product")
-        array = amounts.reshape([-1] + [1] * (rank - 1 - axis)).astype(self._dtype(mix))
+        array = amounts.reshape([-1] + [1] * (rank - 1 - axis)).astype(self._dtype(layer))
         bias = self._new(f"{name}.bias", array)
         node.output[0] = inner
         added = helper.make_node("Add", [inner, bias], [name], name=f"{node.name or name}.bias")
@@ -148,7 +155,7 @@ class Surgery:
     # sizes -------------------------------------------------------------------------------------------------------
 
     def _left(self, size: Size) -> int:
-        return int(np.count_nonzero(self.coupling.kept(size.slot, self.gone, size.axis)))
+        return int(np.count_nonzero(self.coupling.kept(size.removable, self.gone, size.axis)))
 
     def _set_size(self, size: Size) -> None:
         left = self._left(size)
@@ -161,9 +168,9 @@ class Surgery:
             self._write(size.node, size.place, numbers)
 
     def _set_split(self, split: SplitSizes) -> None:
-        sizes = [int(np.count_nonzero(self.coupling.kept(slot, self.gone))) for slot in split.slots]
+        sizes = [int(np.count_nonzero(self.coupling.kept(removable, self.gone))) for removable in split.removables]
         node = split.node
-        if sum(sizes) == sum(slot.ids.size for slot in split.slots):
+        if sum(sizes) == sum(removable.channels.size for removable in split.removables):
             return
         if len(node.input) > 1 and node.input[1]:
             self._write(node, 1, np.array(sizes, np.int64))
@@ -173,8 +180,8 @@ class Surgery:
             _drop_attribute(node, "num_outputs")
             self._give(node, 1, np.array(sizes, np.int64), ".split")
 
-    def _set_bounds(self, cut: Bounds) -> None:
-        kept = self.coupling.kept(cut.slot, self.gone)
+    def _set_bounds(self, cut: SliceBounds) -> None:
+        kept = self.coupling.kept(cut.removable, self.gone)
         start, stop = int(np.count_nonzero(kept[: cut.start])), int(np.count_nonzero(kept[: cut.stop]))
         if kept.all():
             return
@@ -187,8 +194,8 @@ class Surgery:
             else:
                 self._write(cut.node, position, np.asarray(numbers))
 
-    def _renumber(self, indices: Indices) -> None:
-        kept = self.coupling.kept(indices.slot, self.gone, indices.axis)
+    def _renumber(self, indices: GatherIndices) -> None:
+        kept = self.coupling.kept(indices.removable, self.gone, indices.axis)
         if kept.all():
             return
         array = self._array(indices.node, indices.position)
@@ -201,13 +208,13 @@ class Surgery:
     # constants ---------------------------------------------------------------------------------------------------
 
     def _cut(self) -> None:
-        """Constants without the places that go; declared shapes of values likewise."""
-        for name, slots in self.coupling.slots.items():
+        """Remove the indices from constants, and from the declared shapes of values."""
+        for name, removables in self.coupling.removable_axes.items():
             tensor = self.coupling.tensor(name)
             array = None if tensor is None else self.coupling.model.array(tensor)
-            for slot in slots:
-                for axis in slot.axes:
-                    kept = self.coupling.kept(slot, self.gone, axis)
+            for removable in removables:
+                for axis in removable.axes:
+                    kept = self.coupling.kept(removable, self.gone, axis)
                     if kept.all():
                         continue
                     self._declare(name, axis, int(np.count_nonzero(kept)))
@@ -218,7 +225,7 @@ class Surgery:
                 self.coupling.model.replace(tensor, array)
 
     def _array(self, node: NodeProto, position: int) -> Array:
-        """The values of a constant input as they are to be."""
+        """The values of a constant input, with the edits so far."""
         written = self._written.get((id(node), position))
         return self.coupling.array(node.input[position]) if written is None else written[2]
 
@@ -227,7 +234,7 @@ class Surgery:
         self._written[id(node), position] = node, position, array
 
     def _flush(self) -> None:
-        """Write them in place where all readers of a tensor want the same, into new tensors for the others."""
+        """Write the new values: in place where all readers of a tensor agree, into new tensors for the others."""
         wanted: dict[str, list[tuple[NodeProto, int, Array]]] = {}
         for node, position, array in self._written.values():
             wanted.setdefault(node.input[position], []).append((node, position, array))
@@ -242,8 +249,8 @@ class Surgery:
                 continue
             copies: dict[bytes, str] = {}
             for node, position, array in edits:
-                for slot in self.coupling.slots.get(name, ()):
-                    array = np.compress(self.coupling.kept(slot, self.gone), array, axis=slot.axes[0])
+                for removable in self.coupling.removable_axes.get(name, ()):
+                    array = np.compress(self.coupling.kept(removable, self.gone), array, axis=removable.axes[0])
                 if array.tobytes() not in copies:
                     copies[array.tobytes()] = self._new(f"{name}.{node.name or node.output[0]}", array)
                 node.input[position] = copies[array.tobytes()]

@@ -1,4 +1,4 @@
-"""Features that a matrix never reads, but that cannot go because others do or because a caller gives them."""
+"""Unread inputs: features that a matrix does not read, but that stay because other nodes or callers need them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from math import prod
 
 import numpy as np
 
-from onnxprune.channels.coupling.slots import Mix
-from onnxprune.channels.liveness import Liveness, Pattern
+from onnxprune.channels.coupling.removable_axes import LinearLayer
+from onnxprune.channels.liveness import Liveness, SparsityPattern
 from onnxprune.core.dtypes import Array
 from onnxprune.model.operators import attribute
 
@@ -20,25 +20,28 @@ _COPIED = 32  # multiplications that must go for each number that a Gather copie
 
 
 @dataclass(frozen=True)
-class Unread:
-    """A layer that reads the features `read` (a mask) only, along `axis` of its weight."""
+class UnreadInputs:
+    """A layer that reads only the features of the mask `read`, along `axis` of its weight."""
 
-    mix: Mix
+    layer: LinearLayer
     axis: int
     read: Array
 
 
-def unread(liveness: Liveness, *, encoded: bool) -> Iterator[Unread]:
-    """Layers in front of which a Gather saves time, and bytes: of a dense weight, or of an encoded one."""
+def layers_with_unread_inputs(liveness: Liveness, *, encoded: bool) -> Iterator[UnreadInputs]:
+    """Layers in front of which a Gather saves time and bytes.
+
+    encoded: whether the bytes of a sparse encoding count, or those of a dense weight.
+    """
     coupling = liveness.coupling
-    for mix in coupling.layers:
-        name = mix.weight
+    for layer in coupling.layers:
+        name = layer.weight
         tensor = coupling.tensor(name)
-        if mix.node.op_type not in ("Gemm", "MatMul") or name != mix.node.input[1] or tensor is None:
+        if layer.node.op_type not in ("Gemm", "MatMul") or name != layer.node.input[1] or tensor is None:
             continue
         if name in coupling.scope.outputs or coupling.scope.reads(name) > 1:
             continue
-        pattern = liveness.pattern(mix)
+        pattern = liveness.pattern(layer)
         _, outputs, inputs = pattern.shape
         read = pattern.inputs()[0]
         kept = int(np.count_nonzero(read))
@@ -47,14 +50,14 @@ def unread(liveness: Liveness, *, encoded: bool) -> Iterator[Unread]:
             continue
         saved = _encoded_bytes(pattern, gone) if encoded else gone * coupling.model.chunked(tensor).dtype.itemsize
         if saved > _INDEX * kept + _NODE:
-            yield Unread(mix, 1 if attribute(mix.node, "transB", 0) else 0, read)
+            yield UnreadInputs(layer, 1 if attribute(layer.node, "transB", 0) else 0, read)
 
 
-def _encoded_bytes(pattern: Pattern, gone: int) -> int:
-    """What so many zeros fewer save where positions are a bit each, or a byte for each that is not zero."""
-    filled, total = pattern.filled, prod(pattern.shape)
+def _encoded_bytes(pattern: SparsityPattern, gone: int) -> int:
+    """What `gone` zeros fewer save where positions are stored as a bitmask, or as a byte for each nonzero."""
+    nonzeros, total = pattern.nonzeros, prod(pattern.shape)
 
     def positions(size: int) -> int:
-        return min(size // 8, filled + (size - filled) // 255)
+        return min(size // 8, nonzeros + (size - nonzeros) // 255)
 
     return positions(total) - positions(total - gone)

@@ -1,4 +1,4 @@
-"""Sums to which a branch adds nothing: what they add to takes their place, and the branch is no longer needed."""
+"""Zero branches: an Add or Sub of zeros is bypassed, so that the branch that computes them is unused."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from onnxprune.channels.liveness import Liveness
 from onnxprune.model.operators import domain
 
 
-def bypass(liveness: Liveness) -> int:
-    """Let the readers of each such Add or Sub read its other operand; returns how many sums fell out of use."""
+def bypass_zero_branches(liveness: Liveness) -> int:
+    """Let the readers of each Add or Sub of zeros read its other operand; returns how many sums are bypassed."""
     coupling, count = liveness.coupling, 0
     scope = coupling.scope
     bodies = list(scope.inner())
@@ -28,16 +28,16 @@ def bypass(liveness: Liveness) -> int:
 
 
 def _other(liveness: Liveness, node: NodeProto) -> str | None:
-    """What an Add or Sub of nothing gives back unchanged."""
+    """The operand that an Add or Sub of zeros returns unchanged; None for other nodes."""
     if node.op_type not in ("Add", "Sub") or domain(node) or len(node.input) != 2:
         return None
     coupling = liveness.coupling
     shape = coupling.shapes.shape(node.output[0])
     for position in (0, 1) if node.op_type == "Add" else (1,):
         branch, kept = node.input[position], node.input[1 - position]
-        known = (liveness.constants.get(slot) for slot in coupling.slots.get(branch, ()))
-        silent = any(values is not None and (values == 0).all() for values in known)
+        known = (liveness.constants.get(removable) for removable in coupling.removable_axes.get(branch, ()))
+        zero = any(values is not None and (values == 0).all() for values in known)
         same = shape is not None and None not in shape and coupling.shapes.shape(kept) == shape
-        if silent and same and not coupling.is_constant(branch):
+        if zero and same and not coupling.is_constant(branch):
             return kept
     return None

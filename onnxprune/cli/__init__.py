@@ -16,9 +16,9 @@ from onnxprune.errors import OnnxPruneError, one_line
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="onnxprune")
 def cli() -> None:
-    """Prune ONNX models, and store what is left so that any ONNX Runtime decodes it by itself.
+    """Make ONNX models smaller, in files that any ONNX Runtime loads.
 
-    Exit codes: 0 done, 1 the input or the request is bad, 2 usage, 3 a check or tolerance was missed.
+    Exit codes: 0 done, 1 bad input or request, 2 usage, 3 a check or tolerance was missed.
     """
 
 

@@ -1,4 +1,4 @@
-"""Commands that look at models."""
+"""Commands that inspect models."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from onnxprune.cli import options as opt
 from onnxprune.cli.printing import command_line, console, progress_bar, warn
 
 if TYPE_CHECKING:
-    from onnxprune.api.options import PathLike
+    from onnxprune.core.files import PathLike
 
 
 @click.command()
 @opt.model
-@click.option("--cost", is_flag=True, help="Run it: what each layer costs, and the shares that are not zero.")
-@click.option("--data", type=opt.FILE, help="Inputs to run it on, as for verify; implies --cost.")
-@click.option("--samples", type=int, help="At most so many samples (synthesised: 8); implies --cost.")
+@click.option("--cost", is_flag=True, help="Run the model, and list costs and nonzero shares by layer.")
+@click.option("--data", type=opt.FILE, help="Samples to run it on, as for verify; implies --cost.")
+@click.option("--samples", type=int, metavar="N", help="Use the first N samples, or synthesise N; implies --cost.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None, as_json: bool) -> None:
-    """Show every weight of a model, and why the others are left alone.
+    """List every weight of a model, with the reason where passes leave it alone.
 
-    With --cost each layer instead: parameters, bytes, floating-point operations (2 per multiplication) of a sample,
-    entries that are not zero of its weights (weight %) and of its output as the next layer reads it (act %), weight %
-    times the act % of what it reads (FLOP %; the network's input counts in full), milliseconds of a run.
+    --cost lists the layers instead: parameters, bytes, floating-point operations for a sample (2 per multiplication),
+    nonzero share of the weights (weight %) and of the output as the next layer reads it (act %), weight % times the
+    act % of the layer's input (FLOP %; the network's input counts in full), milliseconds of a run.
     """
     from onnxprune.report import terminal
 
@@ -50,7 +50,7 @@ def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None,
 def compat(model: PathLike, as_json: bool) -> None:
     """Show the forms of the encoded weights, and which runtimes read them.
 
-    Measured with onnxruntime 1.15 to 1.32 and OpenVINO 2026.4: a release before 1.15 may or may not do.
+    Measured with onnxruntime 1.15 to 1.32 and OpenVINO 2026.4. Releases before 1.15 were not tried.
     """
     import dataclasses
 
@@ -90,16 +90,16 @@ def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) 
 @click.option("-o", "--out", type=opt.FILE, required=True, help="The HTML file to write.")
 @opt.data
 @opt.samples
-@click.option("--cost", is_flag=True, help="Run MODEL and show what each layer costs, as inspect --cost does.")
+@click.option("--cost", is_flag=True, help="Run MODEL, and add the costs by layer of inspect --cost.")
 @click.option("--sensitivity", type=opt.FILE, help="Draw the curves of this sensitivity scan.")
 @click.option(
     "--weights",
     multiple=True,
     metavar="GLOB",
-    help="Draw these weights' values; repeatable.  [default: the 12 largest]",
+    help="Draw the values of these weights; repeatable.  [default: the 12 largest]",
 )
 def html_report(model: Path, original: Path | None, out: Path, **options: Any) -> None:
-    """Write an HTML report on a model, or on what became of ORIGINAL: one file with pictures, readable offline.
+    """Write an HTML report on a model, alone or beside its ORIGINAL: one file with pictures, readable offline.
 
     Needs pip install 'onnxprune[report]'.
     """
@@ -132,15 +132,20 @@ def passes() -> None:
 @opt.metric
 @click.option("--levels", metavar="S,S,...", help="Sparsities to try.  [default: 0.1 to 0.98 in 10 steps]")
 @click.option("--channels", is_flag=True, help="Remove whole channels instead of single weights.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Scan also what is left alone, such as biases.")
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave layers out, by glob; repeatable.")
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Also scan weights that are left alone by default, such as biases.",
+)
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave the layers out that match a glob; repeatable.")
 @click.option("--jobs", type=int, help="Processes of one thread each.  [default: one per processor]")
-@click.option("--cluster", metavar="ADDRESS", help="A dask scheduler, in place of processes.")
+@click.option("--cluster", metavar="ADDRESS", help="Run the trials on this dask scheduler instead of in processes.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **options: Any) -> None:
-    """Show how a metric falls as one layer after the other is pruned, and write the curves.
+    """Measure a metric while one layer after the other is pruned, and write the curves.
 
-    The same command goes on where a killed one was.
+    A killed scan goes on with the same command.
     """
     from onnxprune.report import terminal
     from onnxprune.search import sensitivity as scans

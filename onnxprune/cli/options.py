@@ -22,7 +22,7 @@ def stack(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callab
     return apply
 
 
-class File(click.Path):
+class PathOrUrl(click.Path):
     """A path. A model stays text where a path would lose a slash of a URL, or make a folder of an empty name."""
 
     def __init__(self, *, url: bool = False) -> None:
@@ -30,7 +30,7 @@ class File(click.Path):
         self._url = url
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """What the command gets."""
+        """The value as the command takes it."""
         if self._url and (is_url(value) or not value):
             return value
         if is_url(value):
@@ -38,29 +38,36 @@ class File(click.Path):
         return super().convert(value, param, ctx)
 
 
-FILE, PLACE = File(), File(url=True)
+FILE, PLACE = PathOrUrl(), PathOrUrl(url=True)
 model = click.argument("model", type=PLACE)
 out = click.option("-o", "--out", type=PLACE, required=True, help="The file to write.")
 data = click.option(
-    "--data", type=FILE, help="Samples: .npz or folder, arrays named after the inputs, perhaps targets."
+    "--data", type=FILE, help="Samples: an .npz file or a folder; arrays named after the inputs, and perhaps targets."
 )
-samples = click.option("--samples", type=int, help="At most so many samples of the data (synthesised: 8).")
+samples = click.option(
+    "--samples", type=int, metavar="N", help="Use the first N samples; without --data synthesise N.  [default: all; 8]"
+)
 tolerance = click.option(
     "--tolerance",
     type=float,
-    help="Write nothing and exit 3 when the metric is worse by more (top1, top5, agreement in points; sqnr: at least).",
+    metavar="T",
+    help="Write nothing and exit 3 when the metric is more than T worse (percentages: points; sqnr: below T dB).",
 )
 metric = stack(
     click.option(
         "--metric",
         metavar="METRIC",
-        help="top1, top5 (these need targets), agreement, sqnr, cosine, mse, or MODULE:FUNCTION of (outputs, data) or "
-        "(session, data).  [default: top1 or mse with targets, else agreement]",
+        help="top1 or top5 (with targets), agreement, sqnr, cosine, mse, or MODULE:FUNCTION of (outputs, data) "
+        "or (session, data).  [default: top1 or mse with targets, else agreement]",
     ),
-    click.option("--evaluate", metavar="COMMAND", help="Prints a number for {model} as its last line; no shell."),
-    click.option("--lower-is-better", is_flag=True, help="The number of the function or command is an error."),
+    click.option(
+        "--evaluate",
+        metavar="COMMAND",
+        help="A command that prints a number for {model} as its last line; no shell runs it.",
+    ),
+    click.option("--lower-is-better", is_flag=True, help="The function or command counts errors."),
 )
-json_report = click.option("--json", "json_file", type=FILE, help="Write all facts to this file.")
+json_report = click.option("--json", "json_file", type=FILE, help="Write every fact of the run to this file.")
 html_report = click.option(
     "--report",
     "html_file",
@@ -68,15 +75,15 @@ html_report = click.option(
     help="Write a report with pictures to this HTML file (extra: onnxprune[report]).",
 )
 encoding = click.option(
-    "--encoding", default="auto", show_default=True, help="auto, graph (self-decoding), coo, dense, or one form's name."
+    "--encoding", default="auto", show_default=True, help="auto, graph (all but coo), or the name of one encoding."
 )
 
 
-FORMS = "exact, half, shared:BITS, int8, int8:BITS, int4, or auto (within the loss); PATTERN=FORM for some; repeatable."
+FORMS = "exact, half, shared:BITS, int8, int8:BITS, int4, or auto (within the loss); PATTERN=FORM for some weights."
 
 
 def values(default: str, loss: str) -> Callable[..., Any]:
-    """How values are stored, and how much they may lose; `loss` says what without the option."""
+    """The options of value forms, with the defaults that the help names."""
     return stack(
         click.option(
             "--values", multiple=True, default=(default,), metavar="FORM", help=f"{FORMS}  [default: {default}]"
@@ -84,13 +91,13 @@ def values(default: str, loss: str) -> Callable[..., Any]:
         click.option(
             "--loss",
             type=float,
-            help=f"Squared error over energy, summed over the weights.  [default: {loss}]",
+            help=f"The budget of auto: squared error over energy, summed over the weights.  [default: {loss}]",
         ),
         click.option(
             "--prefer",
             default="speed",
             show_default=True,
-            help="speed (forms that load fast) or size (plain and packed).",
+            help="speed (encodings that load fast) or size (fewest bytes, plain and packed).",
         ),
     )
 
@@ -101,36 +108,57 @@ checks = stack(
     click.option("--in-place", is_flag=True, help="Allow the output to be the input."),
     click.option(
         "--jobs", type=int, metavar="N",
-        help="Threads that work on the weights; the same bytes come out.  [default: one per core, up to 4]",
+        help="Threads; the output does not depend on them.  [default: one per core, up to 4]",
     ),
     json_report, html_report,
     click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
 )  # fmt: skip
 rules = stack(
-    click.option("--sparsity", type=float, help="Share of each scope to prune, exactly (0 <= S < 1)."),
-    click.option("--quality", type=float, help="Prune |w| < Q x the layer's standard deviation (Han et al. 2015)."),
-    click.option("--threshold", type=float, help="Prune |w| < T."),
-    click.option("--scope", default="layer", show_default=True, help="What the share is of: layer, global, channel."),
+    click.option("--sparsity", type=float, metavar="S", help="Prune exactly this share of each scope (0 <= S < 1)."),
+    click.option(
+        "--quality", type=float, metavar="Q", help="Prune |w| < Q x the layer's standard deviation (Han et al. 2015)."
+    ),
+    click.option("--threshold", type=float, metavar="T", help="Prune |w| < T."),
+    click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer, global or channel."),
     click.option("--pattern", default="", help="2:4 keeps 2 of every 4 inputs; 1x4 prunes blocks of 4 inputs."),
-    click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="Sparsity for weights by glob; repeatable."),
-    click.option("--include", multiple=True, metavar="PATTERN", help="Prune also what is left alone, such as biases."),
-    click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable."),
+    click.option(
+        "--set",
+        "set_",
+        multiple=True,
+        metavar="PATTERN=S",
+        help="Sparsity of the weights that match a glob; repeatable.",
+    ),
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="PATTERN",
+        help="Also prune weights that are left alone by default, such as biases.",
+    ),
+    click.option(
+        "--skip", multiple=True, metavar="PATTERN", help="Leave the weights alone that match a glob; repeatable."
+    ),
 )
 channels = stack(
-    click.option("--channels", type=float, metavar="S", help="Remove this share of whole channels, the least first."),
     click.option(
-        "--multiple", type=int, default=1, show_default=True, help="Round kept channels up to this, dead ones too."
+        "--channels", type=float, metavar="S", help="Remove this share of the channels, those of least norm first."
+    ),
+    click.option(
+        "--multiple", type=int, default=1, show_default=True, help="Round the number of kept channels up to a multiple."
     ),
 )
 
 
 names_from = click.option(
-    "--names-from", type=FILE, help="The checkpoint of the model: .safetensors, .npz or .pt, matched by value."
+    "--names-from",
+    type=FILE,
+    help="The checkpoint that the model was exported from (.safetensors, .npz, .pt), matched by value.",
 )
-masks = stack(click.option("--masks", type=FILE, help="Write masks of what the rule prunes here."), names_from)
+masks = stack(
+    click.option("--masks", type=FILE, help="Write the masks of the pruned weights to this file."), names_from
+)
 
 
 scan = click.option(
     "--from", "scan", type=FILE, metavar="FILE",
-    help="A sensitivity scan: it shares the sparsity of the whole out; in compress without a rule it weighs the loss.",
+    help="A sensitivity scan: it distributes --sparsity over the layers; without a rule it weighs their losses.",
 )  # fmt: skip

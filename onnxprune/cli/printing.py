@@ -1,4 +1,4 @@
-"""What commands print and write around a call of the API: progress, tables, facts, warnings."""
+"""Progress, tables, JSON and warnings around a call of the API."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from onnxprune.errors import OptionError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from onnxprune.api.options import PathLike
     from onnxprune.api.result import Result
+    from onnxprune.core.files import PathLike
 
 
-_COUNTED = ("models", "search", "trials")  # what progresses by numbers; all else does by bytes of weights
+_COUNTED = ("models", "search", "trials")  # progress in numbers; everything else counts bytes of weights
 
 
 def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
-    """What every command that writes a model shares: progress, the table, the JSON file, warnings."""
+    """Run a command that writes a model: show progress, print the table, write the files, warn."""
     from onnxprune.report import terminal
     from onnxprune.report.html import write as html
 
@@ -54,7 +54,14 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
 def compress_many(
     models: tuple[PathLike, ...], out: PathLike | None, cluster: str | None, options: dict[str, Any]
 ) -> None:
-    """Compress several models, say what became of each, and end with the exit code of them all."""
+    """Compress several models, print a line for each, and exit with the code of them all.
+
+    Args:
+        models: files, folders or patterns.
+        out: the folder to write to.
+        cluster: the address of a dask scheduler; None runs processes here.
+        options: of the command, by name.
+    """
     from onnxprune.batch import compress_many as many
     from onnxprune.report import terminal
 
@@ -85,7 +92,7 @@ def compress_many(
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal, or wide enough for a file."""
+    """The console for tables: as wide as the terminal, or wide enough for a file."""
     from rich.console import Console
 
     wide = None if sys.stdout.isatty() else 160
@@ -117,10 +124,10 @@ def progress_bar(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def warn(text: str) -> None:
-    """A warning that the user can act on."""
+    """Print a warning that the user can act on."""
     click.echo(f"Warning: {text}", err=True)
 
 
 def command_line() -> str:
-    """What the user typed."""
+    """The command line as the user typed it."""
     return shlex.join(["onnxprune", *sys.argv[1:]])

@@ -12,19 +12,19 @@ from onnxprune.cli import options as opt
 from onnxprune.cli.printing import console, transform, warn
 
 if TYPE_CHECKING:
-    from onnxprune.api.options import PathLike
+    from onnxprune.core.files import PathLike
 
 
 @click.group()
 def masks() -> None:
-    """Take masks out as files that any framework reads, lay them over models, check and show them."""
+    """Export masks to files for any framework, apply them to models, check and show them."""
 
 
 @masks.command()
 @click.argument("pruned", type=opt.PLACE)
 @opt.out
 @opt.names_from
-@click.option("--original", type=opt.PLACE, help="The model before it was pruned: its values are easier to match.")
+@click.option("--original", type=opt.PLACE, help="The model before it was pruned, whose values match more surely.")
 def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: PathLike | None) -> None:
     """Write the zeros of a pruned model as a mask file."""
     from onnxprune.report import terminal
@@ -42,7 +42,7 @@ def export(pruned: PathLike, out: PathLike, names_from: Path | None, original: P
 @opt.names_from
 @opt.checks
 def apply(model: PathLike, file: Path, out: PathLike, **options: Any) -> None:
-    """Zero in a model what a mask file prunes."""
+    """Zero the masked weights of a model."""
     transform(options, lambda rest: onnxprune.apply_masks(model, file, out, **rest))
 
 
@@ -51,7 +51,7 @@ def apply(model: PathLike, file: Path, out: PathLike, **options: Any) -> None:
 @click.argument("file", metavar="MASKS", type=opt.FILE)
 @opt.names_from
 def check(model: PathLike, file: Path, names_from: Path | None) -> None:
-    """See that what a mask file prunes is zero in a model; exit 3 where it is not."""
+    """Check that the masked weights of a model are zero; exit 3 if not."""
     masked = onnxprune.check_masks(model, file, names_from=names_from)
     click.echo(f"{sum(masked.values()):,} masked entries of {len(masked)} weights are zero")
 
@@ -60,7 +60,7 @@ def check(model: PathLike, file: Path, names_from: Path | None) -> None:
 @click.argument("file", metavar="MASKS", type=opt.FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(file: Path, as_json: bool) -> None:
-    """Show what a mask file holds."""
+    """Show the contents of a mask file."""
     from onnxprune.report import terminal
 
     held = onnxprune.read_masks(file)
@@ -76,14 +76,16 @@ def show(file: Path, as_json: bool) -> None:
     "--from", "source", type=opt.FILE, required=True, help="The retrained checkpoint, or a re-exported .onnx."
 )
 @opt.out
-@click.option("--masks", type=opt.FILE, help="What it prunes is zero afterwards; with names it says what is what.")
+@click.option(
+    "--masks", type=opt.FILE, help="Masked weights are zero afterwards; names in the file map parameters to weights."
+)
 @opt.names_from
 @opt.checks
 def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None:
     """Put retrained weights into a model; folded batch norms are computed anew.
 
-    Which parameter is which weight is in the mask file, or is found by value in the checkpoint that the model was
-    exported from (--names-from): the retrained values are others.
+    The mask file maps parameters to weights. Without one, give the checkpoint that the model was exported from
+    (--names-from): its parameters are matched by value, which retrained values cannot be.
     """
     transform(options, lambda rest: onnxprune.update(model, source, out, **rest))
 
@@ -91,41 +93,61 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
 @click.command()
 @click.argument("model", type=opt.FILE)
 @click.option("-o", "--out", type=opt.FILE, required=True, help="The file to write.")
-@click.option("--to", type=float, metavar="S", help="Share of the weights that is zero after the last round.")
-@click.option("--rounds", type=int, default=6, show_default=True, help="How many rounds.")
+@click.option("--to", type=float, metavar="S", help="Sparsity after the last round.")
+@click.option("--rounds", type=int, default=6, show_default=True, help="Number of rounds.")
 @click.option(
     "--schedule",
     default="cubic",
     show_default=True,
-    help="cubic (Zhu and Gupta 2017), linear, or geometric (each round prunes the same share of what is left).",
+    help="cubic (Zhu and Gupta 2017), linear, or geometric (the same share of the remaining weights in each round).",
 )
-@click.option("--scope", default="layer", show_default=True, help="What the share is of: layer, global, channel.")
-@click.option("--set", "set_", multiple=True, metavar="PATTERN=S", help="The same for weights by glob; repeatable.")
-@click.option("--include", multiple=True, metavar="PATTERN", help="Prune also what is left alone, such as biases.")
-@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave weights alone, by glob; repeatable.")
+@click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer, global or channel.")
+@click.option(
+    "--set",
+    "set_",
+    multiple=True,
+    metavar="PATTERN=S",
+    help="Sparsity of the weights that match a glob after the last round; repeatable.",
+)
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Also prune weights that are left alone by default, such as biases.",
+)
+@click.option("--skip", multiple=True, metavar="PATTERN", help="Leave the weights alone that match a glob; repeatable.")
 @opt.scan
 @click.option(
     "--retrain",
     required=True,
     metavar="COMMAND",
-    help="Trains {model} under {masks} and writes {out} (.safetensors; or {out.npz}, {out.pt}, {out.onnx}). May have "
-    "{checkpoint} (with --names-from: what the round begins with), {round}, {rounds}, {sparsity}. No shell runs it.",
+    help="Your training: reads {model} and {masks}, writes the checkpoint {out} (.safetensors; or {out.npz}, {out.pt}, "
+    "{out.onnx}). Also {checkpoint} (with --names-from: the weights so far), {round}, {rounds}, {sparsity}. No shell.",
 )
-@click.option("--evaluate", metavar="COMMAND", help="Prints a number for {model} as its last line; higher is better.")
-@click.option("--tolerance", type=float, help="How far below that of the unpruned model it may be; else exit 3.")
-@click.option("--lower-is-better", is_flag=True, help="The number is an error: the tolerance is above it.")
+@click.option(
+    "--evaluate",
+    metavar="COMMAND",
+    help="A command that prints a number for {model} as its last line; higher is better.",
+)
+@click.option(
+    "--tolerance",
+    type=float,
+    metavar="T",
+    help="Largest drop below the unpruned model; exit 3 if no round is within it.",
+)
+@click.option("--lower-is-better", is_flag=True, help="The number counts errors: the tolerance lies above it.")
 @opt.names_from
-@click.option("--work", type=opt.FILE, metavar="DIR", help="Keeps every round.  [default: OUT.rounds]")
-@click.option("--splice", is_flag=True, help="Let pruned weights return where their retrained values are large enough.")
-@click.option("--restart", is_flag=True, help="Forget the rounds that are there.")
+@click.option("--work", type=opt.FILE, metavar="DIR", help="The folder that keeps every round.  [default: OUT.rounds]")
+@click.option("--splice", is_flag=True, help="Let pruned weights return whose retrained values are large enough.")
+@click.option("--restart", is_flag=True, help="Forget earlier rounds, and begin anew.")
 @opt.json_report
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def iterate(
     model: Path, out: Path, set_: tuple[str, ...], json_file: Path | None, quiet: bool, **options: Any
 ) -> None:  # fmt: skip
-    """Prune and retrain in rounds with your training command; write the sparsest model that is good enough.
+    """Prune and retrain in rounds with your training command; write the sparsest model within the tolerance.
 
-    The same command goes on where a killed one was. The output is dense, with zeros: compress stores it small.
+    A killed run goes on with the same command. The output is dense, with zeros: compress stores it small.
     """
     from onnxprune.errors import CommandError
     from onnxprune.report import terminal

@@ -12,7 +12,7 @@ from onnxprune.cli import options as opt
 from onnxprune.cli.printing import compress_many, transform
 
 if TYPE_CHECKING:
-    from onnxprune.api.options import PathLike
+    from onnxprune.core.files import PathLike
     from onnxprune.packed.reader import Sizes
 
 
@@ -22,35 +22,39 @@ if TYPE_CHECKING:
     "-o",
     "--out",
     type=opt.PLACE,
-    help="The file to write; of several models the folder.  [default: MODEL.pruned.onnx beside the model]",
+    help="The file to write; for several models a folder.  [default: MODEL.pruned.onnx beside the model]",
 )
 @opt.rules
 @opt.scan
-@opt.values("auto", "0.02; with --data and no rule 0.04")
+@opt.values("auto", loss="0.02; with --data and no rule 0.04")
 @opt.encoding
 @opt.masks
 @opt.channels
-@click.option("--no-strip", is_flag=True, help="Leave dead neurons in: no shape changes.")
+@click.option("--no-strip", is_flag=True, help="Keep dead neurons: no shape changes.")
 @click.option(
-    "--cluster", metavar="ADDRESS", help="Work on this dask cluster instead; its workers must reach the same paths."
+    "--cluster",
+    metavar="ADDRESS",
+    help="Compress several models on this dask cluster; its workers must reach the same paths.",
 )
 @click.option(
     "--max-drop",
     type=float,
     metavar="D",
-    help="Search for the smallest file whose metric on --data is at most D worse, on both halves of the samples.",
+    help="Search for the smallest file whose metric drops by at most D: half of --data decides, half validates.",
 )
-@click.option("--time-limit", type=float, metavar="SECONDS", help="End the search then, with the best found.")
+@click.option(
+    "--time-limit", type=float, metavar="SECONDS", help="End the search after this time, with the best file so far."
+)
 @opt.checks
 def compress(
     models: tuple[PathLike, ...], out: PathLike | None, set_: tuple[str, ...], no_strip: bool,
     cluster: str | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Prune, strip, encode and verify a model. Without a rule it loses what --loss allows.
+    """Prune, strip, encode and verify a model. Without a pruning rule, --loss bounds the error.
 
-    Several models, and all *.onnx below folders, go into the folder OUT, where they lie as below theirs. One that
-    fails does not stop the others, the same command skips what it finds done, and --json has a line for each. --jobs is
-    then how many models are worked on at a time, each in a process; 1 without it.
+    Several models, and all *.onnx files below folders, are written to the folder OUT at the same relative paths. A
+    failing model stops no other, the same command skips finished models, and --json writes a line per model. --jobs
+    then is the number of models at a time, one process each (default: 1).
     """
     options |= {"set": set_, "strip": not no_strip}
     if len(models) > 1 or (isinstance(models[0], Path) and models[0].is_dir()):
@@ -76,18 +80,18 @@ def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any)
 @opt.model
 @opt.out
 @opt.channels
-@click.option("--score", default="l1", show_default=True, help="What channels are compared by: l1, l2, batchnorm.")
-@click.option("--scope", default="layer", show_default=True, help="What the share of channels is of: layer, global.")
+@click.option("--score", default="l1", show_default=True, help="The score of a channel: l1, l2 or batchnorm.")
+@click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer or global.")
 @opt.checks
 def strip(model: PathLike, out: PathLike, **options: Any) -> None:
-    """Remove dead neurons for good, and with --channels whole channels."""
+    """Remove dead neurons, and with --channels whole channels."""
     transform(options, lambda rest: onnxprune.strip(model, out, **rest))
 
 
 @click.command()
 @opt.model
 @opt.out
-@opt.values("exact", "0.02")
+@opt.values("exact", loss="0.02")
 @opt.encoding
 @opt.checks
 def encode(model: PathLike, out: PathLike, **options: Any) -> None:

@@ -79,7 +79,7 @@ class ChunkedArray:
 
     @property
     def rows(self) -> list[RowRange]:
-        """The chunks, of whole units: about `SLAB` elements each."""
+        """The chunks, of whole units: about `CHUNK_ELEMENTS` elements each."""
         return ranges(0, self.shape[0], max(1, CHUNK_ELEMENTS // max(1, self.row * self.unit)) * self.unit)
 
     def each(self, work: Callable[[RowRange, Array], Made]) -> Iterator[Made]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from onnxprune.errors import OutputError
 
+PathLike = str | os.PathLike[str]
 _STAGED = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a scheme of one letter is a drive
 _PATIENCE = 2.0  # seconds

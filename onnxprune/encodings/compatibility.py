@@ -63,7 +63,7 @@ _RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True)
-class Form:
+class FormCompatibility:
     """The encoded weights that have one form.
 
     Attributes:
@@ -93,7 +93,7 @@ class Compatibility:
     ir_version: int
     loads: str | None
     fast: str | None
-    forms: list[Form]
+    forms: list[FormCompatibility]
 
 
 def compatibility(model: Model) -> Compatibility:
@@ -105,7 +105,7 @@ def compatibility(model: Model) -> Compatibility:
         needs = support(encoding, values, fused)
         name = encoding if values == "exact" else f"{encoding} {values}{' for MatMul' if fused else ''}"
         loads, fast = newest(own, needs.loads), newest(own, needs.fast)
-        forms.append(Form(name, count, needs.opset, loads, fast, *OPENVINO[trouble]))
+        forms.append(FormCompatibility(name, count, needs.opset, loads, fast, *OPENVINO[trouble]))
     loads, fast = newest(own, *(f.loads for f in forms)), newest(own, *(f.fast for f in forms))
     return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms)
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -65,23 +64,31 @@ def inspect_model(model: Model, known: Mapping[str, Encoded] | None = None) -> l
 def weight_facts(
     before: dict[str, WeightFacts], model: Model, changes: Sequence[Change]
 ) -> tuple[list[WeightFacts], dict[str, int]]:
-    """The weights that a pass looked at, and the parameters of the whole model."""
-    touched: dict[str, dict[str, Any]] = {}
-    for change in changes:
-        for name, record in change.weights.items():
-            touched.setdefault(name, {}).update(record)
+    """Facts about the weights that passes set or stored anew, and the parameters of the whole model.
+
+    Args:
+        before: name -> facts about each weight of the original.
+        model: the result.
+        changes: what each pass did, in order; the last to set a weight says what was requested.
+
+    Returns:
+        The weights in the order of the original, and the parameters `before`, `after` and `nonzero`.
+    """
+    valued = {name: record for change in changes for name, record in change.weights.items() if record.valued}
+    counted = {
+        name: record.zeros for change in changes for name, record in change.weights.items() if record.zeros is not None
+    }
     known = {name: fact for change in changes for name, fact in change.encoded.items()}
     after = {w.name: w for w in inspect_model(model, known)}
     weights = []
     for name, fact in before.items():
         now = after.get(name) or _removed(fact)
-        record = touched.get(name, {})
-        if "requested" in record or now.encoding != fact.encoding or now.bytes_after != fact.bytes_before:
+        if name in valued or now.encoding != fact.encoding or now.bytes_after != fact.bytes_before:
             weights.append(
                 dataclasses.replace(
-                    fact, zeros=record.get("zeros", fact.total - now.total + now.zeros),
-                    requested=record.get("requested"), encoding=now.encoding, bytes_after=now.bytes_after,
-                    shape_after=now.shape,
+                    fact, zeros=counted.get(name, fact.total - now.total + now.zeros),
+                    requested=valued[name].requested if name in valued else None,
+                    encoding=now.encoding, bytes_after=now.bytes_after, shape_after=now.shape,
                 )
             )  # fmt: skip
     total = sum(f.total for f in before.values())

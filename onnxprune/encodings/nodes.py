@@ -55,7 +55,17 @@ class Builder:
         return self.op("ConstantOfShape", [self.constant("size", np.array(shape, np.int64))], **extra)
 
     def scatter(self, into: str, indices: str, values: str, axis: int) -> str:
-        """Write values at indices along an axis."""
+        """Write values at indices along an axis.
+
+        Args:
+            into: the name of the tensor.
+            indices: the name of the indices, of the shape of the values.
+            values: the name of the values.
+            axis: the axis.
+
+        Returns:
+            The name of the result.
+        """
         kind = "ScatterElements" if self.opset >= SCATTER_ELEMENTS else "Scatter"
         return self.op(kind, [into, indices, values], **({"axis": axis} if axis else {}))
 

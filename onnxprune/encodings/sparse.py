@@ -16,7 +16,7 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Run:
+class SparseChunk:
     """The kept entries of one chunk.
 
     Attributes:
@@ -42,7 +42,7 @@ class Sparse:
         kept: how many are; at least one is.
         codebook: the value of each code, its first one the fill; None where values are themselves.
         alone: whether every entry is the fill_value: the first one is kept all the same.
-        runs: the kept entries of a tensor that is a single chunk.
+        chunks: the kept entries of a tensor that is a single chunk; empty for others.
     """
 
     carrier: ChunkedArray
@@ -50,7 +50,7 @@ class Sparse:
     kept: int
     codebook: Array | None = None
     alone: bool = False
-    runs: Sequence[Run] = ()
+    chunks: Sequence[SparseChunk] = ()
 
     @classmethod
     def of(cls, array: Array | ChunkedArray, fill_value: Array, codebook: Array | None = None) -> Sparse:
@@ -62,13 +62,13 @@ class Sparse:
         held = cls(carrier, fill_value, 0, codebook)
         kept = sum(carrier.each(lambda _, part: int(np.count_nonzero(held._mask(part)))))
         sparse = replace(held, kept=max(kept, 1), alone=not kept)
-        return replace(sparse, runs=list(sparse.each(lambda run: run))) if len(carrier.rows) == 1 else sparse
+        return replace(sparse, chunks=list(sparse.each(lambda chunk: chunk))) if len(carrier.rows) == 1 else sparse
 
     def _mask(self, part: Array) -> Array:
         zero = 0 if self.codebook is not None else bits_of(self.fill_value.reshape(1))[0]
         return bits_of(np.ascontiguousarray(part).reshape(-1)) != zero
 
-    def each(self, work: Callable[[Run], Made]) -> Iterator[Made]:
+    def each(self, work: Callable[[SparseChunk], Made]) -> Iterator[Made]:
         """What `work` makes of the kept entries of each chunk, in order."""
 
         def found(rows: RowRange, part: Array) -> Made:
@@ -78,9 +78,9 @@ class Sparse:
                 positions = np.zeros(1, np.int64)
             values = flat[positions]
             positions = positions.astype(index_type(flat.size)[1], copy=False)
-            return work(Run(rows, rows[0] * self.carrier.row, positions, values))
+            return work(SparseChunk(rows, rows[0] * self.carrier.row, positions, values))
 
-        return map(work, self.runs) if self.runs else self.carrier.each(found)
+        return map(work, self.chunks) if self.chunks else self.carrier.each(found)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,12 +100,12 @@ class Sparse:
     def positions(self) -> Array:
         """All flat indices of the kept entries."""
         kind = index_type(self.size)[1]
-        return np.concatenate(list(self.each(lambda run: run.start + run.positions.astype(kind))))
+        return np.concatenate(list(self.each(lambda chunk: chunk.start + chunk.positions.astype(kind))))
 
     @property
     def values(self) -> Array:
         """All kept entries."""
-        return np.concatenate(list(self.each(lambda run: run.values)))
+        return np.concatenate(list(self.each(lambda chunk: chunk.values)))
 
     @property
     def fill_stored(self) -> Array:

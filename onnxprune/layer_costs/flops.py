@@ -12,7 +12,7 @@ import onnxruntime as ort
 
 from onnxprune.runtime.session import Feeds, profile, run
 
-Shapes = list[list[int]]
+ShapeList = list[list[int]]
 KERNEL = "_kernel_time"  # what the profiler adds to a node's name
 
 
@@ -21,8 +21,8 @@ class Layer:
     """One execution of a node: the shapes that it read and made."""
 
     kind: str
-    inputs: Shapes
-    outputs: Shapes
+    inputs: ShapeList
+    outputs: ShapeList
     name: str = ""
 
     @property
@@ -51,35 +51,35 @@ def layers(path: Path, feeds: Feeds) -> list[Layer]:
     ]
 
 
-def _shapes(described: list[dict[str, Any]]) -> Shapes:
+def _shapes(described: list[dict[str, Any]]) -> ShapeList:
     return [next(iter(shape.values()), []) for shape in described]
 
 
-def _window(weight: int) -> Callable[[Shapes, Shapes], int]:
+def _window(weight: int) -> Callable[[ShapeList, ShapeList], int]:
     """A convolution: each output entry sums a kernel over the inputs of its group."""
     return lambda inputs, outputs: prod(outputs[0]) * prod(inputs[weight][1:])
 
 
-def _product(inputs: Shapes, outputs: Shapes) -> int:
+def _product(inputs: ShapeList, outputs: ShapeList) -> int:
     return prod(outputs[0]) * (inputs[0][-1] if inputs[0] else 1)
 
 
-def _gemm(inputs: Shapes, outputs: Shapes) -> int:
+def _gemm(inputs: ShapeList, outputs: ShapeList) -> int:
     rows = outputs[0][0]  # the left side may be transposed
     return prod(outputs[0]) * (prod(inputs[0]) // max(rows, 1))
 
 
-def _recurrent(inputs: Shapes, outputs: Shapes) -> int:
+def _recurrent(inputs: ShapeList, outputs: ShapeList) -> int:
     return prod(inputs[0][:2]) * (prod(inputs[1]) + prod(inputs[2]))
 
 
-def _transposable(inputs: Shapes, outputs: Shapes) -> int:
+def _transposable(inputs: ShapeList, outputs: ShapeList) -> int:
     """A product whose left side may be transposed: its axis that the output has not is summed."""
     left = inputs[0]
     return prod(outputs[0]) * (left[-2] if len(left) > 1 and left[-2] != outputs[0][-2] else left[-1])
 
 
-_MULTIPLICATIONS: dict[str, Callable[[Shapes, Shapes], int]] = {
+_MULTIPLICATIONS: dict[str, Callable[[ShapeList, ShapeList], int]] = {
     "Conv": _window(1),
     "ConvInteger": _window(1),
     "QLinearConv": _window(3),

@@ -51,7 +51,7 @@ def account(path: Path, data: Path | None, samples: int | None) -> Costs:
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         file = Path(folder) / "model.onnx"
         model.write(file)
-        whole = latency(open_session(file), inputs.run)
+        whole = latency(open_session(file, spinning=True), inputs.run)
         times = _times(model, profile(file, lambda session: latency(session, inputs.run)))
         with decoded.edited() as proto:
             count_nodes(proto, wanted)

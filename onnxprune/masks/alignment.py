@@ -31,8 +31,14 @@ def align(
     At the same places means that both models read weights of the same kinds and shapes in the same order, as far as
     they are of a kind that is wanted.
 
+    Args:
+        source: weights of the model that the names are of.
+        target: weights of the other model.
+        wanted: names of weights of the source.
+        what: the other model, for errors.
+
     Raises:
-        MaskError: neither; with the first weight that does not fit, and `what` that is.
+        MaskError: neither; with the first weight that does not fit.
     """
     own, theirs = {w.name: w for w in source}, {w.name: w for w in target}
     missing = next((name for name in wanted if name not in theirs), None)

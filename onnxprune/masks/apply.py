@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change, Removed, removals
+from onnxprune.pipeline.change import Change, Removed, WeightRecord, removals
 
 NO_NAMES = Matches({}, {})
 PRUNES, RESTORES = "magnitude", "decode"  # the passes that a recorder waits for
@@ -64,23 +65,29 @@ class Recorder:
     def __init__(self, model: Model, passes: Sequence[Pass], names: Mapping[str, Array] | Matches | None) -> None:
         if not any(step.name == PRUNES for step in passes):
             raise OptionError("masks are of what a rule prunes: give sparsity, quality, threshold, set or pattern")
-        self.model = model
         self.checkpoint = None if isinstance(names, Matches) else names
         self.matches = names if isinstance(names, Matches) else NO_NAMES
         self.taken = Taken(weights_of(model))
         self.changes: list[Change] = []
 
-    def __call__(self, step: Pass, change: Change) -> None:
+    def copy(self) -> Recorder:
+        """The same masks, to be taken on from here by itself."""
+        twin = copy(self)
+        twin.taken = replace(self.taken, kept=dict(self.taken.kept), prunings=dict(self.taken.prunings))
+        twin.changes = list(self.changes)
+        return twin
+
+    def __call__(self, model: Model, step: Pass, change: Change) -> None:
         """A pass ran."""
         self.changes.append(change)
         if self.checkpoint is not None and self.matches is NO_NAMES and step.name in (RESTORES, PRUNES):
-            self.matches = match(self.model, self.checkpoint)  # if it can be, before the values go
+            self.matches = match(model, self.checkpoint)  # if it can be, before the values go
         if step.name == RESTORES:
-            self.taken = Taken(weights_of(self.model))
+            self.taken = Taken(weights_of(model))
         elif step.name == PRUNES:
             records = change.weights.items()
-            prunings = {name: Pruning(str(step), r["requested"], r["threshold"]) for name, r in records}
-            self._take(take(self.model, prunings))
+            prunings = {name: Pruning(str(step), r.requested, r.threshold) for name, r in records}
+            self._take(take(model, prunings))
 
     def _take(self, now: Taken) -> None:
         """The masks of now, in the shapes of the source: what was removed since is pruned too."""
@@ -105,10 +112,18 @@ def _without(weights: Iterable[WeightShape], removed: Iterable[Removed]) -> tupl
 def to_file(
     taken: Taken, source: Path, matches: Matches = NO_NAMES, removed: Iterable[Removed] = ()
 ) -> tuple[MaskFile, list[str]]:
-    """The mask file of what was taken, keyed and oriented by the matches; and what a user should know.
+    """The mask file of what was taken, keyed and oriented by the matches.
 
-    A parameter that several weights hold keeps what any of them keeps. `removed` is what left the
-    weights since, counted in their own axes.
+    A parameter that several weights hold keeps what any of them keeps.
+
+    Args:
+        taken: masks of the weights.
+        source: the model that they are of.
+        matches: which parameter each weight is; without them masks are keyed by weight.
+        removed: what left the weights since, counted in their own axes.
+
+    Returns:
+        The mask file, and notes for the user.
 
     Raises:
         MaskError: a weight without a match has the name of a parameter that another weight holds.
@@ -130,7 +145,7 @@ def to_file(
         if weight in known:
             raise MaskError(f"the weight '{weight}' was not matched, and a parameter of that name is another weight")
         if matches is not NO_NAMES:
-            reason = matches.unmatched.get(weight, "is not in the original")
+            reason = matches.unmatched.get(weight) or "is not in the original"
             notes.append(f"the mask of '{weight}' keeps its ONNX name: {reason}")
         masks[weight], parameters[weight] = kept, Parameter(kept.shape, (Link(weight),), (), taken.prunings[weight])
     return MaskFile(digest(source), _without(taken.weights, removed), parameters, masks), notes
@@ -157,6 +172,12 @@ def lay(masks: MaskFile, model: Model, where: str, matches: Matches = NO_NAMES) 
 
     The weights are those that the matches name, else those of the names in the mask file, else those at the same
     places.
+
+    Args:
+        masks: the mask file.
+        model: the model.
+        where: the model, for errors.
+        matches: which parameter each weight of the model is.
 
     Raises:
         MaskError: the masks do not fit the model; with the weight's name.
@@ -206,11 +227,20 @@ def survivors(model: Model, laid: Mapping[str, Array]) -> dict[str, int]:
 
 
 def settle(model: Model, weight: Weight, values: Array, kept: Array | None, change: Change) -> None:
-    """Give a weight values, zero where the mask prunes, and record it."""
+    """Give a weight new values, and record it.
+
+    Args:
+        model: the model.
+        weight: of the model.
+        values: in its shape.
+        kept: its mask, True where an entry is kept; None keeps all.
+        change: takes the record, and whether the values differ.
+    """
     if kept is not None:
         values = np.where(kept, values, weight.zero_value)
     if not np.array_equal(values, weight.array(model)):
         weight.set_array(model, values)
         change.modified = True
-    change.weights[weight.name] = {"requested": None if kept is None else 1 - np.count_nonzero(kept) / kept.size}
+    requested = None if kept is None else 1 - np.count_nonzero(kept) / kept.size
+    change.weights[weight.name] = WeightRecord(valued=True, requested=requested)
     model.payloads.forget_pages()

@@ -1,4 +1,4 @@
-"""Mask files: which entries of a framework's parameters stay zero. MASKS.md is the format."""
+"""Mask files: which entries of a framework's parameters stay zero. docs/formats/masks.md is the format."""
 
 from __future__ import annotations
 

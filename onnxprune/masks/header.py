@@ -1,4 +1,4 @@
-"""The header of a mask file: what its parts are, from JSON and to JSON. MASKS.md says what they mean."""
+"""The header of a mask file: what its parts are, from JSON and to JSON. docs/formats/masks.md explains them."""
 
 from __future__ import annotations
 

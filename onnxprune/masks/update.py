@@ -59,7 +59,13 @@ def from_checkpoint(
 ) -> Iterator[tuple[str, Array]]:  # fmt: skip
     """(weight of the model, its new values) for every weight that a parameter is linked to, one at a time.
 
-    `source` are the weights that the links speak of; `where` and `into` name checkpoint and model in errors.
+    Args:
+        model: the model.
+        parameters: by name, with their links.
+        source: the weights that the links speak of.
+        arrays: the retrained parameters by name.
+        where: the checkpoint, for errors.
+        into: the model, for errors.
 
     Raises:
         CheckpointError: a parameter is missing, or does not fit.

@@ -19,6 +19,7 @@ from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, Array, arr
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
 from onnxprune.model.operators import Role, attribute, domain, linear_role, other_role
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Store, Weight
 
@@ -239,38 +240,46 @@ def _describe(weight: Weight, uses: list[_Use]) -> None:
             weight.out_axis, weight.in_axes = next(iter(axes))
     elif others:
         weight.kind = others[0]
-    if not uses:
-        weight.kind, weight.reason = "unused", "nothing reads it"
-    elif others:
-        weight.reason = (
-            f"also read as {others[0]}" if linear else f"is a {others[0]}".replace("a embedding", "an embedding")
-        )
-    elif weight.size < SMALL:
-        weight.reason = f"is small: {weight.size} elements, fewer than {SMALL}"
+    else:
+        weight.kind = "unused"
     if weight.element in QUANTISED | PACKED_INTEGERS:
-        _set_quantisation(weight, uses)
+        weight.reason = _set_quantisation(weight, uses)
     if numpy_dtype(weight.element) is None:
-        weight.fixed = f"its type {weight.dtype} is not pruned"
-    weight.reason = weight.fixed or weight.reason
+        weight.reason = Reason(Kind.TYPE, f"its type {weight.dtype} is not pruned")
+    weight.reason = weight.reason or _role_or_size(weight, others)
 
 
-def _set_quantisation(weight: Weight, uses: list[_Use]) -> None:
+def _role_or_size(weight: Weight, others: list[str]) -> Reason | None:
+    """Why a weight is pruned only if it is named; `others` is what it is beside the weight of a linear layer."""
+    if not weight.consumers:
+        return Reason(Kind.UNUSED, "nothing reads it")
+    if others and weight.linear:
+        return Reason(Kind.ROLE, f"also read as {others[0]}")
+    if others:
+        return Reason(Kind.ROLE, f"is {'an' if others[0] == 'embedding' else 'a'} {others[0]}", others[0])
+    if weight.size < SMALL:
+        return Reason(Kind.SMALL, f"is small: {weight.size} elements, fewer than {SMALL}", "small")
+    return None
+
+
+def _set_quantisation(weight: Weight, uses: list[_Use]) -> Reason | None:
+    """Find the scale and the zero point of a quantised weight; the reason why there are none that fit."""
     quants = [u.quant for u in uses]
     first = quants[0] if quants else None
     if first is None or any(q is None for q in quants):
-        weight.fixed = f"is {weight.dtype} without a known zero point"
-        return
+        text = f"{weight.dtype} without a known zero point"
+        return Reason(Kind.QUANTIZATION, f"is {text}", text)
     error = next((q.error for q in quants if q is not None and q.error), "")
     if error or any(not _same(q, first) for q in quants if q is not None):
-        weight.fixed = error or "its readers disagree on its zero point"
-        return
+        return Reason(Kind.QUANTIZATION, error or "its readers disagree on its zero point")
     zero = first.zero if first.zero is not None else np.zeros(1, array_dtype(weight.element))
     weight.zero = _aligned(weight, zero, first.axis)
     weight.scale = None if first.scale is None else _aligned(weight, first.scale, first.axis)
     if weight.zero is None or (weight.scale is None) != (first.scale is None):
-        weight.fixed = "its scale does not fit its shape"
-    elif weight.zero.size and (weight.zero == weight.zero.flat[0]).all():  # symmetric: one for all channels
+        return Reason(Kind.QUANTIZATION, "its scale does not fit its shape")
+    if weight.zero.size and (weight.zero == weight.zero.flat[0]).all():  # symmetric: one for all channels
         weight.zero = weight.zero.reshape(-1)[0]
+    return None
 
 
 def _aligned(weight: Weight, values: Array, axis: int | None) -> Array | None:

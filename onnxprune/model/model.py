@@ -51,6 +51,14 @@ class Model:
         self.spent = 0.0
         self._order: Order = {}  # of the nodes in the file, where that is not topological
 
+    def copy(self) -> Model:
+        """The same model, to be changed by itself: the graph is copied, the bytes of large tensors are shared."""
+        twin = Model(ModelProto(), self.path)
+        twin.proto.CopyFrom(self.proto)
+        twin.external, twin.payloads = self.external, self.payloads.copy()
+        twin.codings, twin.spent, twin._order = dict(self.codings), self.spent, self._order
+        return twin
+
     # reading ------------------------------------------------------------------------------------
 
     @classmethod

@@ -26,6 +26,7 @@ class Role:
     zero: int | None = None
 
 
+OPERAND = "operand"  # what the kind of a weight ends with that an operator without weights reads
 Reader = Callable[[NodeProto, int], Role]  # (node, rank of the weight) -> role
 
 
@@ -143,4 +144,4 @@ def other_role(node: NodeProto, position: int) -> str:
         return "bias"
     if node.op_type in TABLES and position in (0, 2, 3):
         return "embedding"
-    return "norm" if node.op_type in NORMS else f"{node.op_type} operand"
+    return "norm" if node.op_type in NORMS else f"{node.op_type} {OPERAND}"

@@ -114,9 +114,13 @@ def reference(location: str) -> bytes:
 
 
 def take_out(data: memoryview, keep: Callable[[int, int], str], kind: str = "model", at: int = 0) -> list[Chunk]:
-    """The message, which begins at byte `at` of its file, without the raw bytes of its tensors above `INLINE` bytes.
+    """A message without the raw bytes of its tensors above `INLINE` bytes.
 
-    `keep` is given where each such body begins and its length, and returns the location that stands for it.
+    Args:
+        data: the message.
+        keep: (where the bytes begin in the file, their length) -> the location that stands for them.
+        kind: of the message: model, graph, tensor ...
+        at: where the message begins in its file.
 
     Raises:
         ValueError, IndexError: the bytes are not a protobuf message.

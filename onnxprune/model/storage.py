@@ -6,7 +6,6 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +98,15 @@ class Payloads:
         self._files: dict[Path, mmap.mmap] = {}
         self._spilled: tuple[Handle, int] | None = None  # the scratch file and its length
         self._resident: dict[str, int] = {}  # bytes of new payloads that are in memory
-        self._number = count()
+        self._number = 0  # of the next token
+
+    def copy(self) -> Payloads:
+        """The same bytes under the same tokens: shared until one of the two drops or replaces them."""
+        twin = Payloads()
+        twin.scratch, twin._number = self.scratch, self._number
+        twin._held, twin._handles, twin._files = dict(self._held), dict(self._handles), dict(self._files)
+        twin._resident = dict(self._resident)
+        return twin  # with a scratch file of its own: both would write at the same place
 
     def __getitem__(self, token: str) -> Payload:
         """The bytes of a token."""
@@ -111,7 +118,8 @@ class Payloads:
 
     def keep(self, data: Payload) -> str:
         """Remember bytes that need no room; returns their token."""
-        token = f"{protobuf.TOKEN}{next(self._number)}"
+        token = f"{protobuf.TOKEN}{self._number}"
+        self._number += 1
         self._held[token] = data
         return token
 

@@ -14,6 +14,8 @@ from onnxprune.core.chunked import ChunkedArray, RowRange, part_of
 from onnxprune.core.dtypes import Array, array_dtype, name_of
 from onnxprune.errors import ModelError, WeightError
 from onnxprune.model.model import Model, copy_notes
+from onnxprune.model.operators import OPERAND
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.scopes import CONSTANT_NODE, Scope
 
 SMALL = 256  # elements; below this, what a mask saves is less than what it costs
@@ -31,7 +33,6 @@ class Weight:
         out_axis, in_axes: the axes of its own shape along which outputs and inputs lie, where known.
         consumers: the nodes that read it, behind Identity, Cast, Transpose and QDQ.
         reason: why it is left alone unless it is named in full; None for what is pruned by default.
-        fixed: why it can never be pruned; None otherwise.
         overridable: a caller may pass another value for it, so it has to stay a plain initializer.
         scale, zero: the quantisation of an integer weight, in shapes that broadcast over it.
     """
@@ -48,8 +49,7 @@ class Weight:
     out_axis: int | None = None
     in_axes: tuple[int, ...] = ()
     consumers: tuple[str, ...] = ()
-    reason: str | None = None
-    fixed: str | None = None
+    reason: Reason | None = None
     overridable: bool = False
     scale: Array | None = None
     zero: Array | None = None
@@ -63,6 +63,16 @@ class Weight:
     def dtype(self) -> str:
         """Element type in the field's words."""
         return name_of(self.element)
+
+    @property
+    def prunable(self) -> bool:
+        """Whether options can have it pruned: its zeros can be told from other values."""
+        return self.reason is None or self.reason.kind not in (Kind.TYPE, Kind.QUANTIZATION)
+
+    @property
+    def is_operand(self) -> bool:
+        """Whether an operator without weights reads it first: a constant of the computation, such as an epsilon."""
+        return self.kind.endswith(OPERAND)
 
     def array(self, model: Model) -> Array:
         """The dense values; a sparse initializer is expanded.

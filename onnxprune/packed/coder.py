@@ -59,7 +59,7 @@ _BITS = CodeLayout(1, 2, 8)
 
 
 @dataclass(frozen=True)
-class Plan:
+class CodingPlan:
     """A layout, and whether all digits share one run and so one table (else there is a run per digit of the word)."""
 
     layout: CodeLayout = BYTES
@@ -81,7 +81,7 @@ class Plan:
 class CodedStream:
     """A coded chunk: its plan, and for each run the coding and the bytes."""
 
-    plan: Plan
+    plan: CodingPlan
     runs: tuple[tuple[int, bytes], ...]
 
 
@@ -106,8 +106,8 @@ def encode(data: bytes | memoryview, itemsize: int, hints: Iterable[CodeLayout],
     if len(raw) <= _SMALL:
         general = (*general, _BITS)  # whole bytes reach the same in a long chunk, where their table is free
     estimates = _estimates(raw, (*general, *hints))
-    guess = min(estimates, key=estimates.__getitem__, default=Plan())
-    tried = dict.fromkeys((Plan(), guess, *(p for p in estimates if p.layout == general[0] and not p.shared)))
+    guess = min(estimates, key=estimates.__getitem__, default=CodingPlan())
+    tried = dict.fromkeys((CodingPlan(), guess, *(p for p in estimates if p.layout == general[0] and not p.shared)))
     drafts = [_Draft.of(plan, raw, level, _SMALL) for plan in tried]
     if len(raw) > _SMALL:
         close = _CLOSE * min(draft.nbytes for draft in drafts) if level < THOROUGH else np.inf
@@ -116,10 +116,10 @@ def encode(data: bytes | memoryview, itemsize: int, hints: Iterable[CodeLayout],
         coded = draft.coded()
         if np.array_equal(decode(coded.plan, coded.runs, len(raw)), raw):
             return coded
-    return CodedStream(Plan(), ((STORED, bytes(data)),))
+    return CodedStream(CodingPlan(), ((STORED, bytes(data)),))
 
 
-def decode(plan: Plan, runs: Sequence[tuple[int, bytes | memoryview]], size: int) -> Array:
+def decode(plan: CodingPlan, runs: Sequence[tuple[int, bytes | memoryview]], size: int) -> Array:
     """The `size` bytes of a chunk; never allocates more than a small multiple of `size`.
 
     Raises:
@@ -169,19 +169,19 @@ def _join(digits: Array, layout: CodeLayout) -> Array:
     return words.view(np.uint8)
 
 
-def _estimates(raw: Array, layouts: Iterable[CodeLayout]) -> dict[Plan, float]:
+def _estimates(raw: Array, layouts: Iterable[CodeLayout]) -> dict[CodingPlan, float]:
     """Bytes of each plan whose layout fits, were all its runs stored or order-0 coded."""
     histogram = np.bincount(raw, minlength=256)
     held = np.flatnonzero(histogram)
-    out: dict[Plan, float] = {}
+    out: dict[CodingPlan, float] = {}
     for layout in layouts:
         single = layout.word == 1  # then the histogram of the bytes says it all
         digits = _split(held.astype(np.uint8) if single else raw, layout)
         if digits is not None:
             counts = [np.bincount(run, histogram[held] if single else None, minlength=256) for run in digits]
-            out[Plan(layout)] = _least(np.sum(counts, axis=0))
+            out[CodingPlan(layout)] = _least(np.sum(counts, axis=0))
             if layout.count > 1:
-                out[Plan(layout, shared=False)] = sum(map(_least, counts))
+                out[CodingPlan(layout, shared=False)] = sum(map(_least, counts))
     return out
 
 
@@ -217,11 +217,11 @@ class _Run:
 class _Draft:
     """A plan applied to a chunk; only the one that wins is order-0 coded."""
 
-    plan: Plan
+    plan: CodingPlan
     runs: list[_Run]
 
     @classmethod
-    def of(cls, plan: Plan, raw: Array, level: int, most: int | None) -> _Draft:
+    def of(cls, plan: CodingPlan, raw: Array, level: int, most: int | None) -> _Draft:
         """Runs above `most` symbols are only tried at the first level."""
         digits = _split(raw, plan.layout)
         assert digits is not None

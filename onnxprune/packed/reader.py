@@ -1,8 +1,8 @@
-"""The packed form: a model and its external data as one small file for storage and transport. See PACKED.md.
+"""The packed form: a model and its external data as one small file for storage and transport.
 
 Every large tensor is a stream of its own, all other bytes form the skeleton; a stream is coded in
 chunks, so that neither side holds more than a few of them. What unpacking restores is the same bytes.
-`packing` writes it, this module reads it.
+`writer` writes it, this module reads it; docs/formats/packed.md describes it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from onnxprune.errors import OutputError, PackedError
 from onnxprune.model.model import replacing
 from onnxprune.model.storage import Payloads
 from onnxprune.packed import coder
-from onnxprune.packed.coder import CHUNK, CodeLayout, Plan
+from onnxprune.packed.coder import CHUNK, CodeLayout, CodingPlan
 
 MAGIC = b"\x89ONNXZ\r\n"  # not text, and damaged by whoever takes it for text
 VERSION = 1
@@ -44,7 +44,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class File:
+class PackedFile:
     """A file in the pack.
 
     Attributes:
@@ -61,7 +61,7 @@ class File:
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     size: int
-    plan: Plan
+    plan: CodingPlan
     runs: list[tuple[int, memoryview]]
     crc: int
 
@@ -172,7 +172,7 @@ class Packed:
             raise ValueError("it holds bytes that nothing refers to")
 
     @staticmethod
-    def _file(index: _Cursor, first: bool) -> File:
+    def _file(index: _Cursor, first: bool) -> PackedFile:
         name = index.take(index.count()).decode()
         if first != (name == "") or not (first or plain(name)):
             raise ValueError(f"a file has the forbidden name {name!r}")
@@ -180,9 +180,9 @@ class Packed:
         boundaries = [(index.number(), index.number()) for _ in range(index.count())]
         if sum(map(sum, boundaries)) > size or not all(length for _, length in boundaries):
             raise ValueError("a stream is outside its file")
-        return File(name, size, boundaries)
+        return PackedFile(name, size, boundaries)
 
-    def contents(self) -> Iterator[tuple[File, Iterator[memoryview]]]:
+    def contents(self) -> Iterator[tuple[PackedFile, Iterator[memoryview]]]:
         """Each file with its bytes, to be read in this order; what was read is right only when it ends.
 
         Raises:
@@ -192,7 +192,7 @@ class Packed:
         numbers = iter(range(1, len(self._streams)))
         skeleton = _Tap(self._decoded(0))
 
-        def content(file: File) -> Iterator[memoryview]:
+        def content(file: PackedFile) -> Iterator[memoryview]:
             left = file.size
             for skip, length in file.boundaries:
                 yield from skeleton.take(skip)
@@ -200,7 +200,7 @@ class Packed:
                 left -= skip + length
             yield from skeleton.take(left)
 
-        def watched(file: File) -> Iterator[memoryview]:
+        def watched(file: PackedFile) -> Iterator[memoryview]:
             for part in content(file):
                 digest.update(part)
                 yield part
@@ -238,7 +238,7 @@ class Packed:
 def _chunk(index: _Cursor, body: memoryview, size: int) -> tuple[_Chunk, memoryview]:
     """The next chunk of `size` bytes, and what of the body comes after it."""
     code = index.number()
-    plan = Plan(CodeLayout(code >> 1, index.number(), index.number()), bool(code & 1)) if code else Plan()
+    plan = CodingPlan(CodeLayout(code >> 1, index.number(), index.number()), bool(code & 1)) if code else CodingPlan()
     runs = []
     for _ in plan.runs(size):
         coding, length = index.number(), index.number()

@@ -1,4 +1,4 @@
-"""The writer of the packed form; see `packed` for the reader and PACKED.md for the format."""
+"""The writer of packed models; see `reader`, and docs/formats/packed.md for the format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnxprune.model.protobuf import varint
 from onnxprune.model.scopes import tensors_of
 from onnxprune.model.storage import Stored
 from onnxprune.packed import coder
-from onnxprune.packed.coder import CHUNK, CodeLayout, Plan
+from onnxprune.packed.coder import CHUNK, CodeLayout, CodingPlan
 from onnxprune.packed.reader import (
     CRC,
     ENDING,
@@ -146,7 +146,7 @@ class _Writer:
 
     def _describe(self, coded: coder.CodedStream) -> None:
         layout = coded.plan.layout
-        if coded.plan == Plan():
+        if coded.plan == CodingPlan():
             self._put(0)
         else:
             self._put(2 * layout.word + coded.plan.shared, layout.base, layout.count)

@@ -81,6 +81,17 @@ def create(kind: type[Pass], options: dict[str, Any]) -> Pass:
         raise OptionError(f"pass '{kind.name}': {error}") from error
 
 
+def check_types(options: Any) -> None:
+    """Refuse options, the fields of a dataclass, that are not of their types.
+
+    Raises:
+        OptionError: with the first of them.
+    """
+    for name, hint in get_type_hints(type(options)).items():
+        if not _fits(getattr(options, name), hint):
+            raise OptionError(f"{name} cannot be {getattr(options, name)!r}")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of an option's type."""
     if get_origin(hint) in (Union, UnionType):

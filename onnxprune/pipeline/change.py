@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.model.reason import Reason
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,27 @@ class Removed:
     before: int
     after: int
     indices: list[int]
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """What a pass says of a weight that it looked at; None is what it does not say.
+
+    Attributes:
+        valued: whether the pass set the values (by a rule, by masks): the result lists the weight in any case.
+        requested: share of its entries that were asked to be zero.
+        zeros: its entries that are zero (the zero point) after the pass.
+        threshold: entries of smaller magnitudes were pruned.
+        encoding: how it is stored after the pass: dense, coo, flat ...
+        bytes_after: what it takes in the file after the pass.
+    """
+
+    valued: bool = False
+    requested: float | None = None
+    zeros: int | None = None
+    threshold: float | None = None
+    encoding: str | None = None
+    bytes_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +56,7 @@ class Change:
     """What a pass did.
 
     Attributes:
-        weights: name -> facts about a weight that it looked at (requested, zeros, encoding ...).
+        weights: name -> what it says of a weight that it looked at.
         skipped: name -> why it left a weight alone.
         notes: what a user should know, one sentence each.
         removed: what was cut out of weights.
@@ -43,8 +64,8 @@ class Change:
         modified: whether the model differs from before.
     """
 
-    weights: dict[str, dict[str, Any]] = field(default_factory=dict)
-    skipped: dict[str, str] = field(default_factory=dict)
+    weights: dict[str, WeightRecord] = field(default_factory=dict)
+    skipped: dict[str, Reason] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     removed: list[Removed] = field(default_factory=list)
     encoded: dict[str, Encoded] = field(default_factory=dict)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
 
-from onnxprune.errors import (
-    PassError,
-)
-from onnxprune.pipeline.base import Pass, create, named
+from onnxprune.errors import PassError
+from onnxprune.pipeline.base import Pass
 
 GROUP = "onnxprune.passes"
 
@@ -40,9 +37,3 @@ def passes() -> dict[str, tuple[type[Pass], str]]:
 def table() -> dict[str, type[Pass]]:
     """Every installed pass: name -> class."""
     return {name: kind for name, (kind, _) in passes().items()}
-
-
-def make_pass(name: str, **options: Any) -> Pass:
-    """An installed pass by name; None leaves an option at its default."""
-    kind = named(name, table())
-    return create(kind, {k: v for k, v in options.items() if v is not None})

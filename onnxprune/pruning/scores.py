@@ -37,8 +37,8 @@ def magnitudes(weight: Weight, array: Array, rows: RowRange | None = None) -> Ar
     scores = np.abs(array.astype(wide, copy=False))
     if scores.size and not np.isfinite(scores.max()):
         raise WeightError(
-            f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude; --skip '{weight.name}' goes on "
-            "without it"
+            f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude; "
+            f"--skip '{weight.name}' goes on without it"
         )
     return scores
 

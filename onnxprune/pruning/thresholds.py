@@ -114,7 +114,14 @@ def last_tie(model: Model, weight: Weight, cut: selection.Cut) -> tuple[int, int
 
 
 def zeroed_below(weight: Weight, chunked: ChunkedArray, threshold: float, last: int) -> ChunkedArray:
-    """The weight without what lies below the threshold, or at it up to the flat index `last`."""
+    """The weight with zeros (zero points) for magnitudes below a threshold.
+
+    Args:
+        weight: its type and zero point.
+        chunked: its values.
+        threshold: the magnitude.
+        last: entries at the threshold are pruned up to this flat index.
+    """
     zero, wide = weight.zero_value, np.float64 if weight.dtype == "float64" else np.float32
 
     def change(rows: RowRange, columns: slice, part: Array) -> Array:

@@ -2,7 +2,7 @@
 
 Chou, Lookabaugh and Gray, Entropy-Constrained Vector Quantization (1989), for scalars: Lloyd's algorithm on squared
 error + multiplier * bits, where a code takes -log2 of its share. The cells of frequent levels grow at the cost of
-rare ones: cuts are no longer midway between levels. numpy only.
+rare ones: boundaries are no longer midway between levels. numpy only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def constrained(histogram: Histogram, codebook: Codebook, excess: float) -> Code
 
     Args:
         histogram: of the weight.
-        codebook: a codebook for it, with its cuts midway.
+        codebook: a codebook for it, with its boundaries midway.
         excess: a share, such as 0.2.
     """
     if not excess or not codebook.error or len(codebook.levels) < 3:
@@ -52,7 +52,7 @@ def entropy(codebook: Codebook) -> float:
 
 
 def _lloyd(histogram: Histogram, centres: Array, multiplier: float) -> Codebook:
-    """Each level to the mean of its cell, each cut to where both sides cost the same; empty cells vanish."""
+    """Each level to the mean of its cell, each boundary to where both sides cost the same; empty cells vanish."""
     values, sums = histogram.values, histogram.sums
     bits, last = np.zeros(len(centres)), np.inf
     for _ in range(_STEPS):

@@ -15,6 +15,7 @@ from onnxprune.core.dtypes import Array
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
 _MIN_ENERGY = 1e-30  # energy of an input
+_INVERTED_AT_ONCE = 64  # inputs
 _BLOCK = 128  # inputs whose errors are passed on at once to those after the block
 
 
@@ -39,12 +40,20 @@ class Feedback:
         Args:
             halves: [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each half of the samples.
         """
-        left = {damping: sum(_left(a, b, damping) for a, b in zip(*halves, strict=True)) for damping in DAMPINGS}
+        left = dict.fromkeys(DAMPINGS, 0.0)
+        for seen, unseen in zip(*halves, strict=True):
+            order = _order(seen)
+            known, other = _ordered(seen, order), _ordered(unseen, order)
+            for damping in DAMPINGS:
+                left[damping] += _left(_factor(known, _energy(seen), damping), other)
         damping = min(left, key=left.__getitem__)
-        order, factor = zip(*(_factor(moment, damping) for moment in halves.mean(0)), strict=True)
+        orders, factors = [], []
+        for moment in halves.mean(0):
+            orders.append(_order(moment))
+            factor = _factor(_ordered(moment, orders[-1]), _energy(moment), damping)
+            factors.append(factor.astype(np.float32))
         whole = float(np.trace(halves[1], axis1=1, axis2=2).sum(dtype=np.float64))
-        factors = np.stack(factor).astype(np.float32)
-        return cls(np.stack(order), factors, min(1.0, left[damping] / max(whole, _MIN_ENERGY)))
+        return cls(np.stack(orders), np.stack(factors), min(1.0, left[damping] / max(whole, _MIN_ENERGY)))
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.
@@ -64,21 +73,47 @@ class Feedback:
         return codes
 
 
-def _factor(moment: Array, damping: float) -> tuple[Array, Array]:
-    """The order of one group's inputs, and the factor in that order."""
-    energy = np.diag(moment).astype(np.float64)
-    order = np.argsort(-energy, kind="stable")
-    damped = (1 - damping) * moment[np.ix_(order, order)].astype(np.float64)
-    damped[np.diag_indices_from(damped)] += damping * max(float(energy.mean()), _MIN_ENERGY)
+def _order(moment: Array) -> Array:
+    """The inputs of one group, those of most energy first."""
+    return np.argsort(-np.diag(moment).astype(np.float64), kind="stable")
+
+
+def _ordered(moment: Array, order: Array) -> Array:
+    return moment[np.ix_(order, order)].astype(np.float64)
+
+
+def _energy(moment: Array) -> float:
+    """The mean energy of the inputs."""
+    return max(float(np.diag(moment).astype(np.float64).mean()), _MIN_ENERGY)
+
+
+def _factor(moment: Array, energy: float, damping: float) -> Array:
+    """The factor of one group's ordered inputs."""
+    damped = (1 - damping) * moment
+    damped[np.diag_indices_from(damped)] += damping * energy
     # The factor of the inverse is the inverse of the factor from the other end.
-    return order, np.linalg.inv(np.linalg.cholesky(damped[::-1, ::-1]))[::-1, ::-1]
+    return _inverse(np.linalg.cholesky(damped[::-1, ::-1]))[::-1, ::-1]
 
 
-def _left(seen: Array, unseen: Array, damping: float) -> float:
+def _inverse(lower: Array) -> Array:
+    """The inverse of a lower triangular matrix, by halves: `np.linalg.inv` takes eight times the operations."""
+    if len(lower) <= _INVERTED_AT_ONCE:
+        return np.linalg.inv(lower)
+    half, found = len(lower) // 2, np.zeros_like(lower)
+    found[:half, :half] = first = _inverse(lower[:half, :half])
+    found[half:, half:] = second = _inverse(lower[half:, half:])
+    found[half:, :half] = -(second @ (lower[half:, :half] @ first))
+    return found
+
+
+def _left(factor: Array, unseen: Array) -> float:
     """What unit errors passed on by the moments of some samples leave in the outputs for others."""
-    order, factor = _factor(seen, damping)
     passed = factor / np.diag(factor)[:, None]  # a unit error of each input, and what the inputs after it make good
-    return float(((passed @ unseen[np.ix_(order, order)]) * passed).sum())
+    left = 0.0
+    for at in range(0, len(passed), _BLOCK):
+        rows = passed[at : at + _BLOCK, at:]  # to the left of it there is nothing
+        left += float(((rows @ unseen[at:, at:]) * rows).sum())
+    return left
 
 
 def _round(rows: Array, order: Array, factor: Array, levels: Array, prune: bool, boundaries: Array | None) -> Array:
@@ -88,19 +123,24 @@ def _round(rows: Array, order: Array, factor: Array, levels: Array, prune: bool,
     ranked = np.argsort(levels, kind="stable") if prune else 1 + np.arange(len(levels) - 1)
     points, code_of = levels[ranked].astype(np.float32), ranked.astype(np.uint8)
     borders = (points[1:] + points[:-1]) / 2 if boundaries is None else boundaries.astype(np.float32)
-    codes = np.empty(x.shape, np.uint8)
+    ranks = np.empty(x.shape, np.uint8)
+    passed_on = np.empty((_BLOCK, x.shape[1]), np.float32)
     for at in range(0, len(x), _BLOCK):
         end = min(at + _BLOCK, len(x))
         errors = np.empty((end - at, x.shape[1]), np.float32)
         for i in range(at, end):
-            rank = np.searchsorted(borders, x[i], side="right")
-            code, value = code_of[rank], points[rank]
+            ranks[i] = rank = borders.searchsorted(x[i], side="right")
+            value = points.take(rank)
             if fixed is not None:
-                code, value = np.where(fixed[i], 0, code), np.where(fixed[i], 0, value)
-            codes[i] = code
-            errors[i - at] = (x[i] - value) / factor[i, i]
-            x[i + 1 : end] -= factor[i, i + 1 : end, None] * errors[i - at]
+                value[fixed[i]] = 0
+            error = np.subtract(x[i], value, out=errors[i - at])
+            error /= factor[i, i]
+            after = x[i + 1 : end]
+            after -= np.multiply(factor[i, i + 1 : end, None], error, out=passed_on[: len(after)])
         x[end:] -= factor[at:end, end:].T @ errors
+    codes = code_of[ranks]
+    if fixed is not None:
+        codes[fixed] = 0
     found = np.empty_like(codes)
     found[order] = codes
     return found.T

@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from onnxprune.allocation import curves
+from onnxprune.core.files import PathLike
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.model.model import Model
 from onnxprune.retraining.journal import Journal, opened
-from onnxprune.retraining.phases import Facts, Phases, Plan
+from onnxprune.retraining.phases import Facts, Phases, RetrainingPlan
 from onnxprune.retraining.results import Iteration, Round, winner
 from onnxprune.runtime.metrics import Limit
 
-PathLike = str | os.PathLike[str]
 Say = Callable[[str], None]
 
 
@@ -74,33 +74,42 @@ def iterate(
         if scope != "layer":
             raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
         set, to = [*curves.of_model(Path(scan), Model.load(model).sha256()).targets(to), *set], None
-    plan = Plan(
+    plan = RetrainingPlan(
         model=Path(model), names_from=None if names_from is None else Path(names_from), to=to, rounds=rounds,
         schedule=schedule, scope=scope, set=tuple(set), include=tuple(include), skip=tuple(skip), retrain=retrain,
         evaluate=evaluate, splice=splice,
     )  # fmt: skip
-    if tolerance is not None and (evaluate is None or not math.isfinite(tolerance) or tolerance < 0):
-        raise OptionError("tolerance must be a number from 0 up, and needs an evaluate command")
     target, folder = Path(out), Path(f"{os.fspath(out)}.rounds") if work is None else Path(work)
-    if target.resolve() in {path.resolve() for path in (plan.model, plan.names_from) if path is not None}:
-        raise OutputError(f"{target} is an input: choose another output")
-    if not target.parent.is_dir() or (target.exists() and not target.is_file()) or target.resolve() == folder.resolve():
-        raise OutputError(f"cannot write {target}: it must be a file in a folder that exists")
+    _check(plan, target, folder, tolerance)
     phases = Phases(plan, folder)
     with opened(folder, plan.arguments(), restart=restart) as journal:
         base, results, notes = _run(phases, journal, say)
         metric = base.get("metric")
         limit = None if tolerance is None or metric is None else Limit.of(metric, tolerance, lower_is_better)
-        judged = [
-            dataclasses.replace(r, within=limit.holds(r.metric)) if limit is not None and r.metric is not None else r
-            for r in results
-        ]
+        judged = [_judged(result, limit) for result in results]
         best = winner(judged, limit)
         Model.load(best.model).save(target)
         return Iteration(
             str(target), base["parameters"], metric, None if limit is None else limit.value, tuple(judged), best.number,
             tuple(notes),
         )  # fmt: skip
+
+
+def _judged(result: Round, limit: Limit | None) -> Round:
+    """The round, and whether its metric is within the limit where there is one."""
+    if limit is None or result.metric is None:
+        return result
+    return dataclasses.replace(result, within=limit.holds(result.metric))
+
+
+def _check(plan: RetrainingPlan, target: Path, folder: Path, tolerance: float | None) -> None:
+    """Refuse, before a round runs, what would be refused after it."""
+    if tolerance is not None and (plan.evaluate is None or not math.isfinite(tolerance) or tolerance < 0):
+        raise OptionError("tolerance must be a number from 0 up, and needs an evaluate command")
+    if target.resolve() in {path.resolve() for path in (plan.model, plan.names_from) if path is not None}:
+        raise OutputError(f"{target} is an input: choose another output")
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()) or target.resolve() == folder.resolve():
+        raise OutputError(f"cannot write {target}: it must be a file in a folder that exists")
 
 
 def _run(phases: Phases, journal: Journal, say: Say) -> tuple[Facts, list[Round], list[str]]:

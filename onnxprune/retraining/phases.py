@@ -35,10 +35,11 @@ from onnxprune.masks.matching.link import Link, Parameter
 from onnxprune.masks.matching.match import Matches, match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.registry import make_pass
+from onnxprune.model.reason import Kind, Reason
+from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.run import run as run_passes
 from onnxprune.retraining.schedule import SCHEDULES, sparsity
+from onnxprune_passes import Decode, Magnitude, Update
 
 Facts = dict[str, Any]
 Found = tuple[list[Path], Facts]  # the files of a phase, and what it found out
@@ -46,7 +47,7 @@ Phase = Callable[[int, Facts], Found]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RetrainingPlan:
     """What the files of the rounds depend on; see `iteration.iterate`."""
 
     model: Path
@@ -84,15 +85,14 @@ class Plan:
         """The sparsity of a round, for all weights."""
         return None if self.to is None else sparsity(self.schedule, self.to, number, self.rounds)
 
-    def magnitude(self, number: int) -> Pass:
+    def magnitude(self, number: int) -> Magnitude:
         """The pass that prunes in a round."""
-        options = {"scope": self.scope, "include": self.include, "skip": self.skip}
-        final = make_pass("magnitude", sparsity=self.to, set=self.set, **options)
+        final = Magnitude(sparsity=self.to, set=self.set, scope=self.scope, include=self.include, skip=self.skip)
         if number == self.rounds:
             return final
-        shares = ((entry.rpartition("=")[0], float(entry.rpartition("=")[2])) for entry in self.set)
-        scaled = [f"{name}={sparsity(self.schedule, s, number, self.rounds)!r}" for name, s in shares]
-        return make_pass("magnitude", sparsity=self.asked(number), set=tuple(scaled), **options)
+        shares = final.shares.entries
+        scaled = PerWeight(tuple((name, sparsity(self.schedule, s, number, self.rounds)) for name, s in shares))
+        return dataclasses.replace(final, sparsity=self.asked(number), set=scaled.texts())
 
 
 class Phases:
@@ -102,7 +102,7 @@ class Phases:
         OptionError: a command is not usable.
     """
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: RetrainingPlan, folder: Path) -> None:
         self.plan, self.folder = plan, folder
         known = ["model", "masks", "out", "round", "rounds"]
         known += ["sparsity"] if plan.to is not None else []
@@ -137,7 +137,7 @@ class Phases:
     def _names(self, number: int, known: Facts) -> Found:
         """Which parameter is which weight: found once, since retrained values are others."""
         model, path = Model.load(self.plan.model), self._file(number, "names.safetensors")
-        make_pass("decode").run(model)
+        Decode().run(model)
         weights = find(model)
         if self.plan.names_from is not None:
             matches = match(model, checkpoints.read(self.plan.names_from))
@@ -145,7 +145,8 @@ class Phases:
             named = [w for w in weights if w.element in FLOATS and w.store != "constant" and w.kind != "unused"]
             matches = Matches({w.name: Parameter(w.shape, (Link(w.name),)) for w in named}, {})
         mask_files.write(path, MaskFile(digest(self.plan.model), weights_of(model), matches.parameters, {}))
-        return [path], {"parameters": sum(w.size for w in weights), "unmatched": matches.unmatched}
+        unmatched = {name: reason.text for name, reason in matches.unmatched.items()}
+        return [path], {"parameters": sum(w.size for w in weights), "unmatched": unmatched}
 
     def _prune(self, number: int, known: Facts) -> Found:
         model, pruned = Model.load(self.model(number - 1)), self._file(number, "pruned.onnx")
@@ -159,8 +160,9 @@ class Phases:
     def _pruned(self, model: Model, number: int, known: Facts, masks: Path) -> tuple[list[str], dict[str, Array]]:
         """Prune in place and write the masks: what a user should know, and weight -> True where it is kept."""
         names = mask_files.read(self._file(0, "names.safetensors")).parameters
-        steps = [make_pass("decode"), self.plan.magnitude(number)]
-        recorder = Recorder(model, steps, Matches(dict(names), known["unmatched"]))
+        steps = [Decode(), self.plan.magnitude(number)]
+        unmatched = {name: Reason(Kind.UNMATCHED, text) for name, text in known["unmatched"].items()}
+        recorder = Recorder(model, steps, Matches(dict(names), unmatched))
         run_passes(model, steps, ran=recorder)
         file, notes = to_file(recorder.taken, self.model(number - 1), recorder.matches)
         mask_files.write(masks, file)
@@ -191,7 +193,7 @@ class Phases:
         source = self._retrained(number)
         masks, path = self._file(number, "masks.safetensors"), self.model(number)
         model = Model.load(self._file(number, "pruned.onnx"))
-        update = make_pass("update", source=str(source), masks=str(masks), lay_masks=False)
+        update = Update(source=str(source), masks=str(masks), lay_masks=False)
         notes, laid = update.run(model).notes, lay(mask_files.read(masks), model, str(path))
         files, returned = [path], 0
         if self.plan.splice:

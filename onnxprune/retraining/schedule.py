@@ -14,5 +14,12 @@ SCHEDULES: dict[str, Callable[[float, float], float]] = {
 
 
 def sparsity(schedule: str, final: float, number: int, rounds: int) -> float:
-    """The sparsity that round `number` of `rounds` (from 1) prunes to; the last one's is `final` to the bit."""
+    """The sparsity that a round prunes to; the last one's is `final` to the bit.
+
+    Args:
+        schedule: a name of `SCHEDULES`.
+        final: the sparsity of the last round.
+        number: of the round, from 1.
+        rounds: how many there are.
+    """
     return final if number == rounds else SCHEDULES[schedule](final, number / rounds)

@@ -9,7 +9,7 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,7 @@ from onnxprune.errors import MetricError, OptionError, ToleranceMissed
 from onnxprune.runtime import metrics
 from onnxprune.runtime.metrics import Limit
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import open_session, run
-
-HELD = 1 << 30  # bytes of the original's outputs that are kept for the next model; beyond, it runs again
+from onnxprune.runtime.session import Runner, open_session
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ class Judge:
         self, original: ort.InferenceSession, question: Question, samples: Samples | None,
         outputs: list[dict[str, Any]] | None = None, options: ort.SessionOptions | None = None,
     ) -> None:  # fmt: skip
-        self._original, self._samples, self._held = original, samples, outputs
+        self._original, self._samples, self._held = Runner(original), samples, outputs
         self._options = options
         self._command = self._function = None
         self.lower_is_better = question.lower_is_better
@@ -126,6 +124,11 @@ class Judge:
             metrics.score(self.metric, targets is not None)
         self.unit = metrics.UNITS.get(self.metric, "")
 
+    @property
+    def commanded(self) -> bool:
+        """Whether a command decides, which is given a file."""
+        return self._command is not None
+
     def value(self, model: Path | bytes) -> float:
         """The metric of a model, in a file or in memory.
 
@@ -136,16 +139,24 @@ class Judge:
         """
         if self._command is not None:
             return self._commanded(model)
-        return self.of_session(open_session(model, "the model", self._options))
+        return self.of(self.opened(model))
 
-    def of_session(self, session: ort.InferenceSession) -> float:
-        """`value` of a model that is open."""
+    def opened(self, model: Path | bytes) -> Runner:
+        """A model in a session, for `of`: several judges may share it.
+
+        Raises:
+            RuntimeFailure: the model does not load.
+        """
+        return Runner(open_session(model, "the model", self._options))
+
+    def of(self, model: Runner) -> float:
+        """`value` of a model that is open, where no command decides."""
         assert self._samples is not None
         if self._function is None:
-            return self._scored(session)
+            return self._scored(model.outputs(self._samples.feeds))
         data = self._samples.arrays
         first = next(iter(inspect.signature(self._function).parameters), "")
-        given = session if first == "session" else _gathered(session, self._samples, self.metric)
+        given = model.session if first == "session" else _gathered(model, self._samples, self.metric)
         try:
             found = self._function(given, data)
         except Exception as error:  # the user's code may raise anything
@@ -158,40 +169,31 @@ class Judge:
         if self._command is not None:
             return self._commanded(original)
         if self._function is not None:
-            return self.of_session(self._original)
+            return self.of(self._original)
         assert self._samples is not None
-        targets = self._samples.targets
-        score = metrics.score(self.metric, targets is not None)
-        if not metrics.needs_reference(self.metric, targets is not None):
-            return self._scored(self._original)
+        if not metrics.needs_reference(self.metric, self._samples.targets is not None):
+            return self._scored(self._original.outputs(self._samples.feeds))
+        score = metrics.score(self.metric, self._samples.targets is not None)
         for reference in self._references():
             score.add(reference, reference, None)
         return score.value()
 
-    def _scored(self, session: ort.InferenceSession) -> float:
+    def _scored(self, outputs: Iterable[dict[str, Any]]) -> float:
+        """The metric of what a model gives for each feed."""
         assert self._samples is not None
         targets = self._samples.targets
         score = metrics.score(self.metric, targets is not None)
-        for number, (reference, feed) in enumerate(zip(self._references(), self._samples.feeds, strict=True)):
-            score.add(reference, run(session, feed), None if targets is None else targets[number])
+        for number, (reference, found) in enumerate(zip(self._references(), outputs, strict=True)):
+            score.add(reference, found, None if targets is None else targets[number])
         return score.value()
 
-    def _references(self) -> Iterator[dict[str, Any]]:
+    def _references(self) -> Iterable[dict[str, Any]]:
         """What the original gives for each feed; nothing where the metric does not ask for it."""
         assert self._samples is not None
         feeds = self._samples.feeds
         if not metrics.needs_reference(self.metric, self._samples.targets is not None):
-            yield from ({} for _ in feeds)
-        elif self._held is not None:
-            yield from self._held
-        else:
-            held: list[dict[str, Any]] = []
-            for number, feed in enumerate(feeds):
-                found = run(self._original, feed)
-                if len(held) == number and (number + 1) * _nbytes(found) <= HELD:
-                    held.append(found)
-                yield found
-            self._held = held if len(held) == len(feeds) else None
+            return ({} for _ in feeds)
+        return self._original.outputs(feeds) if self._held is None else self._held
 
     def _commanded(self, model: Path | bytes) -> float:
         assert self._command is not None
@@ -216,13 +218,12 @@ class Judge:
         """The worst metric that is within a drop of the original's; of sqnr the drop is the least that it may be."""
         return Limit(drop, False) if self.metric == "sqnr" else Limit.of(baseline, drop, self.lower_is_better)
 
-    def compared(self, original: Path, result: Path, tolerance: float | None) -> Judged:
-        """Both models, and whether the result is within the tolerance.
+    def judged(self, baseline: float, found: float, tolerance: float | None) -> Judged:
+        """Both metrics, and whether the result's is within the tolerance.
 
         Raises:
             ToleranceMissed: it is not.
         """
-        baseline, found = self.baseline(original), self.value(result)
         limit = None if tolerance is None else self.limit(baseline, tolerance)
         if limit is not None and not limit.holds(found):
             raise ToleranceMissed(f"tolerance missed, nothing written: {self.miss(baseline, found, limit)}")
@@ -273,16 +274,12 @@ def identity(question: Question, samples: Samples | None) -> dict[str, Any]:
     return facts
 
 
-def _gathered(session: ort.InferenceSession, samples: Samples, metric: str) -> dict[str, Array]:
+def _gathered(model: Runner, samples: Samples, metric: str) -> dict[str, Array]:
     """The outputs over all samples."""
-    found = [run(session, feed) for feed in samples.feeds]
+    found = list(model.outputs(samples.feeds))
     try:
         return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
     except ValueError as error:
         raise MetricError(
             f"the outputs of the batches cannot be joined for {metric}: let it take (session, data)"
         ) from error
-
-
-def _nbytes(outputs: dict[str, Any]) -> int:
-    return sum(value.nbytes for value in outputs.values() if isinstance(value, np.ndarray))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.errors import DataError, OptionError
 from onnxprune.runtime.deviation import OutputDeviation
 from onnxprune.runtime.samples import TARGETS
@@ -109,14 +110,14 @@ class _Against(Score):
         self.name = name
         self.outputs: dict[str, OutputDeviation] = {}
 
+    @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
-        """See `Score`."""
         for name, value in reference.items():
             held = self.outputs.setdefault(name, OutputDeviation(name))
             held.add(value, outputs.get(name))
 
+    @override
     def value(self) -> float:
-        """See `Score`."""
         return of_deviations(self.name, list(self.outputs.values()))
 
 
@@ -143,8 +144,8 @@ class _Ranks(Score):
         self.name, self.k = name, k
         self.right = self.rows = 0
 
+    @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
-        """See `Score`."""
         assert targets is not None
         if not np.issubdtype(targets.dtype, np.integer):
             raise DataError(f"metric {self.name} needs '{TARGETS}' of whole numbers, not {targets.dtype}")
@@ -160,8 +161,8 @@ class _Ranks(Score):
         self.right += int(np.count_nonzero((rank < self.k) & ~np.isnan(rows).any(1)))
         self.rows += len(rows)
 
+    @override
     def value(self) -> float:
-        """See `Score`."""
         return 100 * self.right / self.rows
 
 
@@ -171,8 +172,8 @@ class _Errors(Score):
     def __init__(self) -> None:
         self.squares, self.count = 0.0, 0
 
+    @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
-        """See `Score`."""
         assert targets is not None
         fits = lambda v: v.dtype.kind in "fiu" and v.shape == targets.shape  # noqa: E731
         _, found = _fitting(outputs, fits, f"metric mse needs '{TARGETS}' {targets.shape} of an output's shape")
@@ -180,8 +181,8 @@ class _Errors(Score):
         self.squares += float(difference @ difference)
         self.count += difference.size
 
+    @override
     def value(self) -> float:
-        """See `Score`."""
         found = self.squares / self.count if self.count else 0.0
         return found if math.isfinite(found) else math.inf
 

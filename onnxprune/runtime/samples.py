@@ -37,7 +37,13 @@ class Samples:
 def load(
     path: Path, inputs: list[Input], samples: int | None = None, half: int | None = None
 ) -> tuple[list[Feeds], int]:
-    """The feeds in a file or folder, and how many samples they hold; see `cut`.
+    """The feeds in a file or folder, and how many samples they hold.
+
+    Args:
+        path: an .npz file, or a folder of NAME.npy files or of .npz files whose samples follow each other.
+        inputs: of the model.
+        samples: at most so many, the first ones.
+        half: see `cut`.
 
     Raises:
         DataError: the file cannot be read, or `cut` does not take it.

@@ -25,7 +25,7 @@ from onnxprune.pipeline.progress import Progress
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import inputs_of, open_session
+from onnxprune.runtime.session import Runner, inputs_of, open_session
 from onnxprune.search.trials import Trials
 
 STEPS = 4  # tries of a doubling
@@ -122,6 +122,8 @@ class Search:
         self._judges = [Judge(session, question, half) for half in self.halves or (None,)]
         self._folds = [Judge(session, question, fold) for fold in _folds(session, self.halves)]
         self._baselines: list[float] = []
+        self._open: dict[int, Runner] = {}  # the models of the last step and of the best one, which is confirmed
+        self._best: int | None = None
         self._number = 0
 
     def common(self, model: str, steps: str) -> dict[str, Any]:
@@ -160,6 +162,7 @@ class Search:
             if self._within(0, tried.metric):
                 saved = best is None or tried.nbytes < _SATURATED * good[best].nbytes
                 good[step], best = tried, step
+                self._best = step
                 if worst is None and (not saved or step + STEPS > _HIGHEST):
                     break
             else:
@@ -200,12 +203,22 @@ class Search:
             self._attempt(loss_of(step), place)
         return place
 
+    def _value(self, step: int, judge: Judge) -> float:
+        """The metric of the model of a step: one session for both halves and the folds."""
+        path = self._file(step)
+        if judge.commanded:
+            return judge.value(path)
+        if step not in self._open:
+            self._open = {held: model for held, model in self._open.items() if held == self._best}
+            self._open[step] = judge.opened(path)
+        return judge.of(self._open[step])
+
     def _try(self, step: int) -> _Tried:
         name = f"loss {loss_of(step)!r}"
         if self._trials.get(name) is None:
             path = self._file(step)
             size = sum(file.stat().st_size for file in [path, *path.parent.glob(f"{path.stem}.*.data")])
-            self._trials.add(name, [size, self._judges[0].value(path), digest(path)])
+            self._trials.add(name, [size, self._value(step, self._judges[0]), digest(path)])
         self._number += 1
         self._progress("search", self._number - 1, _HIGHEST // STEPS + 2)
         size, metric, _ = self._trials.get(name)
@@ -222,13 +235,13 @@ class Search:
     def _held_out(self, step: int) -> float:
         name = f"held out {loss_of(step)!r}"
         if self._trials.get(name) is None:
-            self._trials.add(name, self._judges[1].value(self._file(step)))
+            self._trials.add(name, self._value(step, self._judges[1]))
         return self._trials.get(name)
 
     def _error(self, step: int) -> float:
         """The standard error of the drop on the confirming half, from the drops of its folds."""
         before = self._by_fold("baseline folds", lambda judge: judge.baseline(self._source))
-        after = self._by_fold(f"folds {loss_of(step)!r}", lambda judge: judge.value(self._file(step)))
+        after = self._by_fold(f"folds {loss_of(step)!r}", lambda judge: self._value(step, judge))
         drops = [b - a for b, a in zip(before, after, strict=False)]
         return statistics.stdev(drops) / math.sqrt(len(drops)) if len(drops) > 1 else 0.0
 

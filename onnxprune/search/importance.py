@@ -9,6 +9,7 @@ import numpy as np
 from onnxprune.allocation.curves import Curves
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.pipeline.per_weight import PerWeight
 
 _MIN_DROP = 1e-6  # of a layer that drops as soon as anything is pruned
 
@@ -29,7 +30,7 @@ def importance_of(model: Model, curves: Curves) -> tuple[str, ...]:
     at = curves.comparable()
     bad = {w.name: max(_lost(w.array(model), at[w.name]), _MIN_DROP) for w in find(model) if w.name in at}
     usual = math.exp(sum(map(math.log, bad.values())) / max(len(bad), 1))
-    return tuple(f"{name}={usual / loss:.6g}" for name, loss in bad.items())
+    return PerWeight(tuple((name, usual / loss) for name, loss in bad.items())).texts("{:.6g}".format)
 
 
 def _lost(array: np.ndarray, sparsity: float) -> float:

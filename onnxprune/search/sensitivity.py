@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import onnxruntime as ort
 from onnxprune.allocation.curves import Curve, CurvePoint, Curves
 from onnxprune.channels.coupling import couplings, families_of
 from onnxprune.core.dtypes import Array
+from onnxprune.core.files import PathLike
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import spread
 from onnxprune.errors import MetricError, OptionError, OutputError
@@ -22,14 +22,13 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.weight import check_patterns, matches
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.pipeline.registry import make_pass
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import inputs_of, open_session
 from onnxprune.search.trials import Trials, opened
+from onnxprune_passes import Channels, Decode, Magnitude
 
-PathLike = str | os.PathLike[str]
 _BASELINE = ("", 0.0)  # the trial in which nothing is pruned
 LEVELS = (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
@@ -92,15 +91,12 @@ def scan(
     for what, number in (("samples", samples), ("jobs", jobs)):
         if number is not None and number < 1:
             raise OptionError(f"{what} must be at least 1, not {number}")
-    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
-        raise OutputError(f"cannot write {target}: it must be a file in a folder that exists")
-    if target.resolve() == source.resolve():
-        raise OutputError(f"{target} is the model: choose another output")
     if data is None and evaluate is None:
         raise OptionError("a scan needs data, or an evaluate command")
+    _check_target(target, source)
     decoded = Model.load(source)
     name = decoded.sha256()
-    make_pass("decode").run(decoded)
+    Decode().run(decoded)
     layers = _layers(decoded, channels, include, skip)
     arrays: dict[str, Array] = {}
     if data is not None:
@@ -127,11 +123,19 @@ def scan(
     return curves
 
 
+def _check_target(target: Path, source: Path) -> None:
+    """Refuse, before a trial runs, a file that could not be written."""
+    if not target.parent.is_dir() or (target.exists() and not target.is_file()):
+        raise OutputError(f"cannot write {target}: it must be a file in a folder that exists")
+    if target.resolve() == source.resolve():
+        raise OutputError(f"{target} is the model: choose another output")
+
+
 def _layers(model: Model, channels: bool, include: Sequence[str], skip: Sequence[str]) -> list[Curve]:
     """The layers to scan, without points: what the magnitude pass would prune, or whose channels can go."""
     if channels:
         return _families(model, include, skip)
-    taken = make_pass("magnitude", sparsity=0.0, include=tuple(include), skip=tuple(skip)).run(model).weights
+    taken = Magnitude(sparsity=0.0, include=tuple(include), skip=tuple(skip)).run(model).weights
     if not taken:
         raise OptionError("no weight is pruned: `onnxprune inspect` says why")
     return [Curve(w.name, w.kind, w.size, ()) for w in find(model) if w.name in taken]
@@ -205,7 +209,7 @@ def trial(item: tuple[str, float], shared: _Shared) -> float:
         return judge.baseline(shared.model)
     model = Model.of_bytes(shared.model)
     if shared.of == "channels":
-        make_pass("channels", sparsity=level, only=(layer,)).run(model)
+        Channels(sparsity=level, only=(layer,)).run(model)
     else:
-        make_pass("magnitude", set=(f"{layer}={level!r}",)).run(model)
+        Magnitude(set=(f"{layer}={level!r}",)).run(model)
     return judge.value(model.to_bytes())

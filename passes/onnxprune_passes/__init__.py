@@ -9,6 +9,8 @@ from onnxprune_passes.encode import Encode
 from onnxprune_passes.magnitude import Magnitude
 from onnxprune_passes.update import Update
 
+__all__ = ["PASSES", "ApplyMasks", "Channels", "DeadNeurons", "Decode", "Encode", "Magnitude", "Update"]
+
 PASSES: dict[str, type[Pass]] = {
     kind.name: kind for kind in (Magnitude, Channels, DeadNeurons, Encode, Decode, ApplyMasks, Update)
 }

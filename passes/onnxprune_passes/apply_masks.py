@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from onnxprune.core.override import override
 from onnxprune.errors import OptionError
 from onnxprune.masks import checkpoints
 from onnxprune.masks import file as mask_files
@@ -36,8 +37,8 @@ class ApplyMasks(Pass):
         if not self.masks:
             raise OptionError("masks must name a mask file")
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         file = mask_files.read(Path(self.masks))
         matches = match.match(model, checkpoints.read(Path(self.names_from))) if self.names_from else NO_NAMES

@@ -1,4 +1,4 @@
-"""channels: whole channels of least magnitude go, with everything that is coupled to them."""
+"""channels: remove whole channels of least magnitude, with everything that is coupled to them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.channels.cleanup import sweep
-from onnxprune.channels.coupling import Coupling, Slot, couplings, families_of
+from onnxprune.channels.cleanup import remove_unused
+from onnxprune.channels.coupling import Coupling, RemovableAxis, couplings, families_of
 from onnxprune.channels.surgery import Surgery
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
@@ -57,8 +58,8 @@ class Channels(Pass):
         if self.multiple < 1:
             raise OptionError(f"channels: multiple must be at least 1, not {self.multiple}")
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         for coupling in couplings(model):
             gone = self._chosen(coupling)
@@ -66,12 +67,12 @@ class Channels(Pass):
                 surgery = Surgery(coupling)
                 surgery.perform(gone)
                 change.removed += surgery.removed
-            change.notes += coupling.remarks()
+            change.notes += coupling.notes()
         change.modified = bool(change.removed)
         if self.sparsity and not change.modified:
             change.notes.append("no channel can go: all touch an input, an output or an operator without a rule")
         if change.modified:
-            sweep(model)
+            remove_unused(model)
         return change
 
     def _chosen(self, coupling: Coupling) -> Array:
@@ -80,7 +81,7 @@ class Channels(Pass):
         families = [
             family.groups for family in families_of(coupling) if not self.only or set(self.only) & set(family.weights)
         ]
-        gone = np.zeros(len(coupling.pinned), bool)
+        gone = np.zeros(len(coupling.protected), bool)
         ranked = [family[np.argsort(scores[family], kind="stable")] for family in families]
         if self.scope == "layer":
             counts = [round(self.sparsity * len(family)) for family in ranked]
@@ -91,8 +92,8 @@ class Channels(Pass):
             kept = min(-(-kept // self.multiple) * self.multiple, len(family))
             gone[family[: len(family) - kept]] = True
         while emptied := coupling.emptied(gone):  # a part of a family, behind a Split for instance
-            for slot in emptied:
-                groups = coupling.groups(slot).reshape(-1)
+            for removable in emptied:
+                groups = coupling.groups(removable).reshape(-1)
                 gone[groups[np.argmax(scores[groups])]] = False
         return gone
 
@@ -108,12 +109,12 @@ class Channels(Pass):
 
 
 def _scores(coupling: Coupling, score: str) -> Array:
-    """Group -> the norm of the weights that make it, in float64.
+    """Group -> the norm of the weights that produce it, in float64.
 
     Raises:
         WeightError: a weight holds NaN or Inf.
     """
-    total = np.zeros(len(coupling.pinned))
+    total = np.zeros(len(coupling.protected))
     for layer in coupling.layers:
         if score != "batchnorm":
             weight = layer.view(coupling.array(layer.weight))
@@ -125,12 +126,18 @@ def _scores(coupling: Coupling, score: str) -> Array:
     if score == "batchnorm":
         for node in coupling.scope.body.node:
             if node.op_type == "BatchNormalization" and coupling.is_constant(node.input[1]):
-                for slot in coupling.slots.get(node.input[1], ()):
-                    _add(total, coupling, slot, np.abs(coupling.array(node.input[1]).astype(np.float64)), node.input[1])
+                for removable in coupling.removable_axes.get(node.input[1], ()):
+                    _add(
+                        total,
+                        coupling,
+                        removable,
+                        np.abs(coupling.array(node.input[1]).astype(np.float64)),
+                        node.input[1],
+                    )
     return np.sqrt(total) if score == "l2" else total
 
 
-def _add(total: Array, coupling: Coupling, slot: Slot, amounts: Array, name: str) -> None:
+def _add(total: Array, coupling: Coupling, removable: RemovableAxis, amounts: Array, name: str) -> None:
     if not np.isfinite(amounts).all():
         raise WeightError(f"weight '{name}' holds NaN or Inf: its channels cannot be compared")
-    np.add.at(total, coupling.groups(slot).reshape(-1), amounts)
+    np.add.at(total, coupling.groups(removable).reshape(-1), amounts)

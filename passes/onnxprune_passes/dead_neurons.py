@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.channels.cleanup import sweep
+from onnxprune.channels.cleanup import remove_unused
 from onnxprune.channels.coupling import couplings
 from onnxprune.channels.liveness import Liveness
 from onnxprune.channels.surgery import Surgery
-from onnxprune.channels.unread_inputs import unread
-from onnxprune.channels.zero_branches import bypass
+from onnxprune.channels.unread_inputs import layers_with_unread_inputs
+from onnxprune.channels.zero_branches import bypass_zero_branches
+from onnxprune.core.override import override
 from onnxprune.errors import OptionError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
@@ -40,35 +41,35 @@ class DeadNeurons(Pass):
         if self.multiple < 1:
             raise OptionError(f"dead_neurons: multiple must be at least 1, not {self.multiple}")
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         found = self._analysed(model)
-        silent = sum(map(bypass, found))
-        if silent:
-            change.notes.append(f"{silent} sums to which a branch added nothing are gone, with those branches")
-            sweep(model)
+        bypassed = sum(map(bypass_zero_branches, found))
+        if bypassed:
+            change.notes.append(f"{bypassed} sums to which a branch added nothing are gone, with those branches")
+            remove_unused(model)
             found = self._analysed(model)
         for liveness in found:
             if liveness.dead.any():
                 surgery = Surgery(liveness.coupling)
-                surgery.perform(liveness.dead, liveness.folded)
+                surgery.perform(liveness.dead, liveness.bias_update)
                 change.removed += surgery.removed
-            for node, count in liveness.hampered().items():
+            for node, count in liveness.blocked_by_padding().items():
                 change.notes.append(
                     f"{count} constant channels stay in front of '{node}': its padding meets zeros in their place"
                 )
-            change.notes += liveness.coupling.remarks()
+            change.notes += liveness.coupling.notes()
         if change.removed:
             found = self._analysed(model)
         for liveness in found:
             surgery = Surgery(liveness.coupling)
-            for layer in unread(liveness, encoded=self.encoded):
+            for layer in layers_with_unread_inputs(liveness, encoded=self.encoded):
                 surgery.gather(layer)
             change.removed += surgery.removed
-        change.modified = bool(change.removed or silent)
+        change.modified = bool(change.removed or bypassed)
         if change.modified:
-            sweep(model)
+            remove_unused(model)
         return change
 
     def _analysed(self, model: Model) -> list[Liveness]:

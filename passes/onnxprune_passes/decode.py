@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune.allocation import rate_distortion
+from onnxprune.core.override import override
 from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.change import Change, WeightRecord
 from onnxprune.pipeline.progress import Progress, silent, tracked
 
 
@@ -22,8 +23,8 @@ class Decode(Pass):
 
     name = "decode"
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         encoded = encoded_weights(model)
         for _, group in tracked(progress, self.name, encoded, lambda group: group.nbytes(model)):
@@ -31,11 +32,11 @@ class Decode(Pass):
             restore(model, group, array)
             if coding is not None:
                 model.codings[group.name] = coding
-            change.weights[group.name] = {"decoded_from": group.encoding}
+            change.weights[group.name] = WeightRecord(encoding="dense")
         for weight in find(model):
             if weight.store == "sparse":
                 weight.set_array(model, weight.array(model))
-                change.weights[weight.name] = {"decoded_from": "coo"}
+                change.weights[weight.name] = WeightRecord(encoding="dense")
         if encoded:
             rate_distortion.recover(model)
         change.modified = bool(change.weights)

@@ -14,13 +14,16 @@ from onnxprune.allocation import rate_distortion
 from onnxprune.core import threads
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.change import Change, WeightRecord
+from onnxprune.pipeline.per_weight import PerWeight, fraction
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.pruning import patterns, selection
 from onnxprune.pruning.scores import magnitude_chunks, magnitudes
@@ -83,8 +86,8 @@ class Magnitude(Pass):
             value = rules[key]
             if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value < 0:
                 raise OptionError(f"{key} must be a number from 0 up, not {value!r}")
-        if self.sparsity is not None:
-            _share(self.sparsity, "sparsity")
+        if self.sparsity is not None and not self.sparsity < 1:
+            raise OptionError(f"sparsity must be at least 0 and below 1, not {self.sparsity}")
         if self.scope not in SCOPES:
             raise OptionError(f"scope '{self.scope}' is not one of {', '.join(SCOPES)}")
         keep = self._n_of_m
@@ -100,14 +103,12 @@ class Magnitude(Pass):
             raise OptionError(
                 f"scope {self.scope} goes with sparsity" + (" and without set" if self.scope == "global" else "")
             )
-        for entry in self.set:
-            pattern, equals, share = entry.rpartition("=")
-            if not equals or not pattern:
-                raise OptionError(f"set '{entry}' must be PATTERN=SPARSITY")
-            try:
-                _share(float(share), f"set '{entry}': sparsity")
-            except ValueError as error:
-                raise OptionError(f"set '{entry}': '{share}' is not a number") from error
+        _ = self.shares  # its entries are checked
+
+    @property
+    def shares(self) -> PerWeight[float]:
+        """The share of each weight that `set` names."""
+        return PerWeight.parse("set", self.set, "SPARSITY", fraction)
 
     @property
     def _n_of_m(self) -> tuple[int, int] | None:
@@ -128,12 +129,12 @@ class Magnitude(Pass):
             raise OptionError(f"pattern '{self.pattern}' must look like 2:4 or 1x4")
         return int(match[1]), int(match[2])
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change = Change()
         shares = self._choose(find(model), change)
         for group in encoded_weights(model):
-            change.skipped[group.name] = "is encoded: decode the model first"
+            change.skipped[group.name] = Reason(Kind.ENCODED, "is encoded: decode the model first", "encoded")
         cut = None
         if self.scope == "global":
             total = sum(w.size for w, _ in shares)
@@ -153,9 +154,7 @@ class Magnitude(Pass):
                 zeros, differs = round(share * weight.size), True
             else:
                 zeros, differs = compared(weight, chunked, pruned)
-            change.weights[weight.name] = {
-                "requested": share, "zeros": zeros, "total": weight.size, "threshold": threshold,
-            }  # fmt: skip
+            change.weights[weight.name] = WeightRecord(valued=True, requested=share, zeros=zeros, threshold=threshold)
             if differs:
                 weight.set_array(model, pruned)
                 change.modified = True
@@ -165,14 +164,15 @@ class Magnitude(Pass):
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
         """The weights to prune with their share, in the order of the model; the others into `skipped`."""
-        check_patterns(weights, (*(entry.rpartition("=")[0] for entry in self.set), *self.include, *self.skip))
+        shares = self.shares
+        check_patterns(weights, (*shares.patterns, *self.include, *self.skip))
         chosen = []
         for weight in weights:
             share, named = self.sparsity, False
-            for entry in self.set:
-                pattern, _, value = entry.rpartition("=")
-                if matches(weight.name, pattern):
-                    share, named = float(value), not _WILD.search(pattern) or pattern == weight.name
+            own = shares.match(weight.name)
+            if own is not None:
+                pattern, share = own
+                named = not _WILD.search(pattern) or pattern == weight.name
             reason = self._reason(weight, share, named)
             if reason is None:
                 chosen.append((weight, share))
@@ -180,19 +180,19 @@ class Magnitude(Pass):
                 change.skipped[weight.name] = reason
         return chosen
 
-    def _reason(self, weight: Weight, share: float | None, named: bool) -> str | None:
+    def _reason(self, weight: Weight, share: float | None, named: bool) -> Reason | None:
         """Why the weight is left alone, or None."""
-        if weight.fixed:
-            return weight.fixed
+        if not weight.prunable:
+            return weight.reason
         if any(matches(weight.name, pattern) for pattern in self.skip):
-            return "skipped on request"
+            return Reason(Kind.SKIPPED, "skipped on request")
         if weight.reason and not named and not any(matches(weight.name, pattern) for pattern in self.include):
             return weight.reason
         ruled = (share, self.quality, self.threshold, self.loss, self._n_of_m)
         if all(rule is None for rule in ruled):
-            return "no --set matches it"
+            return Reason(Kind.NO_RULE, "no --set matches it")
         if (self.pattern or self.scope == "channel") and (weight.out_axis is None or not weight.in_axes):
-            return "its output and input axes are not known, or its readers disagree on them"
+            return Reason(Kind.AXES, "its output and input axes are not known, or its readers disagree on them")
         return None
 
     @staticmethod
@@ -250,8 +250,3 @@ class Magnitude(Pass):
             [lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size
         )
         return patterns.spread_blocks(cut.mask(blocks), block, tuple(mask.shape[a] for a in order)).transpose(back)
-
-
-def _share(value: float, what: str) -> None:
-    if not 0 <= value < 1:
-        raise OptionError(f"{what} must be at least 0 and below 1, not {value}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.errors import OptionError
 from onnxprune.masks import checkpoints, file, update
 from onnxprune.masks.alignment import weights_of
@@ -16,10 +17,13 @@ from onnxprune.masks.apply import lay, settle
 from onnxprune.masks.matching import match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune_passes.decode import Decode
+
+_UNKNOWN = Reason(Kind.UNMATCHED, "nothing says which parameter it is")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +57,8 @@ class Update(Pass):
     def _is_model(self) -> bool:
         return Path(self.source).suffix == ".onnx"
 
+    @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        """See `Pass.run`."""
         change, where = Change(), str(model.path or "the model")
         masks = file.read(Path(self.masks)) if self.masks else None
         laid = lay(masks, model, where) if masks is not None and self.lay_masks else {}
@@ -70,8 +74,8 @@ class Update(Pass):
             settle(model, weights[name], values, kept, change)
         for name, weight in weights.items():
             if name not in change.weights:
-                reason = change.skipped.setdefault(name, "nothing says which parameter it is")
-                if weight.kind != "unused" and not weight.kind.endswith("operand"):  # a constant of the graph
+                reason = change.skipped.setdefault(name, _UNKNOWN)
+                if weight.kind != "unused" and not weight.is_operand:  # a constant of the graph
                     change.notes.append(f"'{name}' stays as it was: {reason}")
                 if name in laid:
                     settle(model, weight, weight.array(model), laid[name], change)

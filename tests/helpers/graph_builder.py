@@ -1,8 +1,9 @@
-"""A network under construction that knows which of its units live and die together, without the code under test.
+"""A network under construction that knows its own channel groups, without the code under test.
 
-Every channel of every value carries a *unit*; whatever has to keep its place beside another (both sides of an Add,
-the same place of every group of a grouped convolution) is united by hand, operator by operator. `finish` kills units by
-zeroing what feeds them, what reads them, or both, and says which shape each weight has to have once they are gone.
+Every channel of every value has a channel index, its *unit*. Units that must go together (both sides of an Add, the
+same channel of every group of a grouped convolution) are united by hand, operator by operator. `finish` makes units
+dead by zeroing the weights that feed them, the weights that read them, or both, and says which shape each weight must
+have once they are removed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Net:
     feeds: list = field(default_factory=list)  # (unit, weight, axis, index)
     reads: list = field(default_factory=list)  # (unit, weight, axis, index, Read)
     biases: list = field(default_factory=list)  # (unit, weight, axis, index)
-    pinned: set = field(default_factory=set)
+    protected: set = field(default_factory=set)
     unsure: set = field(default_factory=set)  # values at which a constant that is not zero may or may not get through
     states: set = field(default_factory=set)  # units that are constant only where their biases are zero too
     spare: set = field(default_factory=set)  # units that are read in ways that no zero in a weight stops
@@ -86,8 +87,8 @@ class Net:
                 x, y = self.find(left), self.find(right)
                 self.parents[max(x, y)] = min(x, y)
 
-    def pin(self, units) -> None:
-        self.pinned |= set(units)
+    def protect(self, units) -> None:
+        self.protected |= set(units)
 
     # pieces -----------------------------------------------------------------------------------------------------
 
@@ -156,7 +157,7 @@ class Net:
         shape.insert(axis, channels)
         self.inputs.append(info(name, shape))
         made = self.val(name, self.fresh(channels), axis, space)
-        self.pin(made.units)
+        self.protect(made.units)
         return made
 
     # the end ----------------------------------------------------------------------------------------------------
@@ -173,8 +174,8 @@ class Net:
         kills: whether to kill units; told: whether inner shapes are declared (drawn by default).
         """
         for out in outputs:
-            self.pin(out.units)
-        fixed = {self.find(u) for u in self.pinned | self.spare}
+            self.protect(out.units)
+        fixed = {self.find(u) for u in self.protected | self.spare}
         unread = set(self.groups()) - fixed - {self.find(r[0]) for r in self.reads}
         modes = self._modes(fixed, unread) if kills else {}
         self._zero(modes)

@@ -88,8 +88,8 @@ def _used(graph: GraphProto) -> set[str]:
 def unused(graph: GraphProto) -> set[str]:
     """Initializers and nodes that nothing reads."""
     used = _used(graph)
-    loose = {t.name for inner in graphs_in(graph) for t in inner.initializer} - used
-    return loose | {n.name for inner in graphs_in(graph) for n in inner.node if not used & set(n.output)}
+    unread = {t.name for inner in graphs_in(graph) for t in inner.initializer} - used
+    return unread | {n.name for inner in graphs_in(graph) for n in inner.node if not used & set(n.output)}
 
 
 def assert_names_kept(before: ModelProto, after: ModelProto) -> None:

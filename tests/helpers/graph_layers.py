@@ -81,7 +81,7 @@ def instance_norm(net: Net, x: Val) -> Val:
 def group_norm(net: Net, x: Val, groups: int) -> Val:
     """Over groups of channels: as an operator (opset 21), or as torch exports it."""
     shape = [net.const("gn", net.random(len(x.units)), {0: x.units}) for _ in "sb"]
-    net.pin(x.units)
+    net.protect(x.units)
     if net.opset >= 21:
         made = net.like(x, "GroupNormalization", *shape, num_groups=groups)
         net.told.append(net.declared(made))  # which strict inference cannot tell
@@ -126,8 +126,8 @@ def gelu(net: Net, x: Val) -> Val:
 
 
 def layer_norm(net: Net, x: Val) -> Val:
-    """Over the channels, which pins them."""
-    net.pin(x.units)
+    """Over the channels, which are protected by it."""
+    net.protect(x.units)
     scale, shift = (net.const("ln", net.random(len(x.units)), {0: x.units}) for _ in "sb")
     if net.opset >= 17:
         return net.like(x, "LayerNormalization", scale, shift, axis=-1)

@@ -11,10 +11,12 @@ import onnx
 import onnxruntime as ort
 from onnx import helper, numpy_helper
 
+import onnxprune
 from onnxprune.core.dtypes import bits_of
+from onnxprune.layer_costs.costs import Costs
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune_passes import Magnitude
+from onnxprune_passes import Encode, Magnitude
 from tests.helpers import builders
 
 
@@ -101,3 +103,19 @@ def newest_opset() -> int:
             continue
         return version
     return 17
+
+
+def costs_of(proto: onnx.ModelProto, folder: Path, **arrays: np.ndarray) -> Costs:
+    """What its layers cost on these inputs, or on two synthetic samples."""
+    path = folder / "m.onnx"
+    onnx.save(proto, path)
+    if not arrays:
+        return onnxprune.costs(path, samples=2)
+    np.savez(folder / "data.npz", **arrays)
+    return onnxprune.costs(path, data=folder / "data.npz")
+
+
+def encoded(proto, sparsity=0.9, **options):
+    """(model pruned, model pruned and encoded, what encode says)."""
+    before, after = prune(proto, sparsity=sparsity), prune(proto, sparsity=sparsity)
+    return before, after, Encode(**options).run(after)

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import arguments, made
+import known_models
+
+from . import arguments
 from .peers import COMPRESS
 from .processes import work
 from .results import DENSE, Results, Row, by_model, name_of, table
@@ -31,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, found: Results, folder: Path) -> Iterator[None]:
     """Measure one model after the other."""
-    for path in options.model or sorted(made.MODELS.rglob("*.onnx")):
+    for path in options.model or known_models.present():
         name, small = name_of(path), folder / "small.onnx"
         print(name, file=sys.stderr)
         rounds = work(timed, path, small, options.tokens, options.rounds)

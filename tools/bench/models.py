@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import known_models
+
 from . import arguments, made, peers
 from .loads import in_turn
 from .peers import COMPRESS, ONNXSIM, SPARSITY, Tool
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace, found: Results, folder: Path) -> Iterator[N
     connected = folder / f"{made.CONNECTED}.onnx"
     if options.model is None:
         work(made.fully_connected, connected)
-    for file in options.model or [connected, *sorted(made.MODELS.glob("*.onnx"))]:
+    for file in options.model or [connected, *known_models.TRAINED]:
         with tempfile.TemporaryDirectory(dir=folder) as place:
             rows, checked = measured(file, tools, options.runs, Path(place))
         found.rows += rows

@@ -137,8 +137,7 @@ def others(pythons: Sequence[str]) -> list[Tool]:
     zstd_version = ("zstd", "--version") if shutil.which("zstd") else _version(here, "zstandard")
     return [
         Tool(ONNXSIM, (sim, "-c", _ONNXSIM, "{in}", "{out}"), _version(sim, "onnxsim.pruning"), most=256 * M),
-        Tool("onnxruntime quantize_dynamic", (here, "-c", _QUANTISE, "{in}", "{out}"),
-             _version(here, "onnxruntime.quantization"), most=256 * M),
+        DYNAMIC,
         Tool("NNCodec qp -32", (codec, "-c", _NNCODEC, "{in}", "{out}"), _version(codec, "nncodec.nn"), loads=False,
              most=8 * M),
         gzip(),
@@ -161,3 +160,11 @@ def _version(python: str, module: str) -> tuple[str, ...]:
     package = module.partition(".")[0]
     python = os.fspath(python)
     return (python, "-c", f"import {module}; from importlib.metadata import version; print(version('{package}'))")
+
+
+DYNAMIC = Tool(
+    "onnxruntime quantize_dynamic",
+    (sys.executable, "-c", _QUANTISE, "{in}", "{out}"),
+    _version(sys.executable, "onnxruntime.quantization"),
+    most=256 * M,
+)

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import known_models
+
 from . import arguments, made
 from .processes import work
 from .results import DENSE, Results, Row, by_model, name_of, table
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace, found: Results, folder: Path) -> Iterator[N
         work(killed, made_one, dead, options.dead)
         found.rows += rows(f"{name}, {100 * options.dead:.0f} % dead", "dead neurons", dead, {})
         yield
-    for path in sorted(made.MODELS.rglob("*.onnx")) if options.model is None else options.model:
+    for path in known_models.present() if options.model is None else options.model:
         found.rows += rows(name_of(path), f"channels {options.channels:g}", path, rule)
         yield
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
@@ -66,6 +67,22 @@ def overlap(a: list[Box], b: list[Box]) -> np.ndarray:
     return common / (areas[0] + areas[1] - common)
 
 
+def matched(pages: Iterable[tuple[list[Box], list[Box]]]) -> Outcome:
+    """F1 of the boxes found on pages of (drawn, found): a prediction for each drawn, hit or not, and the false ones."""
+    from scipy.optimize import linear_sum_assignment
+
+    hits: list[bool] = []
+    false: list[int] = []
+    for drawn, found in pages:
+        near = overlap(drawn, found) >= 0.5
+        rows, columns = linear_sum_assignment(near, maximize=True)
+        hit = np.isin(np.arange(len(drawn)), rows[near[rows, columns]])
+        hits += hit.tolist()
+        false.append(len(found) - int(hit.sum()))
+    right = sum(hits)
+    return Outcome(2 * right / (right + sum(false) + len(hits)), [*hits, *false])
+
+
 class FindBoxes(Task):
     """Text detection: F1 against the boxes drawn. It compares by each box found or not, and the false ones a page."""
 
@@ -80,20 +97,11 @@ class FindBoxes(Task):
         return sum(len(boxes) for boxes, _ in self._data)
 
     def _score(self, session: Any) -> Outcome:
-        from scipy.optimize import linear_sum_assignment
+        return matched((boxes, self._found(session, image)) for boxes, image in self._data)
 
-        hits: list[bool] = []
-        false: list[int] = []
-        for boxes, image in self._data:
-            (chances,) = run(session, {"x": scaled(image, *image.shape)[None]}).values()
-            found = boxes_of(chances[0, 0])
-            near = overlap(boxes, found) >= 0.5
-            rows, columns = linear_sum_assignment(near, maximize=True)
-            hit = np.isin(np.arange(len(boxes)), rows[near[rows, columns]])
-            hits += hit.tolist()
-            false.append(len(found) - int(hit.sum()))
-        right = sum(hits)
-        return Outcome(2 * right / (right + sum(false) + len(hits)), [*hits, *false])
+    def _found(self, session: Any, image: np.ndarray) -> list[Box]:
+        (chances,) = run(session, {"x": scaled(image, *image.shape)[None]}).values()
+        return boxes_of(chances[0, 0])
 
     def _unscored(self, count: int) -> dict[str, np.ndarray]:
         # One axis more makes each page a whole input: a batch of many would take gigabytes.

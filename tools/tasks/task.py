@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
@@ -29,14 +30,21 @@ class Outcome:
 
 
 class Task(ABC):
-    """A model and samples with known answers; all of it raises Unavailable when something is missing."""
+    """A model and samples with known answers; all of it raises Unavailable when something is missing.
+
+    Attributes:
+        path: the model.
+        name: by default the stem of its file.
+        chosen_on: the defaults of `compress` were chosen on this task; the others only judge them.
+    """
 
     metric: ClassVar[str]
     function: ClassVar[str] = ""  # MODULE:FUNCTION that is the metric, in percent, on `unscored` samples
 
-    def __init__(self, path: Path, name: str = "") -> None:
+    def __init__(self, path: Path, name: str = "", *, chosen_on: bool = False) -> None:
         self.path = path
         self.name = name or path.stem
+        self.chosen_on = chosen_on
 
     @property
     def samples(self) -> int:
@@ -81,6 +89,14 @@ def fetched(folder: str, file: str) -> Path:
     if not path.is_file():
         raise Unavailable(f"{file} is not there: python tools/fetch_models.py {folder}")
     return path
+
+
+def literal(source: Path, name: str) -> Any:
+    """What a Python file that fetch_models brings assigns to a name, read without running it."""
+    for statement in ast.parse(source.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
+            return ast.literal_eval(statement.value)
+    raise ValueError(f"{source.name} assigns no {name}")
 
 
 def share(right: Any) -> float:

@@ -1,4 +1,4 @@
-"""The groups of a graph: the walk over its nodes, and what goes together in the end."""
+"""Coupling: the channel groups of a graph, found by a walk over its nodes and a search for connected components."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from functools import cached_property
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
+from onnxprune.channels.coupling.builder import CouplingBuilder
 from onnxprune.channels.coupling.constants import Constants
+from onnxprune.channels.coupling.removable_axes import Flow, LinearLayer, RemovableAxis, Rewrite, Size
+from onnxprune.channels.coupling.rule_context import Rule, RuleContext, Unsupported
 from onnxprune.channels.coupling.rules import rule_of
-from onnxprune.channels.coupling.slots import Fix, Flow, Mix, Size, Slot
-from onnxprune.channels.coupling.wiring import At, Rule, Unknown, Wiring
 from onnxprune.channels.shapes import Shapes, Value, inferred, values_of
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
@@ -23,65 +24,77 @@ from onnxprune.model.scopes import Scope, scopes_of
 
 @dataclass
 class Coupling:
-    """The groups of one graph.
+    """The channel groups of one graph.
 
     Attributes:
-        labels: atom -> group.
-        pinned: group -> whether it can never be removed.
-        used: group -> whether something other than a weight reads its values, so that they matter.
-        slots: value -> its slots; constants have one for each axis that is longer than 1.
-        unknown: operators without a rule -> how many nodes of them pin what they touch.
+        removable_axes: value -> its removable axes; a constant has one for each axis that is longer than 1.
+        flows: how constants propagate, in the order of the graph.
+        rewrites: numbers in the graph that change when channels are removed.
+        labels: channel index -> group.
+        protected: group -> whether it is never removed.
+        used: group -> whether something other than a weight reads its values (attention scores): it is live.
+        unknown: operators without a rule -> how many of their nodes protect something.
+        computed: names of what is computed from constants alone.
     """
 
     model: Model
     scope: Scope
     shapes: Shapes
-    slots: dict[str, list[Slot]]
+    removable_axes: dict[str, list[RemovableAxis]]
     flows: list[Flow]
-    fixes: list[Fix]
+    rewrites: list[Rewrite]
     labels: Array
-    pinned: Array
+    protected: Array
     used: Array
     unknown: dict[str, int]
-    computed: frozenset[str]  # what is computed from constants alone
+    computed: frozenset[str]
     _constant: Callable[[str], TensorProto | None]
     _constants: Constants
 
     @cached_property
-    def layers(self) -> list[Mix]:
-        """The weights that mix what they read, in the order of the graph."""
-        return [flow for flow in self.flows if isinstance(flow, Mix)]
+    def layers(self) -> list[LinearLayer]:
+        """The linear layers, in the order of the graph."""
+        return [flow for flow in self.flows if isinstance(flow, LinearLayer)]
 
-    def remarks(self) -> list[str]:
-        """What a user should know: the operators that keep channels because nothing says how they couple them."""
+    def notes(self) -> list[str]:
+        """For the user: the operators that keep channels because no rule says how they couple them."""
         return [f"no rule for {what} ({n} nodes): the channels around it stay" for what, n in self.unknown.items()]
 
-    def groups(self, slot: Slot) -> Array:
-        """The group of each entry, in the shape of the slot."""
-        return self.labels[slot.ids]
+    def groups(self, removable: RemovableAxis) -> Array:
+        """The group of each entry, in the shape of the axis's channel indices."""
+        return self.labels[removable.channels]
 
-    def kept(self, slot: Slot, removed: Array, axis: int | None = None) -> Array:
-        """Along one axis of a slot (the only one by default), which indices stay when these groups are removed."""
-        alive = ~removed[self.groups(slot)]
+    def kept(self, removable: RemovableAxis, removed: Array, axis: int | None = None) -> Array:
+        """Which indices along an axis stay when groups are removed.
+
+        Args:
+            removable: the axis, or several that a Reshape made of one.
+            removed: group -> whether it is removed.
+            axis: which of several axes; None where there is one.
+
+        Returns:
+            A mask over the indices along the axis.
+        """
+        alive = ~removed[self.groups(removable)]
         if axis is None:
             return alive
-        others = tuple(a for a in range(alive.ndim) if slot.axes[a] != axis)
+        others = tuple(a for a in range(alive.ndim) if removable.axes[a] != axis)
         return alive.any(axis=others)
 
-    def emptied(self, removed: Array) -> list[Slot]:
-        """Slots of which nothing is left when these groups are removed; a value needs something to hold."""
-        return [slot for own in self.slots.values() for slot in own if removed[self.groups(slot)].all()]
+    def emptied(self, removed: Array) -> list[RemovableAxis]:
+        """Axes of which no index is left when groups are removed: a value cannot be empty."""
+        return [r for own in self.removable_axes.values() for r in own if removed[self.groups(r)].all()]
 
     def tensor(self, name: str) -> TensorProto | None:
-        """The tensor of a constant of this very graph that no caller may override."""
+        """The tensor of a constant that no caller may override and that this graph alone reads."""
         return self._constant(name)
 
     def is_constant(self, name: str) -> bool:
         """Whether it is such a tensor, or computed from such."""
         return name in self.computed or self.tensor(name) is not None
 
-    def filled(self, name: str) -> Array:
-        """Which entries of a constant are anything but zero; see `array`."""
+    def nonzero_mask(self, name: str) -> Array:
+        """Which entries of a constant are not zero, in its shape; raises like `array`."""
         tensor = self.scope.constant(name)
         chunked = ChunkedArray.of(self.array(name)) if tensor is None else self.model.chunked(tensor)
         return chunked.map(bool, lambda rows, columns, part: part != 0).whole()
@@ -93,9 +106,9 @@ class Coupling:
 
 def couplings(model: Model) -> Iterator[Coupling]:
     """The groups of the main graph, and of every body of If, Loop and Scan in it as a graph of its own."""
-    twins = scopes_of(inferred(model))[0].inner()
-    for scope, twin in zip(scopes_of(model.proto)[0].inner(), twins, strict=True):
-        yield _couple(model, scope, _visible(twin))
+    typed_scopes = scopes_of(inferred(model))[0].inner()
+    for scope, typed in zip(scopes_of(model.proto)[0].inner(), typed_scopes, strict=True):
+        yield _couple(model, scope, _visible(typed))
 
 
 def _visible(scope: Scope | None) -> dict[str, Value]:
@@ -108,106 +121,111 @@ def _visible(scope: Scope | None) -> dict[str, Value]:
 
 def _couple(model: Model, scope: Scope, values: dict[str, Value]) -> Coupling:
     assert isinstance(scope.body, GraphProto)
-    wiring = Wiring(model, scope, Shapes(model, scope, values))
-    for node in wiring.nodes:
-        _walk(wiring, node, rule_of(node))
+    builder = CouplingBuilder(model, scope, Shapes(model, scope, values))
+    for node in builder.nodes:
+        _apply(builder, node, rule_of(node))
     captured = {n for inner in scope.inner() if inner is not scope for n in inner.readers if inner.owner(n) is scope}
     captured |= {n for inner in scope.inner() if inner is not scope for n in inner.outputs if inner.owner(n) is scope}
     for name in (*scope.outputs, *captured):
-        wiring.pin(wiring.of(name))
-    return _finish(wiring)
+        builder.protect(builder.axes_of_value(name))
+    return _finish(builder)
 
 
-def _walk(wiring: Wiring, node: NodeProto, rule: Rule | None) -> None:
-    at = At(wiring, node)
+def _apply(builder: CouplingBuilder, node: NodeProto, rule: Rule | None) -> None:
+    """Apply a node's rule; without one, or where it does not cover the node, protect what the node touches."""
+    ctx = RuleContext(builder, node)
     if rule is not None:
-        known = len(wiring.flows), len(wiring.fixes)
+        known = len(builder.flows), len(builder.rewrites)
         try:
-            rule(at)
-        except (Unknown, IndexError):  # shapes that are not there, or do not fit: all of it stays
-            at.taken.clear()
-            _count(wiring, node, " of unknown shape")
-            del wiring.flows[known[0] :], wiring.fixes[known[1] :]
+            rule(ctx)
+        except (Unsupported, IndexError):  # shapes that are not there, or do not fit: all of it stays
+            ctx.taken.clear()
+            _count(builder, node, " of unknown shape")
+            del builder.flows[known[0] :], builder.rewrites[known[1] :]
             for name in node.output:
-                wiring.pin(wiring.slots.pop(name, ()))
+                builder.protect(builder.removable_axes.pop(name, ()))
     else:
-        _count(wiring, node)
+        _count(builder, node)
     for name in node.input:
-        wiring.pin(slot for slot in wiring.of(name) if id(slot) not in at.taken)
-    if rule is not None and node.input and all(not name or at.constant(p) for p, name in enumerate(node.input)):
-        if wiring.values.computable(node):
-            wiring.constants |= set(node.output)
+        builder.protect(r for r in builder.axes_of_value(name) if id(r) not in ctx.taken)
+    if rule is not None and node.input and all(not name or ctx.constant(p) for p, name in enumerate(node.input)):
+        if builder.values.computable(node):
+            builder.constants |= set(node.output)
         else:
-            _count(wiring, node, " of constants that cannot be computed here")
+            _count(builder, node, " of constants that cannot be computed here")
 
 
-def _count(wiring: Wiring, node: NodeProto, why: str = "") -> None:
-    """Remember that a node pins slots, if it meets any: those of values, or of matrices and kernels."""
-    matrices = (wiring.constant(name) for name in node.input if name)
-    if any(wiring.slots.get(n) for n in node.input) or any(t is not None and len(t.dims) > 1 for t in matrices):
+def _count(builder: CouplingBuilder, node: NodeProto, why: str = "") -> None:
+    """Count a node that protects something: removable axes of values, or of constants with two axes or more."""
+    matrices = (builder.constant(name) for name in node.input if name)
+    if any(map(builder.removable_axes.get, node.input)) or any(t is not None and len(t.dims) > 1 for t in matrices):
         label = f"{domain(node)}::{node.op_type}{why}".removeprefix("::")
-        wiring.unknown[label] = wiring.unknown.get(label, 0) + 1
+        builder.unknown[label] = builder.unknown.get(label, 0) + 1
 
 
-def _finish(wiring: Wiring) -> Coupling:
-    """Unite, straighten, pin."""
-    labels = _components(wiring)
-    wide = [slot for slots in wiring.slots.values() for slot in slots if len(slot.axes) > 1]
-    while True:
-        crooked = [slot for slot in wide if not _straight(labels[slot.ids])]
-        if not crooked:
-            break
-        for slot in crooked:  # along the longest axis most groups stay
-            wiring.narrowed(slot, slot.axes[int(np.argmax(slot.ids.shape))])
-        labels = _components(wiring)
+def _finish(builder: CouplingBuilder) -> Coupling:
+    """Find the groups, and the protected ones among them.
+
+    What stays of a value must be a block. Where groups cut across several axes, those along all but one are joined.
+    """
+    labels = _components(builder)
+    several = [r for own in builder.removable_axes.values() for r in own if len(r.axes) > 1]
+    while crossing := [r for r in several if not _vary_along_one_axis(labels[r.channels])]:
+        for removable in crossing:  # along the longest axis most groups stay apart
+            builder.narrowed(removable, removable.axes[int(np.argmax(removable.channels.shape))])
+        labels = _components(builder)
     groups = int(labels.max(initial=-1)) + 1
-    for a, b in _unequal(wiring, labels):
-        wiring.pin((a, b))
-    pinned, used = np.zeros(groups, bool), np.zeros(groups, bool)
-    for marks, ids in ((pinned, wiring.pins), (used, wiring.uses)):
-        if ids:
-            marks[labels[np.concatenate(ids)]] = True
+    for a, b in _unequal_sizes(builder, labels):
+        builder.protect((a, b))
+    protected, used = np.zeros(groups, bool), np.zeros(groups, bool)
+    for marks, channels in ((protected, builder.protected), (used, builder.used)):
+        if channels:
+            marks[labels[np.concatenate(channels)]] = True
     return Coupling(
-        wiring.model, wiring.scope, wiring.shapes, wiring.slots, wiring.flows, wiring.fixes, labels, pinned, used,
-        wiring.unknown, frozenset(wiring.constants), wiring.constant, wiring.values,
+        builder.model, builder.scope, builder.shapes, builder.removable_axes, builder.flows, builder.rewrites,
+        labels, protected, used, builder.unknown, frozenset(builder.constants), builder.constant, builder.values,
     )  # fmt: skip
 
 
-def _components(wiring: Wiring) -> Array:
-    if not wiring.edges:
-        return np.arange(wiring.total)
+def _components(builder: CouplingBuilder) -> Array:
+    """Channel index -> number of its connected component."""
+    if not builder.edges:
+        return np.arange(builder.total)
     from scipy.sparse import coo_array  # a third of the time that importing takes, and most commands need no groups
     from scipy.sparse.csgraph import connected_components
 
-    a, b = (np.concatenate(side) for side in zip(*wiring.edges, strict=True))
-    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(wiring.total, wiring.total))
+    a, b = (np.concatenate(side) for side in zip(*builder.edges, strict=True))
+    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(builder.total, builder.total))
     return connected_components(graph, directed=False)[1]
 
 
-def _straight(groups: Array) -> bool:
-    """Whether groups vary along one axis only, so that what stays without some of them is a block."""
+def _vary_along_one_axis(groups: Array) -> bool:
+    """Whether groups vary along one axis only, so that a block stays whichever of them are removed."""
     along = [not (groups == groups.take([0], axis)).all() for axis in range(groups.ndim)]
     return sum(along) <= 1
 
 
-def _unequal(wiring: Wiring, labels: Array) -> list[tuple[Slot, Slot]]:
-    """Pairs of axes of which one has the other's size, or whose sizes stand in one place, but which go apart."""
-    pairs = list(wiring.equal)
-    places: dict[tuple[int, int | str, int], Size] = {}
-    for fix in wiring.fixes:
-        if isinstance(fix, Size):
-            first = places.setdefault((id(fix.node), fix.place, fix.index), fix)
-            pairs.append((first.slot, first.axis, fix.slot, fix.axis))
-            if (id(fix.node), fix.place, fix.index) in wiring.fixed:
-                wiring.pin([fix.slot])
+def _unequal_sizes(builder: CouplingBuilder, labels: Array) -> list[tuple[RemovableAxis, RemovableAxis]]:
+    """Pairs of axes that must have the same length, but whose groups differ.
 
-    def along(slot: Slot, axis: int) -> Array:
-        groups = np.moveaxis(labels[slot.ids], slot.axes.index(axis), 0)
+    Either the length of one is computed from the other, or both are written in the same element of a constant.
+    """
+    pairs = list(builder.equal_sizes)
+    places: dict[tuple[int, int | str, int], Size] = {}
+    for rewrite in builder.rewrites:
+        if isinstance(rewrite, Size):
+            first = places.setdefault((id(rewrite.node), rewrite.place, rewrite.index), rewrite)
+            pairs.append((first.removable, first.axis, rewrite.removable, rewrite.axis))
+            if (id(rewrite.node), rewrite.place, rewrite.index) in builder.fixed_sizes:
+                builder.protect([rewrite.removable])
+
+    def along(removable: RemovableAxis, axis: int) -> Array:
+        groups = np.moveaxis(labels[removable.channels], removable.axes.index(axis), 0)
         return groups.reshape(len(groups), -1)
 
-    return [(a, b) for a, i, b, j in pairs if a is not b and not _alike(along(a, i), along(b, j))]
+    return [(a, b) for a, i, b, j in pairs if a is not b and not _shrink_alike(along(a, i), along(b, j))]
 
 
-def _alike(a: Array, b: Array) -> bool:
+def _shrink_alike(a: Array, b: Array) -> bool:
     """Whether two axes lose the same number of indices whatever is removed."""
     return a.shape[0] == b.shape[0] and bool((np.sort(a[:, 0]) == np.sort(b[:, 0])).all())

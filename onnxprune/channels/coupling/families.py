@@ -1,4 +1,4 @@
-"""Families: the channels that layers make in common."""
+"""Families: the channel groups that layers produce in common."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnxprune.core.dtypes import Array
 
 @dataclass(frozen=True)
 class Family:
-    """Channels that can go, and whose layers share some of them.
+    """Removable channel groups of layers that share some of them: residual branches, attention heads.
 
     Attributes:
         groups: their numbers in the coupling, ascending.
@@ -24,7 +24,7 @@ class Family:
 
 
 def families_of(coupling: Coupling) -> list[Family]:
-    """The groups that can go, by the layers that make them: layers that share a group are one family."""
+    """Families of two removable groups and more: layers that share a group are in one family."""
     parent: dict[int, int] = {}
 
     def root(group: int) -> int:
@@ -38,7 +38,7 @@ def families_of(coupling: Coupling) -> list[Family]:
             parent[root(group)] = root(int(groups[0]))
     found: dict[int, list[int]] = {}
     for group in sorted(parent):
-        if not coupling.pinned[group]:
+        if not coupling.protected[group]:
             found.setdefault(root(group), []).append(group)
     makers: dict[int, list[str]] = {}
     for weight, groups in made:

@@ -1,4 +1,4 @@
-"""Rules of layers with weights: they read the slots of one axis and make those of their outputs."""
+"""Rules of linear layers: the weight has an axis for the channels that are read and one for the outputs."""
 
 from __future__ import annotations
 
@@ -6,204 +6,223 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxprune.channels.coupling.slots import Mix, Product, Silent, Size, Slot
-from onnxprune.channels.coupling.wiring import At, Rule, Unknown
+from onnxprune.channels.coupling.removable_axes import LinearLayer, Product, RemovableAxis, Size, ZeroState
+from onnxprune.channels.coupling.rule_context import Rule, RuleContext, Unsupported
 from onnxprune.core.dtypes import Array
 
 View = Callable[[Array], Array]
 
 
-def padded(at: At) -> bool:
-    """Whether a window may reach over the border."""
-    return any(at.attr("pads", [])) or at.attr("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+def padded(ctx: RuleContext) -> bool:
+    """Whether windows may reach into padding."""
+    return any(ctx.attr("pads", [])) or ctx.attr("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
 
 
-def conv(at: At) -> None:
-    """A channel is an index of the weight's first axis; groups stay of one size, unless a group is a channel."""
-    groups = at.attr("group", 1)
-    outputs, inputs = _sizes(at)
-    reader, own, out = at.take_axis(0, 1), at.take_axis(1, 1), _outputs(at, at.take_axis(1, 0), outputs)
+def conv(ctx: RuleContext) -> None:
+    """Outputs are the weight's first axis. Groups keep one size, except in a depthwise Conv, which loses groups."""
+    groups = ctx.attr("group", 1)
+    outputs, inputs = _sizes(ctx)
+    source, own, out = ctx.take_axis(0, 1), ctx.take_axis(1, 1), _outputs(ctx, ctx.take_axis(1, 0), outputs)
     rows = out.reshape(groups, -1)
     depthwise = groups > 1 and inputs == 1
-    if depthwise and reader is not None:
-        at.wiring.unite(rows, reader.ids[:, None])
-        at.fix(Size(at.node, "group", 0, reader, 1))
+    if depthwise and source is not None:
+        ctx.builder.unite(rows, source.channels[:, None])
+        ctx.rewrite(Size(ctx.node, "group", 0, source, 1))
     elif depthwise:
-        at.wiring.pins.append(out)
+        ctx.builder.protected.append(out)
     else:
-        at.wiring.unite(rows, rows[:1])
-        _read(at, reader, own, groups)
+        ctx.builder.unite(rows, rows[:1])
+        _read(ctx, source, own, groups)
     view: View = lambda w: w.reshape(groups, outputs // groups, inputs, -1)  # noqa: E731
-    _layer(at, view, reader, out, 1, padded=padded(at))
+    _layer(ctx, view, source, out, 1, padded=padded(ctx))
 
 
-def conv_transpose(at: At) -> None:
-    """As conv with the weight's first two axes exchanged; all groups share the axis of the outputs."""
-    groups = at.attr("group", 1)
-    inputs, outputs = _sizes(at)
+def conv_transpose(ctx: RuleContext) -> None:
+    """As `conv` with the weight's first two axes exchanged; all groups share the axis of the outputs."""
+    groups = ctx.attr("group", 1)
+    inputs, outputs = _sizes(ctx)
     each = inputs // groups
-    reader, own, single = at.take_axis(0, 1), at.take_axis(1, 0), at.take_axis(1, 1)
-    at.wiring.couple(reader, own)
+    source, own, single = ctx.take_axis(0, 1), ctx.take_axis(1, 0), ctx.take_axis(1, 1)
+    ctx.builder.couple(source, own)
     if groups > 1 and each == 1 and own is not None:  # depthwise
-        at.wiring.pin([single] if single is not None else [])
-        at.fix(Size(at.node, "group", 0, own, 1))
-        out = np.repeat(own.ids, outputs)
+        ctx.builder.protect([single] if single is not None else [])
+        ctx.rewrite(Size(ctx.node, "group", 0, own, 1))
+        out = np.repeat(own.channels, outputs)
     else:
-        out = np.tile(_outputs(at, single, outputs), groups)
+        out = np.tile(_outputs(ctx, single, outputs), groups)
         if own is not None:
-            rows = own.ids.reshape(groups, each)
-            at.wiring.unite(rows, rows[:1])
+            rows = own.channels.reshape(groups, each)
+            ctx.builder.unite(rows, rows[:1])
     view: View = lambda w: w.reshape(groups, each, outputs, -1).swapaxes(1, 2)  # noqa: E731
-    _layer(at, view, reader, out, 1, padded=True)  # inside, more inputs meet than at the border
+    _layer(ctx, view, source, out, 1, padded=True)  # inside, more inputs add up than at the border
 
 
-def gemm(at: At) -> None:
+def gemm(ctx: RuleContext) -> None:
     """Alpha * A @ B + beta * C, B the weight."""
-    if at.attr("transA", 0):
-        raise Unknown
-    swapped = bool(at.attr("transB", 0))
-    sizes = _sizes(at)
-    reader, own = at.take_axis(0, 1), at.take_axis(1, 1 if swapped else 0)
-    out = _outputs(at, at.take_axis(1, 0 if swapped else 1), sizes[0 if swapped else 1])
-    rows = at.take_axis(0, 0)
-    at.wiring.couple(reader, own)
+    if ctx.attr("transA", 0):
+        raise Unsupported
+    swapped = bool(ctx.attr("transB", 0))
+    sizes = _sizes(ctx)
+    source, own = ctx.take_axis(0, 1), ctx.take_axis(1, 1 if swapped else 0)
+    out = _outputs(ctx, ctx.take_axis(1, 0 if swapped else 1), sizes[0 if swapped else 1])
+    rows = ctx.take_axis(0, 0)
+    ctx.builder.couple(source, own)
     if rows is not None:
-        if at.name(2) and len(at.shape(2)) == 2 and at.shape(2)[0] != 1:
-            at.wiring.pin([rows])
+        if ctx.name(2) and len(ctx.shape(2)) == 2 and ctx.shape(2)[0] != 1:
+            ctx.builder.protect([rows])
         else:
-            at.move(rows, (0,), known=False)
+            ctx.propagate(rows, (0,), known=False)
     view: View = lambda w: (w if swapped else w.T)[None, :, :, None]  # noqa: E731
-    _layer(at, view, reader, out, 1, scale=at.attr("alpha", 1.0), bias_scale=at.attr("beta", 1.0))
+    _layer(ctx, view, source, out, 1, scale=ctx.attr("alpha", 1.0), bias_scale=ctx.attr("beta", 1.0))
 
 
-def matmul(at: At) -> None:
-    """A matrix of weights on either side, or two values."""
-    left, right = len(at.shape(0)), len(at.shape(1))
-    if left >= 2 and right == 2 and at.constant(1):
-        _linear(at, 0, 1, left - 1, lambda w: w.T[None, :, :, None])
-    elif left == 2 and right >= 2 and at.constant(0):
-        _linear(at, 1, 0, right - 2, lambda w: w[None, :, :, None])
+def matmul(ctx: RuleContext) -> None:
+    """A matrix of weights on either side, or two computed values."""
+    left, right = len(ctx.shape(0)), len(ctx.shape(1))
+    if left >= 2 and right == 2 and ctx.constant(1):
+        _linear(ctx, 0, 1, left - 1, lambda w: w.T[None, :, :, None])
+    elif left == 2 and right >= 2 and ctx.constant(0):
+        _linear(ctx, 1, 0, right - 2, lambda w: w[None, :, :, None])
     elif left == right and left >= 2:
-        _product(at, left)
+        _product(ctx, left)
     else:
-        raise Unknown
+        raise Unsupported
 
 
-def _linear(at: At, data: int, weight: int, axis: int, view: View) -> None:
-    """A matrix that mixes one axis of a value, whose further axes pass."""
-    reader = at.take_axis(data, axis)
+def _linear(ctx: RuleContext, data: int, weight: int, axis: int, view: View) -> None:
+    """A weight matrix that mixes one axis of a value; the other axes pass."""
+    source = ctx.take_axis(data, axis)
     inner, outer = 1 - weight, weight
-    at.wiring.couple(reader, at.take_axis(weight, inner))
-    for slot in at.take(data):
-        if axis not in slot.axes:
-            at.move(slot, slot.axes, zero_only=True)
-    outputs = at.shape(weight)[outer]
+    ctx.builder.couple(source, ctx.take_axis(weight, inner))
+    for removable in ctx.take(data):
+        if axis not in removable.axes:
+            ctx.propagate(removable, removable.axes, zero_only=True)
+    outputs = ctx.shape(weight)[outer]
     if not isinstance(outputs, int):
-        raise Unknown
-    made = _outputs(at, at.take_axis(weight, outer), outputs)
-    _emit(at, Mix(at.node, at.name(weight), view, reader, Slot("", (axis,), made)))
+        raise Unsupported
+    made = _outputs(ctx, ctx.take_axis(weight, outer), outputs)
+    _emit_layer(ctx, LinearLayer(ctx.node, ctx.name(weight), view, source, RemovableAxis("", (axis,), made)))
 
 
-def _product(at: At, rank: int) -> None:
-    """Both sides are values: batches (heads) go together, rows and columns pass, what is summed over is used."""
+def _product(ctx: RuleContext, rank: int) -> None:
+    """Two computed values: batches (heads) go together, rows and columns pass, the axis that is summed over is used."""
     rows, columns = rank - 2, rank - 1
     for axis in range(rows):
-        left, right = at.take_axis(0, axis), at.take_axis(1, axis)
-        at.wiring.couple(left, right)
+        left, right = ctx.take_axis(0, axis), ctx.take_axis(1, axis)
+        ctx.builder.couple(left, right)
         if left is not None and right is not None:
-            at.wiring.flows.append(Product(at.give((axis,), left.ids), [left, right]))
+            ctx.builder.flows.append(Product(ctx.emit((axis,), left.channels), [left, right]))
 
-    def inner(position: int, axis: int) -> Slot | None:  # of features that heads share, the heads stand for them
-        spans = any(axis in s.axes and min(s.axes) < rows for s in at.wiring.of(at.name(position)))
-        return None if spans else at.take_axis(position, axis)
+    def inner(position: int, axis: int) -> RemovableAxis | None:
+        # An axis that spans heads and features was answered for with the heads.
+        spans = any(axis in s.axes and min(s.axes) < rows for s in ctx.builder.axes_of_value(ctx.name(position)))
+        return None if spans else ctx.take_axis(position, axis)
 
     left, right = inner(0, columns), inner(1, rows)
-    at.wiring.couple(left, right)
-    at.wiring.uses += [slot.ids for slot in (left, right) if slot is not None]
-    for slot, axis in ((inner(0, rows), rows), (inner(1, columns), columns)):
-        if slot is not None:
-            at.move(slot, (axis,), zero_only=True)
+    ctx.builder.couple(left, right)
+    ctx.builder.used += [removable.channels for removable in (left, right) if removable is not None]
+    for removable, axis in ((inner(0, rows), rows), (inner(1, columns), columns)):
+        if removable is not None:
+            ctx.propagate(removable, (axis,), zero_only=True)
 
 
 def recurrent(gates: int, gate: int) -> Rule:
-    """Hidden units, in all gates, directions and states; `gate` is the one that feeds the state."""
+    """LSTM, GRU, RNN: a hidden unit goes from all gates, directions and states.
 
-    def rule(at: At) -> None:
-        hidden, directions = at.attr("hidden_size"), at.shape(1)[0]
-        if not isinstance(directions, int) or hidden is None or not (at.constant(1) and at.constant(2)):
-            raise Unknown
-        reader = at.take_axis(0, 2)
-        at.wiring.couple(reader, at.take_axis(1, 2))
-        ids = _outputs(at, at.take_axis(2, 2), hidden)
+    gate: which of the gates feeds the state.
+    """
+
+    def rule(ctx: RuleContext) -> None:
+        hidden, directions = ctx.attr("hidden_size"), ctx.shape(1)[0]
+        if not isinstance(directions, int) or hidden is None or not (ctx.constant(1) and ctx.constant(2)):
+            raise Unsupported
+        source = ctx.take_axis(0, 2)
+        ctx.builder.couple(source, ctx.take_axis(1, 2))
+        channels = _outputs(ctx, ctx.take_axis(2, 2), hidden)
         for position, times in ((1, gates), (2, gates), (3, 2 * gates), (7, 3)):
-            slot = at.take_axis(position, 1) if at.name(position) else None
-            if slot is not None:
-                at.wiring.unite(slot.ids.reshape(times, hidden), ids)
-        state = Slot(at.node.output[0], (3,), ids)
-        starts = [at.take_axis(position, 2) for position in (5, 6) if at.name(position)]
+            removable = ctx.take_axis(position, 1) if ctx.name(position) else None
+            if removable is not None:
+                ctx.builder.unite(removable.channels.reshape(times, hidden), channels)
+        state = RemovableAxis(ctx.node.output[0], (3,), channels)
+        starts = [ctx.take_axis(position, 2) for position in (5, 6) if ctx.name(position)]
         for start in starts:
-            at.wiring.couple(start, state)
+            ctx.builder.couple(start, state)
 
         def rows(w: Array) -> Array:
             return w.reshape(directions, gates, hidden, -1).transpose(2, 3, 0, 1).reshape(1, hidden, w.shape[2], -1)
 
-        outputs = [at.give((axis,), ids, output) for output, axis in enumerate((3, 2, 2)[: len(at.node.output)])]
+        outputs = [ctx.emit((axis,), channels, output) for output, axis in enumerate((3, 2, 2)[: len(ctx.node.output)])]
         for target in (state, *outputs):
-            if None not in starts and not at.attr("activations"):
+            if None not in starts and not ctx.attr("activations"):
                 known = tuple(s for s in starts if s is not None)
-                at.wiring.flows.append(Silent(target, at.node, gates, gate, known))
-        at.wiring.flows += [
-            Mix(at.node, at.name(1), rows, reader, state, recurrent=True),
-            Mix(at.node, at.name(2), rows, state, state, recurrent=True),
+                ctx.builder.flows.append(ZeroState(target, ctx.node, gates, gate, known))
+        ctx.builder.flows += [
+            LinearLayer(ctx.node, ctx.name(1), rows, source, state, recurrent=True),
+            LinearLayer(ctx.node, ctx.name(2), rows, state, state, recurrent=True),
         ]
-        at.fix(Size(at.node, "hidden_size", 0, state, 3))
+        ctx.rewrite(Size(ctx.node, "hidden_size", 0, state, 3))
 
     return rule
 
 
-def _sizes(at: At) -> tuple[int, int]:
-    """The first two sizes of the weight."""
-    shape = at.shape(1)
-    if len(shape) < 2 or not at.constant(1):  # a damaged model's may have one axis
-        raise Unknown
+def _sizes(ctx: RuleContext) -> tuple[int, int]:
+    """The first two sizes of the weight.
+
+    Raises:
+        Unsupported: they are unknown, or the weight is computed.
+    """
+    shape = ctx.shape(1)
+    if len(shape) < 2 or not ctx.constant(1):  # a damaged model's may have one axis
+        raise Unsupported
     a, b = shape[:2]
     if not isinstance(a, int) or not isinstance(b, int):
-        raise Unknown
+        raise Unsupported
     return a, b
 
 
-def _outputs(at: At, slot: Slot | None, size: int) -> Array:
-    """The atoms of a layer's outputs; a single output stays."""
-    if slot is not None:
-        return slot.ids
-    ids = at.wiring.fresh(size)
-    at.wiring.pins.append(ids)
-    return ids
+def _outputs(ctx: RuleContext, removable: RemovableAxis | None, size: int) -> Array:
+    """The channel indices of a layer's outputs, [size]; a single output is protected."""
+    if removable is not None:
+        return removable.channels
+    channels = ctx.builder.new_channels(size)
+    ctx.builder.protected.append(channels)
+    return channels
 
 
-def _read(at: At, reader: Slot | None, own: Slot | None, groups: int) -> None:
-    """The channels that are read, and the weight's axis for them, which all groups share."""
-    if reader is None or own is None or reader.ids.size != groups * own.ids.size:
-        at.wiring.pin(s for s in (reader, own) if s is not None)
+def _read(ctx: RuleContext, source: RemovableAxis | None, own: RemovableAxis | None, groups: int) -> None:
+    """Join the channels that are read with the weight's axis of inputs, which all groups share."""
+    if source is None or own is None or source.channels.size != groups * own.channels.size:
+        ctx.builder.protect(s for s in (source, own) if s is not None)
     else:
-        at.wiring.unite(reader.ids.reshape(groups, -1), own.ids)
+        ctx.builder.unite(source.channels.reshape(groups, -1), own.channels)
 
 
 def _layer(
-    at: At, view: View, reader: Slot | None, out: Array, axis: int, *, scale: float = 1.0, bias_scale: float = 1.0,
-    padded: bool = False,
+    ctx: RuleContext, view: View, source: RemovableAxis | None, out: Array, axis: int, *,
+    scale: float = 1.0, bias_scale: float = 1.0, padded: bool = False,
 ) -> None:  # fmt: skip
-    """A layer whose weight is input 1 and whose bias, if it has one, is input 2."""
-    target = Slot("", (axis,), out)
-    if at.name(2):
-        shape = at.shape(2)
+    """Emit a layer whose weight is input 1 and whose bias, if it has one, is input 2.
+
+    Args:
+        ctx: the node.
+        view: the weight as [groups, outputs, inputs, rest].
+        source: the axis that is summed over.
+        out: channel indices of the outputs, [groups * outputs].
+        axis: where they lie in the output.
+        scale: factor of the sum.
+        bias_scale: factor of the bias.
+        padded: see `LinearLayer`.
+    """
+    target = RemovableAxis("", (axis,), out)
+    if ctx.name(2):
+        shape = ctx.shape(2)
         if shape and shape[-1] != 1:
-            at.wiring.couple(target, at.take_axis(2, len(shape) - 1))
-    _emit(at, Mix(at.node, at.name(1), view, reader, target, 2, scale, bias_scale, padded))
+            ctx.builder.couple(target, ctx.take_axis(2, len(shape) - 1))
+    _emit_layer(ctx, LinearLayer(ctx.node, ctx.name(1), view, source, target, 2, scale, bias_scale, padded))
 
 
-def _emit(at: At, mix: Mix) -> None:
-    """Give the node's output the slot of what the weight makes; one output alone has none."""
-    if mix.target.ids.size > 1:
-        mix.target = at.give(mix.target.axes, mix.target.ids)
-    at.wiring.flows.append(mix)
+def _emit_layer(ctx: RuleContext, layer: LinearLayer) -> None:
+    """Emit the layer's outputs; a single output is no removable axis."""
+    if layer.target.channels.size > 1:
+        layer.target = ctx.emit(layer.target.axes, layer.target.channels)
+    ctx.builder.flows.append(layer)

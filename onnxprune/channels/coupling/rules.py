@@ -1,11 +1,11 @@
-"""The table of rules: an operator is one entry."""
+"""The table of rules, one entry for an operator."""
 
 from __future__ import annotations
 
 from onnx import NodeProto
 
 from onnxprune.channels.coupling import elementwise_rules, layer_rules, shape_rules
-from onnxprune.channels.coupling.wiring import At, Rule
+from onnxprune.channels.coupling.rule_context import Rule, RuleContext
 from onnxprune.model.operators import domain
 
 _ELEMENTWISE = (
@@ -21,15 +21,15 @@ _UNARY = (
 _MICROSOFT = ("FastGelu", "Gelu", "QuickGelu")
 
 
-def _nothing(at: At) -> None:
-    """Constants of one kind or another: no input has slots."""
+def _no_inputs(ctx: RuleContext) -> None:
+    """Constant: there is no input to couple."""
 
 
-def _always(at: At) -> bool:
+def _always(ctx: RuleContext) -> bool:
     return True
 
 
-def _never(at: At) -> bool:
+def _never(ctx: RuleContext) -> bool:
     return False
 
 
@@ -57,11 +57,11 @@ _RULES: dict[tuple[str, str], Rule] = {
     ("", "Reshape"): shape_rules.reshape,
     ("", "Concat"): shape_rules.concat,
     ("", "Split"): shape_rules.split,
-    ("", "Slice"): shape_rules.cut,
+    ("", "Slice"): shape_rules.slice_,
     ("", "Gather"): shape_rules.gather,
     ("", "Shape"): shape_rules.shape,
     ("", "ConstantOfShape"): shape_rules.constant_of_shape,
-    ("", "Constant"): _nothing,
+    ("", "Constant"): _no_inputs,
     ("", "Expand"): shape_rules.expand,
     ("", "Tile"): shape_rules.tile,
     ("", "DepthToSpace"): shape_rules.depth_to_space,

@@ -68,7 +68,14 @@ def _transposed(scope: Scope, node: NodeProto, position: int) -> bool | None:
 
 
 def apply(scope: Scope, node: NodeProto, value: str, prefix: str) -> None:
-    """Let `node` read the dequantised `value`, in a form that fuses; new names begin with `prefix`."""
+    """Let a node read a dequantised weight in a form that ONNX Runtime fuses.
+
+    Args:
+        scope: the body of the node.
+        node: a MatMul or Gemm.
+        value: the name of the dequantised weight.
+        prefix: what new names begin with.
+    """
     node.input[1] = value
     if node.op_type == "Gemm":
         _split(scope, node, prefix)
@@ -148,7 +155,14 @@ def _place(scope: Scope, node: NodeProto) -> int:
 
 
 def undo(scope: Scope, prefix: str, value: str, transposed: bool) -> None:
-    """The graph as it was before `apply` for the weight `value`, whose names begin with `prefix`."""
+    """Undo `apply` for all nodes that read a weight.
+
+    Args:
+        scope: the body of the nodes.
+        prefix: what the names that `apply` made begin with.
+        value: the name of the weight.
+        transposed: whether the nodes read the weight's transpose.
+    """
     body = scope.body
     for node in list(body.node):
         if node.op_type == "Max" and node.name.startswith(_RELU) and node.input[1].startswith(prefix):

@@ -41,7 +41,18 @@ def prepare(
     model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
     readers: Readers | None = None,
 ) -> PreparedWeight:  # fmt: skip
-    """Pack the weight, whose carrier is `sparse`; `readers` are those that get its integers."""
+    """Pack a weight and make the nodes that decode it, beside the model.
+
+    Args:
+        model: the model.
+        weight: of the model.
+        coded: the weight in a value form.
+        sparse: the carrier of `coded` as kept entries.
+        encoding: how their positions are stored.
+        values: the value form.
+        name: the id of the encoded weight, which no other has.
+        readers: the nodes that read integers of the carrier; None for nodes that read the decoded weight.
+    """
     parts = encoding.pack(sparse)
     element = TensorProto.DataType.Name(weight.element)
     flags = coded.flags + (".c" if weight.store == "constant" else "") + _place_flags(model, weight)
@@ -146,22 +157,32 @@ def _remove(model: Model, weight: Weight) -> int:
     return 0
 
 
-def insert_sparse(model: Model, weight: Weight, sparse: Sparse, limit: int) -> bool:
-    """Replace the weight by ONNX's own sparse tensor if that takes fewer than `limit` bytes.
+@dataclass
+class PreparedSparse:
+    """A weight as ONNX's own sparse tensor that is not yet in the graph."""
 
-    The indices are linear and int64, which the checker demands.
-    """
+    tensor: SparseTensorProto
+    nbytes: int
+
+    def discard(self, model: Model) -> None:
+        """Give its arrays back."""
+        model.drop(self.tensor.values)
+        model.drop(self.tensor.indices)
+
+
+def prepare_sparse(model: Model, weight: Weight, sparse: Sparse) -> PreparedSparse:
+    """The weight as a sparse tensor. The indices are linear and int64, which the checker demands."""
     made = SparseTensorProto(dims=weight.shape)
     made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
     if isinstance(weight.tensor, TensorProto):
         copy_notes(weight.tensor, made.values)
     made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", sparse.positions.astype("int64"), TensorProto.INT64))
-    if model.nbytes(made.values) + model.nbytes(made.indices) + TAG >= limit:
-        model.drop(made.values)
-        model.drop(made.indices)
-        return False
+    return PreparedSparse(made, model.nbytes(made.values) + model.nbytes(made.indices) + TAG)
+
+
+def insert_sparse(model: Model, weight: Weight, prepared: PreparedSparse) -> None:
+    """Replace the weight by the sparse tensor."""
     body = weight.scope.body
     _remove(model, weight)
-    body.sparse_initializer.append(made)
+    body.sparse_initializer.append(prepared.tensor)
     weight.tensor, weight.store = body.sparse_initializer[-1], "sparse"
-    return True

@@ -40,4 +40,14 @@ class Encoding(ABC):
 
     @abstractmethod
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """The nodes that decode `parts`; returns the name of the dense tensor."""
+        """Make the nodes that decode.
+
+        Args:
+            build: where nodes and constants go.
+            parts: what `pack` returned.
+            shape: of the tensor.
+            fill_value: the scalar of all entries that are not kept.
+
+        Returns:
+            The name of the dense tensor.
+        """

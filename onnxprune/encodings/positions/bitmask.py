@@ -13,10 +13,11 @@ import numpy as np
 from onnx import TensorProto
 
 from onnxprune.core.dtypes import ONES, Array
+from onnxprune.core.override import override
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions.base import Encoding
-from onnxprune.encodings.sparse import Run, Sparse
+from onnxprune.encodings.sparse import Sparse, SparseChunk
 
 _BIT_SHIFT = 11
 
@@ -28,23 +29,23 @@ class Bitmask(Encoding):
     opset = 9
     declares = True
 
+    @override
     def payload(self, sparse: Sparse) -> int:
-        """See `Encoding.payload`."""
         return -(-sparse.size // 8) + digits.values_bytes(sparse, sparse.kept)
 
+    @override
     def pack(self, sparse: Sparse) -> Parts:
-        """See `Encoding.pack`."""
         runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
         bits = digits.joined([bits for bits, _ in runs])
         return {"bits": bits.reshape(-1, 1)} | digits.pack_values(sparse, (values for _, values in runs), sparse.kept)
 
+    @override
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """See `Encoding.unpack`."""
         at = np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1)))
         return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
+    @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """See `Encoding.emit`."""
         packed = build.constant("bits", parts["bits"])
         if build.opset >= _BIT_SHIFT:
             left = build.op(
@@ -66,8 +67,8 @@ class Bitmask(Encoding):
         return build.reshape(build.scatter(build.zeros([size], fill_value), indices, values, 0), shape)
 
 
-def _packed(row: int, run: Run) -> tuple[Array, Array]:
+def _packed(row: int, chunk: SparseChunk) -> tuple[Array, Array]:
     """The bits of a chunk, which ends with a whole byte unless it is the last, and its values."""
-    kept = np.zeros((run.rows[1] - run.rows[0]) * row, bool)
-    kept[run.positions] = True
-    return np.packbits(kept), run.values
+    kept = np.zeros((chunk.rows[1] - chunk.rows[0]) * row, bool)
+    kept[chunk.positions] = True
+    return np.packbits(kept), chunk.values

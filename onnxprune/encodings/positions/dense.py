@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions.base import Encoding
@@ -19,22 +20,22 @@ class Dense(Encoding):
     name = "dense"
     opset = 1
 
+    @override
     def payload(self, sparse: Sparse) -> int:
-        """See `Encoding.payload`."""
         return digits.values_bytes(sparse, sparse.size)
 
+    @override
     def pack(self, sparse: Sparse) -> Parts:
-        """See `Encoding.pack`."""
         return digits.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
 
+    @override
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """See `Encoding.unpack`."""
         values = digits.unpack_values(parts).reshape(-1)
         size = int(np.prod(shape, dtype=np.int64))
         if not size <= values.size < size + (parts["powers"].size if "powers" in parts else 1):
             raise ValueError(f"it holds {values.size} values for the shape {shape}")
         return np.arange(size), values[:size]
 
+    @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """See `Encoding.emit`."""
         return digits.emit_values(build, parts, shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from onnx import TensorProto
@@ -58,9 +59,15 @@ def _root(room: int, digits: int) -> int:
 LAYOUTS = _layouts()
 
 
+@cache
+def layouts_from(radix: int) -> tuple[DigitLayout, ...]:
+    """The layouts that take numbers below `radix`, the smallest word first."""
+    return tuple(layout for layout in LAYOUTS if layout.radix >= radix)
+
+
 def layout_for(radix: int, count: int) -> DigitLayout:
     """The layout with the fewest bytes for `count` numbers below `radix`; the smallest word among equals."""
-    best = min((layout for layout in LAYOUTS if layout.radix >= radix), key=lambda layout: layout.nbytes(count))
+    best = min(layouts_from(radix), key=lambda layout: layout.nbytes(count))
     return DigitLayout(best.dtype, best.digits, radix)
 
 
@@ -168,7 +175,17 @@ def unpack_values(parts: Mapping[str, Array]) -> Array:
 
 
 def emit_values(build: Builder, parts: Parts, shape: tuple[int, ...], name_of_shape: str = "shape") -> str:
-    """The name of the values in the shape."""
+    """Make the nodes that decode values.
+
+    Args:
+        build: where nodes and constants go.
+        parts: what `pack_values` returned.
+        shape: of the values.
+        name_of_shape: the constant of that shape, where a Reshape needs one.
+
+    Returns:
+        The name of the values.
+    """
     if "book" not in parts:
         return build.constant("values", parts["values"])
     codes = emit(build, parts, "codes")

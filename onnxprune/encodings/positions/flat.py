@@ -10,11 +10,12 @@ import numpy as np
 
 from onnxprune.core.chunked import RowRange
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions import gaps as gap
 from onnxprune.encodings.positions.base import Encoding
-from onnxprune.encodings.sparse import Run, Sparse, index_type
+from onnxprune.encodings.sparse import Sparse, SparseChunk, index_type
 
 
 class Flat(Encoding):
@@ -23,48 +24,48 @@ class Flat(Encoding):
     name = "flat"
     opset = 11
 
+    @override
     def least(self, sparse: Sparse) -> int:
-        """See `Encoding.least`."""
         kept = sparse.kept
         if sparse.codebook is None:
             return kept + digits.values_bytes(sparse, kept)
         return digits.layout_for(len(sparse.codebook) * 2, kept).nbytes(kept)
 
+    @override
     def payload(self, sparse: Sparse) -> int:
-        """See `Encoding.payload`."""
         return _plan(sparse)[2]
 
+    @override
     def pack(self, sparse: Sparse) -> Parts:
-        """See `Encoding.pack`."""
         before, joint, _, entries = _plan(sparse)
         cap = gap.BYTE if joint is None else joint.cap
 
-        def gaps(run: Run) -> tuple[Array, Array]:
-            distances = np.diff(run.positions, prepend=run.positions.dtype.type(0))
+        def gaps(chunk: SparseChunk) -> tuple[Array, Array]:
+            distances = np.diff(chunk.positions, prepend=chunk.positions.dtype.type(0))
             if len(distances):
-                first = run.start + int(run.positions[0]) - before[run.rows]
+                first = chunk.start + int(chunk.positions[0]) - before[chunk.rows]
                 distances = distances if first <= np.iinfo(distances.dtype).max else distances.astype(np.int64)
                 distances[0] = first
-            return gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
+            return gap.to_gaps(distances, chunk.values, sparse.fill_stored, cap)
 
         if joint is not None and sparse.codebook is not None:
-            symbols = sparse.each(lambda run: gap.symbols_of(*gaps(run), joint))
+            symbols = sparse.each(lambda chunk: gap.symbols_of(*gaps(chunk), joint))
             packed = digits.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
             return packed | gap.around(joint, sparse.codebook)
         found = list(sparse.each(gaps))
         runs = digits.joined([runs for runs, _ in found])
         return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in found), entries)
 
+    @override
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """See `Encoding.unpack`."""
         if "symbols" in parts:
             runs, values = gap.unpack(parts)
             return np.cumsum(runs), values
         at = np.cumsum(parts["gaps"], dtype=np.int64)
         return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
 
+    @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """See `Encoding.emit`."""
         size = int(np.prod(shape, dtype=np.int64))
         axis = build.constant("axis", np.int32(0))
         if "symbols" in parts:
@@ -82,16 +83,16 @@ class Flat(Encoding):
 def _plan(sparse: Sparse) -> tuple[dict[RowRange, int], gap.Joint | None, int, int]:
     """The kept position before each chunk, how codes join the gaps where that is smaller, bytes, and entries."""
 
-    def distances(run: Run) -> tuple[Run, gap.Distances]:
-        return replace(run, positions=run.positions[[0, -1]] if len(run.positions) else run.positions,
-                       values=run.values[:0]), gap.Distances.of(np.diff(run.positions))  # fmt: skip
+    def distances(chunk: SparseChunk) -> tuple[SparseChunk, gap.Distances]:
+        return replace(chunk, positions=chunk.positions[[0, -1]] if len(chunk.positions) else chunk.positions,
+                       values=chunk.values[:0]), gap.Distances.of(np.diff(chunk.positions))  # fmt: skip
 
     last, before, found = 0, {}, gap.Distances.of(np.zeros(0, np.int64))
-    for run, inner in sparse.each(distances):
-        before[run.rows] = last
-        if len(run.positions):
-            first = np.array([run.start + int(run.positions[0]) - last])
-            found, last = found + inner + gap.Distances.of(first), run.start + int(run.positions[1])
+    for chunk, inner in sparse.each(distances):
+        before[chunk.rows] = last
+        if len(chunk.positions):
+            first = np.array([chunk.start + int(chunk.positions[0]) - last])
+            found, last = found + inner + gap.Distances.of(first), chunk.start + int(chunk.positions[1])
     entries = found.entries()
     apart = entries + digits.values_bytes(sparse, entries)
     if sparse.codebook is None:

@@ -14,7 +14,7 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
-from onnxprune.encodings.positions.digits import LAYOUTS, DigitLayout
+from onnxprune.encodings.positions.digits import DigitLayout, layouts_from
 
 BYTE = 255
 _FAR_GAP = 1 << 16
@@ -30,7 +30,7 @@ class Distances:
     """How many entries lie so far from the one before.
 
     Attributes:
-        counts: of each distance below 65,536.
+        counts: of each distance below 65,536, up to the largest that there is.
         far: the larger ones.
     """
 
@@ -43,19 +43,32 @@ class Distances:
         near = distances < _FAR_GAP
         every = bool(near.all())
         far = np.zeros(0, np.int64) if every else distances[~near].astype(np.int64)
-        return cls(np.bincount(distances if every else distances[near], minlength=_FAR_GAP), far)
+        return cls(np.bincount(distances if every else distances[near]), far)
 
     def __add__(self, other: Distances) -> Distances:
-        return Distances(self.counts + other.counts, np.concatenate([self.far, other.far]))
+        longer, shorter = sorted((self.counts, other.counts), key=len, reverse=True)
+        counts = longer.copy()
+        counts[: len(shorter)] += shorter
+        return Distances(counts, np.concatenate([self.far, other.far]))
 
     def entries(self, cap: int = BYTE) -> int:
         """Entries and fillers."""
-        near = int((self.counts * (1 + fillers(np.arange(_FAR_GAP), cap))).sum())
+        near = int((self.counts * (1 + fillers(np.arange(len(self.counts)), cap))).sum())
         return near + len(self.far) + int(fillers(self.far, cap).sum())
 
 
 def to_gaps(distances: Array, values: Array, fill_value: Array, cap: int = BYTE) -> tuple[Array, Array]:
-    """Gaps up to the cap whose running sum visits every entry, and the values with fillers between them."""
+    """Gaps whose running sum visits every entry, with fillers where a distance is above the cap.
+
+    Args:
+        distances: of each entry from the one before, [entries].
+        values: of the entries, [entries].
+        fill_value: the value of a filler.
+        cap: the largest gap.
+
+    Returns:
+        The gaps and the values, [entries and fillers] both.
+    """
     kind = np.uint8 if cap <= BYTE else np.int32
     extra = fillers(distances, cap)
     total = int(extra.sum())
@@ -87,10 +100,8 @@ class Joint:
 def joint_for(distances: Distances, levels: int) -> Joint:
     """The widths with the fewest bytes."""
     best: Joint | None = None
-    for layout in LAYOUTS:
+    for layout in layouts_from(2 * levels):  # a code and a gap of at least 1
         cap = min(layout.radix // levels - 1, _FAR_GAP)
-        if cap < 1:
-            continue
         joint = Joint(cap, levels, DigitLayout(layout.dtype, layout.digits, levels * (cap + 1)), distances.entries(cap))
         if best is None or joint.nbytes < best.nbytes:
             best = joint

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions import gaps as gap
 from onnxprune.encodings.positions.base import Encoding
-from onnxprune.encodings.sparse import Run, Sparse, index_type
+from onnxprune.encodings.sparse import Sparse, SparseChunk, index_type
 
 
 def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -23,11 +24,11 @@ def _grid(shape: tuple[int, ...]) -> tuple[int, int]:
     return rows, int(np.prod(shape[1:], dtype=np.int64))
 
 
-def _distances(sparse: Sparse, run: Run) -> tuple[int, Array, Array]:
+def _distances(sparse: Sparse, chunk: SparseChunk) -> tuple[int, Array, Array]:
     """How many rows a chunk has, the row of each kept entry, and its distance from the one before (or column 0)."""
-    rows = run.rows[1] - run.rows[0]
-    kind = run.positions.dtype.type
-    row, column = np.divmod(run.positions, kind(_grid(sparse.shape)[1]))
+    rows = chunk.rows[1] - chunk.rows[0]
+    kind = chunk.positions.dtype.type
+    row, column = np.divmod(chunk.positions, kind(_grid(sparse.shape)[1]))
     distances = np.diff(column, prepend=kind(0))
     first = np.diff(row, prepend=kind(-1)) != 0
     distances[first] = column[first]
@@ -45,30 +46,32 @@ class Rows(Encoding):
     name = "rows"
     opset = 11
 
+    @override
     def least(self, sparse: Sparse) -> int:
-        """See `Encoding.least`: the longest row is no shorter than the mean one."""
+        """The longest row is no shorter than the mean one."""
         rows, _ = _grid(sparse.shape)
         count = rows * -(-sparse.kept // rows)
         if sparse.codebook is None:
             return count + digits.values_bytes(sparse, count)
         return digits.layout_for(len(sparse.codebook) * 2, count).nbytes(count)
 
+    @override
     def payload(self, sparse: Sparse) -> int:
-        """See `Encoding.payload`."""
         return _plan(sparse)[2]
 
+    @override
     def pack(self, sparse: Sparse) -> Parts:
-        """See `Encoding.pack`. Padding repeats a row's last position and value, so that order cannot matter."""
+        """Padding repeats a row's last position and value, so that order cannot matter."""
         longest, joint, _ = _plan(sparse)
         if joint is not None and sparse.codebook is not None:
-            found = sparse.each(lambda run: gap.pack_rows(*_padded(sparse, run, longest, joint.cap), joint))
+            found = sparse.each(lambda chunk: gap.pack_rows(*_padded(sparse, chunk, longest, joint.cap), joint))
             return _together(list(found)) | gap.around(joint, sparse.codebook)
-        apart = list(sparse.each(lambda run: _padded(sparse, run, longest, gap.BYTE)))
+        apart = list(sparse.each(lambda chunk: _padded(sparse, chunk, longest, gap.BYTE)))
         runs = digits.joined([runs for runs, _ in apart])
         return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in apart), runs.size)
 
+    @override
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """See `Encoding.unpack`."""
         rows, columns = _grid(shape)
         if "symbols" in parts:
             runs, values = gap.unpack(parts)
@@ -78,8 +81,8 @@ class Rows(Encoding):
         at = np.cumsum(runs, axis=1, dtype=np.int64) + columns * np.arange(rows)[:, None]
         return at.reshape(-1), values.reshape(-1)
 
+    @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
-        """See `Encoding.emit`."""
         grid = _grid(shape)
         axis = build.constant("axis", np.int32(1))
         if "symbols" in parts:
@@ -96,8 +99,8 @@ def _plan(sparse: Sparse) -> tuple[int, gap.Joint | None, int]:
     """Entries of the longest row, how codes join the gaps where that is smaller (as in a flat run), and the bytes."""
     rows, _ = _grid(sparse.shape)
 
-    def measured(run: Run) -> tuple[int, gap.Distances]:
-        own, row, distances = _distances(sparse, run)
+    def measured(chunk: SparseChunk) -> tuple[int, gap.Distances]:
+        own, row, distances = _distances(sparse, chunk)
         return int(_lengths(own, row, distances, gap.BYTE).max()), gap.Distances.of(distances)
 
     longest, found = 0, gap.Distances.of(np.zeros(0, np.int64))
@@ -108,7 +111,7 @@ def _plan(sparse: Sparse) -> tuple[int, gap.Joint | None, int]:
     if sparse.codebook is None:
         return longest, None, apart
     joint = gap.joint_for(found, len(sparse.codebook))
-    most = max(sparse.each(lambda run: int(_lengths(*_distances(sparse, run), joint.cap).max())))
+    most = max(sparse.each(lambda chunk: int(_lengths(*_distances(sparse, chunk), joint.cap).max())))
     together = rows * joint.layout.nbytes(most) + sparse.codebook.nbytes
     return (most, joint, together) if together <= apart else (longest, None, apart)
 
@@ -118,10 +121,10 @@ def _together(parts: Sequence[Parts]) -> Parts:
     return parts[0] | {"symbols": digits.joined([part["symbols"] for part in parts])}
 
 
-def _padded(sparse: Sparse, run: Run, longest: int, cap: int) -> tuple[Array, Array]:
+def _padded(sparse: Sparse, chunk: SparseChunk, longest: int, cap: int) -> tuple[Array, Array]:
     """Gaps and values [rows of the chunk, longest]."""
-    rows, row, distances = _distances(sparse, run)
-    runs, values = gap.to_gaps(distances, run.values, sparse.fill_stored, cap)
+    rows, row, distances = _distances(sparse, chunk)
+    runs, values = gap.to_gaps(distances, chunk.values, sparse.fill_stored, cap)
     lengths = _lengths(rows, row, distances, cap)
     place = np.arange(longest) < lengths[:, None]
     steps = np.zeros(place.shape, runs.dtype)

@@ -9,6 +9,7 @@ from onnx import TensorProto
 
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.values.base import Coded, Values
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.error_feedback import Feedback
@@ -20,18 +21,18 @@ class Exact(Values):
 
     name = "exact"
 
+    @override
     def fits(self, element: int) -> bool:
-        """See `Values.fits`."""
         return True
 
+    @override
     def opset(self, fused: bool) -> int:
-        """See `Values.opset`."""
         return 1
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded:
-        """See `Values.code`."""
         return Coded(array, weight.zero_value)
 
 
@@ -41,18 +42,19 @@ class Half(Values):
 
     name = "half"
 
+    @override
     def fits(self, element: int) -> bool:
-        """See `Values.fits`."""
         return element in (TensorProto.FLOAT, TensorProto.DOUBLE)
 
+    @override
     def opset(self, fused: bool) -> int:
-        """See `Values.opset`."""
         return 1
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
-        """See `Values.code`: values beyond 65,504 do not fit."""
+        """Values beyond 65,504 do not fit."""
 
         def halved(rows: RowRange, columns: slice, part: Array) -> Array:
             with np.errstate(over="ignore"):

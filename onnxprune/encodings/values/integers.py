@@ -11,12 +11,13 @@ import numpy as np
 from onnxprune.core import threads
 from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4, Coded, Values, check_bits
 from onnxprune.encodings.values.rounding import on_grid, oriented
 from onnxprune.encodings.values.scales import channel_scale, computed, inner_axes, tidy_scale, unit_scale
 from onnxprune.model.weight import Weight
-from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.entropy_constrained import constrained
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
@@ -41,14 +42,14 @@ class Int8(Values):
     def __str__(self) -> str:
         return self.name if self.bits == 8 else f"{self.name}:{self.bits}"
 
+    @override
     def opset(self, fused: bool) -> int:
-        """See `Values.opset`."""
         return DEQUANTISE_AXIS if fused else digits.OPSET
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
-        """See `Values.code`."""
         wide = computed(array)
         if wide is None:
             return None
@@ -57,8 +58,8 @@ class Int8(Values):
             if scale is None:
                 scale = unit_scale(wide)
             histogram = Histogram.of(wide, scale)
-            book = constrained(histogram, codebook(histogram, 2**self.bits, prune=False), self.excess)
-            return on_grid(weight, wide, scale, book, False, transposed, feedback)
+            codebook = constrained(histogram, fit_codebook(histogram, 2**self.bits, prune=False), self.excess)
+            return on_grid(weight, wide, scale, codebook, False, transposed, feedback)
         axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
         tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True)))
         top = (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)) / 127
@@ -77,14 +78,14 @@ class Int4(Values):
 
     name = "int4"
 
+    @override
     def opset(self, fused: bool) -> int:
-        """See `Values.opset`."""
         return INT4 if fused else digits.OPSET
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
-        """See `Values.code`."""
         wide = computed(array)
         if wide is None:
             return None

@@ -15,7 +15,7 @@ from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.integers import INT4_CODEBOOK
 from onnxprune.encodings.values.rounding import oriented
-from onnxprune.encodings.values.scales import are_halves, computed, narrowed
+from onnxprune.encodings.values.scales import are_halves, narrowed
 from onnxprune.model.provenance import Coding
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.rounding import encode
@@ -27,18 +27,18 @@ _FIRST = 1 << 12  # entries that tell an ordinary weight
 _TABLE = 16  # bits
 
 
-def again(weight: Weight, array: Array | ChunkedArray, coding: Coding, transposed: bool | None) -> Coded | None:
+def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed: bool | None) -> Coded | None:
     """The weight in what it was coded in, or None where that does not hold it any more.
 
     Args:
         weight: its element type.
-        array: its values.
+        wide: its values as `computed` gives them.
         coding: the levels and scales.
         transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
     """
     if coding.scale is None or weight.element not in FLOATS or (coding.block and transposed != coding.transposed):
         return None
-    wide, codebook = computed(array), INT8_BOOK if coding.codebook is None else coding.codebook
+    codebook = INT8_BOOK if coding.codebook is None else coding.codebook
     if wide is None or (coding.view and math.prod(coding.view) != wide.size):
         return None
     viewed = ChunkedArray.of(wide.whole().reshape(coding.view)) if coding.view else wide

@@ -13,7 +13,17 @@ from onnxprune.encodings.values.base import Coded
 
 
 def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
-    """The nodes that make the weight of the decoded carrier `dense`; returns the weight's name."""
+    """Make the nodes between the decoded carrier and the weight.
+
+    Args:
+        build: where nodes and constants go.
+        dense: the name of the decoded carrier.
+        coded: the weight in its value form.
+        element: the weight's element type.
+
+    Returns:
+        The name of the weight.
+    """
     dtype = coded.decoded
     if coded.scale is None:
         target = numpy_dtype(element)
@@ -41,6 +51,12 @@ def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
 
 def weight_of_carrier(carrier: Array, parts: Mapping[str, Array], flags: str, element: int) -> Array:
     """The weight of a decoded carrier: what `emit`'s nodes compute.
+
+    Args:
+        carrier: the decoded carrier.
+        parts: the constants of the encoded weight by name: scale, view ...
+        flags: of its mark.
+        element: the weight's element type.
 
     Raises:
         ValueError: the parts do not fit.

@@ -24,7 +24,16 @@ _KERNEL = 4  # entries of a convolution kernel from which its errors are added u
 def with_codebook(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
-    """Codes into a float codebook; a scale for the whole weight goes into the codebook."""
+    """A weight as codes into a float codebook; a scale for the whole weight goes into the codebook.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: what the levels are multiplied by; broadcastable.
+        codebook: fitted to the values over the scale.
+        prune: whether entries other than 0 may get code 0.
+        feedback: how rounding errors are passed on.
+    """
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     values = codebook.levels * unit
     kind: type = np.float16 if halves(values, wide.size) else np.float32
@@ -38,7 +47,17 @@ def on_grid(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, transposed: bool | None,
     feedback: Feedback | None = None,
 ) -> Coded:  # fmt: skip
-    """Codes into a codebook of int8 values; the grid ends at the largest level."""
+    """A weight as codes into a codebook of int8 values; the grid of 255 steps ends at the largest level.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: what the levels are multiplied by; broadcastable.
+        codebook: fitted to the values over the scale.
+        prune: whether entries other than 0 may get code 0.
+        transposed: see `oriented`.
+        feedback: how rounding errors are passed on.
+    """
     levels, top = gridded(codebook.levels, prune)
     codes = _rounded(weight, wide, scale, levels, _moved(codebook, levels), prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
@@ -48,7 +67,15 @@ def on_grid(
 def recoded(
     weight: Weight, array: Array | ChunkedArray, codebook: Codebook, prune: bool, feedback: Feedback | None = None
 ) -> Coded:
-    """Codes of an int8 or uint8 weight into a codebook of its own type; the levels count from the zero point."""
+    """An int8 or uint8 weight as codes into a codebook of its own type.
+
+    Args:
+        weight: its axes and zero point.
+        array: its values.
+        codebook: fitted to the values minus the zero point.
+        prune: whether entries other than the zero point may get code 0.
+        feedback: how rounding errors are passed on.
+    """
     wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
     levels = whole(codebook.levels, prune)
@@ -75,7 +102,7 @@ def gridded(levels: Array, prune: bool) -> tuple[Array, float]:
 
 
 def _moved(codebook: Codebook, levels: Array) -> Codebook:
-    """The codebook with its levels moved to a grid; its cuts are midway again where some of them fell together."""
+    """The codebook with its levels moved to a grid; where some fell together, its boundaries are midway again."""
     return replace(
         codebook, levels=levels, boundaries=codebook.boundaries if len(levels) == len(codebook.levels) else None
     )
@@ -145,7 +172,14 @@ def _rounded(
 
 
 def oriented(codes: Array, codebook: Array | None, scale: Array, transposed: bool | None) -> Coded:
-    """Codes as their readers want them: folded in place, or as MatMul's [in, out] with one scale per output."""
+    """Codes as their readers want them: folded in place, or as MatMul's [in, out] with one scale per output.
+
+    Args:
+        codes: int8, in the shape of the weight.
+        codebook: the value of each code; None where codes are the values.
+        scale: broadcastable over the weight.
+        transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
+    """
     fill_value = np.zeros((), np.int8)
     if transposed is None:
         return Coded(codes, fill_value, codebook, scale)

@@ -18,11 +18,17 @@ _SMALL = 1 << 16  # elements; the scatter of fewer takes little memory
 _SMALLEST, _LARGEST = 1e-15, 1e15  # of the largest value: squares and inverses of such stay float32
 
 
-def computed(array: Array | ChunkedArray) -> ChunkedArray | None:
-    """The values as float32 (float64 for fp64); None where one is not finite, or all are far from ordinary sizes."""
+def floats(array: Array | ChunkedArray) -> ChunkedArray:
+    """The values as float32 (float64 for fp64)."""
     chunked = ChunkedArray.of(array)
     kind = np.float64 if chunked.dtype == np.float64 else np.float32
-    wide = chunked if chunked.dtype == kind else chunked.map(kind, lambda rows, columns, part: part.astype(kind))
+    return chunked if chunked.dtype == kind else chunked.map(kind, lambda rows, columns, part: part.astype(kind))
+
+
+def computed(array: Array | ChunkedArray) -> ChunkedArray | None:
+    """`floats`, or None where a value is not finite, or all are far from ordinary sizes."""
+    chunked = ChunkedArray.of(array)
+    wide = floats(chunked)
 
     def largest(_: RowRange, part: Array) -> float:
         return float(np.maximum(part.max(initial=0.0), -part.min(initial=0.0)))  # NaN where there is one

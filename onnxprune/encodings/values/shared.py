@@ -9,11 +9,12 @@ import numpy as np
 
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
+from onnxprune.core.override import override
 from onnxprune.encodings.values.base import Coded, Values, check_bits
 from onnxprune.encodings.values.rounding import recoded, with_codebook
 from onnxprune.encodings.values.scales import centred, channel_scale, computed, unit_scale
 from onnxprune.model.weight import Weight
-from onnxprune.quantization.codebook import codebook
+from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.entropy_constrained import constrained
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
@@ -36,10 +37,11 @@ class Shared(Values):
     def __str__(self) -> str:
         return f"{self.name}:{self.bits}"
 
+    @override
     def code(
         self, weight: Weight, array: Array | ChunkedArray, transposed: bool | None, feedback: Feedback | None = None
     ) -> Coded | None:
-        """See `Values.code`: a scale per output channel where it is worth its bytes."""
+        """A scale per output channel where it is worth its bytes."""
         wide = computed(array)
         if wide is None:
             return None
@@ -47,18 +49,18 @@ class Shared(Values):
         scale, unit = channel_scale(weight, wide), unit_scale(wide)
         importance = None if scale is None else np.square(unit / scale.astype(np.float64))
         histogram = Histogram.of(wide, unit, importance)
-        book = codebook(histogram, levels, prune=False)
-        if scale is not None and book.error > 0:
+        codebook = fit_codebook(histogram, levels, prune=False)
+        if scale is not None and codebook.error > 0:
             by_channel = Histogram.of(wide, scale)
-            scaled = codebook(by_channel, levels, prune=False)
+            scaled = fit_codebook(by_channel, levels, prune=False)
             kept = wide.size - histogram.zeros
-            gained = math.log2(book.error / max(scaled.error, 1e-12 * book.error)) / 2 * kept
-            if gained > 16 * scale.size and book.error > _SCALE_GAINS * scaled.error:
-                book, unit, histogram = scaled, scale, by_channel
-        return with_codebook(weight, wide, unit, constrained(histogram, book, self.excess), False, feedback)
+            gained = math.log2(codebook.error / max(scaled.error, 1e-12 * codebook.error)) / 2 * kept
+            if gained > 16 * scale.size and codebook.error > _SCALE_GAINS * scaled.error:
+                codebook, unit, histogram = scaled, scale, by_channel
+        return with_codebook(weight, wide, unit, constrained(histogram, codebook, self.excess), False, feedback)
 
     def recode(self, weight: Weight, array: Array | ChunkedArray, feedback: Feedback | None = None) -> Coded:
         """An int8 or uint8 weight with at most 2**bits of its values, the zero point among them."""
         histogram = Histogram.of(centred(weight, array))
-        book = constrained(histogram, codebook(histogram, 2**self.bits, prune=False), self.excess)
-        return recoded(weight, array, book, False, feedback)
+        codebook = constrained(histogram, fit_codebook(histogram, 2**self.bits, prune=False), self.excess)
+        return recoded(weight, array, codebook, False, feedback)

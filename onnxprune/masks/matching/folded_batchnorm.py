@@ -24,7 +24,7 @@ _BIAS_OF = re.compile(r"(weight|kernel)((?::0)?)$")
 _EPSILONS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-2, 1e-7, 1e-8, 1e-12, 0.0)
 
 
-class Folds:
+class FoldedBatchNorms:
     """The batch norms of a checkpoint, and the parameters that they may have been folded into."""
 
     def __init__(self, checkpoint: Mapping[str, Array], candidates: list[str]) -> None:

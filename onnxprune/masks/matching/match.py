@@ -12,10 +12,11 @@ from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.masks.checkpoints import is_real
 from onnxprune.masks.matching import merged_tensors
 from onnxprune.masks.matching.axis_order import constant, fitting, largest
-from onnxprune.masks.matching.folded_batchnorm import Folds
+from onnxprune.masks.matching.folded_batchnorm import FoldedBatchNorms
 from onnxprune.masks.matching.link import Link, Parameter, Shape
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.weight import Weight
 
 
@@ -29,7 +30,7 @@ class Matches:
     """
 
     parameters: dict[str, Parameter]
-    unmatched: dict[str, str]
+    unmatched: dict[str, Reason]
 
 
 def match(model: Model, checkpoint: Mapping[str, Array]) -> Matches:
@@ -44,13 +45,14 @@ def match(model: Model, checkpoint: Mapping[str, Array]) -> Matches:
     search = _Search(checkpoint)
     weights = {w.name: w for w in find(model)}
     links: dict[str, list[tuple[str, Link]]] = {}
-    unmatched: dict[str, str] = {}
+    unmatched: dict[str, Reason] = {}
     for name, weight in weights.items():
         if weight.element not in FLOATS:
-            unmatched[name] = f"it is {weight.dtype}, and a checkpoint holds other values"
+            text = f"it is {weight.dtype}, and a checkpoint holds other values"
+            unmatched[name] = Reason(Kind.UNMATCHED, text)
             continue
         found = search.whole(name, weight.array(model))
-        if isinstance(found, str):
+        if isinstance(found, Reason):
             unmatched[name] = found
         else:
             links[name] = [found]
@@ -58,9 +60,6 @@ def match(model: Model, checkpoint: Mapping[str, Array]) -> Matches:
     _search_parts(model, weights, search, links, unmatched)
     _search_folds(model, weights, search, links, unmatched)
     return Matches(search.parameters(links), unmatched)
-
-
-_NOT_FOUND = "no parameter holds its values"
 
 
 class _Search:
@@ -97,24 +96,26 @@ class _Search:
                     table[self.arrays[name].size, key].append(name)
         return self.tables[dtype]
 
-    def whole(self, name: str, array: Array) -> tuple[str, Link] | str:
+    def whole(self, name: str, array: Array) -> tuple[str, Link] | Reason:
         """The parameter that is the whole weight, or why there is none."""
         if not np.isfinite(key := largest(array)):
-            return "it holds NaN or Inf"
+            return Reason(Kind.UNMATCHED, "it holds NaN or Inf")
         own, flat = self.first.get(name), constant(array)
         if own is not None and self.arrays[own].shape == array.shape:
             agrees = np.array_equal(self.arrays[own], array) if flat else fitting(self.arrays[own], array)[:1] == _PLAIN
             if agrees:
                 return own, Link(name)  # name, shape and values: nothing is left to ask
         if flat:
-            return "all its values have one magnitude: it could be any"
+            magnitude = "all its values have one magnitude"
+            return Reason(Kind.UNMATCHED, f"{magnitude}: it could be any", magnitude)
         candidates = self._table(array.dtype).get((array.size, key), [])
         fits = [(n, order) for n in candidates for order in fitting(self.arrays[n], array)]
         if not fits:
-            return _NOT_FOUND
+            return Reason(Kind.NOT_FOUND, "no parameter holds its values")
         if len(fits) > 1:
             names = sorted({n for n, _ in fits})
-            return f"it could be {' or '.join(names)}" + (", in several orders of the axes" * (len(names) == 1))
+            text = f"it could be {' or '.join(names)}" + (", in several orders of the axes" * (len(names) == 1))
+            return Reason(Kind.UNMATCHED, text)
         parameter, (view, order) = fits[0]
         return parameter, Link(name, view=view, order=order)
 
@@ -136,10 +137,10 @@ _PLAIN = [(None, ())]
 
 def _search_parts(
     model: Model, weights: Mapping[str, Weight], search: _Search, links: dict[str, list[tuple[str, Link]]],
-    unmatched: dict[str, str],
+    unmatched: dict[str, Reason],
 ) -> None:  # fmt: skip
     """Merged and split tensors, among the weights and the parameters that are left."""
-    left = [name for name, reason in unmatched.items() if reason == _NOT_FOUND]
+    left = [name for name, reason in unmatched.items() if reason.kind is Kind.NOT_FOUND]
     used = {name for entries in links.values() for name, _ in entries}
     index = merged_tensors.Index(
         {name: search.arrays[name] for name in search.aliases if name not in used} if left else {}
@@ -154,11 +155,11 @@ def _search_parts(
 
 def _search_folds(
     model: Model, weights: Mapping[str, Weight], search: _Search, links: dict[str, list[tuple[str, Link]]],
-    unmatched: dict[str, str],
+    unmatched: dict[str, Reason],
 ) -> None:  # fmt: skip
     """Convolutions and linear layers with a batch norm in them, and their biases."""
-    left = [name for name, reason in unmatched.items() if reason == _NOT_FOUND]
-    index = Folds(search.arrays, list(search.aliases))
+    left = [name for name, reason in unmatched.items() if reason.kind is Kind.NOT_FOUND]
+    index = FoldedBatchNorms(search.arrays, list(search.aliases))
     biases = {name: weights[name].array(model) for name in left if len(weights[name].shape) == 1}
     for name in left:
         weight = weights[name]
@@ -168,7 +169,7 @@ def _search_folds(
         model.payloads.forget_pages()
         if len(found) > 1:
             norms = " or ".join(sorted({fold.mean for _, _, fold in found})[:2])
-            unmatched[name] = f"it could be {found[0][0]} with the batch norm of {norms}"
+            unmatched[name] = Reason(Kind.UNMATCHED, f"it could be {found[0][0]} with the batch norm of {norms}")
         if len(found) != 1:
             continue
         parameter, (view, order), fold = found[0]

@@ -11,12 +11,13 @@ import numpy as np
 
 from onnxprune.allocation.curves import Curves
 from onnxprune.api import inspect
-from onnxprune.api.result import Deviation, FileFacts, Result, file_facts, versions
+from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import CurvesError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.reason import Reason
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.change import Removed
 from onnxprune.pipeline.run import METADATA
@@ -96,6 +97,11 @@ class _Side:
         total = sum(row["total"] for row in self.rows.values())
         return total, total - sum(row["zeros"] for row in self.rows.values())
 
+    def reason(self, name: str) -> Reason | None:
+        """Why a weight is left alone, if it is."""
+        weight = self.weights.get(name)
+        return None if weight is None else weight.reason
+
     def values(self, name: str) -> Array:
         """The real values of a weight: what is quantised is dequantised."""
         weight = self.weights[name]
@@ -117,6 +123,16 @@ def gather(
     scratch: Path,
 ) -> Contents:
     """Read the model, and what it was made of; without a result the two files tell what they can.
+
+    Args:
+        model: the model to report on.
+        original: the model that it was made of, if there is one.
+        result: what `compress` and its like return.
+        deviation: of the outputs, for a report without a result.
+        curves: of a sensitivity scan.
+        weights: patterns of weights to draw; without any the largest ones of linear layers.
+        columns: further columns, weight -> title -> number.
+        scratch: a folder for what does not fit in memory.
 
     Raises:
         WeightError: no weight matches one of the patterns.
@@ -150,7 +166,7 @@ def _compared(first: _Side, last: _Side, deviation: Deviation) -> Result:
         ratio=first.file.bytes / last.file.bytes,
         parameters={"before": before, "after": after, "nonzero": nonzero},
         weights=[],
-        skipped=[{"name": n, "reason": r["left_alone"]} for n, r in first.rows.items() if r.get("left_alone")],
+        skipped=[Skipped(name, reason) for name in first.rows if (reason := first.reason(name)) is not None],
         removed=[],
         cost=None,
         integers=last.integers,

@@ -29,7 +29,7 @@ _ROOM = 40  # characters of a name on the page; the whole of it is its title
 def render(contents: Contents, command: str) -> str:
     """The page as text; the same contents and command give the same text."""
     environment = Environment(
-        loader=PackageLoader("onnxprune", "html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("onnxprune.report", "html"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     environment.filters |= {"size": size, "short": lambda name, room=_ROOM: shortened(name, room), "digits": _digits}
@@ -123,12 +123,13 @@ def _pattern(found: PatternImage) -> dict[str, Any]:
 
 def _grouped(contents: Contents) -> list[tuple[str, int, list[str]]]:
     """(reason, how many, names) of what was left alone, the most frequent first."""
-    skipped = contents.result.skipped if contents.result else [
-        {"name": layer.name, "reason": layer.left_alone} for layer in contents.layers if layer.left_alone
-    ]  # fmt: skip
+    if contents.result:
+        skipped = [(entry.name, entry.reason.text) for entry in contents.result.skipped]
+    else:
+        skipped = [(layer.name, layer.left_alone) for layer in contents.layers if layer.left_alone]
     names: dict[str, list[str]] = {}
-    for entry in skipped:
-        names.setdefault(entry["reason"], []).append(entry["name"])
+    for name, reason in skipped:
+        names.setdefault(reason, []).append(name)
     counts = Counter({reason: len(found) for reason, found in names.items()})
     return [(reason, count, names[reason]) for reason, count in counts.most_common()]
 

@@ -96,7 +96,17 @@ def _in_page(tag: re.Match[str]) -> str:
 
 
 def bars(names: Sequence[str], before: Sequence[float] | None, after: Sequence[float], title: str) -> str:
-    """Bytes by name, horizontally: in kB or MB, before and after."""
+    """A horizontal bar chart of bytes, in kB or MB.
+
+    Args:
+        names: of the bars.
+        before: bytes before, a bar each; None for a chart of `after` alone.
+        after: bytes after.
+        title: of the picture, for readers that do not see it.
+
+    Returns:
+        The SVG.
+    """
     largest = max((*(before or ()), *after), default=0)
     unit, factor = next(((u, f) for u, f in (("MB", 1e6), ("kB", 1e3)) if largest >= f), ("bytes", 1))
     with _style():
@@ -123,8 +133,8 @@ def histogram(found: BarHistogram, title: str) -> str:
         figure = Figure((_WIDTH, 1.8), layout="constrained")
         axes = figure.add_subplot()
         if len(found.counts) > 1:
-            axes.stairs(found.counts[0], edges, fill_value=True, color=_BEFORE, baseline=0.5)
-        axes.stairs(found.counts[-1], edges, fill_value=True, color=_AFTER, baseline=0.5, alpha=0.75)
+            axes.stairs(found.counts[0], edges, fill=True, color=_BEFORE, baseline=0.5)
+        axes.stairs(found.counts[-1], edges, fill=True, color=_AFTER, baseline=0.5, alpha=0.75)
         axes.set_yscale("log")
         axes.set_ylim(0.5, 2 * max(10, *(int(c.max()) for c in found.counts)))
         axes.minorticks_off()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from onnxprune.allocation import curves as curve_files
 from onnxprune.api.result import Deviation, Result
-from onnxprune.core.files import staged, write
+from onnxprune.core.files import PathLike, staged, write
 from onnxprune.errors import OptionError
 from onnxprune.layer_costs.costs import Costs
 
 if TYPE_CHECKING:
     from onnxprune.report.html.contents import Columns
-
-PathLike = str | os.PathLike[str]
 
 
 def check_extra() -> None:

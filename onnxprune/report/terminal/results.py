@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
 
-from onnxprune.api.result import Cost, Deviation, Result
+from onnxprune.api.result import Cost, Deviation, Result, Skipped
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched
+
+_REASONS = 6  # that are counted in the line of what was left alone
 
 _RESULT = [
     Column("weight", right=False), Column("shape", 2), Column("zeros"), Column("asked", 1),
@@ -52,15 +55,11 @@ def _shape(weight: WeightFacts) -> str:
     return after if after == before else f"{before} -> {after}"
 
 
-def _show_skipped(console: Console, skipped: list[dict[str, str]]) -> None:
+def _show_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
     if skipped:
-        reasons = Counter(s["reason"].split(":")[0] for s in skipped)
-        text = ", ".join(f"{count} {_plural(reason)}" for reason, count in reasons.most_common(6))
+        labels = Counter(entry.reason.label or entry.reason.text for entry in skipped)
+        text = ", ".join(f"{count} {label}" for label, count in labels.most_common(_REASONS))
         line(console, f"left alone: {text}", "dim")
-
-
-def _plural(reason: str) -> str:
-    return reason.removeprefix("is a ").removeprefix("is an ").removeprefix("is ")
 
 
 def _show_closing(console: Console, result: Result) -> None:

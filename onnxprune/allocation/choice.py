@@ -1,0 +1,34 @@
+"""The choice of what becomes of each weight: those that the loss decides on share one budget."""
+
+from __future__ import annotations
+
+from onnxprune.allocation.measurement import Measurements
+from onnxprune.allocation.rate_distortion import allocate
+from onnxprune.encodings.candidates import EXACT, HALF, Choice
+
+
+def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
+    """What becomes of each weight, by name, in the order of the measurements.
+
+    Args:
+        measurements: of the model.
+        loss: the sum over the weights of squared error over energy. What the weights have lost before counts, but for
+            those that were changed since.
+    """
+    choices = {
+        name: Choice(HALF if measured.halved and loss > 0 else measured.values, feedback=measured.feedback)
+        for name, measured in measurements.weights.items()
+    }
+    for changed, ways in enumerate(measurements.ways):
+        budget = loss if changed else max(0.0, loss - measurements.spent)
+        curved = {n: m for n, m in measurements.weights.items() if m.curve and m.changed == bool(changed)}
+        numbers = {name: number for number, name in enumerate(curved)}
+        points = allocate(
+            [measured.curve for measured in curved.values()],
+            budget,
+            [measured.noise for measured in curved.values()],
+            [[numbers[name] for name in way] for way in ways],
+        )
+        for (name, measured), point in zip(curved.items(), points, strict=True):
+            choices[name] = Choice(EXACT, point.codebook, point.scale, measurements.prune, measured.feedback)
+    return choices

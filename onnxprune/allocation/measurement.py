@@ -1,0 +1,269 @@
+"""What is known of a model's weights before a loss is chosen: measured once, good for every loss and every copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from onnxprune.allocation import rate_distortion
+from onnxprune.allocation.input_moments import moments
+from onnxprune.allocation.noise_gain import gains
+from onnxprune.allocation.rate_distortion import RatePoint
+from onnxprune.core.chunked import ChunkedArray, RowRange
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
+from onnxprune.encodings.candidates import EXACT, HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, encodable, may_lose
+from onnxprune.encodings.smallest import Encoder
+from onnxprune.encodings.values.base import Values
+from onnxprune.encodings.values.integers import Int8
+from onnxprune.encodings.values.rounding import gridded, whole
+from onnxprune.encodings.values.scales import centred, channel_scale, unit_scale
+from onnxprune.encodings.values.shared import Shared
+from onnxprune.model.model import Model
+from onnxprune.model.weight import SMALL, Weight, ways
+from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.per_weight import PerWeight
+from onnxprune.pipeline.progress import Progress, silent, tracked
+from onnxprune.pruning.scores import largest
+from onnxprune.quantization.error_feedback import Feedback
+
+_SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
+_TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
+_GAIN_SAMPLES = 4  # each costs a run per weight
+_HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
+
+
+Ways = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Samples that the layers' inputs and the reach of noise are measured on.
+
+    Attributes:
+        source: see `samples.load`.
+        samples: at most so many.
+        half: 0 or 1 for these of a half only.
+    """
+
+    source: Path
+    samples: int
+    half: int | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the options ask of a weight.
+
+    Attributes:
+        values: a form; None leaves it to the loss.
+        named: whether they name the weight, or a pattern that matches it.
+    """
+
+    values: Values | None = EXACT
+    named: bool = False
+
+
+@dataclass(frozen=True)
+class MeasurementPlan:
+    """What is measured, and for whom.
+
+    Attributes:
+        asked: what the options ask of each weight, in the order of `find`.
+        encoder: who will store the weights.
+        prune: whether what is left to the loss may become 0.
+        calibration: samples; None: errors are not fed back, and all noise counts alike.
+        importance: what a unit of a weight's loss counts, in place of how far noise reaches.
+    """
+
+    asked: Sequence[Asked]
+    encoder: Encoder
+    prune: bool = True
+    calibration: CalibrationSet | None = None
+    importance: PerWeight[float] = field(default_factory=PerWeight)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one weight.
+
+    Attributes:
+        values: the form that it gets where no loss decides.
+        halved: whether any loss above 0 makes it float16.
+        curve: its rate and distortion; empty where no loss decides.
+        changed: whether it was changed since it was coded: what had been spent on it is lost.
+        noise: what a unit of its loss counts.
+        feedback: how its rounding errors are passed on.
+        lossless: see `Candidates.lossless`; None where that has to be looked for again.
+    """
+
+    values: Values = EXACT
+    halved: bool = False
+    curve: tuple[RatePoint, ...] = ()
+    changed: bool = False
+    noise: float = 1.0
+    feedback: Feedback | None = None
+    lossless: tuple[Candidate, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What is known of a model's weights whatever the loss; it refers to no copy of the model.
+
+    Attributes:
+        weights: by name, in the order of `find`.
+        ways: the names of weights with a curve whose losses add up, see `weight.ways`: first among those that are as
+            they were coded (or never were), then among those that changed since.
+        spent: what the weights had lost before.
+        prune: whether what is left to the loss may become 0.
+        change: what measuring did to the model: it may have raised the opset.
+    """
+
+    weights: dict[str, Measured]
+    ways: tuple[Ways, Ways]
+    spent: float
+    prune: bool
+    change: Change
+
+
+def measure(
+    model: Model, weights: Sequence[Weight], plan: MeasurementPlan, change: Change, progress: Progress = silent
+) -> Measurements:
+    """Measure what does not depend on the loss.
+
+    Args:
+        model: the model, in the opset that the forms want.
+        weights: all of them, in the order of `find`.
+        plan: what is measured.
+        change: what was done to the model for it.
+        progress: hears of the bytes of the weights.
+
+    Raises:
+        WeightError: a weight that the loss decides on holds NaN or Inf.
+        DataError: the samples do not fit the model.
+        RuntimeFailure: the model does not run.
+    """
+    found: list[Measured] = []
+    held = 0
+    for number, weight in tracked(progress, "measure", weights, lambda weight: weight.nbytes(model)):
+        measured = _measured(model, weight, plan.asked[number], plan)
+        nbytes = sum(form.nbytes for form in measured.lossless or ())
+        if measured.lossless and held + nbytes <= _HELD_BYTES:
+            held += nbytes
+            measured = replace(measured, lossless=tuple(form.held() for form in measured.lossless))
+        elif measured.lossless:
+            measured = replace(measured, lossless=None)
+        found.append(measured)
+    curved = [number for number, measured in enumerate(found) if measured.curve]
+    coded = [number for number, measured in enumerate(found) if measured.curve or _has_codebook(measured.values)]
+    for number, feedback in _feedbacks(model, {n: weights[n] for n in coded}, plan.calibration).items():
+        found[number] = replace(found[number], feedback=feedback)
+    counts = _noise(model, [weights[n] for n in curved], [found[n].feedback for n in curved], plan)
+    for number, noise in zip(curved, counts, strict=True):
+        found[number] = replace(found[number], noise=noise)
+    together = [_named_ways([weights[n] for n in curved if found[n].changed == changed]) for changed in (False, True)]
+    return Measurements(
+        {weight.name: measured for weight, measured in zip(weights, found, strict=True)},
+        (together[0], together[1]), model.spent, plan.prune, change,
+    )  # fmt: skip
+
+
+def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan) -> Measured:
+    """What is known of a weight by itself."""
+    if not encodable(weight, MIN_HALF_ELEMENTS):
+        return Measured()
+    form = asked.values
+    if not may_lose(weight):
+        if form is None:
+            small = weight.kind in ("bias", "norm") and weight.element in FLOATS
+            return Measured(halved=small and _halvable(weight.chunked(model)))
+        return Measured(form if asked.named and form == HALF and form.fits(weight.element) else EXACT)
+    if weight.size < SMALL:
+        return Measured()
+    if form is not None:
+        fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
+        return Measured(form if fits else EXACT)
+    candidates = Candidates(model, weight)
+    if candidates.opset < Shared().opset(fused=False):
+        return Measured()
+    curve = _curve(candidates, plan)
+    model.payloads.forget_pages()
+    changed = bool(curve) and weight.name in model.codings and not candidates.lossless
+    return Measured(curve=tuple(curve), changed=changed, lossless=candidates.lossless)
+
+
+def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
+    """What a weight costs at each loss; nothing where no codebook fits its values."""
+    weight, array, prune = candidates.weight, candidates.array, plan.prune
+    sizes = [plan.encoder.estimate(candidates, form) for form in candidates.lossless]
+    exact = min([weight.nbytes(candidates.model), *sizes])
+    if weight.element in QUANTISED:
+        array = centred(weight, array)
+        one = np.ones((1,) * array.ndim, np.float32)
+        return rate_distortion.curve(array, one, exact, prune, partial(whole, prune=prune))
+    wide = candidates.wide
+    if wide is None:
+        if weight.reason is None and prune:
+            largest(weight, candidates.model)  # refuses NaN and Inf: finite values far from ordinary sizes stay exact
+        return []
+    readers = candidates.readers()
+    scale, unit = channel_scale(weight, wide, readers.transposed if readers else None), unit_scale(wide)
+    if scale is None:
+        return rate_distortion.curve(wide, unit, exact, prune)
+    snap = (lambda levels: gridded(levels, prune)[0]) if readers is not None else None
+    points = rate_distortion.curve(wide, scale, exact, prune, snap)
+    if readers is None and scale.nbytes > _SCALES_COST * exact:
+        importance = np.square(unit / scale.astype(np.float64))
+        points = rate_distortion.hull(points + rate_distortion.curve(wide, unit, exact, prune, importance=importance))
+    return points
+
+
+def _feedbacks(model: Model, weights: dict[int, Weight], calibration: CalibrationSet | None) -> dict[int, Feedback]:
+    """How errors are passed on in the weights whose inputs were measured on the samples."""
+    if calibration is None or not weights:
+        return {}
+    measured = moments(model, list(weights.values()), calibration.source, calibration.samples, calibration.half)
+    found = {}
+    for number in reversed(weights):
+        held = measured.pop()  # as large as what is made of it
+        if held is not None:
+            found[number] = Feedback.of(held)
+    return found
+
+
+def _noise(
+    model: Model, weights: Sequence[Weight], feedbacks: Sequence[Feedback | None], plan: MeasurementPlan
+) -> list[float]:
+    """What a unit of each weight's loss does to the outputs, against the usual weight."""
+    counted = [1.0] * len(weights)
+    if plan.importance.entries:
+        counted = [plan.importance.get(weight.name, 1.0) for weight in weights]
+    elif plan.calibration is not None and weights:
+        source, half = plan.calibration.source, plan.calibration.half
+        measured = [gain or None for gain in gains(model, weights, source, _GAIN_SAMPLES, half)]
+        known = [gain for gain in measured if gain is not None]
+        usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
+        counted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
+    left = [1.0 if feedback is None else feedback.remaining for feedback in feedbacks]
+    return [count * rest for count, rest in zip(counted, left, strict=True)]
+
+
+def _named_ways(weights: Sequence[Weight]) -> Ways:
+    return tuple(tuple(weights[number].name for number in way) for way in ways(weights))
+
+
+def _halvable(chunked: ChunkedArray) -> bool:
+    """Whether float16 keeps 11 bits of every value of a float32 tensor."""
+
+    def held(_: RowRange, part: Array) -> bool:
+        size = np.abs(part[part != 0])
+        return bool(np.isfinite(part).all()) and (not size.size or (size.min() >= 2**-14 and size.max() <= 65504))
+
+    return chunked.dtype == np.float32 and all(chunked.each(held))
+
+
+def _has_codebook(values: Values) -> bool:
+    return isinstance(values, Shared) or (isinstance(values, Int8) and values.bits < 8)

@@ -1,0 +1,249 @@
+"""The options of the public functions as objects: made and checked once, before anything is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from onnxprune.core.files import PathLike
+from onnxprune.errors import OptionError, OutputError
+from onnxprune.pipeline.base import check_types
+from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.runtime.judge import Question
+from onnxprune_passes import Channels, DeadNeurons, Encode, Magnitude
+
+Options = TypeVar("Options")
+
+
+def taken(kind: type[Options], keywords: Mapping[str, Any], **more: Any) -> Options:
+    """The options that a class has among the keywords; `more` comes before those."""
+    given = {**keywords, **more}
+    own = {field.name: given[field.name] for field in fields(kind) if field.name in given}  # type: ignore[arg-type]
+    return kind(**{k: tuple(v) if isinstance(v, Iterable) and not isinstance(v, str) else v for k, v in own.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What is pruned by magnitude; the fields are options of that pass."""
+
+    sparsity: float | None = None
+    quality: float | None = None
+    threshold: float | None = None
+    scope: str = "layer"
+    pattern: str = ""
+    set: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the types; the pass checks the rest."""
+        check_types(self)
+
+    @property
+    def given(self) -> bool:
+        """Whether a rule says how much is pruned; a loss does otherwise."""
+        shares = (self.sparsity, self.quality, self.threshold)
+        return any(share is not None for share in shares) or ":" in self.pattern or bool(self.set)
+
+    def magnitude(self, loss: float | None = None) -> Magnitude:
+        """The pass that prunes by the rule."""
+        return Magnitude(
+            sparsity=self.sparsity, quality=self.quality, threshold=self.threshold, loss=loss, scope=self.scope,
+            pattern=self.pattern, set=self.set, include=self.include, skip=self.skip,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The samples that the inputs of the layers are measured on; see the encode pass."""
+
+    data: PathLike | None = None
+    samples: int = Encode.samples
+    half: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storing:
+    """How weights are stored.
+
+    Attributes:
+        values: the form of the values of every weight.
+        by_weight: "PATTERN=FORM" for some weights; the last match counts.
+        loss: see the encode pass; None leaves it to the function.
+        prefer: see the encode pass, as `encoding`.
+        encoding: the encoding of the positions.
+    """
+
+    values: str = "auto"
+    by_weight: tuple[str, ...] = ()
+    loss: float | None = None
+    prefer: str = "speed"
+    encoding: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Check the types; the pass checks the rest."""
+        check_types(self)
+
+    @classmethod
+    def of(cls, keywords: Mapping[str, Any], default: str) -> Storing:
+        """From the keywords of a function whose `values` may name a form, and others by weight.
+
+        Raises:
+            OptionError: they name two forms for every weight.
+        """
+        values = keywords.get("values", default)
+        entries = [values] if isinstance(values, str) else list(values)
+        plain = [entry for entry in entries if "=" not in entry]
+        if len(plain) > 1:
+            raise OptionError(f"values {plain[0]} and {plain[1]} contradict each other: give one, and PATTERN=FORM")
+        by_weight = tuple(entry for entry in entries if "=" in entry)
+        return taken(cls, keywords, values=(plain or [default])[0], by_weight=by_weight)
+
+    def encode(
+        self, loss: float, *, keep_zeros: bool, skip: tuple[str, ...] = (), importance: tuple[str, ...] = (),
+        calibration: Calibration = Calibration(),
+    ) -> Encode:  # fmt: skip
+        """The pass that stores the weights.
+
+        Args:
+            loss: what `auto` may lose, summed over all weights.
+            keep_zeros: whether no further entry becomes zero.
+            skip: patterns of weights that keep exact values.
+            importance: "PATTERN=NUMBER", what the loss of some weights counts.
+            calibration: samples to measure the layers' inputs on.
+        """
+        return Encode(
+            encoding=self.encoding, values=self.values, set=self.by_weight, skip=skip, loss=loss,
+            keep_zeros=keep_zeros, data="" if calibration.data is None else str(calibration.data),
+            importance=importance, samples=calibration.samples, half=calibration.half, prefer=self.prefer,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stripping:
+    """Which shapes change.
+
+    Attributes:
+        strip: whether dead neurons are removed.
+        channels: the share of whole channels that is removed first.
+        multiple: kept channels are rounded up to a multiple of this, dead ones too.
+
+    Raises:
+        OptionError: channels are to go, and all shapes to stay.
+    """
+
+    strip: bool = True
+    channels: float | None = None
+    multiple: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        check_types(self)
+        if self.channels is not None and not self.strip:
+            raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
+
+    def before(self, score: str = "l1", scope: str = "layer") -> list[Channels]:
+        """What runs before weights are pruned."""
+        if self.channels is None:
+            return []
+        return [Channels(sparsity=self.channels, score=score, scope=scope, multiple=self.multiple)]
+
+    def after(self, *, encoded: bool) -> list[DeadNeurons]:
+        """What runs after weights were pruned; `encoded` is the pass's."""
+        return [DeadNeurons(encoded=encoded, multiple=self.multiple)] if self.strip else []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deciding:
+    """What decides on the loss, where no option does.
+
+    Attributes:
+        scan: a sensitivity scan.
+        max_drop: how much worse the metric may be.
+        time_limit: seconds after which the search for the loss ends.
+
+    Raises:
+        OptionError: a time limit without a search.
+    """
+
+    scan: PathLike | None = None
+    max_drop: float | None = None
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.time_limit is not None and self.max_drop is None:
+            raise OptionError("time-limit goes with max-drop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks:
+    """How a result is judged and written.
+
+    Attributes:
+        data: an .npz file or a folder with arrays named after the inputs, and perhaps `targets`; None synthesises
+            inputs.
+        samples: how many samples at most (data), or how many (synthesised).
+        tolerance: how much worse than the original's the metric may be; of sqnr the least that the result must have.
+        metric: see `judge.Question`, as `evaluate` and `lower_is_better`.
+        evaluate: a command in place of a metric.
+        lower_is_better: the number of a function or a command is an error.
+        verify: whether to run original and result in ONNX Runtime.
+        in_place: whether the output may be the input.
+        masks: a file for the masks of what the magnitude pass pruned.
+        names_from: the checkpoint that the model was exported from, whose names the masks get.
+        jobs: threads that work on the weights.
+        progress: called with (pass, bytes of weights done, bytes in all).
+
+    Raises:
+        OptionError: they contradict each other, or a number makes no sense.
+    """
+
+    data: PathLike | None = None
+    samples: int | None = None
+    tolerance: float | None = None
+    metric: str | None = None
+    evaluate: str | None = None
+    lower_is_better: bool = False
+    verify: bool = True
+    in_place: bool = False
+    masks: PathLike | None = None
+    names_from: PathLike | None = None
+    jobs: int | None = None
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if self.tolerance is not None and not self.verify:
+            raise OptionError("a tolerance cannot be checked without verification")
+        if self.tolerance is not None and math.isnan(self.tolerance):
+            raise OptionError("the tolerance must be a number, not NaN")
+        check_samples(self.samples)
+        if self.masks is None and self.names_from is not None:
+            raise OptionError("names_from names what is in a mask file: give masks too")
+        _ = self.question
+
+    @property
+    def question(self) -> Question:
+        """What models are judged by."""
+        return Question(self.metric, self.evaluate, self.lower_is_better)
+
+    def check_places(self, source: Path, target: Path) -> None:
+        """Refuse outputs that are inputs.
+
+        Raises:
+            OutputError: the target is the source, which is not allowed, or the masks are one of them.
+        """
+        if not self.in_place and target.exists() and source.exists() and target.samefile(source):
+            raise OutputError(f"{target} is the input; give --in-place to overwrite it")
+        if self.masks is not None and Path(self.masks).resolve() in {source.resolve(), target.resolve()}:
+            raise OutputError(f"{self.masks} is a model: choose another file for the masks")
+
+
+def check_samples(samples: int | None) -> None:
+    """Refuse a number of samples below 1."""
+    if samples is not None and samples < 1:
+        raise OptionError(f"samples must be at least 1, not {samples}")

@@ -1,0 +1,72 @@
+"""The passes of `compress`: which of them there are, and which depend on the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import takewhile
+
+from onnxprune.api.options.objects import Calibration, Rule, Storing, Stripping
+from onnxprune.api.stages import Saving
+from onnxprune.pipeline.base import Pass
+from onnxprune_passes import Decode, Encode
+
+_STORING = frozenset({"decode", "dead_neurons", "encode"})  # passes that are there for the file's size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Decode, remove channels, prune, remove dead neurons, encode.
+
+    Attributes:
+        rule: what is pruned; where it does not say, the loss decides.
+        storing: how weights are stored.
+        shapes: which shapes change.
+        calibration: samples that the inputs of the layers are measured on.
+        importance: what a unit of a weight's loss counts; see the encode pass.
+    """
+
+    rule: Rule
+    storing: Storing
+    shapes: Stripping
+    calibration: Calibration
+    importance: tuple[str, ...] = ()
+
+    @property
+    def settled(self) -> bool:
+        """Whether the loss decides nothing: a rule says what is pruned, and a form how values are stored."""
+        return self.rule.given and self.storing.values != "auto"
+
+    @property
+    def saving(self) -> Saving:
+        """When the model stays as it was."""
+        ruled = self.rule.given or bool(self.rule.pattern)
+        return Saving(_STORING if ruled else _STORING | {"magnitude"}, self.storing.encoding != "auto")
+
+    def steps(self, loss: float) -> list[Pass]:
+        """The passes for a loss.
+
+        Raises:
+            OptionError: the options of a pass make no sense.
+        """
+        rule, storing = self.rule, self.storing
+        magnitude = rule.magnitude(None if rule.given else loss)  # made even where it does not run: it checks the rule
+        pruned = rule.given or storing.values != "auto" or bool(rule.pattern)
+        return [
+            Decode(),
+            *self.shapes.before(),
+            *([magnitude] if pruned else ()),
+            *self.shapes.after(encoded=True),
+            self.encode(loss),
+        ]
+
+    def encode(self, loss: float) -> Encode:
+        """The last of the passes."""
+        return self.storing.encode(
+            loss, keep_zeros=self.rule.given, skip=self.rule.skip, importance=self.importance,
+            calibration=self.calibration,
+        )  # fmt: skip
+
+    def fixed(self) -> list[Pass]:
+        """The passes in front of the first that depends on the loss."""
+        pairs = zip(self.steps(0.0), self.steps(1.0), strict=True)
+        return [step for step, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]

@@ -1,0 +1,73 @@
+"""Results of one recipe at several losses: what does not depend on the loss is done once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from onnxprune.allocation.measurement import Measurements
+from onnxprune.api.options.objects import Checks
+from onnxprune.api.recipe import Recipe
+from onnxprune.api.result import Result
+from onnxprune.api.stages import Opened, apply, finish
+from onnxprune.api.verify import Verification
+from onnxprune.model.model import replacing
+from onnxprune.pipeline.progress import Progress, silent
+
+
+class Tries:
+    """Each try works on a copy of the model that the passes of no loss have prepared.
+
+    Args:
+        opened: the model.
+        recipe: the passes.
+        target: the file to write in the end.
+        checks: see `Checks`.
+    """
+
+    def __init__(self, opened: Opened, recipe: Recipe, target: Path, checks: Checks) -> None:
+        self.opened, self.recipe, self.target, self.checks = opened, recipe, target, checks
+        self._verification = Verification(opened.source, checks)
+
+    def write(self, loss: float, place: Path) -> None:
+        """Write the result of a loss, neither verified nor reported."""
+        with replacing(place) as staged:
+            apply(self._at(loss, silent), staged)
+
+    def finished(self, loss: float, *, saving: bool = True) -> Result:
+        """Write the result of a loss to the target, verified.
+
+        Args:
+            loss: see the encode pass.
+            saving: whether the model stays as it was where it does not become smaller.
+
+        Raises:
+            ToleranceMissed: it is not within the tolerance; nothing is written.
+        """
+        made = self._at(loss, self.checks.progress)
+        return finish(made, self.target, self.checks, self._verification, self.recipe.saving if saving else None)
+
+    def only(self, loss: float) -> Result:
+        """`finished` where no other loss is tried, and nothing has to be kept for one."""
+        self.opened.take(self.recipe.steps(loss), self.checks.progress)
+        return finish(self.opened, self.target, self.checks, self._verification, self.recipe.saving)
+
+    def _at(self, loss: float, progress: Progress) -> Opened:
+        """The model after all passes."""
+        prepared, measured = self._prepared
+        made = prepared.copy()
+        if measured is None:
+            made.take(self.recipe.steps(loss)[len(made.run.steps) :], progress)
+        else:
+            step = self.recipe.encode(loss)
+            made.run.take(step, lambda model, told: step.store(model, measured, told), progress)
+        return made
+
+    @cached_property
+    def _prepared(self) -> tuple[Opened, Measurements | None]:
+        """The model after the passes that no loss changes; measured where only its encoding is still to come."""
+        opened, progress, fixed = self.opened, self.checks.progress, self.recipe.fixed()
+        opened.take(fixed, progress)
+        encode = self.recipe.encode(0.0)
+        alone = len(fixed) + 1 == len(self.recipe.steps(0.0))
+        return opened, opened.run.measure(encode.measure, progress) if alone else None

@@ -1,0 +1,206 @@
+"""Candidates: the value forms that a weight may take, and what holds it in each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from onnxprune.core.chunked import ChunkedArray
+from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
+from onnxprune.encodings.graph.fusion import Readers, readers_of
+from onnxprune.encodings.values import FORMS, form_of
+from onnxprune.encodings.values.base import DEQUANTISE_AXIS, Coded, Values
+from onnxprune.encodings.values.floats import Exact, Half
+from onnxprune.encodings.values.integers import Int8
+from onnxprune.encodings.values.lossless import again, few, fuses, halved
+from onnxprune.encodings.values.rounding import on_grid, recoded, with_codebook
+from onnxprune.encodings.values.scales import computed, floats
+from onnxprune.encodings.values.shared import Shared
+from onnxprune.model.discovery import opset_of
+from onnxprune.model.model import Model
+from onnxprune.model.reason import Kind, Reason
+from onnxprune.model.weight import SMALL, Weight
+from onnxprune.quantization.codebook import Codebook
+from onnxprune.quantization.error_feedback import Feedback
+
+MIN_HALF_ELEMENTS = 64  # elements below which half precision saves less than its Cast takes
+EXACT, HALF = Exact(), Half()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What becomes of a weight: a value form, or a codebook that was fitted to it.
+
+    Attributes:
+        values: the form, where there is no codebook.
+        codebook: levels for the weight over its scale.
+        scale: what goes with the codebook; it broadcasts over the weight.
+        prune: whether the codebook may make entries 0.
+        feedback: how rounding errors are passed on, where the layer's inputs were measured.
+    """
+
+    values: Values = EXACT
+    codebook: Codebook | None = None
+    scale: Array | None = None
+    prune: bool = True
+    feedback: Feedback | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether it keeps the values."""
+        return self.values == EXACT and self.codebook is None
+
+    @property
+    def asked(self) -> Values | None:
+        """The form other than exact, where no codebook was fitted."""
+        return None if self.plain or self.codebook is not None else self.values
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A weight in a value form."""
+
+    values: Values
+    coded: Coded
+
+    def serves(self, wanted: Values) -> bool:
+        """Whether it is what a request for a form wants."""
+        if self.values.name != wanted.name:
+            return False
+        codebook = self.coded.codebook
+        return (
+            not isinstance(wanted, Shared | Int8)
+            or wanted.bits == 8
+            or (codebook is not None and len(codebook) <= 2**wanted.bits)
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the carrier in memory."""
+        carrier = self.coded.carrier
+        return carrier.size * carrier.dtype.itemsize
+
+    def held(self) -> Candidate:
+        """The same, read from memory alone: no copy of the model is behind it."""
+        return replace(self, coded=replace(self.coded, carrier=ChunkedArray.of(self.coded.carrier).whole()))
+
+
+class Candidates:
+    """The forms that one weight may take; what they have in common is looked for once.
+
+    Args:
+        model: the model.
+        weight: of the model.
+        lossless: `lossless` where it is known from a copy of the model.
+    """
+
+    def __init__(self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None) -> None:
+        self.model, self.weight = model, weight
+        self.opset = opset_of(model, weight.scope)
+        if lossless is not None:
+            self.lossless = lossless
+
+    @cached_property
+    def array(self) -> ChunkedArray:
+        """The weight's values."""
+        return self.weight.chunked(self.model)
+
+    @cached_property
+    def wide(self) -> ChunkedArray | None:
+        """The values of a float weight as `computed` gives them."""
+        return computed(self.array) if self.weight.element in FLOATS else None
+
+    @cached_property
+    def _readers(self) -> Readers | None:
+        return readers_of(self.weight)
+
+    def readers(self, opset: int = DEQUANTISE_AXIS) -> Readers | None:
+        """Who reads the weight's integers, where the model has the opset for it."""
+        return self._readers if self.opset >= opset else None
+
+    def _readers_for(self, form: Values) -> Readers | None:
+        """Who reads the integers of a form, where it has such."""
+        fused = form.opset(fused=True)
+        return self.readers(fused) if fused > form.opset(fused=False) else None
+
+    @cached_property
+    def lossless(self) -> tuple[Candidate, ...]:
+        """The forms that hold every bit of the weight in fewer bytes than its own values take."""
+        return tuple(self._lossless())
+
+    def _lossless(self) -> Iterator[Candidate]:
+        coding = self.model.codings.get(self.weight.name)
+        if coding is not None and coding.scale is not None and coding.form in FORMS:
+            form = form_of(coding.form)
+            readers = self._readers_for(form)
+            if readers and not fuses(coding, self.weight.shape, readers.transposed):
+                readers = None
+            if self.opset >= form.opset(fused=False):
+                coded = again(self.weight, self.wide, coding, readers.transposed if readers else None)
+                if coded is not None:
+                    yield Candidate(form, coded)
+        coded = few(self.weight, self.array) if self.opset >= Shared().opset(fused=False) else None
+        if coded is not None:
+            yield Candidate(Shared(), coded)
+            return
+        coded = halved(self.array)
+        if coded is not None:
+            yield Candidate(HALF, coded)
+
+    @property
+    def exact(self) -> Candidate:
+        """The values themselves."""
+        return Candidate(EXACT, Coded(self.array, self.weight.zero_value))
+
+    def chosen(self, choice: Choice) -> Candidate | None:
+        """The weight as a choice wants it; None where the form cannot hold it."""
+        weight, form, feedback = self.weight, choice.values, choice.feedback
+        if choice.codebook is not None:
+            return self._fitted(choice, choice.codebook)
+        if self.opset < form.opset(fused=False):
+            return None
+        if weight.element in QUANTISED and isinstance(form, Shared):
+            return Candidate(form, form.recode(weight, self.array, feedback))
+        readers = self._readers_for(form)
+        coded = form.code(weight, self.array, readers.transposed if readers else None, feedback)
+        if readers and readers.others and coded and coded.block and coded.carrier.shape[0] % coded.block:
+            coded = form.code(weight, self.array, None, feedback)
+        return None if coded is None else Candidate(form, coded)
+
+    def _fitted(self, choice: Choice, codebook: Codebook) -> Candidate:
+        """The weight in the codebook of a choice, which was measured: its values are finite."""
+        weight, scale, prune, feedback = self.weight, choice.scale, choice.prune, choice.feedback
+        if weight.element in QUANTISED:
+            return Candidate(Shared(), recoded(weight, self.array, codebook, prune, feedback))
+        assert scale is not None
+        wide = floats(self.array)
+        readers = self.readers() if scale.size > 1 else None
+        if readers is None:
+            return Candidate(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback))
+        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, readers.transposed, feedback))
+
+
+def encodable(weight: Weight, least: int = SMALL) -> bool:
+    """Whether a weight of at least so many elements may be something else than a plain dense tensor."""
+    return weight.size >= least and weight.element in FLOATS | QUANTISED and not dense_because(weight)
+
+
+def dense_because(weight: Weight) -> Reason | None:
+    """Why a weight has to stay a dense tensor; None where it need not."""
+    if weight.overridable:
+        return _dense("it is a graph input that a caller may override")
+    if weight.scope.shadows(weight.value):
+        return _dense("another body binds its name too, which no node may write")
+    if weight.zero_value.ndim:
+        return _dense("its channels have different zero points")
+    return None
+
+
+def _dense(why: str) -> Reason:
+    return Reason(Kind.DENSE, f"stays dense: {why}", "stays dense")
+
+
+def may_lose(weight: Weight) -> bool:
+    """Whether the weight may lose precision: linear layers and large tables, not what is added or normalises."""
+    return not (weight.kind in ("bias", "norm") or weight.kind.endswith("operand"))

@@ -1,0 +1,196 @@
+"""The smallest form of a weight: candidates are prepared one after the other, and the one with the fewest bytes stays.
+
+Among equals the one without a loss does. At any time at most two candidates of a weight are held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse
+from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
+from onnxprune.encodings.graph.insert import (
+    PreparedSparse,
+    PreparedWeight,
+    insert,
+    insert_sparse,
+    prepare,
+    prepare_sparse,
+)
+from onnxprune.model.discovery import in_function
+from onnxprune.model.weight import SMALL
+
+SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
+NODES = 500  # bytes of nodes and names around an encoded weight
+_ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
+_NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """What became of a weight.
+
+    Attributes:
+        encoding: coo, dense, or the name of the encoding that decodes itself.
+        nbytes: bytes in the file.
+        zeros: how many entries equal the fill value, of a weight that decodes itself; else None.
+        changed: whether it is stored otherwise than before.
+        numbered: whether the name that was offered may be in the model.
+        refused: why it is not in the form that was asked for.
+        tried: whether it may be stored otherwise at all, see `candidates.encodable`.
+    """
+
+    encoding: str
+    nbytes: int
+    zeros: int | None = None
+    changed: bool = False
+    numbered: bool = False
+    refused: str = ""
+    tried: bool = True
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Stores weights in the smallest of the encodings that may be taken.
+
+    Attributes:
+        encoding: auto, graph (those that decode themselves), coo, or the name of one.
+        prefer: speed takes rows, which load fast, in place of a flat run that is hardly smaller; size never does.
+    """
+
+    encoding: str = "auto"
+    prefer: str = "speed"
+
+    def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
+        """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.
+
+        Args:
+            found: the candidates.
+            choice: the form that may lose something, or a plain one.
+            name: what the weight's nodes and tensors may be called by; see `encoded_names`.
+        """
+        model, weight = found.model, found.weight
+        before, encoding = weight.nbytes(model), "coo" if weight.store == "sparse" else "dense"
+        if not encodable(weight, SMALL if choice.plain else MIN_HALF_ELEMENTS):
+            return StoredWeight(encoding, before, tried=False)
+        best, lossy, refused = self._lossy(found, choice, name, before)
+        numbered = best is not None
+        if best is None or not self._alone(found, choice, best):
+            for form in (*found.lossless, found.exact, None):
+                limit = before if best is None else best.nbytes + lossy
+                other = self._prepared(found, form, name, limit) if form else self._sparse(found, limit)
+                if other is not None:
+                    if best is not None:
+                        best.discard(model)
+                    best, lossy = other, False
+                    numbered = numbered or form is not None
+        if best is None:
+            return StoredWeight(encoding, before, refused=refused)
+        if isinstance(best, PreparedSparse):
+            insert_sparse(model, weight, best)
+            stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused)
+        else:
+            zeros = best.sparse.zeros() if lossy else weight.zeros(found.array)
+            insert(model, weight, best)
+            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused)
+        model.payloads.forget_pages()
+        return stored
+
+    def _lossy(
+        self, found: Candidates, choice: Choice, name: str, before: int
+    ) -> tuple[PreparedWeight | PreparedSparse | None, bool, str]:
+        """The chosen form where it saves bytes, whether there is one, and else why not."""
+        asked = choice.asked
+        if choice.plain or (asked and any(form.serves(asked) for form in found.lossless)):
+            return None, False, ""
+        form = found.chosen(choice)
+        best = None if form is None else self._prepared(found, form, name, before)
+        if best is None and asked:
+            return None, False, f"{asked} {'cannot hold it' if form is None else 'gains nothing'}"
+        return best, best is not None, ""
+
+    @staticmethod
+    def _alone(found: Candidates, choice: Choice, best: PreparedWeight | PreparedSparse) -> bool:
+        """Whether the chosen form stands without a comparison: it has a kernel, or nothing else comes near it."""
+        asked = choice.asked
+        if asked is not None and isinstance(best, PreparedWeight) and best.fused:
+            return True  # asked for whatever it takes
+        return not found.lossless and asked != HALF
+
+    def estimate(self, found: Candidates, form: Candidate) -> int:
+        """Bytes of a form, nodes and names included."""
+        sparse, scale = _sparse_of(form), form.coded.scale
+        payloads = [encoding.payload(sparse) for encoding in self._allowed(found, form.coded)]
+        around = NODES + (scale.nbytes if scale is not None else 0)
+        return min(payloads) + around if payloads else found.weight.nbytes(found.model)
+
+    def _allowed(self, found: Candidates, coded: Coded) -> list[Encoding]:
+        """The encodings that decode themselves and may hold the weight where it stands."""
+        if self.encoding == "coo":
+            return []
+        named = [GRAPH[self.encoding]] if self.encoding in GRAPH else list(GRAPH.values())
+        trivial = coded.codebook is None and coded.decoded == found.weight.zero_value.dtype and coded.scale is None
+        inside = in_function(found.weight.scope)
+        return [
+            form
+            for form in named
+            if form.opset <= found.opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
+        ]
+
+    def _prepared(self, found: Candidates, form: Candidate, name: str, limit: int) -> PreparedWeight | None:
+        """A form in its smallest encoding below `limit` bytes: only those whose packed arrays come close are packed."""
+        sparse = _sparse_of(form)
+        payloads: dict[str, int] = {}
+        allowed = self._allowed(found, form.coded)
+        for encoding in sorted(allowed, key=lambda encoding: encoding.least(sparse)):
+            bound = min([limit, *payloads.values()]) + _NODES_DIFFER
+            if encoding.least(sparse) < bound:
+                payloads[encoding.name] = encoding.payload(sparse)
+        if not payloads:
+            return None
+        least = min(payloads.values())
+        if self.prefer == "speed" and _rows_instead(sparse, payloads, least):
+            least = payloads["rows"]
+            payloads = {"rows": least}
+        readers = found.readers() if form.coded.fused else None
+        best: PreparedWeight | None = None
+        for chosen, payload in payloads.items():
+            if payload >= min(limit, least + _NODES_DIFFER):
+                continue
+            prepared = prepare(found.model, found.weight, form.coded, sparse, GRAPH[chosen], form.values, name, readers)
+            if prepared.nbytes < (best.nbytes if best else limit):
+                if best:
+                    best.discard(found.model)
+                best = prepared
+            else:
+                prepared.discard(found.model)
+        return best
+
+    def _sparse(self, found: Candidates, limit: int) -> PreparedSparse | None:
+        """The weight as a sparse initializer where one may stand and takes fewer than `limit` bytes."""
+        model, weight = found.model, found.weight
+        opset, ir_version = SPARSE_INITIALIZER
+        allowed = self.encoding in ("auto", "coo") and model.opset >= opset and model.proto.ir_version >= ir_version
+        if not allowed or weight.scope.path or weight.store == "constant" or weight.zero is not None:
+            return None
+        sparse = Sparse.of(found.array, weight.zero_value)
+        if sparse.kept * (8 + found.array.dtype.itemsize) >= limit:
+            return None
+        prepared = prepare_sparse(model, weight, sparse)
+        if prepared.nbytes < limit:
+            return prepared
+        prepared.discard(model)
+        return None
+
+
+def _sparse_of(form: Candidate) -> Sparse:
+    return Sparse.of(form.coded.carrier, form.coded.fill_value, form.coded.codebook)
+
+
+def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:
+    """Whether rows, which load faster than one flat run, are worth the bytes that they pad."""
+    large = len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM
+    sparsely = large and sparse.codebook is not None and sparse.kept < sparse.size / 2
+    if sparsely and "rows" not in payloads and ("flat" in payloads or "bitmask" in payloads):
+        payloads["rows"] = GRAPH["rows"].payload(sparse)
+    return sparsely and "rows" in payloads and payloads["rows"] <= _ROWS_MORE * least

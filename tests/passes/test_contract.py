@@ -1,0 +1,108 @@
+"""What every pass keeps: its text recreates it, a second run changes nothing, bad options are refused."""
+
+import onnx
+import pytest
+
+from onnxprune.errors import OptionError
+from onnxprune.model.discovery import find
+from onnxprune.pipeline import base, registry
+from onnxprune_passes import Encode, Magnitude
+from tests.helpers.builders import mlp
+from tests.helpers.running import arrays, load, outputs, prune, serialise
+
+PASSES = registry.table()
+
+
+EXAMPLES = {
+    "magnitude": [
+        {"sparsity": 0.5},
+        {"sparsity": 0.9, "scope": "global"},
+        {"sparsity": 0.9, "scope": "channel"},
+        {"threshold": 0.3},
+        {"pattern": "2:4"},
+        {"sparsity": 0.5, "pattern": "1x4", "skip": ("bias*", 'quote"d')},
+        {"sparsity": 0.5, "set": ("*=0.25", "a b=0.1")},
+    ],
+    "channels": [{"sparsity": 0.0, "score": "l2", "multiple": 8}],  # a share is one of what is there
+    "encode": [{}, {"encoding": "graph"}, {"encoding": "rows", "values": "half"}],
+    "apply_masks": [{"masks": "m.safetensors"}, {"masks": 'a "b"', "names_from": "w.npz"}],
+    "update": [{"source": "w.pt", "masks": "m.npz"}],
+}
+FROM_FILES = {"apply_masks", "update"}  # masks/test_apply.py and masks/test_update.py run these
+
+
+INSTALLED = [
+    pytest.param(base.create(PASSES[name], options), id=f"{name}{options}")
+    for name in PASSES
+    for options in EXAMPLES.get(name, [{}])
+]
+
+
+@pytest.mark.parametrize("item", INSTALLED)
+def test_a_pass_is_recreated_by_its_text(item):
+    assert base.parse(str(item), PASSES) == item
+
+
+NAMELESS = [
+    p
+    for p in INSTALLED
+    if not getattr(p.values[0], "skip", ())
+    and not getattr(p.values[0], "set", ())
+    and p.values[0].name not in FROM_FILES
+]
+
+
+@pytest.mark.parametrize("item", NAMELESS)
+def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
+    opened = prune(case[0], sparsity=0.8)
+    item.run(opened)
+    once = serialise(opened)
+    change = item.run(opened)
+    assert not change.modified
+    assert serialise(opened) == once
+    assert outputs(once)
+    again = load(onnx.load_from_string(once))
+    assert not item.run(again).modified
+    assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"sparsity": 1.0},
+        {"sparsity": -0.1},
+        {"sparsity": float("nan")},
+        {"sparsity": True},
+        {"sparsity": "x"},
+        {"sparsity": 0.5, "quality": 1.0},
+        {"sparsity": 0.5, "scope": "tensor"},
+        {"quality": 1.0, "scope": "global"},
+        {"sparsity": 0.5, "pattern": "2:4"},
+        {"pattern": "5:4"},
+        {"pattern": "2:4x"},
+        {"pattern": "1x4"},
+        {"pattern": "0x4", "sparsity": 0.5},
+        {"set": ("w",)},
+        {"set": ("w=x",)},
+        {"set": ("w=1",)},
+        {"colour": "red"},
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(OptionError):
+        base.create(Magnitude, options)
+
+
+def test_encoded_weights_are_named_and_their_parts_are_not():
+    opened = prune(mlp((32, 64, 16)), sparsity=0.9)
+    Encode().run(opened)
+    change = Magnitude(sparsity=0.95).run(opened)
+    assert not change.modified
+    assert {name: reason.text for name, reason in change.skipped.items()} == {
+        "fc0.bias": "is a bias",
+        "fc1.bias": "is a bias",
+        "fc0.weight": "is encoded: decode the model first",
+        "fc1.weight": "is encoded: decode the model first",
+    }

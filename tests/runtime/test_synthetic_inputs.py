@@ -1,0 +1,91 @@
+"""Inputs that are found for a model without samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+import onnxprune
+from onnxprune.errors import ToleranceMissed
+from onnxprune.model.model import Model
+from onnxprune.runtime.session import inputs_of, open_session, run
+from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
+from tests.helpers.arrays import samples
+from tests.helpers.builders import info, mlp, model
+
+I64, BOOL = TensorProto.INT64, TensorProto.BOOL
+Y = [info("y", None)]
+
+
+def gather():
+    nodes = [helper.make_node("Cast", ["ids"], ["i"], to=I64), helper.make_node("Gather", ["t", "i"], ["y"])]
+    return model(nodes, [info("ids", ["batch", "seq"], TensorProto.INT32)], Y, {"t": samples(3, 4)})
+
+
+def masked():
+    nodes = [helper.make_node("Cast", ["attention_mask"], ["m"], to=1), helper.make_node("Div", ["x", "m"], ["y"])]
+    return model(nodes, [info("x", ["N", 4]), info("attention_mask", ["N", 4], I64)], Y)
+
+
+def equal():
+    """The run fails unless some entry equals 7: the index is the number of such entries minus 1."""
+    nodes = [
+        helper.make_node("Equal", ["x", "seven"], ["e"]),
+        helper.make_node("Cast", ["e"], ["n"], to=I64),
+        helper.make_node("ReduceMax", ["n"], ["one"], keepdims=0),
+        helper.make_node("Sub", ["one", "ones"], ["index"]),
+        helper.make_node("Gather", ["t", "index"], ["y"]),
+    ]
+    weights = {"seven": np.array([7]), "ones": np.array(1), "t": samples(1, 4)}
+    return model(nodes, [info("x", [3], I64)], Y, weights)
+
+
+def switch():
+    nodes = [helper.make_node("Where", ["c", "a", "b"], ["y"])]
+    return model(nodes, [info("c", ["n"], BOOL), info("a", ["n"]), info("b", ["n"])], Y)
+
+
+def windows():
+    """Only lengths divisible by 320 can be reshaped."""
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    return model(nodes, [info("x", ["batch", "length"])], Y, {"shape": np.array([-1, 320])})
+
+
+@pytest.mark.parametrize("build", [gather, masked, equal, switch, windows, mlp])
+def test_inputs_are_found(tmp_path, build):
+    (tmp_path / "m.onnx").write_bytes(build().SerializeToString())
+    session = open_session(tmp_path / "m.onnx")
+    made, again = (synthesise(Model.load(tmp_path / "m.onnx"), session, 3) for _ in range(2))
+    assert len(made) == 3
+    for one, other in zip(made, again, strict=True):
+        assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+        assert np.isfinite(run(session, one)["y"]).all()
+    assert {name: a.dtype for name, a in made[0].items()} == {i.name: np.dtype(i.dtype) for i in inputs_of(session)}
+
+
+def impossible_file(folder):
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["r"]), helper.make_node("Add", ["r", "w"], ["y"])]
+    proto = model(nodes, [info("x", [1, "odd"])], Y, {"s": np.array([11, 13]), "w": samples(11, 13)})
+    (folder / "m.onnx").write_bytes(proto.SerializeToString())
+    return folder / "m.onnx"
+
+
+def test_inputs_that_are_not_found(tmp_path):
+    path = impossible_file(tmp_path)
+    with pytest.raises(CannotSynthesise):
+        synthesise(Model.load(path), open_session(path), 1)
+    found = onnxprune.verify(path, path)
+    assert found.source == "none"
+    assert "--data" in found.reason
+    with pytest.raises(ToleranceMissed, match="cannot be checked") as caught:
+        onnxprune.transform(path, tmp_path / "o.onnx", ["encode"], tolerance=0.5)
+    assert caught.value.exit_code == 3
+    assert not (tmp_path / "o.onnx").exists()
+
+
+def test_an_input_without_a_numpy_type(tmp_path):
+    proto = model([helper.make_node("Identity", ["x"], ["y"])], [info("x", [1], TensorProto.STRING)], Y)
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    assert "string" in onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").reason

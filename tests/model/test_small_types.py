@@ -150,4 +150,4 @@ def test_constants_that_nothing_here_computes_keep_their_channels():
     assert not coupling.is_constant("v")
     with pytest.raises(ModelError, match="'v' cannot be computed"):
         coupling.array("v")
-    assert any("cannot be computed here" in remark for remark in coupling.remarks())
+    assert any("cannot be computed here" in note for note in coupling.notes())

@@ -92,6 +92,11 @@ class Verification:
         opened = Runner(open_session(result))
         outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
         judged = None
+        if judge is not None and self._checks.tolerance is not None and judge.against_original:
+            nothing = {output.name: output.says_nothing for output in outputs}
+            if nothing and all(nothing.values()):
+                said = ", ".join(f"'{name}' is {what}" for name, what in nothing.items())
+                raise NotVerified(f"the tolerance cannot be checked on these inputs: {said}")
         if judge is not None:
             baseline = self._baseline(judge)
             found = judge.value(result) if judge.commanded else judge.of(opened)

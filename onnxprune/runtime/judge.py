@@ -125,6 +125,13 @@ class Judge:
         self.unit = metrics.UNITS.get(self.metric, "")
 
     @property
+    def against_original(self) -> bool:
+        """Whether the metric compares with the outputs of the original."""
+        if self._samples is None or self._function is not None:
+            return False
+        return metrics.needs_reference(self.metric, self._samples.targets is not None)
+
+    @property
     def commanded(self) -> bool:
         """Whether a command decides, which is given a file."""
         return self._command is not None
@@ -171,7 +178,7 @@ class Judge:
         if self._function is not None:
             return self.of(self._original)
         assert self._samples is not None
-        if not metrics.needs_reference(self.metric, self._samples.targets is not None):
+        if not self.against_original:
             return self._scored(self._original.outputs(self._samples.feeds))
         score = metrics.score(self.metric, self._samples.targets is not None)
         for reference in self._references():
@@ -191,7 +198,7 @@ class Judge:
         """What the original gives for each feed; nothing where the metric does not ask for it."""
         assert self._samples is not None
         feeds = self._samples.feeds
-        if not metrics.needs_reference(self.metric, self._samples.targets is not None):
+        if not self.against_original:
             return ({} for _ in feeds)
         return self._original.outputs(feeds) if self._held is None else self._held
 

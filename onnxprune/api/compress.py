@@ -9,6 +9,7 @@ from typing import Unpack
 
 from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
+from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
 from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
 from onnxprune.api.recipe import Recipe
@@ -30,6 +31,7 @@ _HALVINGS = 8
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Rule, Storing, Stripping, Deciding, Checks)
 def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[CompressKeywords]) -> Result:
     """Prune by magnitude, remove dead neurons, store each weight in its smallest form, verify.
@@ -127,6 +129,7 @@ def _beside(source: Path) -> Path:
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Rule, Checks)
 def prune(model: PathLike, out: PathLike, *, loss: float | None = None, **options: Unpack[PruneKeywords]) -> Result:
     """Zero the smallest weights; the file stays dense.
@@ -138,6 +141,7 @@ def prune(model: PathLike, out: PathLike, *, loss: float | None = None, **option
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def encode(
     model: PathLike, out: PathLike, *, values: str | Sequence[str] = "exact", loss: float | None = None,
@@ -165,6 +169,7 @@ def encode(
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> Result:
     """Every encoded weight back as a dense initializer, bit for bit."""
@@ -172,6 +177,7 @@ def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> R
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def strip(
     model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "l1", scope: str = "layer",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
+from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import TransformKeywords, explicit
 from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
@@ -19,6 +20,7 @@ from onnxprune.pipeline.base import Pass, parse
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def transform(
     model: PathLike, out: PathLike, steps: Sequence[Pass | str], **checks: Unpack[TransformKeywords]
@@ -29,13 +31,13 @@ def transform(
         model: an ONNX file.
         out: the file to write; external data goes beside it.
         steps: passes, or their specs.
-        data: an .npz file or a folder with arrays named after the inputs, and perhaps `targets`; None synthesises
-            inputs.
+        data: arrays named after the inputs, and perhaps `targets`: a dict, an .npz file or a folder; see
+            `held_data.held`. None synthesises inputs.
         samples: how many samples at most (data), or how many (synthesised).
         tolerance: how much worse than the original's the metric may be, in points for percent; a miss writes nothing.
             Of sqnr it is the least that the result must have, in dB.
-        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION; see `judge.Question`. Without one it is top1 or mse
-            against targets, else agreement.
+        metric: a name of `metrics.NAMES`, a function, or MODULE:FUNCTION; see `judge.Question`. Without one it is top1
+            or mse against targets, else agreement.
         evaluate: a command that prints a number for `{model}`, in place of a metric.
         lower_is_better: the number of a function or a command is an error.
         verify: whether to run original and result in ONNX Runtime.

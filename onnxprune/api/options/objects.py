@@ -12,7 +12,7 @@ from onnxprune.core.files import PathLike
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.pipeline.base import check_types
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.runtime.judge import Question
+from onnxprune.runtime.judge import Metric, Question
 from onnxprune_passes import Channels, DeadNeurons, Encode, Magnitude
 
 Options = TypeVar("Options")
@@ -205,7 +205,7 @@ class Checks:
     data: PathLike | None = None
     samples: int | None = None
     tolerance: float | None = None
-    metric: str | None = None
+    metric: Metric | None = None
     evaluate: str | None = None
     lower_is_better: bool = False
     verify: bool = True

@@ -15,7 +15,7 @@ from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, S
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import open_model
+from onnxprune.api.stages import Saving, open_model
 from onnxprune.api.transform import transformed
 from onnxprune.api.tries import Tries
 from onnxprune.core import threads
@@ -149,6 +149,8 @@ def encode(
 ) -> Result:  # fmt: skip
     """Store each weight in its smallest form: as it is, or with other values than exact within their loss.
 
+    A file that would not get smaller stays byte for byte as it was.
+
     Args:
         model: the model.
         out: the file to write.
@@ -163,9 +165,8 @@ def encode(
         TypeError: there is no such keyword.
     """
     storing = Storing.of({"values": values, "prefer": prefer, "encoding": encoding}, "exact")
-    return transformed(
-        model, out, [storing.encode(LOSS if loss is None else loss, keep_zeros=True)], taken(Checks, checks)
-    )
+    step = storing.encode(LOSS if loss is None else loss, keep_zeros=True)
+    return transformed(model, out, [step], taken(Checks, checks), Saving({step.name}, storing.encoding != "auto"))
 
 
 @local(writes="out")

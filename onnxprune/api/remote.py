@@ -125,13 +125,17 @@ class _Remote:
 
     def put(self) -> None:
         """Send all that lies in the folder, the file itself last."""
-        files = sorted(self.place.parent.iterdir(), key=lambda file: file == self.place)
+        folder = self.place.parent
+        files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file == self.place)
         for file in files:
+            name = file.relative_to(folder).as_posix()
             try:
+                if file.parent != folder:
+                    self._store.makedirs(f"{self._parent}/{name}".rpartition("/")[0], exist_ok=True)
                 with self._store.transaction:  # for the stores that would show a file before it is whole
-                    self._store.put_file(str(file), f"{self._parent}/{file.name}")
+                    self._store.put_file(str(file), f"{self._parent}/{name}")
             except Exception as error:  # drivers' exceptions share no base class
-                raise OutputError(f"cannot write {self.parent}/{file.name}: {_reason(error)}") from error
+                raise OutputError(f"cannot write {self.parent}/{name}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

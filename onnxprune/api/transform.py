@@ -11,7 +11,7 @@ from onnxprune.api.options.keywords import TransformKeywords, explicit
 from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import finish, open_model
+from onnxprune.api.stages import Saving, finish, open_model
 from onnxprune.api.verify import Verification
 from onnxprune.core import threads
 from onnxprune.core.files import PathLike
@@ -58,7 +58,9 @@ def transform(
     return transformed(model, out, chain, taken(Checks, checks))
 
 
-def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: Checks) -> Result:
+def transformed(
+    model: PathLike, out: PathLike, steps: Sequence[Pass], checks: Checks, saving: Saving | None = None
+) -> Result:
     """`transform` with its options as an object.
 
     Args:
@@ -66,6 +68,7 @@ def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: C
         out: the file to write.
         steps: the passes, in order.
         checks: what `transform` takes as keywords.
+        saving: when the model stays as it was; see `stages.finish`.
 
     Raises:
         OnnxPruneError: see `onnxprune.errors`.
@@ -75,4 +78,4 @@ def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: C
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
         opened.take(steps, checks.progress)
-        return finish(opened, target, checks, Verification(source, checks))
+        return finish(opened, target, checks, Verification(source, checks), saving)

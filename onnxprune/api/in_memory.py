@@ -20,7 +20,7 @@ def takes_arrays(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         for name, value in kwargs.items():
-            if isinstance(value, np.generic):
+            if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim and name != "data"):
                 kwargs[name] = value.item()
         if "data" not in kwargs:
             return function(*args, **kwargs)

@@ -24,7 +24,7 @@ from onnxprune.runtime.held_data import Data, path_of
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
 
 
-@local()
+@local(opened=True)
 def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
     """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone.
 

@@ -108,7 +108,7 @@ def test_one_array_for_several_inputs():
         cut({held_data.UNNAMED: X}, "data", [item("N", 32), item("N", 32, name="z")])
 
 
-@pytest.mark.parametrize("number", [np.float32(0.9), np.float64(0.9), np.array(0.9, np.float32)[()]])
+@pytest.mark.parametrize("number", [np.float32(0.9), np.float64(0.9), np.array(0.9)])
 def test_numpy_scalars_are_numbers(model, tmp_path, number):
     onnxprune.compress(model, tmp_path / "p.onnx", sparsity=float(number))
     result = onnxprune.compress(model, tmp_path / "o.onnx", sparsity=number, samples=np.int64(4), jobs=np.int32(1))
@@ -241,8 +241,20 @@ def halves(count: int) -> list[list[float]]:
     return [drawn[: -(-count // 2)].astype(float).tolist(), drawn[-(-count // 2) :].astype(float).tolist()]
 
 
+WRONG = [
+    {"data": object()}, {"data": {"x": object()}}, {"data": b"x"}, {"metric": 3}, {"sparsity": "0.9"},
+    {"samples": "3"}, {"samples": 2.5}, {"tolerance": "1"}, {"max_drop": "1", "data": X}, {"loss": "1"},
+    {"max_drop": 1, "time_limit": "1", "data": X}, {"masks": 3, "sparsity": 0.5}, {"jobs": "2"}, {"values": 3},
+    {"values": ["int8", 3]}, {"scan": 3}, {"evaluate": 3}, {"verify": "no"}, {"progress": 3}, {"set": "w=0.5"},
+    {"sparsity": np.array([0.5, 0.6])}, {"lower_is_better": "yes"}, {"multiple": 2.5}, {"channels": "0.5"},
+]  # fmt: skip
+
+
 def test_errors_of_python_are_the_projects_own(model, tmp_path):
-    for options in ({"data": object()}, {"data": {"x": object()}}, {"data": b"x"}, {"metric": 3}, {"sparsity": "0.9"}):
+    for options in WRONG:
         with pytest.raises(OnnxPruneError) as caught:
             onnxprune.compress(model, tmp_path / "o.onnx", **options)
         assert "\n" not in str(caught.value), options
+    for paths in ((3, "o.onnx"), (model, 3), (None, "o.onnx"), ([model], "o.onnx"), (onnxprune.load(model), "o")):
+        with pytest.raises(OptionError, match="must be a path, not"):
+            onnxprune.compress(*paths)

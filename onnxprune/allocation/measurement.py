@@ -21,12 +21,12 @@ from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.rounding import gridded, whole
 from onnxprune.encodings.values.scales import centred, inner_axes, live_channels, unit_scale
 from onnxprune.encodings.values.shared import Shared
-from onnxprune.errors import WeightError
 from onnxprune.model.model import Model
 from onnxprune.model.weight import SMALL, Weight, ways
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.progress import Progress, silent, tracked
+from onnxprune.pruning.scores import largest
 from onnxprune.quantization.channel_scales import extreme
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
@@ -213,7 +213,7 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     wide = candidates.wide
     if wide is None:
         if weight.reason is None and prune:
-            raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
+            largest(weight, candidates.model)  # refuses NaN and Inf: finite values far from ordinary sizes stay exact
         return []
     readers = candidates.readers()
     transposed = readers.transposed if readers else None

@@ -9,12 +9,13 @@ from typing import Unpack
 
 from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
+from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
 from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import open_model
+from onnxprune.api.stages import Saving, open_model
 from onnxprune.api.transform import transformed
 from onnxprune.api.tries import Tries
 from onnxprune.core import threads
@@ -30,6 +31,7 @@ _HALVINGS = 8
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Rule, Storing, Stripping, Deciding, Checks)
 def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[CompressKeywords]) -> Result:
     """Prune by magnitude, remove dead neurons, store each weight in its smallest form, verify.
@@ -127,6 +129,7 @@ def _beside(source: Path) -> Path:
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Rule, Checks)
 def prune(model: PathLike, out: PathLike, *, loss: float | None = None, **options: Unpack[PruneKeywords]) -> Result:
     """Zero the smallest weights; the file stays dense.
@@ -138,12 +141,15 @@ def prune(model: PathLike, out: PathLike, *, loss: float | None = None, **option
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def encode(
     model: PathLike, out: PathLike, *, values: str | Sequence[str] = "exact", loss: float | None = None,
     prefer: str = "speed", encoding: str = "auto", **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Store each weight in its smallest form: as it is, or with other values than exact within their loss.
+
+    A file that would not get smaller stays byte for byte as it was.
 
     Args:
         model: the model.
@@ -159,12 +165,12 @@ def encode(
         TypeError: there is no such keyword.
     """
     storing = Storing.of({"values": values, "prefer": prefer, "encoding": encoding}, "exact")
-    return transformed(
-        model, out, [storing.encode(LOSS if loss is None else loss, keep_zeros=True)], taken(Checks, checks)
-    )
+    step = storing.encode(LOSS if loss is None else loss, keep_zeros=True)
+    return transformed(model, out, [step], taken(Checks, checks), Saving({step.name}, storing.encoding != "auto"))
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> Result:
     """Every encoded weight back as a dense initializer, bit for bit."""
@@ -172,6 +178,7 @@ def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> R
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def strip(
     model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "l1", scope: str = "layer",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.objects import check_samples
 from onnxprune.api.remote import local
 from onnxprune.core.files import PathLike
@@ -18,11 +19,12 @@ from onnxprune.layer_costs.costs import Costs
 from onnxprune.layer_costs.measure import account
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.runtime.held_data import Data, path_of
 
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
 
 
-@local()
+@local(opened=True)
 def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
     """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone.
 
@@ -53,7 +55,8 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
 
 
 @local()
-def costs(model: PathLike, *, data: PathLike | None = None, samples: int | None = None) -> Costs:
+@takes_arrays
+def costs(model: PathLike, *, data: Data | None = None, samples: int | None = None) -> Costs:
     """What each layer holds and does: parameters, bytes, operations, shares that are not zero, milliseconds.
 
     The shares of activations are measured on `data`, see `transform`, or on synthesised inputs. An encoded model is
@@ -64,7 +67,7 @@ def costs(model: PathLike, *, data: PathLike | None = None, samples: int | None 
         RuntimeFailure: ONNX Runtime does not load or run the model.
     """
     check_samples(samples)
-    return account(Path(model), None if data is None else Path(data), samples)
+    return account(Path(model), path_of(data), samples)
 
 
 @local()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,14 +18,14 @@ from typing import Any, ParamSpec, TypeVar
 from onnxprune.api.result import Result
 from onnxprune.core.files import is_url
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError
-from onnxprune.model.model import references
+from onnxprune.model.model import Model, references
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def local(
-    *, reads: tuple[str, ...] = ("model",), writes: str | None = None
+    *, reads: tuple[str, ...] = ("model",), writes: str | None = None, opened: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function of files take URLs: it is called with temporary files in their place.
 
@@ -34,6 +35,7 @@ def local(
     Args:
         reads: the parameters that are models to read.
         writes: the parameter that is the file to write.
+        opened: whether the models to read may be a `Model` too.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
@@ -43,6 +45,9 @@ def local(
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = signature.bind(*args, **kwargs)
             given = bound.arguments
+            for name in (*reads, *([writes] if writes else [])):
+                if not (opened and isinstance(given.get(name), Model)):
+                    _check_path(name, given.get(name), signature.parameters[name].default)
             sources = [name for name in reads if is_url(given.get(name))]
             out = given.get(writes) if writes else None
             if not sources and not is_url(out):
@@ -75,6 +80,14 @@ def local(
         return call
 
     return decorate
+
+
+def _check_path(name: str, value: Any, default: Any) -> None:
+    """Refuse what is no path."""
+    if value is None and default is None:
+        return
+    if not isinstance(value, str | os.PathLike):
+        raise OptionError(f"{name} must be a path, not {type(value).__name__}")
 
 
 class _Remote:
@@ -125,13 +138,17 @@ class _Remote:
 
     def put(self) -> None:
         """Send all that lies in the folder, the file itself last."""
-        files = sorted(self.place.parent.iterdir(), key=lambda file: file == self.place)
+        folder = self.place.parent
+        files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: file == self.place)
         for file in files:
+            name = file.relative_to(folder).as_posix()
             try:
+                if file.parent != folder:
+                    self._store.makedirs(f"{self._parent}/{name}".rpartition("/")[0], exist_ok=True)
                 with self._store.transaction:  # for the stores that would show a file before it is whole
-                    self._store.put_file(str(file), f"{self._parent}/{file.name}")
+                    self._store.put_file(str(file), f"{self._parent}/{name}")
             except Exception as error:  # drivers' exceptions share no base class
-                raise OutputError(f"cannot write {self.parent}/{file.name}: {_reason(error)}") from error
+                raise OutputError(f"cannot write {self.parent}/{name}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

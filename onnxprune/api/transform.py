@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Unpack
 
+from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import TransformKeywords, explicit
 from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import finish, open_model
+from onnxprune.api.stages import Saving, finish, open_model
 from onnxprune.api.verify import Verification
 from onnxprune.core import threads
 from onnxprune.core.files import PathLike
@@ -19,6 +20,7 @@ from onnxprune.pipeline.base import Pass, parse
 
 
 @local(writes="out")
+@takes_arrays
 @explicit(Checks)
 def transform(
     model: PathLike, out: PathLike, steps: Sequence[Pass | str], **checks: Unpack[TransformKeywords]
@@ -29,13 +31,13 @@ def transform(
         model: an ONNX file.
         out: the file to write; external data goes beside it.
         steps: passes, or their specs.
-        data: an .npz file or a folder with arrays named after the inputs, and perhaps `targets`; None synthesises
-            inputs.
+        data: arrays named after the inputs, and perhaps `targets`: a dict, an .npz file or a folder; see
+            `held_data.held`. None synthesises inputs.
         samples: how many samples at most (data), or how many (synthesised).
         tolerance: how much worse than the original's the metric may be, in points for percent; a miss writes nothing.
             Of sqnr it is the least that the result must have, in dB.
-        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION; see `judge.Question`. Without one it is top1 or mse
-            against targets, else agreement.
+        metric: a name of `metrics.NAMES`, a function, or MODULE:FUNCTION; see `judge.Question`. Without one it is top1
+            or mse against targets, else agreement.
         evaluate: a command that prints a number for `{model}`, in place of a metric.
         lower_is_better: the number of a function or a command is an error.
         verify: whether to run original and result in ONNX Runtime.
@@ -56,7 +58,9 @@ def transform(
     return transformed(model, out, chain, taken(Checks, checks))
 
 
-def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: Checks) -> Result:
+def transformed(
+    model: PathLike, out: PathLike, steps: Sequence[Pass], checks: Checks, saving: Saving | None = None
+) -> Result:
     """`transform` with its options as an object.
 
     Args:
@@ -64,6 +68,7 @@ def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: C
         out: the file to write.
         steps: the passes, in order.
         checks: what `transform` takes as keywords.
+        saving: when the model stays as it was; see `stages.finish`.
 
     Raises:
         OnnxPruneError: see `onnxprune.errors`.
@@ -73,4 +78,4 @@ def transformed(model: PathLike, out: PathLike, steps: Sequence[Pass], checks: C
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
         opened.take(steps, checks.progress)
-        return finish(opened, target, checks, Verification(source, checks))
+        return finish(opened, target, checks, Verification(source, checks), saving)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.objects import Checks
 from onnxprune.api.remote import local
 from onnxprune.api.result import Cost, Deviation
@@ -17,16 +18,18 @@ from onnxprune.model.model import Model
 from onnxprune.model.scopes import custom_domains
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.deviation import compare
-from onnxprune.runtime.judge import Judge
+from onnxprune.runtime.held_data import Data, path_of
+from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, inputs_of, latency, open_session
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 
 
 @local(reads=("a", "b"))
+@takes_arrays
 def verify(
-    a: PathLike, b: PathLike, *, data: PathLike | None = None, samples: int | None = None,
-    tolerance: float | None = None, metric: str | None = None, evaluate: str | None = None,
+    a: PathLike, b: PathLike, *, data: Data | None = None, samples: int | None = None,
+    tolerance: float | None = None, metric: Metric | None = None, evaluate: str | None = None,
     lower_is_better: bool = False,
 ) -> Deviation:  # fmt: skip
     """Run two models on the same inputs and compare their outputs.
@@ -34,10 +37,10 @@ def verify(
     Args:
         a: the original.
         b: the model that is compared with it.
-        data: samples, an .npz file or a folder; None synthesises inputs.
+        data: samples, see `held_data.held`; None synthesises inputs.
         samples: how many samples at most (data), or how many (synthesised).
         tolerance: how much worse than a's the metric of b may be, in points for percent; of sqnr the least, in dB.
-        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION.
+        metric: a name of `metrics.NAMES`, a function, or MODULE:FUNCTION; see `judge.Question`.
         evaluate: a command that prints a number for `{model}`, in place of a metric.
         lower_is_better: the number of a function or a command is an error.
 
@@ -45,7 +48,7 @@ def verify(
         ToleranceMissed: the tolerance was given and missed, or could not be checked.
     """
     checks = Checks(
-        data=data, samples=samples, tolerance=tolerance, metric=metric, evaluate=evaluate,
+        data=path_of(data), samples=samples, tolerance=tolerance, metric=metric, evaluate=evaluate,
         lower_is_better=lower_is_better,
     )  # fmt: skip
     return Verification(Path(a), checks).of(Path(b))[0]
@@ -92,6 +95,11 @@ class Verification:
         opened = Runner(open_session(result))
         outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
         judged = None
+        if judge is not None and self._checks.tolerance is not None and judge.against_original:
+            nothing = {output.name: output.says_nothing for output in outputs}
+            if nothing and all(nothing.values()):
+                said = ", ".join(f"'{name}' is {what}" for name, what in nothing.items())
+                raise NotVerified(f"the tolerance cannot be checked on these inputs: {said}")
         if judge is not None:
             baseline = self._baseline(judge)
             found = judge.value(result) if judge.commanded else judge.of(opened)

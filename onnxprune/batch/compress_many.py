@@ -6,12 +6,14 @@ import contextlib
 import hashlib
 import json
 import os
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from onnxprune.api import compress
+from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import EachKeywords, explicit
 from onnxprune.api.options.objects import Checks, Deciding, Rule, Storing, Stripping
 from onnxprune.api.result import versions
@@ -24,7 +26,8 @@ from onnxprune.core.workers import Outcome, spread
 from onnxprune.errors import DataError, OptionError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.runtime import session
+from onnxprune.runtime import held_data, session
+from onnxprune.runtime.judge import Question, identity
 
 _OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share
 
@@ -35,7 +38,6 @@ class _Task:
 
     source: Path
     target: Path
-    options: Mapping[str, Any]
     mark: str
     record: Record | None
     threads: int
@@ -48,6 +50,7 @@ class _Finished:
     skipped: bool
 
 
+@takes_arrays
 @explicit(Rule, Storing, Stripping, Deciding, Checks)
 def compress_many(
     models: Sequence[PathLike],
@@ -87,15 +90,19 @@ def compress_many(
             raise OptionError(f"{path}: models at URLs are compressed one at a time")
         if not os.fspath(path):
             raise OptionError("an empty name is no model and no folder")
+    _check_metric(options.get("metric"))
     found = gather([Path(model) for model in models], Path(out))
     mark, threads = _mark(options), 1 if cluster else max(1, cores() // jobs) if jobs > 0 else 0
     fates: dict[int, Compressed] = {}
     data: set[Path] = set()
     targets = [target for _, target in found.pairs]
     with opened(Path(out)) as ledger, _swept([*targets, Path(out) / NAME]):
-        tasks = [_Task(s, t, options, mark, ledger.get(t), threads) for s, t in found.pairs]
+        tasks = [_Task(s, t, mark, ledger.get(t), threads) for s, t in found.pairs]
         sent = [_absolute(task) for task in tasks] if cluster else tasks
-        with contextlib.closing(spread(_compressed, sent, jobs=jobs, cluster=cluster, apart=True)) as outcomes:
+        work = spread(
+            _compressed, sent, jobs=jobs, cluster=cluster, apart=True, shared=_sent(options, away=cluster is not None)
+        )
+        with contextlib.closing(work) as outcomes:
             for number, outcome in enumerate(outcomes):
                 task, done = tasks[outcome.index], outcome.value
                 if done is not None:
@@ -107,6 +114,13 @@ def compress_many(
     # A folder may hold external data that is called .onnx: as a model it failed.
     kept = [i for i in sorted(fates) if fates[i].result is not None or real(tasks[i].source) not in data]
     return Batch([fates[i] for i in kept], found.notes)
+
+
+def _check_metric(metric: Any) -> None:
+    try:
+        pickle.dumps(metric)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise OptionError(f"metric must be a function of a module, which processes can import: {error}") from error
 
 
 def _fate(task: _Task, outcome: Outcome[_Finished]) -> Compressed:
@@ -131,9 +145,13 @@ def _swept(targets: Sequence[Path]) -> Iterator[None]:
 def _mark(options: Mapping[str, Any]) -> str:
     """The digest of what outputs depend on besides their models."""
     told = {name: value for name, value in options.items() if name != "data"}
+    if callable(told.get("metric")):
+        told["metric"] = identity(Question(told["metric"]), None)
     data = options.get("data")
-    files = [] if data is None else _files(Path(data))
-    facts = [versions()["onnxprune"], told, [(file.name, digest(file)) for file in files]]
+    in_memory = data is not None and held_data.found(Path(data)) is not None  # its name is the digest
+    files = [] if data is None or in_memory else _files(Path(data))
+    held = [str(data)] if in_memory else [(file.name, digest(file)) for file in files]
+    facts = [versions()["onnxprune"], told, held]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()
 
 
@@ -143,13 +161,20 @@ def _files(data: Path) -> list[Path]:
     return sorted(p for p in data.iterdir() if p.is_file()) if data.is_dir() else [data]
 
 
+def _sent(options: Mapping[str, Any], *, away: bool) -> dict[str, Any]:
+    """The options for another process, which has not the arrays of this one, nor its folder where it is `away`."""
+    data = options.get("data")
+    given = None if data is None else held_data.found(Path(data))
+    if given is not None:
+        return {**options, "data": given}
+    return {**options, "data": Path(data).absolute()} if away and data is not None else dict(options)
+
+
 def _absolute(task: _Task) -> _Task:
-    data = task.options.get("data")
-    options = task.options if data is None else {**task.options, "data": Path(data).absolute()}
-    return replace(task, source=task.source.absolute(), target=task.target.absolute(), options=options)
+    return replace(task, source=task.source.absolute(), target=task.target.absolute())
 
 
-def _compressed(task: _Task) -> _Finished:
+def _compressed(task: _Task, options: dict[str, Any]) -> _Finished:
     """In a worker: one model."""
     session.use_threads(task.threads)
     companions = Model.load(task.source).companions()
@@ -160,7 +185,7 @@ def _compressed(task: _Task) -> _Finished:
     if task.record is not None and task.record.key == key and unchanged(folder, task.record.files):
         return _Finished(task.record, linked, skipped=True)
     folder.mkdir(parents=True, exist_ok=True)
-    result = compress.compress(task.source, task.target, jobs=task.threads, **task.options)
+    result = compress.compress(task.source, task.target, jobs=task.threads, **options)
     files = [task.target, *Model.load(task.target).companions()]
     record = Record(key, {str(file.relative_to(folder)): digest(file) for file in files}, result.facts())
     return _Finished(record, linked, skipped=False)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import onnx_graphsurgeon as gs
 from onnx import AttributeProto, GraphProto
+from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import PassError
 from onnxprune.model.model import Model
@@ -21,6 +22,7 @@ def remove_unused(model: Model) -> None:
     Raises:
         PassError: onnx-graphsurgeon cannot read the graph.
     """
+    G_LOGGER.severity = G_LOGGER.ERROR  # what it merely remarks it prints on standard output
     try:
         table = gs.import_onnx(model.proto)
     except Exception as error:  # its exceptions share no base class

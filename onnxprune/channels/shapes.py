@@ -12,7 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, h
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
-from onnxprune.model.scopes import Scope, scopes_of
+from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, scopes_of
 
 Dim = int | str | None
 Shape = tuple[Dim, ...]
@@ -29,7 +29,7 @@ def inferred(model: Model) -> ModelProto:
     ONNX follows computed shapes from opset 13 on, and not through all operators: where it loses one, `Shapes.resolved`
     may know it, and inference goes on from there.
     """
-    proto = model.proto
+    proto = _short_domain(model.proto)
     try:
         for _ in range(_HOPS):
             proto = shape_inference.infer_shapes(proto, data_prop=True)
@@ -38,6 +38,19 @@ def inferred(model: Model) -> ModelProto:
     except (shape_inference.InferenceError, RuntimeError, ValueError):  # a graph that ONNX finds fault with
         return model.proto
     return proto
+
+
+def _short_domain(proto: ModelProto) -> ModelProto:
+    """The model with the default domain spelt "", the only name of it that inference knows."""
+    if all(entry.domain != "ai.onnx" for entry in proto.opset_import):
+        return proto
+    copy = ModelProto()
+    copy.CopyFrom(proto)
+    nodes = (node for top in scopes_of(copy) for scope in top.inner() for node in scope.body.node)
+    for entry in (*nodes, *copy.opset_import, *(o for f in copy.functions for o in f.opset_import)):
+        if entry.domain in DEFAULT_DOMAIN:
+            entry.domain = ""
+    return copy
 
 
 def _resolve(model: Model, proto: ModelProto) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import sys
 from typing import NoReturn
 
 import click
 
-from onnxprune.cli import inspecting, retraining, transforming
+from onnxprune.cli import inspecting, retraining, streams, transforming
 from onnxprune.errors import OnnxPruneError, one_line
 
 
@@ -38,9 +37,7 @@ def _terminated(number: int, frame: object) -> NoReturn:
 def main() -> NoReturn:
     """Run the command line; an expected error is one line and an exit code."""
     signal.signal(signal.SIGTERM, _terminated)  # leave through the same clean-up as Ctrl-C
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name may not fit the terminal's encoding
+    streams.prepare()
     try:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()

@@ -10,14 +10,16 @@ Array = np.ndarray
 ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(1).astype(np.uint8)  # in each byte
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
-QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8})
-# Types whose elements are whole bytes; packed 4-bit and string tensors have no view as an array.
+QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16})
+# Small integers behind a scale: several of them lie in a byte. Releases of onnx before 1.20 have no INT2.
+PACKED_INTEGERS = frozenset(
+    value for name, value in TensorProto.DataType.items() if name in ("INT2", "UINT2", "INT4", "UINT4")
+)
+# Types that numpy has and whose elements are whole bytes.
 _VIEWS = (
     FLOATS
     | QUANTISED
     | {
-        TensorProto.INT16,
-        TensorProto.UINT16,
         TensorProto.INT32,
         TensorProto.UINT32,
         TensorProto.INT64,
@@ -32,6 +34,11 @@ def numpy_dtype(element: int) -> np.dtype | None:
     if element == TensorProto.BFLOAT16:
         return np.dtype(ml_dtypes.bfloat16)
     return helper.tensor_dtype_to_np_dtype(element) if element in _VIEWS else None
+
+
+def array_dtype(element: int) -> np.dtype:
+    """The numpy type of the values of any element type: that of ml_dtypes for 8 bits of a float and for less."""
+    return helper.tensor_dtype_to_np_dtype(element)
 
 
 def name_of(element: int) -> str:

@@ -29,7 +29,7 @@ def is_url(path: object) -> bool:
 def staged(target: Path) -> Iterator[Path]:
     """A path in a folder beside `target`; what was written into that folder replaces `target` at the end.
 
-    Companions (external data) move first, the target last and in one rename, so that whoever reads
+    Companions (external data, also in sub-folders) move first, the target last and in one rename, so that whoever reads
     it sees either the old file or the whole new one. When the body raises, nothing is left behind.
 
     Raises:
@@ -42,9 +42,11 @@ def staged(target: Path) -> Iterator[Path]:
         try:  # before the folder is there: a signal may come as soon as it is
             folder.mkdir(0o700)
             yield folder / target.name
-            for companion in sorted(folder.iterdir()):
-                if companion.name != target.name:
-                    os.replace(companion, target.parent / companion.name)
+            for companion in sorted(file for file in folder.rglob("*") if file.is_file()):
+                if companion != folder / target.name:
+                    there = target.parent / companion.relative_to(folder)
+                    there.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(companion, there)
             os.replace(folder / target.name, target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

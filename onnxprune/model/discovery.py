@@ -15,12 +15,12 @@ from onnx import (
     TensorProto,
 )
 
-from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
+from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, Array, array_dtype, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
 from onnxprune.model.operators import Role, attribute, domain, linear_role, other_role
 from onnxprune.model.reason import Kind, Reason
-from onnxprune.model.scopes import Scope, constant_value, scopes_of
+from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Store, Weight
 
 
@@ -28,8 +28,8 @@ def opset_of(model: Model, scope: Scope) -> int:
     """The default domain's version in a body: a function may import its own."""
     top = _top(scope)
     if isinstance(top, FunctionProto):
-        versions = {o.domain: o.version for o in top.opset_import}
-        return versions.get("", model.opset)
+        versions = (o.version for o in top.opset_import if o.domain in DEFAULT_DOMAIN)
+        return next(versions, model.opset)
     return model.opset
 
 
@@ -242,10 +242,10 @@ def _describe(weight: Weight, uses: list[_Use]) -> None:
         weight.kind = others[0]
     else:
         weight.kind = "unused"
+    if weight.element in QUANTISED | PACKED_INTEGERS:
+        weight.reason = _set_quantisation(weight, uses)
     if numpy_dtype(weight.element) is None:
         weight.reason = Reason(Kind.TYPE, f"its type {weight.dtype} is not pruned")
-    elif weight.element in QUANTISED:
-        weight.reason = _set_quantisation(weight, uses)
     weight.reason = weight.reason or _role_or_size(weight, others)
 
 
@@ -272,7 +272,7 @@ def _set_quantisation(weight: Weight, uses: list[_Use]) -> Reason | None:
     error = next((q.error for q in quants if q is not None and q.error), "")
     if error or any(not _same(q, first) for q in quants if q is not None):
         return Reason(Kind.QUANTIZATION, error or "its readers disagree on its zero point")
-    zero = first.zero if first.zero is not None else np.zeros(1, numpy_dtype(weight.element))
+    zero = first.zero if first.zero is not None else np.zeros(1, array_dtype(weight.element))
     weight.zero = _aligned(weight, zero, first.axis)
     weight.scale = None if first.scale is None else _aligned(weight, first.scale, first.axis)
     if weight.zero is None or (weight.scale is None) != (first.scale is None):

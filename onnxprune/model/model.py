@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError, EncodeError, Message
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array, numpy_dtype
@@ -21,8 +21,9 @@ from onnxprune.core.files import digest, require, staged, write
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.model import external_data, protobuf
 from onnxprune.model.external_data import expected_nbytes, location_of
+from onnxprune.model.order import Order, sort_nodes, unsort_nodes
 from onnxprune.model.provenance import Coding
-from onnxprune.model.scopes import tensors_of
+from onnxprune.model.scopes import DEFAULT_DOMAIN, scopes_of, tensors_of
 from onnxprune.model.storage import Computed, Payload, Payloads, Stored, bytes_of
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -48,13 +49,14 @@ class Model:
         self.payloads = Payloads()
         self.codings: dict[str, Coding] = {}
         self.spent = 0.0
+        self._order: Order = {}  # of the nodes in the file, where that is not topological
 
     def copy(self) -> Model:
         """The same model, to be changed by itself: the graph is copied, the bytes of large tensors are shared."""
         twin = Model(ModelProto(), self.path)
         twin.proto.CopyFrom(self.proto)
         twin.external, twin.payloads = self.external, self.payloads.copy()
-        twin.codings, twin.spent = dict(self.codings), self.spent
+        twin.codings, twin.spent, twin._order = dict(self.codings), self.spent, self._order
         return twin
 
     # reading ------------------------------------------------------------------------------------
@@ -99,6 +101,27 @@ class Model:
         """Take in a serialised model; `payload` gives the bytes of large tensors by offset and size."""
         skeleton = protobuf.take_out(data, lambda at, size: self.payloads.keep(payload(at, size)))
         self.proto.ParseFromString(b"".join(skeleton))
+        self._order = sort_nodes(self.proto)
+        self._drop_duplicates()
+
+    def _drop_duplicates(self) -> None:
+        """Of initializers with the same name the last counts, as in ONNX Runtime; no other is read."""
+        for graph in (scope.body for top in scopes_of(self.proto) for scope in top.inner()):
+            seen: set[str] = set()
+            for place, tensor in reversed(list(enumerate(getattr(graph, "initializer", ())))):
+                if tensor.name in seen:
+                    self.drop(tensor)
+                    del graph.initializer[place]
+                seen.add(tensor.name)
+
+    def _in_order(self) -> ModelProto:
+        """The graph with its nodes in the order of the file that it came from."""
+        if not self._order:
+            return self.proto
+        copy = ModelProto()
+        copy.CopyFrom(self.proto)
+        unsort_nodes(copy, self._order)
+        return copy
 
     @classmethod
     def of_bytes(cls, data: bytes) -> Model:
@@ -115,7 +138,7 @@ class Model:
             OutputError: that is more than protobuf's 2 GB.
         """
         try:
-            data = self.proto.SerializeToString(deterministic=True)
+            data = self._in_order().SerializeToString(deterministic=True)
         except EncodeError:
             data = b""
         if not data or len(data) + self.payloads.nbytes > PROTOBUF_LIMIT - 2**20:
@@ -198,12 +221,17 @@ class Model:
 
         Chunks are computed whenever they are read where memory has no room for what they make.
         """
+        packed = numpy_dtype(tensor.data_type) is None
         if isinstance(array, ChunkedArray):
             size = array.size * array.dtype.itemsize
-            array = array if size > protobuf.INLINE and not self.payloads.room(size) else array.whole()
+            keep = size > protobuf.INLINE and not self.payloads.room(size) and not packed
+            array = array if keep else array.whole()
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
-        self._set_payload(tensor, Computed(array) if isinstance(array, ChunkedArray) else bytes_of(array))
+        if isinstance(array, ChunkedArray):
+            self._set_payload(tensor, Computed(array))
+        else:
+            self._set_payload(tensor, numpy_helper.from_array(array).raw_data if packed else bytes_of(array))
 
     def tensor(self, name: str, array: Array, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""
@@ -242,12 +270,13 @@ class Model:
         External data goes to a companion whose name holds its digest, so that the rename of the
         model switches both at once and an older model never meets newer data.
         """
+        proto = self._in_order()
         try:
-            data = self.proto.SerializeToString(deterministic=True)
+            data = proto.SerializeToString(deterministic=True)
         except EncodeError as error:
             raise OutputError(f"cannot write {path}: the graph itself is larger than protobuf's 2 GB") from error
         if self.external or len(data) + self.payloads.nbytes > PROTOBUF_LIMIT - 2**20:
-            data = external_data.write_companion(path, self.proto, self.payloads)
+            data = external_data.write_companion(path, proto, self.payloads)
             write(path, [data])
         else:
             chunks = protobuf.put_back(memoryview(data), self.payloads.__getitem__)
@@ -279,12 +308,12 @@ class Model:
     @property
     def opset(self) -> int:
         """The version of the default domain; 1 where the model names none."""
-        return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 1)
+        return next((o.version for o in self.proto.opset_import if o.domain in DEFAULT_DOMAIN), 1)
 
     @opset.setter
     def opset(self, version: int) -> None:
         for entry in self.proto.opset_import:
-            if entry.domain in ("", "ai.onnx"):
+            if entry.domain in DEFAULT_DOMAIN:
                 entry.version = version
 
     def sha256(self) -> str:
@@ -306,6 +335,13 @@ def references(path: Path) -> list[str]:
     """
     named = (location_of(tensor).replace("\\", "/") for tensor in Model._parsed(path)._external())
     return sorted({name for name in named if name})
+
+
+def copy_notes(source: TensorProto | NodeProto, target: TensorProto | NodeProto) -> None:
+    """The doc string and the metadata of one entry for another that takes its place."""
+    if source.doc_string:
+        target.doc_string = source.doc_string
+    target.metadata_props.extend(source.metadata_props)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from typing import Any
 
 from onnx import NodeProto, helper
 
+from onnxprune.model.scopes import DEFAULT_DOMAIN
+
 
 @dataclass(frozen=True)
 class Role:
@@ -127,7 +129,7 @@ TABLES = frozenset({"Gather", "GatherND", "GatherElements", "EmbedLayerNormaliza
 
 def domain(node: NodeProto) -> str:
     """The node's domain, the default one spelled one way."""
-    return "" if node.domain == "ai.onnx" else node.domain
+    return "" if node.domain in DEFAULT_DOMAIN else node.domain
 
 
 def linear_role(node: NodeProto, position: int, rank: int) -> Role | None:

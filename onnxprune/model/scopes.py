@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+
+DEFAULT_DOMAIN = ("", "ai.onnx")  # one domain, spelt in two ways
 
 
 @dataclass(eq=False)
@@ -114,24 +117,26 @@ CONSTANT_NODE = 26  # bytes that a `Constant` node takes around its tensor, with
 
 def constant_value(node: NodeProto) -> TensorProto | None:
     """The dense tensor that a `Constant` node holds."""
-    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+    if node.op_type != "Constant" or node.domain not in DEFAULT_DOMAIN:
         return None
     found = (a for a in node.attribute if a.name == "value" and a.type == AttributeProto.TENSOR)
     return next((a.t for a in found if not a.ref_attr_name), None)  # a function may leave the value to its caller
 
 
-def _called(node: NodeProto, index: int) -> str:
-    """The node's name, or what stays of it when nodes before it come or go."""
-    return node.name or f"{node.op_type}({next(filter(None, node.output), index)})"
+def _called(node: NodeProto, index: int, taken: Mapping[str, int]) -> str:
+    """The node's name where no other has it, or what stays of it when nodes before it come or go."""
+    alone = node.name and taken[node.name] == 1
+    return node.name if alone else f"{node.op_type}({next(filter(None, node.output), index)})"
 
 
 def _build(scope: Scope) -> Scope:
+    taken = Counter(node.name for node in scope.body.node)
     for index, node in enumerate(scope.body.node):
         for attribute in node.attribute:
             graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
             for number, graph in enumerate(graphs):
                 tail = f"[{number}]" if attribute.graphs else ""
-                path = f"{scope.path}{_called(node, index)}.{attribute.name}{tail}/"
+                path = f"{scope.path}{_called(node, index, taken)}.{attribute.name}{tail}/"
                 scope.children.setdefault(index, []).append(_build(Scope(graph, path, scope)))
     return scope
 

@@ -11,9 +11,9 @@ import numpy as np
 from onnx import SparseTensorProto, TensorProto
 
 from onnxprune.core.chunked import ChunkedArray, RowRange, part_of
-from onnxprune.core.dtypes import Array, name_of, numpy_dtype
+from onnxprune.core.dtypes import Array, array_dtype, name_of
 from onnxprune.errors import ModelError, WeightError
-from onnxprune.model.model import Model
+from onnxprune.model.model import Model, copy_notes
 from onnxprune.model.operators import OPERAND
 from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.scopes import CONSTANT_NODE, Scope
@@ -34,7 +34,7 @@ class Weight:
         consumers: the nodes that read it, behind Identity, Cast, Transpose and QDQ.
         reason: why it is left alone unless it is named in full; None for what is pruned by default.
         overridable: a caller may pass another value for it, so it has to stay a plain initializer.
-        scale, zero: the quantisation of an int8/uint8 weight, in shapes that broadcast over it.
+        scale, zero: the quantisation of an integer weight, in shapes that broadcast over it.
     """
 
     name: str
@@ -98,6 +98,7 @@ class Weight:
         if isinstance(self.tensor, SparseTensorProto):
             body = self.scope.body
             dense = model.tensor(self.value, ChunkedArray.of(array).whole(), self.element)
+            copy_notes(self.tensor.values, dense)
             model.drop(self.tensor.values)
             model.drop(self.tensor.indices)
             body.sparse_initializer.remove(self.tensor)
@@ -116,7 +117,7 @@ class Weight:
     @property
     def zero_value(self) -> Array:
         """What a pruned entry holds, in the weight's own type: 0, or the zero point (broadcastable)."""
-        dtype = numpy_dtype(self.element)
+        dtype = array_dtype(self.element)
         return np.zeros((), dtype) if self.zero is None else self.zero.astype(dtype)
 
     def chunked(self, model: Model) -> ChunkedArray:

@@ -27,6 +27,7 @@ from onnxprune.packed.coder import CHUNK, CodeLayout, CodingPlan
 MAGIC = b"\x89ONNXZ\r\n"  # not text, and damaged by whoever takes it for text
 VERSION = 1
 MAX_EXPANSION = 1024  # bytes restored per byte of the file: what a small hostile file can cost is bounded
+PATH_LIMIT = 1024  # bytes
 INDEX_LIMIT = 2 << 20  # bytes; a tensor takes about 15 of them, and 100 times as much in memory
 
 HEADER = struct.Struct("<8sH")
@@ -48,7 +49,7 @@ class PackedFile:
     """A file in the pack.
 
     Attributes:
-        name: "" is the model; the others are its external data, beside it.
+        name: "" is the model; the others are its external data, by their paths from its folder, with `/`.
         size: in bytes.
         boundaries: for each stream in it: bytes of the skeleton before it, its own bytes.
     """
@@ -82,35 +83,56 @@ def refuse_overwriting(target: Path, files: Sequence[Path], source: Path) -> Non
             raise OutputError(f"{target} is {'the input' if file == source else f'external data of {source}'}")
 
 
-def plain(name: str) -> bool:
-    """Whether a name means a visible file in the folder at hand, on every system."""
+def inside(path: str) -> bool:
+    """Whether a path of `/` and plain visible names means a file below the folder at hand, on every system."""
+    return len(path.encode(errors="replace")) <= PATH_LIMIT and all(map(_plain, path.split("/")))
+
+
+def _plain(name: str) -> bool:
     short = 0 < len(name.encode(errors="replace")) <= 255
     return short and name.isprintable() and name[0] != "." and not set(name) & set('/\\:<>"|?*')
 
 
+def in_each_others_way(names: Sequence[str]) -> bool:
+    """Whether two paths are one where case does not count, or one is a folder of another."""
+    folded = {name.casefold() for name in names}
+    folders = {"/".join(parts[:end]) for parts in (name.split("/") for name in folded) for end in range(1, len(parts))}
+    return len(folded) < len(names) or bool(folded & folders)
+
+
 def unpack(source: Path, target: Path) -> Sizes:
-    """Restore the model at `target`, and its external data beside it under its own names.
+    """Restore the model at `target`, and its external data in the same folder under its own names.
 
     Raises:
         PackedError: the source is not a packed model, or it is damaged; nothing is written.
-        OutputError: the target is the source or cannot be written, there is no room, or other data
-            has the name of the external data.
+        OutputError: the target is the source or cannot be written, there is no room, other data has the name of the
+            external data, or a link leads it out of the folder.
     """
     packed = Packed(source)
     refuse_overwriting(target, [source], source)
-    if any(file.name.casefold() == target.name.casefold() for file in packed.files):
+    if any(file.name.split("/")[0].casefold() == target.name.casefold() for file in packed.files):
         raise OutputError(f"cannot write {target}: the model's external data has that name")
     with replacing(target) as place:
         free = shutil.disk_usage(place.parent).free
         if packed.nbytes > free:
             raise OutputError(f"cannot write {target}: it takes {packed.nbytes:,} bytes, {free:,} are free")
         for file, content in packed.contents():
-            write(place.with_name(file.name or place.name), content)
+            made = place.parent / (file.name or place.name)
+            made.parent.mkdir(parents=True, exist_ok=True)
+            write(made, content)
         for name in (file.name for file in packed.files if file.name):
-            there = target.with_name(name)
-            if there.exists() and not (there.is_file() and filecmp.cmp(place.with_name(name), there, shallow=False)):
-                raise OutputError(f"cannot write {target}: other data is in the way: {there}")
+            _check_free(target, name, place.parent / name)
     return Sizes(packed.packed_nbytes, packed.nbytes)
+
+
+def _check_free(target: Path, name: str, made: Path) -> None:
+    """Refuse external data in the place of other data, or out of the folder, where a link is among its folders."""
+    there = target.parent / name
+    if not there.parent.resolve().is_relative_to(target.parent.resolve()):
+        raise OutputError(f"cannot write {target}: a link leads {there} out of the folder")
+    taken = next((folder for folder in there.parents if folder.exists()), target.parent)
+    if not taken.is_dir() or (there.exists() and not (there.is_file() and filecmp.cmp(made, there, shallow=False))):
+        raise OutputError(f"cannot write {target}: other data is in the way: {there}")
 
 
 class Packed:
@@ -154,8 +176,8 @@ class Packed:
 
     def _read(self, index: _Cursor, body: memoryview) -> None:
         self.files = [self._file(index, first=not number) for number in range(index.count())]
-        names = [file.name.casefold() for file in self.files]
-        if not names or len(set(names)) < len(names):
+        names = [file.name for file in self.files]
+        if not names or in_each_others_way(names):
             raise ValueError("two files have one name, or there is none")
         self.nbytes = sum(file.size for file in self.files)
         if self.nbytes > MAX_EXPANSION * self.packed_nbytes:
@@ -174,7 +196,7 @@ class Packed:
     @staticmethod
     def _file(index: _Cursor, first: bool) -> PackedFile:
         name = index.take(index.count()).decode()
-        if first != (name == "") or not (first or plain(name)):
+        if first != (name == "") or not (first or inside(name)):
             raise ValueError(f"a file has the forbidden name {name!r}")
         size = index.number()
         boundaries = [(index.number(), index.number()) for _ in range(index.count())]

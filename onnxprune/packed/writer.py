@@ -28,8 +28,9 @@ from onnxprune.packed.reader import (
     MAX_EXPANSION,
     VERSION,
     Sizes,
+    in_each_others_way,
+    inside,
     is_packed,
-    plain,
     refuse_overwriting,
 )
 
@@ -44,7 +45,7 @@ def pack(source: Path, target: Path, layouts: Mapping[str, CodeLayout] | None = 
 
     Raises:
         ModelError: the source is not a model.
-        PackedError: it is packed already, or its external data is in another folder.
+        PackedError: it is packed already, or its external data has a name that not every system takes.
         OutputError: the target is one of the sources or cannot be written.
     """
     if is_packed(source):
@@ -76,7 +77,7 @@ class _Writer:
         self.size = sum(map(len, self._data))
         self._cuts = [_cuts(model, file) for file in model.payloads.files]
         self._names = [_name(file, model) for file in model.payloads.files]
-        if len({name.casefold() for name in self._names}) < len(self._names):
+        if in_each_others_way(self._names):
             raise PackedError(f"{model.path}: files of its external data differ only in upper and lower case")
         self._index = bytearray()
         self._level = coder.THOROUGH if self.size <= 4 * CHUNK else coder.FAST
@@ -179,7 +180,7 @@ def _name(file: Path, model: Model) -> str:
     assert model.path is not None
     if file == model.path:
         return ""
-    name = str(file.relative_to(model.path.parent))
-    if not plain(name):
-        raise PackedError(f"{model.path}: external data that is not beside the model cannot be packed: {file}")
+    name = file.relative_to(model.path.parent).as_posix()
+    if not inside(name):
+        raise PackedError(f"{model.path}: external data of such a name cannot be packed: {file}")
     return name

@@ -36,8 +36,16 @@ def magnitudes(weight: Weight, array: Array, rows: RowRange | None = None) -> Ar
     wide = np.float64 if weight.element == TensorProto.DOUBLE else np.float32
     scores = np.abs(array.astype(wide, copy=False))
     if scores.size and not np.isfinite(scores.max()):
-        raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
+        raise WeightError(
+            f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude; "
+            f"--skip '{weight.name}' goes on without it"
+        )
     return scores
+
+
+def largest(weight: Weight, model: Model) -> float:
+    """The largest magnitude; raises like `magnitudes`."""
+    return max((float(part.max()) for chunk in magnitude_chunks(weight, model) for part in chunk()), default=0.0)
 
 
 def magnitude_chunks(weight: Weight, model: Model) -> list[Chunks]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from onnxprune.core.chunked import CHUNK_ELEMENTS, EVERY, ChunkedArray, RowRange, part_of, picked, ranges
 from onnxprune.core.dtypes import Array, bits_of
-from onnxprune.errors import WeightError
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pruning import selection
@@ -42,26 +41,38 @@ def by_outputs(weight: Weight, chunked: ChunkedArray, multiple: int) -> list[Out
 
 
 def standard_deviation(weight: Weight, chunked: ChunkedArray) -> float:
-    """Standard deviation of the dequantised values: each row is summed in float64, the rows without rounding."""
+    """Standard deviation of the dequantised values: each row is summed in float64, the rows without rounding.
+
+    Raises:
+        WeightError: a value is NaN or infinite.
+    """
+    found = _deviation(weight, chunked, 1.0)
+    if np.isfinite(found):
+        return found
+    top = max(chunked.each(lambda rows, part: float(magnitudes(weight, part, rows).max(initial=0.0))))
+    return top * _deviation(weight, chunked, top)  # squares of such values leave float64
+
+
+def _deviation(weight: Weight, chunked: ChunkedArray, unit: float) -> float:
+    """That of the values in so large a unit; NaN or Inf where a sum leaves float64."""
 
     def sums(rows: RowRange, part: Array) -> list[tuple[float, float]]:
         found = []
         for start, stop in ranges(*rows, chunked.unit):
             values = part[start - rows[0] : stop - rows[0]]
             if weight.zero is not None:
-                below = values.astype(np.int16) < part_of(weight.zero_value, (start, stop))
+                below = values.astype(np.int32) < part_of(weight.zero_value, (start, stop))
                 values = magnitudes(weight, values, (start, stop)) * np.where(below, -1, 1)
-            wide = values.astype(np.float64)
+            wide = values.astype(np.float64) / unit
             found.append((float(wide.sum()), float(np.square(wide).sum())))
         return found
 
     found = [unit for chunk in chunked.each(sums) for unit in chunk]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         total, squares = np.array(found).reshape(-1, 2).cumsum(axis=0)[-1]
-        deviation = float(np.sqrt(max(squares / chunked.size - (total / chunked.size) ** 2, 0.0)))
-    if not np.isfinite(total) or not np.isfinite(squares):
-        raise WeightError(f"weight '{weight.name}' holds NaN or Inf: it cannot be pruned by magnitude")
-    return deviation
+        if not np.isfinite(total) or not np.isfinite(squares):
+            return float("nan")
+        return float(np.sqrt(max(squares / chunked.size - (total / chunked.size) ** 2, 0.0)))
 
 
 def count_within(model: Model, weight: Weight, loss: float) -> int:

@@ -11,73 +11,127 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import OptionError
 
+_TEXT = "OSU"  # kinds of numpy types: strings, which ONNX Runtime gives as objects
+
 
 @dataclass
 class OutputDeviation:
     """One output over all samples.
 
+    Floats and integers of 8 and 16 bits, which are quantised values, are numbers. Strings, bools and wider integers,
+    which are labels and indices, are classes: equal or not. Sequences and maps are compared part by part.
+
     Attributes:
-        max_abs: largest absolute difference; infinite where shapes or finiteness differ.
-        sqnr_db: 10 log10(signal power / error power), infinite where the outputs are equal.
-        cosine: between all values of the two outputs.
-        top1_agreement: share of rows (last axis) with the same largest entry; None without classes.
+        max_abs: largest absolute difference; infinite where shapes, finiteness or classes differ.
+        rows, agreed: rows of numbers (last axis) and classes, and those of them that agree, see `top1_agreement`.
+        classes: entries that were compared as classes.
+        non_finite: entries that are NaN or the same infinity in both; no number counts them.
+        differs: what of the output makes its values incomparable; empty where nothing does.
     """
 
     name: str
     max_abs: float = 0.0
     rows: int = 0
     agreed: int = 0
+    classes: int = 0
+    non_finite: int = 0
+    differs: str = ""
     _sums: Array = field(default_factory=lambda: np.zeros(5), repr=False)  # a.a, b.b, a.b, (a-b).(a-b), entries
+    _entries: int = 0  # of the reference
+    _first: Any = None
+    _constant: bool = True
 
     def add(self, a: Any, b: Any) -> None:
         """Take in one batch of the reference `a` and of the result `b`."""
         if isinstance(a, list | dict):
             self._add_parts(a, b)
             return
+        if a is None and b is None:  # an optional value that is not there
+            return
         a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape:
-            self.max_abs = math.inf
-            self.rows += 1
-            return
-        if a.dtype.kind in "OSU" or b.dtype.kind in "OSU":  # labels: equal or not
-            agreed = np.asarray(a == b)
-            self.rows += agreed.size
-            self.agreed += int(agreed.sum())
-            if not agreed.all():
-                self.max_abs = math.inf
-            return
-        x, y = a.astype(np.float64), b.astype(np.float64)
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        comparable = np.isfinite(x) & np.isfinite(y) | same
-        if not comparable.all():
-            self.max_abs = math.inf
-        usable = np.isfinite(x) & np.isfinite(y)
-        x, y = np.where(usable, x, 0), np.where(usable, y, 0)
-        difference = (x - y).reshape(-1)
-        if difference.size:
-            self.max_abs = max(self.max_abs, float(np.abs(difference).max()))
-        flat_x, flat_y = x.reshape(-1), y.reshape(-1)
-        self._sums += [flat_x @ flat_x, flat_y @ flat_y, flat_x @ flat_y, difference @ difference, difference.size]
-        if a.ndim and a.shape[-1] > 1 and a.size and a.dtype.kind == "f":
-            tops = (x.argmax(-1) == y.argmax(-1)) & comparable.all(-1)
-            self.rows += tops.size
-            self.agreed += int(tops.sum())
+            self._differ("its shape differs")
+        elif (a.dtype.kind in _TEXT) != (b.dtype.kind in _TEXT):
+            self._differ("its type differs")
+        elif a.size:
+            self._first = a.flat[0] if not self._entries else self._first
+            self._constant = self._constant and bool((a == self._first).all())
+            self._entries += a.size
+            if a.dtype.kind in _TEXT + "b" or (a.dtype.kind in "iu" and a.dtype.itemsize >= 4):
+                self._add_classes(a, b)
+            else:
+                self._add_numbers(a, b)
+
+    def _differ(self, what: str) -> None:
+        self.differs, self.max_abs = self.differs or what, math.inf
+        self.rows += 1
 
     def _add_parts(self, a: Any, b: Any) -> None:
         """A sequence or a map: part by part."""
         keys = list(a) if isinstance(a, dict) else range(len(a))
-        if type(a) is not type(b) or len(a) != len(b) or (isinstance(b, dict) and b.keys() != a.keys()):
+        if type(a) is not type(b) or len(a) != len(b):
+            self._differ("its length differs")
+        elif isinstance(b, dict) and b.keys() != a.keys():
+            self._differ("its keys differ")
+        else:
+            for key in keys:
+                self.add(a[key], b[key])
+
+    def _add_classes(self, a: Array, b: Array) -> None:
+        equal = int(np.count_nonzero(a == b))
+        self.classes += a.size
+        self.rows += a.size
+        self.agreed += equal
+        if equal < a.size:
             self.max_abs = math.inf
-            self.rows += 1
-            return
-        for key in keys:
-            self.add(a[key], b[key])
+
+    def _add_numbers(self, a: Array, b: Array) -> None:
+        x, y = a.astype(np.float64), b.astype(np.float64)
+        finite = np.isfinite(x) & np.isfinite(y)
+        comparable = finite | (x == y) | (np.isnan(x) & np.isnan(y))
+        if not comparable.all():
+            self.differs, self.max_abs = self.differs or "NaN or Inf stand in other places", math.inf
+        self.non_finite += int(np.count_nonzero(comparable & ~finite))
+        if a.ndim and a.shape[-1] > 1 and a.dtype.kind == "f":
+            same = comparable.all(-1)
+            counted = ~(same & np.isnan(x).any(-1))  # of NaN nothing is the largest
+            self.rows += int(np.count_nonzero(counted))
+            self.agreed += int(np.count_nonzero(counted & same & (x.argmax(-1) == y.argmax(-1))))
+        x, y = x[finite], y[finite]
+        difference = x - y
+        if difference.size:
+            self.max_abs = max(self.max_abs, float(np.abs(difference).max()))
+        self._sums += [x @ x, y @ y, x @ y, difference @ difference, difference.size]
+
+    @property
+    def says_nothing(self) -> str:
+        """What the reference is, where no result can be told from it by its values; empty where one can."""
+        if self.differs:
+            return ""
+        if not self._entries:
+            return "empty"
+        if self.non_finite == self._entries:
+            return "NaN or Inf throughout"
+        if self._entries > 1 and self._constant:
+            shown = f"{self._first:.3g}" if isinstance(self._first, float | np.floating) else str(self._first)
+            return f"{shown} throughout"
+        return ""
+
+    @property
+    def numbers(self) -> bool:
+        """Whether it has finite numbers, or differs in what numbers need."""
+        return bool(self.differs or self._sums[4])
 
     @property
     def sqnr_db(self) -> float:
-        """See the class; without limit below where shapes or finiteness differ."""
+        """10 log10(signal power / error power).
+
+        Infinite where the numbers are equal, minus infinity where what `differs` says differs, NaN without numbers.
+        """
         signal, _, _, error, _ = self._sums
-        if math.isinf(self.max_abs):
+        if not self.numbers:
+            return math.nan
+        if self.differs:
             return -math.inf
         if error == 0:
             return math.inf
@@ -90,9 +144,11 @@ class OutputDeviation:
 
     @property
     def cosine(self) -> float:
-        """See the class."""
+        """Between all numbers of the two outputs; 0 where what `differs` says differs, NaN without numbers."""
         aa, bb, ab, error, _ = self._sums
-        if math.isinf(self.max_abs):
+        if not self.numbers:
+            return math.nan
+        if self.differs:
             return 0.0
         if aa == 0 or bb == 0:
             return 1.0 if error == 0 else 0.0
@@ -100,19 +156,19 @@ class OutputDeviation:
 
     @property
     def mean_squared(self) -> float:
-        """Mean of (a - b)^2; infinite where shapes or finiteness differ."""
+        """Mean of (a - b)^2; infinite where what `differs` says differs, NaN without numbers."""
         error, count = self._sums[3:]
-        if math.isinf(self.max_abs):
-            return math.inf
-        return float(error / count) if count else 0.0
+        if not self.numbers:
+            return math.nan
+        return math.inf if self.differs else float(error / count)
 
     @property
     def top1_agreement(self) -> float | None:
-        """See the class."""
+        """Share of rows (last axis) with the same largest entry, and of classes that are equal; None without either."""
         return self.agreed / self.rows if self.rows else None
 
     def facts(self) -> dict[str, Any]:
-        """For JSON: infinities, which JSON lacks, are null."""
+        """For JSON: infinities and NaN, which JSON lacks, are null."""
         values = {
             "max_abs": self.max_abs,
             "relative_l2": self.relative_l2,
@@ -120,7 +176,12 @@ class OutputDeviation:
             "cosine": self.cosine,
             "top1_agreement": self.top1_agreement,
         }
-        return {"name": self.name} | {k: v if v is None or math.isfinite(v) else None for k, v in values.items()}
+        words = {
+            "classes": self.classes, "non_finite": self.non_finite, "differs": self.differs,
+            "says_nothing": self.says_nothing,
+        }  # fmt: skip
+        finite = {k: v if v is None or math.isfinite(v) else None for k, v in values.items()}
+        return {"name": self.name} | finite | words
 
 
 def compare(reference: list[dict[str, Any]], result: list[dict[str, Any]]) -> list[OutputDeviation]:

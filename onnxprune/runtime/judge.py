@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
+import marshal
 import math
 import shutil
 import sys
@@ -12,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -25,15 +27,17 @@ from onnxprune.runtime.metrics import Limit
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, open_session
 
+Metric: TypeAlias = str | Callable[..., Any]
+
 
 @dataclass(frozen=True)
 class Question:
     """What a model is judged by.
 
     Attributes:
-        metric: a name of `metrics.NAMES`, or MODULE:FUNCTION, which is found as `python -m` would find it. A function
-            whose first parameter is called `session` is given an onnxruntime session, any other the outputs by name
-            as arrays over all samples; the second is the data by name. It returns a number.
+        metric: a name of `metrics.NAMES`, a function, or MODULE:FUNCTION, which is found as `python -m` would find it.
+            A function whose first parameter is called `session` is given an onnxruntime session, any other the outputs
+            by name as arrays over all samples; the second is the data by name. It returns a number.
         evaluate: a command that prints a number for `{model}` as its last line.
         lower_is_better: the number of a function or a command is an error.
 
@@ -41,15 +45,22 @@ class Question:
         OptionError: the options contradict each other.
     """
 
-    metric: str | None = None
+    metric: Metric | None = None
     evaluate: str | None = None
     lower_is_better: bool = False
 
+    @property
+    def own(self) -> Callable[..., Any] | str | None:
+        """The function that judges, or its name; None where something else does."""
+        return self.metric if callable(self.metric) or (self.metric is not None and ":" in self.metric) else None
+
     def __post_init__(self) -> None:
         """Check the options."""
+        if not isinstance(self.metric, str | None) and not callable(self.metric):
+            raise OptionError(f"metric cannot be {self.metric!r}")
         if self.metric is not None and self.evaluate is not None:
             raise OptionError("metric and evaluate contradict each other: give one")
-        own = self.evaluate is not None or (self.metric is not None and ":" in self.metric)
+        own = self.evaluate is not None or self.own is not None
         if self.metric is not None and not own and self.metric not in metrics.NAMES:
             raise OptionError(f"metric '{self.metric}' is not one of {', '.join(metrics.NAMES)}, or MODULE:FUNCTION")
         if self.lower_is_better and not own:
@@ -111,18 +122,25 @@ class Judge:
             self.samples = 0
             return
         if samples is None:
-            raise OptionError(f"metric {question.metric} needs data")
+            raise OptionError(f"metric {_called(question.metric)} needs data")
         self.samples = samples.count
         targets = None if samples.targets is None else samples.targets[0]
-        self.metric = question.metric or metrics.default(targets)
-        if ":" in self.metric:
+        self.metric = _called(question.metric) or metrics.default(targets)
+        if question.own is not None:
             if not samples.arrays:
                 raise OptionError(f"metric {self.metric} needs data: inputs that are made up have no answers")
-            self._function = function(self.metric)
+            self._function = function(question.own)
         else:
             self.lower_is_better = self.metric == "mse"
             metrics.score(self.metric, targets is not None)
         self.unit = metrics.UNITS.get(self.metric, "")
+
+    @property
+    def against_original(self) -> bool:
+        """Whether the metric compares with the outputs of the original."""
+        if self._samples is None or self._function is not None:
+            return False
+        return metrics.needs_reference(self.metric, self._samples.targets is not None)
 
     @property
     def commanded(self) -> bool:
@@ -171,7 +189,7 @@ class Judge:
         if self._function is not None:
             return self.of(self._original)
         assert self._samples is not None
-        if not metrics.needs_reference(self.metric, self._samples.targets is not None):
+        if not self.against_original:
             return self._scored(self._original.outputs(self._samples.feeds))
         score = metrics.score(self.metric, self._samples.targets is not None)
         for reference in self._references():
@@ -191,7 +209,7 @@ class Judge:
         """What the original gives for each feed; nothing where the metric does not ask for it."""
         assert self._samples is not None
         feeds = self._samples.feeds
-        if not metrics.needs_reference(self.metric, self._samples.targets is not None):
+        if not self.against_original:
             return ({} for _ in feeds)
         return self._original.outputs(feeds) if self._held is None else self._held
 
@@ -238,12 +256,19 @@ class Judge:
         )
 
 
-def function(name: str) -> Callable[..., Any]:
-    """The function that MODULE:FUNCTION names.
+def _called(metric: Metric | None) -> str:
+    """What a metric is called in reports."""
+    return getattr(metric, "__name__", type(metric).__name__) if callable(metric) else metric or ""
+
+
+def function(name: Callable[..., Any] | str) -> Callable[..., Any]:
+    """A function, or the one that MODULE:FUNCTION names.
 
     Raises:
         MetricError: it cannot be imported.
     """
+    if callable(name):
+        return name
     module, _, attribute = name.partition(":")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
@@ -260,11 +285,11 @@ def function(name: str) -> Callable[..., Any]:
 def identity(question: Question, samples: Samples | None) -> dict[str, Any]:
     """What trials must have in common to be compared: the metric, the code of its module, and the data."""
     facts: dict[str, Any] = {
-        "metric": question.metric, "evaluate": question.evaluate, "lower_is_better": question.lower_is_better
+        "metric": question.metric if isinstance(question.metric, str | None) else _called(question.metric),
+        "evaluate": question.evaluate, "lower_is_better": question.lower_is_better,
     }  # fmt: skip
-    if question.metric is not None and ":" in question.metric:
-        source = inspect.getsourcefile(function(question.metric))
-        facts["code"] = None if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    if question.own is not None:
+        facts["code"] = _code(function(question.own))
     if samples is not None:
         total = hashlib.sha256()
         for name, array in sorted(samples.arrays.items()):
@@ -272,6 +297,14 @@ def identity(question: Question, samples: Samples | None) -> dict[str, Any]:
             total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
         facts["data"] = total.hexdigest()
     return facts
+
+
+def _code(metric: Callable[..., Any]) -> str | None:
+    """The digest of the file that a function comes from; of its own code where there is none; None without either."""
+    with contextlib.suppress(OSError, TypeError):  # typed in, built in, or an object that is called
+        return hashlib.sha256(Path(inspect.getsourcefile(metric) or "").read_bytes()).hexdigest()
+    code = getattr(metric, "__code__", None)
+    return None if code is None else hashlib.sha256(marshal.dumps(code)).hexdigest()
 
 
 def _gathered(model: Runner, samples: Samples, metric: str) -> dict[str, Array]:

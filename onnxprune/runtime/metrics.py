@@ -3,12 +3,13 @@
 | name | what | against |
 |---|---|---|
 | top1, top5 | rows (last axis: classes) whose target is the largest entry, or among five, in percent | targets |
-| agreement | rows with the same largest entry, in percent | the original |
+| agreement | rows with the same largest entry, and equal classes (integers, strings), in percent | the original |
 | sqnr | 10 log10(signal power / error power), in dB, within -1000..1000 | the original |
 | cosine | between all values of the two outputs | the original |
 | mse | mean squared error, lower is better | targets of an output's shape; without them the original |
 
-Against the original the worst output counts, against targets the first output that they fit.
+Against the original the worst output counts, against targets the first output that they fit. `OutputDeviation` says
+which outputs are of numbers and which of classes.
 """
 
 from __future__ import annotations
@@ -125,16 +126,21 @@ def of_deviations(name: str, outputs: list[OutputDeviation]) -> float:
     """The worst of agreement, sqnr, cosine or mse over the outputs.
 
     Raises:
-        OptionError: no output has classes to agree on.
+        OptionError: no output has classes to agree on, or only classes where numbers are compared.
     """
     if name == "agreement":
         shares = [share for o in outputs if (share := o.top1_agreement) is not None]
         if not shares:
             raise OptionError("no output has classes to agree on: choose --metric sqnr or cosine")
         return 100 * min(shares)
+    if outputs and all(o.classes and not o.numbers for o in outputs):
+        raise OptionError(f"no output has numbers for {name}: choose --metric agreement")
+    compared = [o for o in outputs if o.numbers]
     if name == "sqnr":
-        return max(-_MOST_DB, min(_MOST_DB, *(o.sqnr_db for o in outputs)))
-    return min(o.cosine for o in outputs) if name == "cosine" else max(o.mean_squared for o in outputs)
+        return max(-_MOST_DB, min([_MOST_DB, *(o.sqnr_db for o in compared)]))
+    if name == "cosine":
+        return min((o.cosine for o in compared), default=1.0)
+    return max((o.mean_squared for o in compared), default=0.0)
 
 
 class _Ranks(Score):

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from onnxprune.errors import RuntimeFailure
-from onnxprune.model.conversion import convert
 from onnxprune.model.model import Model
+from onnxprune.runtime.conversion import convert
 from onnxprune.runtime.session import equal, open_session, run, run_all
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 

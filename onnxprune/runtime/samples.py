@@ -1,4 +1,4 @@
-"""--data: arrays named after a model's inputs, and `targets`, leading axis = samples: an .npz file or a folder."""
+"""Samples: arrays named after a model's inputs, and `targets`, in an .npz file, a folder or memory."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import DataError
+from onnxprune.runtime import held_data
+from onnxprune.runtime.held_data import UNNAMED, Given
 from onnxprune.runtime.session import Feeds, Input
 
 BATCH = 32
@@ -40,7 +42,8 @@ def load(
     """The feeds in a file or folder, and how many samples they hold.
 
     Args:
-        path: an .npz file, or a folder of NAME.npy files or of .npz files whose samples follow each other.
+        path: an .npz file, an .npy file for the only input, a folder of NAME.npy files or of .npz files whose samples
+            follow each other, or a name of `held_data`.
         inputs: of the model.
         samples: at most so many, the first ones.
         half: see `cut`.
@@ -53,50 +56,96 @@ def load(
 
 
 def cut(
-    arrays: dict[str, Array], where: str, inputs: list[Input], samples: int | None = None, half: int | None = None
-) -> Samples:
+    given: Given, where: str, inputs: list[Input], samples: int | None = None, half: int | None = None,
+    fold: tuple[int, int] | None = None,
+) -> Samples:  # fmt: skip
     """The data cut into feeds that the model takes.
 
     An array of the input's own rank is cut along its first axis, into batches where that axis is
     free and into pieces of its size where it is fixed; an array with one axis more holds whole
-    inputs, one per sample. An array `targets` that is no input of the model is what the outputs are held against.
+    inputs, one per sample. An input without an axis for samples (a scalar, a state whose first axis is fixed) takes one
+    value for all. An array `targets` that is no input of the model is what the outputs are held against.
 
     Args:
-        arrays: by name.
+        given: arrays by name, one that is `UNNAMED` for the only input, or a list of batches or samples.
         where: what errors call them.
         inputs: of the model.
         samples: at most so many, the first ones.
         half: 0 or 1: only these of a shuffle that is always the same, before `samples` counts. Neighbours may be alike,
             so that every other sample would not do: MNIST alternates between two groups of writers.
+        fold: (number, folds): of these only every so manieth, from that number on.
 
     Raises:
         DataError: a name is missing or unknown, a shape or type does not fit.
     """
     names = {i.name for i in inputs}
+    arrays = _named(given, where, inputs)
     for name in sorted(names - arrays.keys()):
         raise DataError(f"{where} holds no array named '{name}'; the model's inputs are {', '.join(sorted(names))}")
     for name in sorted(arrays.keys() - names - {TARGETS}):
         raise DataError(f"{where}: '{name}' is not an input; the model's inputs are {', '.join(sorted(names))}")
+    shared = {name: arrays.pop(name) for name in _shared(inputs, arrays)}
     counts = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         raise DataError(f"{where}: the arrays differ in their number of samples: {counts}")
-    arrays = _chosen(arrays, next(iter(counts.values()), 0), samples, half)
+    arrays = _chosen(arrays, next(iter(counts.values()), 0), samples, half, fold)
     count = len(next(iter(arrays.values()), ()))
     if not count:
         raise DataError(f"{where} holds no samples" + ("" if half is None else " for a half"))
-    whole = {i.name: _check(where, i, arrays[i.name]) for i in inputs}
-    step = _step(where, inputs, whole, count)
-    usable = count - count % step if any(fixed(i) for i in inputs if not whole[i.name]) else count
+    whole = {i.name: _check(where, i, {**arrays, **shared}[i.name]) for i in inputs}
+    batch = _batch(where, inputs, whole, shared, count)
+    step, usable = (BATCH, count) if batch is None else (batch, count - count % batch)
     boundaries = [slice(at, min(at + step, count)) for at in range(0, usable, step)]
     feeds: list[Feeds] = [
-        {i.name: arrays[i.name][at.start, ...] if whole[i.name] else arrays[i.name][at] for i in inputs}
+        shared | {i.name: arrays[i.name][at.start, ...] if whole[i.name] else arrays[i.name][at]
+                  for i in inputs if i.name in arrays}
         for at in boundaries
-    ]
+    ]  # fmt: skip
     targets = None if TARGETS in names else arrays.get(TARGETS)
     return Samples(
-        feeds, usable, {name: array[:usable] for name, array in arrays.items()},
+        feeds, usable, shared | {name: array[:usable] for name, array in arrays.items()},
         None if targets is None else [targets[at] for at in boundaries],
     )  # fmt: skip
+
+
+def _named(given: Given, where: str, inputs: list[Input]) -> dict[str, Array]:
+    """Arrays by name; batches and samples are joined."""
+    if isinstance(given, list):
+        if len({frozenset(feed) for feed in given}) > 1:
+            raise DataError(f"{where}: the samples do not all have the same names")
+        ranks = {i.name: len(i.shape) for i in inputs}
+        return {name: _joined(where, name, [feed[name] for feed in given], ranks) for name in (given or [{}])[0]}
+    if UNNAMED not in given:
+        return dict(given)
+    if len(inputs) != 1:
+        raise DataError(f"{where} is one array; the model has the inputs {', '.join(i.name for i in inputs)}")
+    return {inputs[0].name: given[UNNAMED]}
+
+
+def _joined(where: str, name: str, parts: list[Array], ranks: dict[str, int]) -> Array:
+    """Batches along their first axis; samples, which have one axis less than the input, along a new one."""
+    batches = all(part.ndim and part.ndim == ranks.get(name, part.ndim) for part in parts)
+    try:
+        return np.concatenate(parts) if batches else np.stack(parts)
+    except ValueError as error:
+        shapes = ", ".join(map(str, sorted({part.shape for part in parts})))
+        raise DataError(f"{where}: the samples of '{name}' cannot be joined: their shapes are {shapes}") from error
+
+
+def _shared(inputs: list[Input], arrays: dict[str, Array]) -> list[str]:
+    """The inputs with one value for all samples: scalars, and those whose first axis is fixed and no longer."""
+
+    def single(item: Input) -> bool:
+        array = arrays[item.name]
+        return array.ndim == len(item.shape) and (not item.shape or fixed(item) == len(array))
+
+    found = [item for item in inputs if single(item)]
+    if len(found) < len(inputs):
+        return [item.name for item in found]
+    # What is there is one batch of everything. Its samples are those of the targets or of the first input.
+    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
+    count = lengths.get(TARGETS, next((lengths[i.name] for i in inputs if i.name in lengths), 0))
+    return [item.name for item in found if lengths.get(item.name) != count]
 
 
 def pieces(inputs: list[Input], feed: Feeds, size: int) -> list[Feeds]:
@@ -108,16 +157,27 @@ def pieces(inputs: list[Input], feed: Feeds, size: int) -> list[Feeds]:
     return [{k: v[at : at + size] for k, v in feed.items()} for at in range(0, count, size)]
 
 
-def _chosen(arrays: dict[str, Array], count: int, samples: int | None, half: int | None) -> dict[str, Array]:
+def _chosen(
+    arrays: dict[str, Array], count: int, samples: int | None, half: int | None, fold: tuple[int, int] | None
+) -> dict[str, Array]:
     """The samples that are asked for, in the order of the file."""
+    if not count:
+        return {}
+    start, stride = fold or (0, 1)
     if half is None:
-        return {name: array[:samples] for name, array in arrays.items()} if count else {}
+        return {name: array[:samples][start::stride] for name, array in arrays.items()}
     drawn = np.random.default_rng(0).permutation(count)
-    kept = np.sort(drawn[: -(-count // 2)] if half == 0 else drawn[-(-count // 2) :])[:samples]
-    return {name: array[kept] for name, array in arrays.items()} if count else {}
+    kept = np.sort(drawn[: -(-count // 2)] if half == 0 else drawn[-(-count // 2) :])[:samples][start::stride]
+    return {name: array[kept] for name, array in arrays.items()}
 
 
-def read(path: Path) -> dict[str, Array]:
+def read(path: Path) -> Given:
+    """What a file, a folder or a name of `held_data` holds, for `cut`."""
+    in_memory = held_data.found(path)
+    return _read(path) if in_memory is None else in_memory
+
+
+def _read(path: Path) -> dict[str, Array]:
     """Arrays by name; a folder holds NAME.npy files, or .npz files whose samples follow each other.
 
     Raises:
@@ -128,9 +188,9 @@ def read(path: Path) -> dict[str, Array]:
             with path.open("rb") as handle:
                 file = np.load(handle, allow_pickle=False)
                 if isinstance(file, np.ndarray):
-                    raise DataError(f"{path} is a single array: give an .npz file, or a folder of NAME.npy files")
+                    return {UNNAMED: file}
                 return {name: file[name] for name in file.files}
-        bundles = [read(file) for file in sorted(path.glob("*.npz"))]
+        bundles = [_read(file) for file in sorted(path.glob("*.npz"))]
         if bundles:
             return {name: np.concatenate([bundle[name] for bundle in bundles]) for name in bundles[0]}
         return {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
@@ -159,11 +219,17 @@ def fixed(item: Input) -> int | None:
     return first if isinstance(first, int) else None
 
 
-def _step(where: str, inputs: list[Input], whole: dict[str, bool], count: int) -> int:
-    """Samples per run."""
+def _batch(where: str, inputs: list[Input], whole: dict[str, bool], shared: dict[str, Array], count: int) -> int | None:
+    """How many samples every run takes; None where it may be any number."""
     if any(whole.values()):
         return 1
-    sizes = {size for i in inputs if (size := fixed(i))}
+    sampled = [item for item in inputs if item.name not in shared]
+    sizes = {size for i in sampled if (size := fixed(i))}
+    symbols = {i.shape[0] for i in sampled}
+    for item in (i for i in inputs if i.name in shared):  # a state holds so many samples along another axis
+        for dimension, size in zip(item.shape, shared[item.name].shape, strict=True):
+            if dimension is None or (isinstance(dimension, str) and dimension in symbols):
+                sizes.add(1 if dimension is None else size)
     if len(sizes) > 1 or (sizes and min(sizes) > count):
         raise DataError(f"{where}: {count} samples do not fill the model's fixed batch of {sorted(sizes)}")
-    return sizes.pop() if sizes else BATCH
+    return sizes.pop() if sizes else None

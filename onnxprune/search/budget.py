@@ -285,10 +285,7 @@ def _folds(session: ort.InferenceSession, halves: list[Samples]) -> list[Samples
     inputs, arrays, count = inputs_of(session), halves[1].arrays, halves[1].count
     batch = max((sample_files.fixed(item) or 1 for item in inputs), default=1)
     parts = min(FOLDS, count // max(batch, _FOLD))
-    return [
-        sample_files.cut({name: array[part::parts] for name, array in arrays.items()}, "the data", inputs)
-        for part in range(parts)
-    ]
+    return [sample_files.cut(arrays, "the data", inputs, fold=(part, parts)) for part in range(parts)]
 
 
 def _halves(source: Path, question: Question, data: Path | None, samples: int | None) -> list[Samples]:

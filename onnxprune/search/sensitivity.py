@@ -23,7 +23,7 @@ from onnxprune.model.model import Model
 from onnxprune.model.weight import check_patterns, matches
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.judge import Judge, Question, identity
+from onnxprune.runtime.judge import Judge, Metric, Question, identity
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import inputs_of, open_session
 from onnxprune.search.trials import Trials, opened
@@ -54,7 +54,7 @@ class _Shared:
 
 def scan(
     model: PathLike, out: PathLike, *, data: PathLike | None = None, samples: int | None = None,
-    metric: str | None = None, evaluate: str | None = None, lower_is_better: bool = False,
+    metric: Metric | None = None, evaluate: str | None = None, lower_is_better: bool = False,
     levels: Sequence[float] = LEVELS, channels: bool = False, include: Sequence[str] = (), skip: Sequence[str] = (),
     jobs: int | None = None, cluster: str | None = None, progress: Progress = silent,
 ) -> Curves:  # fmt: skip

@@ -118,7 +118,9 @@ def _scores(coupling: Coupling, score: str) -> Array:
     for layer in coupling.layers:
         if score != "batchnorm":
             weight = layer.view(coupling.array(layer.weight))
-            wide = np.abs(weight.astype(np.float32, copy=False)) if score == "l1" else weight.astype(np.float32) ** 2
+            wide = (
+                np.abs(weight.astype(np.float32, copy=False)) if score == "l1" else np.square(weight, dtype=np.float64)
+            )
             _add(total, coupling, layer.target, wide.sum(axis=(2, 3), dtype=np.float64).reshape(-1), layer.weight)
             coupling.model.payloads.forget_pages()
     if score == "batchnorm":

@@ -27,5 +27,5 @@ def models(tmp_path) -> Path:
 @pytest.fixture
 def here(monkeypatch):
     """Without processes, whose start takes longer than all else."""
-    monkeypatch.setattr(many, "spread", lambda function, items, **options: spread(function, items))
+    monkeypatch.setattr(many, "spread", lambda function, items, *, shared, **_: spread(function, items, shared=shared))
     monkeypatch.setattr(session, "_threads", 0)

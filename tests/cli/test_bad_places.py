@@ -58,9 +58,11 @@ def test_a_full_disk(tmp_path):
     assert snapshot(tmp_path) == {str(tmp_path / "o.onnx"): b"old"}
 
 
-def test_a_full_terminal(model):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_terminal(model, unbuffered):
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
-        done = subprocess.run([TOOL, "inspect", model], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run([TOOL, "inspect", model], stdout=full, stderr=subprocess.PIPE, text=True, env=env)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")
     assert done.stderr.count("\n") == 1

@@ -151,6 +151,7 @@ HOSTILE = {
     "the model has a name": (forge(1, 1, b"m", 0, 0), "forbidden name 'm'"),
     "two models": (forge(2, 0, 0, 0, 0, 0, 0), "forbidden name ''"),
     "a file twice": (forge(3, 0, 0, 0, 1, b"a", 0, 0, 1, b"a", 0, 0), "one name"),
+    "a file that is a folder": (forge(3, 0, 0, 0, 1, b"a", 0, 0, 3, b"A/b", 0, 0), "one name"),
     "a file twice, in case": (forge(3, 0, 0, 0, 1, b"a", 0, 0, 1, b"A", 0, 0), "one name"),
     "no text": (forge(2, 0, 0, 0, 1, b"\xff", 0, 0), "utf-8"),
 }  # fmt: skip
@@ -164,7 +165,28 @@ def test_hostile_files(fault, refused):
 
 @pytest.mark.parametrize(
     "name",
-    ["../w", "/w", "a/w", "a\\w", "..", ".", ".bashrc", "C:w", "w\0", "w\n", "w*", "x" * 256, "\x1b[2J", "\u202ew"],
+    [
+        "../w",
+        "/w",
+        "a/../w",
+        "a//w",
+        "a/",
+        "a/.w",
+        "a/./w",
+        "a/C:/w",
+        "a/" * 600 + "w",
+        "a\\w",
+        "..",
+        ".",
+        ".bashrc",
+        "C:w",
+        "w\0",
+        "w\n",
+        "w*",
+        "x" * 256,
+        "\x1b[2J",
+        "\u202ew",
+    ],
 )
 def test_names_that_leave_the_folder(name, refused):
     assert "forbidden name" in refused(forge(2, 0, 0, 0, len(name.encode()), name.encode(), 0, 0))

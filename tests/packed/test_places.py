@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 import onnxprune
 from onnxprune.cli import cli
 from onnxprune.errors import ModelError, OutputError, PackedError
+from tests.helpers.arrays import samples
 from tests.helpers.running import put
 
 TOOL = Path(sys.executable).with_name("onnxprune")
@@ -61,18 +63,71 @@ def test_what_is_no_model_is_not_packed(small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("sub/a.bin", "not beside the model"), ("B.bin", "upper and lower case")]
-)
+    ("name", "message"),
+    [
+        ("sub/.a.bin", "such a name"), ("B.bin", "upper and lower case"), ("sub\x07/a.bin", "such a name"),
+        ("a/" * 520 + "a.bin", "such a name"),
+    ],
+)  # fmt: skip
 def test_external_data_that_cannot_be_packed(external, tmp_path, name, message):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "a.bin").rename(tmp_path / name)
-    proto = onnx.load(external, load_external_data=False)
+    moved(external, name)
+    with pytest.raises(PackedError, match=message):
+        onnxprune.pack(external, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def moved(model: Path, name: str) -> None:
+    """Move a.bin of a model to another place in its folder."""
+    there = model.parent / name
+    there.parent.mkdir(parents=True, exist_ok=True)
+    model.with_name("a.bin").rename(there)
+    proto = onnx.load(model, load_external_data=False)
     for tensor in proto.graph.initializer:
         for entry in tensor.external_data:
             entry.value = entry.value.replace("a.bin", name)
-    with pytest.raises(PackedError, match=message):
-        onnxprune.pack(put(external, proto), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    put(model, proto)
+
+
+@pytest.mark.parametrize("name", ["sub/a.bin", "weights/part one/ä.bin", "b/b.bin"])
+def test_external_data_in_a_folder_of_its_own(external, tmp_path, name):
+    """It comes back where it was, also over what was restored before, and is found in a session."""
+    moved(external, name)
+    onnxprune.pack(external, tmp_path / "m.onnxz")
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    for _ in range(2):
+        onnxprune.unpack(tmp_path / "m.onnxz", place / "n.onnx")
+    assert (place / "n.onnx").read_bytes() == external.read_bytes()
+    assert (place / name).read_bytes() == (tmp_path / name).read_bytes()
+    found = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
+    assert found == {"n.onnx", "b.bin", name}
+    feeds = {"x": samples(3, 32)}
+    (expected,) = onnxprune.session(external).run(None, feeds)
+    np.testing.assert_array_equal(onnxprune.session(tmp_path / "m.onnxz").run(None, feeds)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["file", "other", "link"])
+def test_a_folder_that_is_in_the_way(external, tmp_path, kind):
+    """Nothing is written over, and no link leads out of the folder."""
+    moved(external, "sub/a.bin")
+    onnxprune.pack(external, tmp_path / "m.onnxz")
+    place, away = tmp_path / "elsewhere", tmp_path / "away"
+    place.mkdir()
+    away.mkdir()
+    if kind == "link":
+        (place / "sub").symlink_to(away, target_is_directory=True)
+    elif kind == "file":
+        (place / "sub").write_bytes(b"somebody's")
+    else:
+        (place / "sub").mkdir()
+        (place / "sub" / "a.bin").write_bytes(b"somebody's")
+    before = sorted(place.rglob("*"))
+    with pytest.raises(OutputError, match="out of the folder" if kind == "link" else "other data is in the way"):
+        onnxprune.unpack(tmp_path / "m.onnxz", place / "n.onnx")
+    assert sorted(place.rglob("*")) == before
+    assert list(away.iterdir()) == []
+    with pytest.raises(OutputError, match="has that name"):
+        onnxprune.unpack(tmp_path / "m.onnxz", tmp_path / "new" / "Sub")
 
 
 # the command line -----------------------------------------------------------------------------------

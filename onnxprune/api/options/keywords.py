@@ -9,6 +9,8 @@ from typing import ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
 
 from onnxprune.core.files import PathLike
 from onnxprune.pipeline.progress import Progress
+from onnxprune.runtime.held_data import Data
+from onnxprune.runtime.judge import Metric
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -17,10 +19,10 @@ R = TypeVar("R")
 class JudgeKeywords(TypedDict, total=False):
     """On what a result is judged; see `options.Checks`."""
 
-    data: PathLike | None
+    data: Data | None
     samples: int | None
     tolerance: float | None
-    metric: str | None
+    metric: Metric | None
     evaluate: str | None
     lower_is_better: bool
     verify: bool

@@ -12,7 +12,7 @@ from onnxprune.core.files import PathLike
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.pipeline.base import check_types
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.runtime.judge import Question
+from onnxprune.runtime.judge import Metric, Question
 from onnxprune_passes import Channels, DeadNeurons, Encode, Magnitude
 
 Options = TypeVar("Options")
@@ -95,7 +95,9 @@ class Storing:
             OptionError: they name two forms for every weight.
         """
         values = keywords.get("values", default)
-        entries = [values] if isinstance(values, str) else list(values)
+        entries = [values] if isinstance(values, str) or not isinstance(values, Iterable) else list(values)
+        if not all(isinstance(entry, str) for entry in entries):
+            raise OptionError(f"values cannot be {values!r}")
         plain = [entry for entry in entries if "=" not in entry]
         if len(plain) > 1:
             raise OptionError(f"values {plain[0]} and {plain[1]} contradict each other: give one, and PATTERN=FORM")
@@ -175,6 +177,7 @@ class Deciding:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        check_types(self)
         if self.time_limit is not None and self.max_drop is None:
             raise OptionError("time-limit goes with max-drop")
 
@@ -205,7 +208,7 @@ class Checks:
     data: PathLike | None = None
     samples: int | None = None
     tolerance: float | None = None
-    metric: str | None = None
+    metric: Metric | None = None
     evaluate: str | None = None
     lower_is_better: bool = False
     verify: bool = True
@@ -217,6 +220,7 @@ class Checks:
 
     def __post_init__(self) -> None:
         """Check the options."""
+        check_types(self)
         if self.tolerance is not None and not self.verify:
             raise OptionError("a tolerance cannot be checked without verification")
         if self.tolerance is not None and math.isnan(self.tolerance):

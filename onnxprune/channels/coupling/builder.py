@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import TensorProto
 
+from onnxprune.channels.coupling.constants import Constants
 from onnxprune.channels.coupling.removable_axes import Flow, Narrowed, RemovableAxis, Rewrite
 from onnxprune.channels.shapes import Shapes
 from onnxprune.core.dtypes import Array
@@ -50,8 +51,9 @@ class CouplingBuilder:
     _tensors: dict[str, TensorProto | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Hold the nodes: they are told apart by identity."""
+        """Hold the nodes, which are told apart by identity."""
         self.nodes = list(self.scope.body.node)
+        self.values = Constants(self.model, self.scope)
 
     def new_channels(self, size: int) -> Array:
         """New channel indices, [size]."""

@@ -10,17 +10,16 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
 from onnxprune.channels.coupling.builder import CouplingBuilder
+from onnxprune.channels.coupling.constants import Constants
 from onnxprune.channels.coupling.removable_axes import Flow, LinearLayer, RemovableAxis, Rewrite, Size
 from onnxprune.channels.coupling.rule_context import Rule, RuleContext, Unsupported
 from onnxprune.channels.coupling.rules import rule_of
 from onnxprune.channels.shapes import Shapes, Value, inferred, values_of
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
-from onnxprune.errors import ModelError, RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.model.operators import domain
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.runtime.session import evaluate
 
 
 @dataclass
@@ -50,7 +49,7 @@ class Coupling:
     unknown: dict[str, int]
     computed: frozenset[str]
     _constant: Callable[[str], TensorProto | None]
-    _last: tuple[str, Array] = ("", np.empty(0))
+    _constants: Constants
 
     @cached_property
     def layers(self) -> list[LinearLayer]:
@@ -101,23 +100,8 @@ class Coupling:
         return chunked.map(bool, lambda rows, columns, part: part != 0).whole()
 
     def array(self, name: str) -> Array:
-        """The values of a constant, computed where nodes stand between it and its tensor.
-
-        Raises:
-            ModelError: ONNX Runtime cannot compute it.
-        """
-        tensor = self.scope.constant(name)
-        if tensor is not None:
-            return self.model.array(tensor)
-        if self._last[0] != name:  # a weight is asked for several times in a row
-            producer = self.scope.producers[name]
-            try:
-                feeds = [self.array(n) if n else None for n in producer.input]
-                results = evaluate(producer, feeds, self.model.proto)
-            except RuntimeFailure as error:
-                raise ModelError(f"the constant '{name}' cannot be computed: {error}") from error
-            self._last = name, results[[n for n in producer.output if n].index(name)]
-        return self._last[1]
+        """The values of a constant; see `Constants.array`."""
+        return self._constants.array(name)
 
 
 def couplings(model: Model) -> Iterator[Coupling]:
@@ -165,7 +149,10 @@ def _apply(builder: CouplingBuilder, node: NodeProto, rule: Rule | None) -> None
     for name in node.input:
         builder.protect(r for r in builder.axes_of_value(name) if id(r) not in ctx.taken)
     if rule is not None and node.input and all(not name or ctx.constant(p) for p, name in enumerate(node.input)):
-        builder.constants |= set(node.output)
+        if builder.values.computable(node):
+            builder.constants |= set(node.output)
+        else:
+            _count(builder, node, " of constants that cannot be computed here")
 
 
 def _count(builder: CouplingBuilder, node: NodeProto, why: str = "") -> None:
@@ -196,7 +183,7 @@ def _finish(builder: CouplingBuilder) -> Coupling:
             marks[labels[np.concatenate(channels)]] = True
     return Coupling(
         builder.model, builder.scope, builder.shapes, builder.removable_axes, builder.flows, builder.rewrites,
-        labels, protected, used, builder.unknown, frozenset(builder.constants), builder.constant,
+        labels, protected, used, builder.unknown, frozenset(builder.constants), builder.constant, builder.values,
     )  # fmt: skip
 
 

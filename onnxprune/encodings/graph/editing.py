@@ -18,6 +18,11 @@ def constant_node(tensor: TensorProto) -> NodeProto:
     return node
 
 
+def index_of(entries: Any, name: str) -> int:
+    """Where the entry of that name stands in a repeated field."""
+    return next(i for i, entry in enumerate(entries) if entry.name == name)
+
+
 def delete_named(entries: Any, name: str) -> None:
     """Delete the entry of that name from a repeated field."""
-    del entries[next(i for i, entry in enumerate(entries) if entry.name == name)]
+    del entries[index_of(entries, name)]

@@ -19,7 +19,7 @@ from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
 from onnxprune.encodings.values.nodes import weight_of_carrier
 from onnxprune.errors import ModelError
 from onnxprune.model.encoded_names import Mark
-from onnxprune.model.model import Model
+from onnxprune.model.model import Model, copy_notes
 from onnxprune.model.provenance import Coding
 from onnxprune.model.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
 
@@ -87,6 +87,11 @@ class EncodedWeight:
     def as_constants(self) -> bool:
         """Whether its parts are Constant nodes."""
         return next(iter(self.constants)) not in self.scope.initializers
+
+    def place(self, kind: str, last: int) -> int:
+        """Where it stood among initializers ("i") or inputs ("n"); at the end where its mark does not say."""
+        found = re.search(rf"\.{kind}(\d+)", self.flags)
+        return min(int(found[1]), last) if found else last
 
     def nbytes(self, model: Model) -> int:
         """Bytes that it takes in the file."""
@@ -201,6 +206,11 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
     """Put the dense tensor back where the encoded group stands, under the weight's name."""
     body = encoded.scope.body
     tensor = model.tensor(encoded.value, array, encoded.element)
+    for part in encoded.constants.values():
+        copy_notes(part, tensor)
+    marked = next(node for node in encoded.nodes if node.output[0] == encoded.value)
+    notes = NodeProto()
+    copy_notes(marked, notes)
     fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
     at = next(i for i, n in enumerate(body.node) if _belongs(n, encoded))
     # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
@@ -213,11 +223,15 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
         body.node.insert(at, constant_node(tensor))
         if encoded.mark.constant:
             body.node[at].name = encoded.mark.constant
+        body.node[at].attribute[0].t.ClearField("name")  # as exporters leave it
+        copy_notes(notes, body.node[at])
     else:
         assert isinstance(body, GraphProto)
-        body.initializer.append(tensor)
+        parts = [place for place, part in enumerate(body.initializer) if part.name in encoded.constants]
+        body.initializer.insert(parts[0] if parts else encoded.place("i", len(body.initializer)), tensor)
         if model.proto.ir_version < 4 and encoded.scope.parent is None:  # which wants initializers to be inputs
-            body.input.append(helper.make_tensor_value_info(encoded.value, encoded.element, array.shape))
+            info = helper.make_tensor_value_info(encoded.value, encoded.element, array.shape)
+            body.input.insert(encoded.place("n", len(body.input)), info)
     for name, part in encoded.constants.items():
         model.drop(part)
         if name in encoded.scope.initializers:

@@ -9,13 +9,13 @@ from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.encodings import Coded, Encoding, Sparse, Values
 from onnxprune.encodings.graph import fusion
-from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
+from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named, index_of
 from onnxprune.encodings.graph.fusion import Readers
 from onnxprune.encodings.nodes import Builder
 from onnxprune.encodings.values.nodes import emit
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.encoded_names import Mark
-from onnxprune.model.model import Model
+from onnxprune.model.model import Model, copy_notes
 from onnxprune.model.scopes import CONSTANT_NODE
 from onnxprune.model.weight import Weight
 
@@ -55,7 +55,7 @@ def prepare(
     """
     parts = encoding.pack(sparse)
     element = TensorProto.DataType.Name(weight.element)
-    flags = coded.flags + (".c" if weight.store == "constant" else "")
+    flags = coded.flags + (".c" if weight.store == "constant" else "") + _place_flags(model, weight)
     constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
     mark = Mark(encoding.name, values.name, flags, element, name, constant)
     build = Builder(mark.prefix, weight.value, str(mark), opset_of(model, weight.scope))
@@ -67,6 +67,10 @@ def prepare(
         tensors.append(
             model.tensor(key, array, weight.element if own else helper.np_dtype_to_tensor_dtype(array.dtype))
         )
+    if tensors and isinstance(weight.tensor, TensorProto):
+        copy_notes(weight.tensor, tensors[0])
+    if weight.store == "constant":
+        copy_notes(weight.scope.producers[weight.value], build.nodes[-1])
     around = TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
     sizes = [model.nbytes(t) + around for t in tensors]
     sizes += [node.ByteSize() + TAG for node in build.nodes] + [info.ByteSize() + TAG for info in build.declared]
@@ -99,6 +103,15 @@ def _blocks(coded: Coded) -> tuple[int, ...]:
     return (rows // coded.block, coded.block, columns) if coded.block else ()
 
 
+def _place_flags(model: Model, weight: Weight) -> str:
+    """Where the weight stood among initializers and inputs, for `decode`; only where its parts cannot stand there."""
+    body = weight.scope.body
+    if _as_initializers(model, weight) or weight.store != "initializer" or not isinstance(body, GraphProto):
+        return ""
+    flags = f".i{index_of(body.initializer, weight.value)}"
+    return flags + (f".n{index_of(body.input, weight.value)}" if weight.value in weight.scope.inputs else "")
+
+
 def _as_initializers(model: Model, weight: Weight) -> bool:
     """Constant nodes in functions, and where IR 3 wants initializers to be inputs."""
     return isinstance(weight.scope.body, GraphProto) and model.proto.ir_version >= 4
@@ -110,7 +123,10 @@ def insert(model: Model, weight: Weight, prepared: PreparedWeight) -> None:
     nodes = list(prepared.build.nodes)
     if _as_initializers(model, weight):
         assert isinstance(body, GraphProto)
-        body.initializer.extend(prepared.tensors)
+        held = weight.store == "initializer"
+        start = index_of(body.initializer, weight.value) if held else len(body.initializer)
+        for place, tensor in enumerate(prepared.tensors, start):  # where the weight stood, so that it comes back there
+            body.initializer.insert(place, tensor)
     else:
         nodes = [constant_node(t) for t in prepared.tensors] + nodes
     if isinstance(body, GraphProto):
@@ -158,6 +174,8 @@ def prepare_sparse(model: Model, weight: Weight, sparse: Sparse) -> PreparedSpar
     """The weight as a sparse tensor. The indices are linear and int64, which the checker demands."""
     made = SparseTensorProto(dims=weight.shape)
     made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
+    if isinstance(weight.tensor, TensorProto):
+        copy_notes(weight.tensor, made.values)
     made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", sparse.positions.astype("int64"), TensorProto.INT64))
     return PreparedSparse(made, model.nbytes(made.values) + model.nbytes(made.indices) + TAG)
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from onnxprune.allocation.curves import Curves
 from onnxprune.api.result import versions
+from onnxprune.report.deviations import remarks, verdict
 from onnxprune.report.html import pictures
 from onnxprune.report.html.contents import Contents, LayerRow, Sketch
 from onnxprune.report.html.pictures import shortened
@@ -33,7 +34,7 @@ def render(contents: Contents, command: str) -> str:
         lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     environment.filters |= {"size": size, "short": lambda name, room=_ROOM: shortened(name, room), "digits": _digits}
-    environment.globals |= {"percent": percent}
+    environment.globals |= {"percent": percent, "verdict": verdict, "remarks": remarks}
     style, script = (
         files("onnxprune.report.html").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js")
     )
@@ -140,11 +141,14 @@ def _worst(contents: Contents) -> tuple[str, str]:
         return "-", "not verified"
     outputs = contents.result.deviation.outputs
     of = "" if len(outputs) == 1 else f", lowest of {len(outputs)} outputs"
-    if not outputs or any(o["max_abs"] is None for o in outputs):
+    if not outputs or any(o["differs"] for o in outputs):
         return "differs", "outputs differ in shape or finiteness"
+    if outputs and all(o["says_nothing"] and o["max_abs"] == 0 for o in outputs):
+        return "says nothing", "outputs are empty, constant or not finite in both"
     if all(o["max_abs"] == 0 for o in outputs):
         return "equal", "outputs, bit for bit" if len(outputs) > 1 else "output, bit for bit"
     agreements = [o["top1_agreement"] for o in outputs if o["top1_agreement"] is not None]
     if agreements:
         return f"{100 * min(agreements):.2f} %", f"top-1 agreement{of}"
-    return f"{min(o['cosine'] for o in outputs):.5f}", f"cosine of the outputs{of}"
+    cosines = [o["cosine"] for o in outputs if o["cosine"] is not None]
+    return f"{min(cosines):.5f}", f"cosine of the outputs{of}"

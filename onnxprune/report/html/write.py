@@ -12,6 +12,7 @@ from onnxprune.api.result import Deviation, Result
 from onnxprune.core.files import PathLike, staged, write
 from onnxprune.errors import OptionError
 from onnxprune.layer_costs.costs import Costs
+from onnxprune.runtime.held_data import Data
 
 if TYPE_CHECKING:
     from onnxprune.report.html.contents import Columns
@@ -35,7 +36,7 @@ def write_report(
     out: PathLike,
     original: PathLike | None = None,
     *,
-    data: PathLike | None = None,
+    data: Data | None = None,
     samples: int | None = None,
     sensitivity: PathLike | None = None,
     weights: Sequence[str] = (),

@@ -53,7 +53,12 @@ def _worst(deviation: dict[str, Any]) -> str:
     if deviation["source"] == "none":
         return "no"
     outputs = deviation["outputs"]
-    if any(output["max_abs"] is None for output in outputs):
+    far = [output for output in outputs if output["max_abs"] is None]
+    if any(output.get("differs") or not output.get("classes") for output in far):
         return "differs"
-    decibels = [output["sqnr_db"] for output in outputs if output["max_abs"]]
-    return f"{min(decibels):.1f} dB" if decibels else "equal"
+    if far:
+        return f"{100 * min(output['top1_agreement'] for output in far):.1f} % agree"
+    unequal = [output["sqnr_db"] for output in outputs if output["max_abs"]]
+    if unequal:  # without a number: what differs from an original of zeros
+        return "differs" if None in unequal else f"{min(unequal):.1f} dB"
+    return "says nothing" if outputs and all(output.get("says_nothing") for output in outputs) else "equal"

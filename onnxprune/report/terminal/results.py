@@ -10,6 +10,7 @@ from rich.console import Console
 
 from onnxprune.api.result import Cost, Deviation, Result, Skipped
 from onnxprune.encodings.inventory import WeightFacts
+from onnxprune.report.deviations import remarks, verdict
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched
@@ -123,14 +124,13 @@ def show_deviation(console: Console, deviation: Deviation) -> None:
 
 
 def _deviation_text(output: dict[str, Any]) -> str:
-    if output["max_abs"] == 0:
-        return "equal"
-    if output["max_abs"] is None:
-        return "shape or finiteness differs"
-    parts = [f"max abs {output['max_abs']:.3g}"]
+    said = verdict(output)
+    if said is not None:
+        return said
+    parts = [] if output["max_abs"] is None else [f"max abs {output['max_abs']:.3g}"]
     if output["sqnr_db"] is not None:
         parts.append(f"SQNR {output['sqnr_db']:.1f} dB")
     parts.append(f"cosine {output['cosine']:.5f}")
     if output["top1_agreement"] is not None:
         parts.append(f"top-1 agreement {100 * output['top1_agreement']:.2f} %")
-    return ", ".join(parts)
+    return ", ".join(parts) + remarks(output)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxprune.model.conversion import convert
+from onnxprune.runtime.conversion import convert
 from tests.helpers.builders import info, model, node, normal
 from tests.helpers.running import feeds_of, load, run, serialise
 

@@ -73,12 +73,10 @@ class Candidate:
     Attributes:
         values: the form.
         coded: what it holds.
-        finer: whether a form that loses less was taken than was chosen, which lost more than planned.
     """
 
     values: Values
     coded: Coded
-    finer: bool = False
 
     def serves(self, wanted: Values) -> bool:
         """Whether it is what a request for a form wants."""
@@ -181,7 +179,7 @@ class Candidates:
         while left is not None and not left.plain:
             form = self._planned(left)
             if form is not None and form.coded.lost <= _TRUSTED * choice.planned + _ROUNDED:
-                return replace(form, finer=left is not choice)
+                return form
             left = left.finer
         return None
 

@@ -23,6 +23,7 @@ from onnxprune.model.weight import SMALL
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
 _ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
+_TOO_MUCH = "whatever was planned for it lost more than twice that"
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
 
@@ -38,7 +39,6 @@ class StoredWeight:
         numbered: whether the name that was offered may be in the model.
         refused: why it is not in the form that was asked for.
         tried: whether it may be stored otherwise at all, see `candidates.encodable`.
-        finer: whether what was chosen lost more than planned, and something finer was taken.
     """
 
     encoding: str
@@ -48,7 +48,6 @@ class StoredWeight:
     numbered: bool = False
     refused: str = ""
     tried: bool = True
-    finer: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Encoder:
         before, encoding = weight.nbytes(model), "coo" if weight.store == "sparse" else "dense"
         if not encodable(weight, SMALL if choice.plain else MIN_HALF_ELEMENTS):
             return StoredWeight(encoding, before, tried=False)
-        best, refused, finer = self._lossy(found, choice, name, before)
+        best, refused = self._lossy(found, choice, name, before)
         numbered = lossy = best is not None
         if best is None or not self._alone(found, choice, best):
             for form in (*found.lossless, found.exact, None):
@@ -87,29 +86,29 @@ class Encoder:
                     best, lossy = other, False
                     numbered = numbered or form is not None
         if best is None:
-            return StoredWeight(encoding, before, refused=refused, finer=finer)
+            return StoredWeight(encoding, before, refused=refused)
         if isinstance(best, PreparedSparse):
             insert_sparse(model, weight, best)
-            stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused, finer=finer)
+            stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused)
         else:
             zeros = best.sparse.zeros() if lossy else weight.zeros(found.array)
             insert(model, weight, best)
-            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused, finer=finer)
+            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused)
         model.payloads.forget_pages()
         return stored
 
     def _lossy(
         self, found: Candidates, choice: Choice, name: str, before: int
-    ) -> tuple[PreparedWeight | PreparedSparse | None, str, bool]:
-        """The chosen form where it saves bytes, else why not, and whether it is a finer one than was planned."""
+    ) -> tuple[PreparedWeight | PreparedSparse | None, str]:
+        """The chosen form where it saves bytes, and else why not."""
         asked = choice.asked
         if choice.plain or (asked and any(form.serves(asked) for form in found.lossless)):
-            return None, "", False
+            return None, ""
         form = found.chosen(choice)
-        best = None if form is None else self._prepared(found, form, name, before)
-        if best is None and asked:
-            return None, f"{asked} {'cannot hold it' if form is None else 'gains nothing'}", False
-        return best, "", form is None or form.finer
+        if form is None:
+            return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
+        best = self._prepared(found, form, name, before)
+        return best, f"{asked} gains nothing" if asked and best is None else ""
 
     @staticmethod
     def _alone(found: Candidates, choice: Choice, best: PreparedWeight | PreparedSparse) -> bool:

@@ -118,12 +118,8 @@ class Encode(Pass):
             stored = encoder.store(Candidates(model, weight, measured.lossless), choices[weight.name], name)
             if stored.numbered:
                 name = next(ids)
-            if stored.refused and measured.values != EXACT:
+            if stored.refused and (measured.values != EXACT or measured.curve):
                 change.notes.append(f"'{weight.name}' keeps exact values: {stored.refused}")
-            if stored.finer:
-                change.notes.append(
-                    f"'{weight.name}' is kept finer than planned: what was planned lost more than twice"
-                )
             self._report(weight, stored, change)
         lossy = any(choice.codebook is not None for choice in choices.values())
         if lossy or model.spent:

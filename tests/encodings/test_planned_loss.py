@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -23,7 +22,7 @@ from onnxprune.quantization.histogram import Histogram, root_mean_square
 from onnxprune_passes import Decode, Encode
 from tests.helpers.builders import conv_net, info, lstm, matmul, mlp, model, node, normal, qdq
 from tests.helpers.repository import LENETS, fetched
-from tests.helpers.running import initializers, load, put
+from tests.helpers.running import assert_same_bits, initializers, load, put
 
 NETS = {"mlp": lambda: mlp((64, 96, 40)), "conv": conv_net, "lstm": lstm, "qdq": qdq}
 
@@ -153,12 +152,11 @@ def test_codebooks_that_do_not_fit_are_refused_for_the_next_finer(seed, bad):
         wrong = replace(codebook, levels=codebook.levels * (3 + number), boundaries=None)
         choice = Choice(codebook=wrong, scale=scale, planned=1.1 * loss, finer=choice)
     form = found.chosen(choice)
-    assert form.finer
     assert form.coded.lost <= 2 * choice.planned
     good = choice
     while good.finer is not None:
         good = good.finer
-    assert not found.chosen(good).finer
+    assert_same_bits(form.coded.codebook, found.chosen(good).coded.codebook)
 
 
 def test_nothing_is_taken_where_nothing_fits():
@@ -178,7 +176,7 @@ def test_half_precision_that_loses_small_values_is_refused():
     assert found.chosen(Choice(HALF, planned=2e-8)).values == HALF
 
 
-def test_the_report_names_a_weight_that_is_kept_finer(tmp_path, monkeypatch):
+def test_the_report_says_why_a_weight_is_exact(tmp_path, monkeypatch):
     planned = Candidates._planned
     monkeypatch.setattr(
         Candidates,
@@ -187,6 +185,6 @@ def test_the_report_names_a_weight_that_is_kept_finer(tmp_path, monkeypatch):
             None if (form := planned(self, choice)) is None else replace(form, coded=replace(form.coded, lost=1.0))
         ),
     )
-    source = put(Path(tmp_path) / "m.onnx", matmul(normal(64, 32)))
+    source = put(tmp_path / "m.onnx", matmul(normal(64, 32)))
     result = onnxprune.compress(source, tmp_path / "o.onnx", verify=False)
-    assert any("'w' is kept finer than planned" in note for note in result.notes)
+    assert any("'w' keeps exact values: whatever was planned" in note for note in result.notes)

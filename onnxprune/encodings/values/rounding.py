@@ -42,9 +42,9 @@ def with_codebook(
     kind: type = np.float16 if halves(values, wide.size) else np.float32
     values = values.astype(kind)
     stored = replace(codebook, levels=values.astype(np.float64) / unit)
-    codes = _rounded(weight, wide, scale, codebook.levels, stored, prune, feedback)
+    codes, plain = _both(weight, wide, scale, codebook.levels, stored, prune, feedback)
     factor = None if scale.size == 1 else scale
-    lost = loss_of(weight, wide, _decoded(codes, values, factor))
+    lost = loss_of(weight, wide, _decoded(plain, values, factor))
     return Coded(codes, np.zeros((), kind), values, factor, lost=lost)
 
 
@@ -66,10 +66,10 @@ def on_grid(
     levels, top = gridded(codebook.levels, prune)
     moved = _moved(codebook, levels)
     scale = fitted_scale(weight, wide, scale, moved, prune, transposed)
-    codes = _rounded(weight, wide, scale, levels, moved, prune, feedback)
+    codes, plain = _both(weight, wide, scale, levels, moved, prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     stored = tidy_scale(scale.astype(np.float64) * (top / 127))
-    lost = loss_of(weight, wide, _decoded(codes, values, stored), transposed)
+    lost = loss_of(weight, wide, _decoded(plain, values, stored), transposed)
     return replace(oriented(codes, values, stored, transposed), lost=lost)
 
 
@@ -109,8 +109,8 @@ def recoded(
     wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
     levels = whole(codebook.levels, prune)
-    codes = _rounded(weight, wide, one, levels, _moved(codebook, levels), prune, feedback)
-    lost = loss(wide, _decoded(codes, levels), tuple(range(wide.ndim)))
+    codes, plain = _both(weight, wide, one, levels, _moved(codebook, levels), prune, feedback)
+    lost = loss(wide, _decoded(plain, levels), tuple(range(wide.ndim)))
     values = (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype)
     return Coded(codes, weight.zero_value, values, lost=lost)
 
@@ -164,6 +164,18 @@ def _moved(codebook: Codebook, levels: Array) -> Codebook:
     return replace(
         codebook, levels=levels, boundaries=codebook.boundaries if len(levels) == len(codebook.levels) else None
     )
+
+
+def _both(
+    weight: Weight, wide: ChunkedArray, scale: Array, nearest: Array, codebook: Codebook, prune: bool,
+    feedback: Feedback | None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """The codes of a weight, and those without feedback: what the codebook loses by itself, whoever reads the weight.
+
+    Feedback makes the outputs' error less and the weight's own larger.
+    """
+    codes = _rounded(weight, wide, scale, nearest, codebook, prune, feedback)
+    return codes, codes if feedback is None else _rounded(weight, wide, scale, nearest, codebook, prune, None)
 
 
 def _rounded(

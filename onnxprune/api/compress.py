@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from onnxprune.errors import ModelError, NotVerified, OptionError, ToleranceMiss
 from onnxprune.model.model import Model
 from onnxprune.search import trials
 from onnxprune.search.budget import CALIBRATION, Search
+from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
 from onnxprune.search.importance import importance_of
+from onnxprune.search.promise import ATTEMPTS, Attempt, Promise, Promised
 from onnxprune_passes import Decode
 
 _HALVINGS = 8
@@ -44,8 +47,9 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     that each costs the metric about the same, and `set` changes single ones; without a rule the loss of a layer counts
     for what it costs the metric there. Where the loss decides, a `tolerance` halves it until the result keeps within.
     With `max_drop` the largest loss is searched for at which the metric is no more than that worse than the original's,
-    on both halves of the data (`search`). After `time_limit` seconds the best that was found is written. The rest
-    of the keywords are those of `transform`.
+    on both halves of the data (`search`). After `time_limit` seconds the best that was found is written. With `data`
+    and no word on what may be lost, one half of the samples calibrates and the other judges: the loss becomes smaller
+    until the result keeps the `promise`. The rest of the keywords are those of `transform`.
 
     Raises:
         ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
@@ -63,9 +67,11 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     recipe = Recipe(rule=rule, storing=storing, shapes=shapes, calibration=calibration)
     if searched and (storing.loss is not None or checks.tolerance is not None or recipe.settled):
         raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
-    loss = storing.loss
-    if loss is None:
-        loss = LOSS if checks.data is None or rule.given else LOSS_ON_DATA
+    open_ended = not (searched or rule.given or recipe.settled or storing.loss is not None)
+    judged = open_ended and checks.data is not None and checks.verify and checks.tolerance is None
+    loss = LOSS if storing.loss is None else storing.loss
+    if open_ended and checks.data is not None and checks.tolerance is not None:
+        loss = LOSS_ON_DATA
     steps = recipe.steps(loss)  # says what is wrong with the options before anything is read
     source = Path(model)
     target = _beside(source) if out is None else Path(out)
@@ -77,6 +83,9 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         tries = Tries(opened, recipe, target, checks)
         if searched:
             return _searched(tries, deciding)
+        promise = _promise(source, checks) if judged else None
+        if promise is not None:
+            return _promised(tries, promise)
         if checks.tolerance is None or recipe.settled:
             return tries.only(loss)
         return _halved(tries, loss)
@@ -103,6 +112,35 @@ def _halved(tries: Tries, loss: float) -> Result:
         except ToleranceMissed:
             loss /= 2
     return tries.finished(loss)
+
+
+def _promise(source: Path, checks: Checks) -> Promise | None:
+    """What judges by the second half of the data; None where that has too few samples, or a command judges."""
+    assert checks.data is not None
+    if checks.evaluate is not None:
+        return None
+    held_out = halves(source, Path(checks.data), checks.samples)[1]
+    return Promise(source, checks.question, held_out) if held_out.count >= MIN_HALF_SAMPLES else None
+
+
+def _promised(tries: Tries, promise: Promise) -> Result:
+    """The result of the first attempt that keeps the promise; of the last one where none does."""
+    recipe = tries.recipe
+    half = replace(recipe.calibration, half=True)
+    plain = Tries(tries.opened.copy(), replace(recipe, calibration=Calibration()), tries.target, tries.checks)
+    calibrated = Tries(tries.opened, replace(recipe, calibration=half), tries.target, tries.checks)
+    for attempt in ATTEMPTS:
+        chosen = calibrated if attempt.calibrated else plain
+        found: list[Promised] = []
+
+        def judge(place: Path, attempt: Attempt = attempt, found: list[Promised] = found) -> None:
+            found.append(promise.of(place, attempt))
+            if not found[0].kept and attempt != ATTEMPTS[-1]:
+                raise ToleranceMissed("the promise is not kept")
+
+        with contextlib.suppress(ToleranceMissed):
+            return replace(chosen.finished(attempt.loss, judge=judge), promise=found[0])
+    raise AssertionError("the last attempt is written, kept or not")
 
 
 def _searched(tries: Tries, deciding: Deciding) -> Result:

@@ -17,6 +17,7 @@ from onnxprune.model.reason import Reason
 from onnxprune.pipeline.change import Removed
 from onnxprune.runtime.judge import Judged
 from onnxprune.search.budget import Searched
+from onnxprune.search.promise import Promised
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 2 << 20, 16 << 10, 64  # within 5 % on eleven real models, in 0.04 s
 
@@ -70,7 +71,7 @@ class Result:
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
     models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
-    there with a `max_drop`.
+    there with a `max_drop`, `promise` with data and no word on what may be lost.
     """
 
     input: FileFacts
@@ -87,6 +88,7 @@ class Result:
     notes: list[str]
     versions: dict[str, str]
     search: Searched | None = None
+    promise: Promised | None = None
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""

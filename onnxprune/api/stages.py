@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -191,8 +191,9 @@ def report(
 
 
 def finish(
-    opened: Opened, target: Path, checks: Checks, verification: Verification, saving: Saving | None = None
-) -> Result:
+    opened: Opened, target: Path, checks: Checks, verification: Verification, saving: Saving | None = None,
+    judge: Callable[[Path], None] | None = None,
+) -> Result:  # fmt: skip
     """`apply` and `report`: the target is replaced when all went well.
 
     Args:
@@ -201,12 +202,16 @@ def finish(
         checks: what to check, and the file for the masks.
         verification: against the original.
         saving: when the model stays as it was; None: only where no pass changed it.
+        judge: is given what was written, and raises where it is not good enough.
 
     Raises:
-        OnnxPruneError: from `apply` and `report`; the target is then as it was.
+        OnnxPruneError: from `apply`, `judge` and `report`; the target is then as it was.
     """
     with replacing(target) as place:
-        return report(opened, apply(opened, place, saving), place, target, checks, verification)
+        applied = apply(opened, place, saving)
+        if judge is not None:
+            judge(place)
+        return report(opened, applied, place, target, checks, verification)
 
 
 def _saves_nothing(opened: Opened, folder: Path, saving: Saving) -> bool:

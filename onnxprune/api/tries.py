@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -34,18 +35,19 @@ class Tries:
         with replacing(place) as staged:
             apply(self._at(loss, silent), staged)
 
-    def finished(self, loss: float, *, saving: bool = True) -> Result:
+    def finished(self, loss: float, *, saving: bool = True, judge: Callable[[Path], None] | None = None) -> Result:
         """Write the result of a loss to the target, verified.
 
         Args:
             loss: see the encode pass.
             saving: whether the model stays as it was where it does not become smaller.
+            judge: see `finish`.
 
         Raises:
             ToleranceMissed: it is not within the tolerance; nothing is written.
         """
         made = self._at(loss, self.checks.progress)
-        return finish(made, self.target, self.checks, self._verification, self.recipe.saving if saving else None)
+        return finish(made, self.target, self.checks, self._verification, self.recipe.saving if saving else None, judge)
 
     def only(self, loss: float) -> Result:
         """`finished` where no other loss is tried, and nothing has to be kept for one."""

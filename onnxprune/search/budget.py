@@ -26,11 +26,11 @@ from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, inputs_of, open_session
+from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
 from onnxprune.search.trials import Trials
 
 STEPS = 4  # tries of a doubling
 CALIBRATION = 256  # samples of the first half that the layers' inputs are measured on
-MIN_HALF_SAMPLES = 8  # samples of a half
 FOLDS, _FOLD = 8, 16  # parts of the confirming half, whose drops differ by chance, and the samples of one at least
 _LOWEST, _HIGHEST = -40, 28  # the grid's ends: losses of 4e-5 and 5
 _EXACT = _LOWEST - 1  # the values stay as they are
@@ -278,11 +278,11 @@ def loss_of(step: int) -> float:
     return 0.0 if step == _EXACT else float(LOSS_ON_DATA * 2 ** (step / STEPS))
 
 
-def _folds(session: ort.InferenceSession, halves: list[Samples]) -> list[Samples]:
+def _folds(session: ort.InferenceSession, parted: list[Samples]) -> list[Samples]:
     """Parts of the confirming half, each of samples from all over it."""
-    if not halves:
+    if not parted:
         return []
-    inputs, arrays, count = inputs_of(session), halves[1].arrays, halves[1].count
+    inputs, arrays, count = inputs_of(session), parted[1].arrays, parted[1].count
     batch = max((sample_files.fixed(item) or 1 for item in inputs), default=1)
     parts = min(FOLDS, count // max(batch, _FOLD))
     return [sample_files.cut(arrays, "the data", inputs, fold=(part, parts)) for part in range(parts)]
@@ -292,12 +292,10 @@ def _halves(source: Path, question: Question, data: Path | None, samples: int | 
     """The samples that decide, and those that confirm; none where a command decides."""
     if data is None or question.evaluate is not None:
         return []
-    inputs, arrays = inputs_of(open_session(source)), sample_files.read(data)
-    most = None if samples is None else -(-samples // 2)
-    found = [sample_files.cut(arrays, str(data), inputs, most, half) for half in (0, 1)]
+    found = halves(source, data, samples)
     if found[1].count < MIN_HALF_SAMPLES:
         raise DataError(
             f"{data} gives {sum(half.count for half in found)} samples: max-drop needs at least "
             f"{2 * MIN_HALF_SAMPLES}, half of them held out"
         )
-    return found
+    return list(found)

@@ -14,6 +14,7 @@ from onnxprune.report.deviations import remarks, verdict
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched
+from onnxprune.search.promise import POINTS, Promised
 
 _REASONS = 6  # that are counted in the line of what was left alone
 
@@ -74,6 +75,8 @@ def _show_closing(console: Console, result: Result) -> None:
     show_deviation(console, result.deviation)
     if result.search is not None:
         _show_search(console, result.search)
+    if result.promise is not None:
+        _show_promise(console, result.promise)
     if result.cost is not None:
         _show_cost(console, result.cost)
     if result.integers:
@@ -96,6 +99,22 @@ def _show_search(console: Console, found: Searched) -> None:
             text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{error}{on}"
             answer = f", where one is {100 / half.samples:.2g} points" if unit == " %" and half.samples else ""
             line(console, f"              {what}: {text}{answer}")
+
+
+def _show_promise(console: Console, found: Promised) -> None:
+    """What was promised, and what the held-out samples say."""
+    kept = "kept" if found.kept else "NOT kept: give a smaller --loss, or more data and --max-drop"
+    plain = "" if found.attempt.calibrated else ", without calibration"
+    text = f"  promise     {kept}, on {found.samples:,} held-out samples at a loss of {found.attempt.loss:.3g}{plain}"
+    line(console, text, "" if found.kept else "yellow")
+    if found.metric is not None:
+        change = f"{found.metric} {found.original:.4g} % -> {found.result:.4g} % of {found.answers:,}"
+        one = f", where one is {100 / found.answers:.2g}" if found.answers < 100 / POINTS else ""
+        points = "1 point" if found.allowed == POINTS else f"{found.allowed:.2g} points"
+        line(console, f"              {change}; {points} allowed{one}")
+    if found.sqnr is not None:
+        text = f"SQNR {found.sqnr:.1f} dB of the worst output; at least {found.least_sqnr:.1f} dB wanted"
+        line(console, f"              {text}")
 
 
 def _show_cost(console: Console, cost: Cost) -> None:

@@ -102,6 +102,7 @@ class Measured:
         noise: what a unit of its loss counts.
         feedback: how its rounding errors are passed on.
         lossless: see `Candidates.lossless`; None where that has to be looked for again.
+        coded: see `Candidates`.
     """
 
     values: Values = EXACT
@@ -111,6 +112,7 @@ class Measured:
     noise: float = 1.0
     feedback: Feedback | None = None
     lossless: tuple[Candidate, ...] | None = None
+    coded: dict[int, Candidate] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from onnxprune.quantization.error_feedback import Feedback
 MIN_HALF_ELEMENTS = 64  # elements below which half precision saves less than its Cast takes
 EXACT, HALF = Exact(), Half()
 _TRUSTED = 2.0  # a codebook that loses more than so many times the planned loss does not fit
+_KEPT, _KEPT_BYTES = 3, 1 << 20  # codings of a weight that are kept for the next loss, of so many bytes at the most
 _ROUNDED = 1e-6  # of a loss: scales and levels become float16
 
 
@@ -107,10 +108,14 @@ class Candidates:
         model: the model.
         weight: of the model.
         lossless: `lossless` where it is known from a copy of the model.
+        coded: what was coded before, by the id of the codebook; the latest small ones are kept in it.
     """
 
-    def __init__(self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None) -> None:
-        self.model, self.weight = model, weight
+    def __init__(
+        self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None,
+        coded: dict[int, Candidate] | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.weight, self._coded = model, weight, {} if coded is None else coded
         self.opset = opset_of(model, weight.scope)
         if lossless is not None:
             self.lossless = lossless
@@ -198,22 +203,36 @@ class Candidates:
 
     def _planned(self, choice: Choice) -> Candidate | None:
         """The weight in the codebook or form of a choice, with what it loses; its values are finite."""
-        weight, scale, prune, feedback = self.weight, choice.scale, choice.prune, choice.feedback
         if choice.codebook is None:
-            form = self._in(choice.values)
-            if form is None:
-                return None
-            wide = live_channels(weight, floats(self.array))[0]
-            lost = loss_of(weight, wide, ChunkedArray.of(form.coded.carrier))
-            return replace(form, coded=replace(form.coded, lost=lost))
+            return self._half(choice)
+        key = id(choice.codebook)  # of a point of the weight's curve, which lives as long as `coded`
+        form = self._coded.pop(key, None) or self._fitted(choice, choice.codebook)
+        if form.nbytes <= _KEPT_BYTES:
+            self._coded[key] = form
+            while len(self._coded) > _KEPT:
+                del self._coded[next(iter(self._coded))]
+        return form
+
+    def _half(self, choice: Choice) -> Candidate | None:
+        """The weight in the form of a choice without a codebook, with what it loses."""
+        form, weight = self._in(choice.values), self.weight
+        if form is None:
+            return None
+        wide = live_channels(weight, floats(self.array))[0]
+        lost = loss_of(weight, wide, ChunkedArray.of(form.coded.carrier))
+        return replace(form, coded=replace(form.coded, lost=lost))
+
+    def _fitted(self, choice: Choice, codebook: Codebook) -> Candidate:
+        """The weight in a codebook."""
+        weight, scale, prune, feedback = self.weight, choice.scale, choice.prune, choice.feedback
         if weight.element in QUANTISED:
-            return Candidate(Shared(), recoded(weight, self.array, choice.codebook, prune, feedback))
+            return Candidate(Shared(), recoded(weight, self.array, codebook, prune, feedback))
         assert scale is not None
         readers = self.readers() if scale.size > 1 and not choice.folded else None
         wide = live_channels(weight, floats(self.array), readers.transposed if readers else None)[0]
         if readers is None:
-            return Candidate(Shared(), with_codebook(weight, wide, scale, choice.codebook, prune, feedback))
-        return Candidate(Int8(), on_grid(weight, wide, scale, choice.codebook, prune, readers.transposed, feedback))
+            return Candidate(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback))
+        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, readers.transposed, feedback))
 
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:

@@ -115,7 +115,9 @@ class Encode(Pass):
         name, encoder = next(ids), Encoder(self.encoding, self.prefer)
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             measured = measurements.weights[weight.name]
-            stored = encoder.store(Candidates(model, weight, measured.lossless), choices[weight.name], name)
+            stored = encoder.store(
+                Candidates(model, weight, measured.lossless, measured.coded), choices[weight.name], name
+            )
             if stored.numbered:
                 name = next(ids)
             if stored.refused and (measured.values != EXACT or measured.curve):

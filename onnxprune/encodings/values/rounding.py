@@ -175,7 +175,7 @@ def _both(
     Feedback makes the outputs' error less and the weight's own larger.
     """
     codes = _rounded(weight, wide, scale, nearest, codebook, prune, feedback)
-    return codes, codes if feedback is None else _rounded(weight, wide, scale, nearest, codebook, prune, None)
+    return codes, codes if feedback is None else encode(wide.whole(), scale, nearest, prune, codebook.boundaries)
 
 
 def _rounded(

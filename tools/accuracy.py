@@ -85,7 +85,9 @@ def makers(columns: Sequence[str], against: Path | None, arguments: str, count: 
         return folder / "out.onnx"
 
     def with_data(task: Task, folder: Path) -> Path:
-        save_samples(task, folder / "data.npz", count)
+        arrays = save_samples(task, folder / "data.npz", count)
+        if arrays.get("targets", np.zeros(())).dtype.kind == "U":  # text: no metric of onnxprune's own reads it
+            np.savez_compressed(folder / "data.npz", **{k: v for k, v in arrays.items() if k != "targets"})
         judged = arguments.replace("--no-verify", "")  # half of the samples judges
         compress(task.path, folder / "out.onnx", f"{judged} --data {shlex.quote(str(folder / 'data.npz'))}")
         return folder / "out.onnx"

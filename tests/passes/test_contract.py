@@ -1,5 +1,7 @@
 """What every pass keeps: its text recreates it, a second run changes nothing, bad options are refused."""
 
+import dataclasses
+
 import onnx
 import pytest
 
@@ -93,6 +95,16 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
 def test_bad_options_are_refused(options):
     with pytest.raises(OptionError):
         base.create(Magnitude, options)
+
+
+@pytest.mark.parametrize("item", INSTALLED)
+def test_an_option_of_a_wrong_type_is_refused_however_the_pass_is_made(item):
+    """What an option holds is a number, a text, a tuple of texts or a bool: a bool is no number, and 1 is no bool."""
+    for field in dataclasses.fields(item):
+        held = getattr(item, field.name)
+        wrong = 1 if isinstance(held, bool) else True
+        with pytest.raises(OptionError, match=f"{item.name}: {field.name} cannot be {wrong}"):
+            dataclasses.replace(item, **{field.name: wrong})
 
 
 def test_encoded_weights_are_named_and_their_parts_are_not():

@@ -2,14 +2,18 @@
 
 import dataclasses
 
+import ml_dtypes
+import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
-from onnxprune.errors import OptionError
+from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.pipeline import base, registry
 from onnxprune_passes import Encode, Magnitude
-from tests.helpers.builders import mlp
+from tests.helpers.builders import matmul, mlp, normal
 from tests.helpers.running import arrays, load, outputs, prune, serialise
 
 PASSES = registry.table()
@@ -66,6 +70,28 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
     again = load(onnx.load_from_string(once))
     assert not item.run(again).modified
     assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
+
+
+def attempt(item: base.Pass, opened: Model) -> bool | str:
+    """Whether the pass changed the model, or what it said of the weight that it refused."""
+    try:
+        return item.run(opened).modified
+    except WeightError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("item", NAMELESS)
+def test_a_weight_of_nan_and_inf_is_refused_or_changes_once(item, dtype):
+    """NaN equals nothing, itself neither: a pass that compares values would change it for ever."""
+    weight = normal(64, 32, dtype=np.dtype(getattr(ml_dtypes, dtype, dtype)))
+    weight[::7, 3], weight[::9, 4], weight[::5, 5] = np.nan, np.inf, -np.inf
+    opened = load(matmul(weight, element=helper.np_dtype_to_tensor_dtype(weight.dtype)))
+    first = attempt(item, opened)
+    once = serialise(opened)
+    for again in (opened, load(onnx.load_from_string(once))):
+        assert attempt(item, again) == (first if isinstance(first, str) else False)
+        assert serialise(again) == once
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ from typing import Any
 VALUES = ("exact", "half", "shared:4", "shared:5", "int8", "int8:5", "int4")
 OPSETS = {9: 5, 11: 6, 13: 7, 17: 8, 21: 10}  # opset: the IR version that came with it (9: what coo needs)
 CONSUMERS = ("MatMul", "MatMul Add", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ MatMul", "QDQ Conv")
+DENSITY = 0.1  # of the weights: every encoding takes fewer bytes than the dense tensor, and over 256 values are kept
 QUANTISE = 10  # the opset that brought QuantizeLinear
 CLOSE, CLOSE_INTEGERS = 1e-5, 0.02  # relative error; kernels that read integers may round the activations too
 UNREAD = "decoded model refused"
@@ -60,7 +61,7 @@ class Seen:
 # the models: written by onnxprune, here ----------------------------------------------------------------------
 
 
-def consumer_model(consumer: str, density: float, opset: int) -> Any:
+def consumer_model(consumer: str, opset: int) -> Any:
     """A model of one pruned weight and its reader."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
@@ -69,7 +70,7 @@ def consumer_model(consumer: str, density: float, opset: int) -> Any:
 
     def weight(*shape: int) -> Any:
         array = rng.standard_normal(shape).astype(np.float32)
-        return np.where(rng.random(shape) < density, array, np.float32(0))
+        return np.where(rng.random(shape) < DENSITY, array, np.float32(0))
 
     def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> Any:
         return helper.make_node(kind, inputs, [output], name=f"{kind}_{output}", **attributes)
@@ -129,8 +130,8 @@ def write_cases(folder: Path) -> list[Case]:
     for opset, consumer, (encoding, values) in ((o, c, f) for o in OPSETS for c in CONSUMERS for f in forms):
         if consumer.startswith("QDQ") and (values != "exact" or opset < QUANTISE):
             continue
-        source, density = folder / "source.onnx", {"bitmask": 0.5, "dense": 0.9}.get(encoding, 0.1)
-        onnx.save(consumer_model(consumer, density, opset), source)
+        source = folder / "source.onnx"
+        onnx.save(consumer_model(consumer, opset), source)
         step = Encode(encoding=encoding, values=values)
         model = Model.load(source)
         step.run(model)

@@ -11,4 +11,11 @@ from onnxprune.encodings.values.base import Coded, Values
 
 GRAPH: dict[str, Encoding] = {encoding.name: encoding for encoding in (Flat(), Rows(), Bitmask(), Dense())}
 
-__all__ = ["FORMS", "GRAPH", "Coded", "Encoding", "Sparse", "Values", "form_of"]
+__all__ = ["FORMS", "GRAPH", "Coded", "Encoding", "Sparse", "Values", "form_of", "named"]
+
+
+def named(encoding: str) -> list[Encoding]:
+    """The encodings of the table that the option `encoding` allows: one, all for auto and graph, none for coo."""
+    if encoding == "coo":
+        return []
+    return [GRAPH[encoding]] if encoding in GRAPH else list(GRAPH.values())

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnxprune.encodings import GRAPH, Sparse, Values
+from onnxprune.encodings import Encoding, Sparse, Values, named
 from onnxprune.encodings.candidates import EXACT, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
 from onnxprune.encodings.values.integers import Int4
+from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.change import Change
 from onnxprune.runtime.opset import raise_to
 
-_WITHOUT_GAPS = ("coo", "dense", "bitmask")
+_CODES = Shared().opset(fused=False)
 
 
 def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoding: str) -> Change:
@@ -40,9 +41,10 @@ def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encod
 
 def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoding: str) -> Iterator[int]:
     """Opsets at which some weight gets a better form."""
-    if model.opset >= INT4:
+    encodings = named(encoding)
+    highest = max((each.opset for each in encodings), default=0)
+    if not encodings or model.opset >= max(INT4, highest):
         return
-    gaps = GRAPH["flat"].opset
     for weight, asked in forms:
         if not encodable(weight):
             continue
@@ -51,9 +53,20 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encodin
             yield INT4
         if (form is None or form.opset(fused=True) >= DEQUANTISE_AXIS) and readers_of(weight):
             yield DEQUANTISE_AXIS
-        if form is None or form.opset(fused=False) > model.opset:
-            yield gaps
-        elif model.opset < gaps and encoding not in _WITHOUT_GAPS:
-            sparse = Sparse.of(weight.chunked(model), weight.zero_value)
-            if GRAPH["flat"].payload(sparse) < min(GRAPH[n].payload(sparse) for n in ("bitmask", "dense")):
-                yield gaps
+        least = _CODES if form is None else form.opset(fused=False)
+        if form is None or least > model.opset:
+            yield max(least, highest)  # which encoding is the smallest for codes is known once there are codes
+        elif highest > model.opset:
+            yield from _better(model, weight, form, encodings)
+
+
+def _better(model: Model, weight: Weight, form: Values, encodings: list[Encoding]) -> Iterator[int]:
+    """The opsets of the encodings that the model lacks and that take fewer bytes than those that it has."""
+    held = [each for each in encodings if each.opset <= model.opset]
+    missing = [each for each in encodings if each.opset > model.opset]
+    if not held and form != EXACT:  # the weight would not get its form at all
+        yield min(each.opset for each in missing)
+        return
+    sparse = Sparse.of(weight.chunked(model), weight.zero_value)
+    least = min([weight.nbytes(model), *(each.payload(sparse) for each in held)])
+    yield from (each.opset for each in missing if each.payload(sparse) < least)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse
+from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse, named
 from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
     PreparedSparse,
@@ -22,6 +22,7 @@ from onnxprune.model.weight import SMALL
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
+_ROWS = GRAPH["rows"]
 _ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
 _TOO_MUCH = "whatever was planned for it lost more than twice that"
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
@@ -108,7 +109,11 @@ class Encoder:
         if form is None:
             return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
         best = self._prepared(found, form, name, before)
-        return best, f"{asked} gains nothing" if asked and best is None else ""
+        if best is not None or not asked:
+            return best, ""
+        if not self._allowed(found, form.coded):
+            return None, f"{self.encoding} cannot hold {asked} where it stands"
+        return None, f"{asked} gains nothing"
 
     @staticmethod
     def _alone(found: Candidates, choice: Choice, best: PreparedWeight | PreparedSparse) -> bool:
@@ -127,14 +132,11 @@ class Encoder:
 
     def _allowed(self, found: Candidates, coded: Coded) -> list[Encoding]:
         """The encodings that decode themselves and may hold the weight where it stands."""
-        if self.encoding == "coo":
-            return []
-        named = [GRAPH[self.encoding]] if self.encoding in GRAPH else list(GRAPH.values())
         trivial = coded.codebook is None and coded.decoded == found.weight.zero_value.dtype and coded.scale is None
         inside = in_function(found.weight.scope)
         return [
             form
-            for form in named
+            for form in named(self.encoding)
             if form.opset <= found.opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
         ]
 
@@ -150,9 +152,9 @@ class Encoder:
         if not payloads:
             return None
         least = min(payloads.values())
-        if self.prefer == "speed" and _rows_instead(sparse, payloads, least):
-            least = payloads["rows"]
-            payloads = {"rows": least}
+        if self.prefer == "speed" and _ROWS in allowed and _rows_instead(sparse, payloads, least):
+            least = payloads[_ROWS.name]
+            payloads = {_ROWS.name: least}
         readers = found.readers() if form.coded.fused else None
         best: PreparedWeight | None = None
         for chosen, payload in payloads.items():
@@ -192,6 +194,6 @@ def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:
     """Whether rows, which load faster than one flat run, are worth the bytes that they pad."""
     large = len(sparse.shape) == 2 and sparse.size >= _ROWS_FROM
     sparsely = large and sparse.codebook is not None and sparse.kept < sparse.size / 2
-    if sparsely and "rows" not in payloads and ("flat" in payloads or "bitmask" in payloads):
-        payloads["rows"] = GRAPH["rows"].payload(sparse)
-    return sparsely and "rows" in payloads and payloads["rows"] <= _ROWS_MORE * least
+    if sparsely and _ROWS.name not in payloads and ("flat" in payloads or "bitmask" in payloads):
+        payloads[_ROWS.name] = _ROWS.payload(sparse)
+    return sparsely and _ROWS.name in payloads and payloads[_ROWS.name] <= _ROWS_MORE * least

@@ -20,11 +20,23 @@ from onnxprune.pipeline.progress import Progress, silent
 class Pass(ABC):
     """A transformation of a model. Fields of a subclass are its options; `str()` recreates it.
 
-    Option types are numbers, strings, booleans and tuples of strings, so that a pass can be
-    written on a command line: `magnitude{sparsity=0.9, skip=["head*"]}`.
+    Options are numbers, strings, booleans and tuples of strings, so that a pass can be written on a command line:
+    `magnitude{sparsity=0.9, skip=["head*"]}`. They are checked when it is made: their types here, the rest in `check`.
     """
 
     name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check the types, and then what the pass itself asks of its options."""
+        check_types(self, f"{self.name}: ")
+        self.check()
+
+    def check(self) -> None:  # noqa: B027 - types are all that many options need
+        """Refuse options, of the right types, that are out of range or contradict each other.
+
+        Raises:
+            OptionError: with the first of them.
+        """
 
     @abstractmethod
     def run(self, model: Model, progress: Progress = silent) -> Change:
@@ -65,31 +77,36 @@ def named(name: str, table: dict[str, type[Pass]]) -> type[Pass]:
 
 
 def create(kind: type[Pass], options: dict[str, Any]) -> Pass:
-    """A pass with the options, checked against its fields."""
+    """A pass with the options; a list stands for a tuple.
+
+    Raises:
+        OptionError: the pass has no such option, lacks one, or refuses a value.
+    """
     known = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise OptionError(f"pass '{kind.name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
     tidy = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    hints = get_type_hints(kind)
-    for key, value in tidy.items():
-        if not _fits(value, hints[key]):
-            raise OptionError(f"pass '{kind.name}': option '{key}' cannot be {value!r}")
     try:
         return kind(**tidy)
     except (TypeError, ValueError) as error:
         raise OptionError(f"pass '{kind.name}': {error}") from error
 
 
-def check_types(options: Any) -> None:
+def check_types(options: Any, prefix: str = "") -> None:
     """Refuse options, the fields of a dataclass, that are not of their types.
+
+    Args:
+        options: the dataclass.
+        prefix: of the message.
 
     Raises:
         OptionError: with the first of them.
     """
-    for name, hint in get_type_hints(type(options)).items():
-        if not _fits(getattr(options, name), hint):
-            raise OptionError(f"{name} cannot be {getattr(options, name)!r}")
+    hints = get_type_hints(type(options))
+    for name in (each.name for each in dataclasses.fields(options)):
+        if not _fits(getattr(options, name), hints[name]):
+            raise OptionError(f"{prefix}{name} cannot be {getattr(options, name)!r}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -102,4 +119,4 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, get_origin(hint))
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return isinstance(value, hint)
+    return isinstance(value, hint) and not (hint is int and isinstance(value, bool))

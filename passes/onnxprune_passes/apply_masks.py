@@ -32,8 +32,8 @@ class ApplyMasks(Pass):
     masks: str = ""
     names_from: str = ""
 
-    def __post_init__(self) -> None:
-        """Check the options."""
+    @override
+    def check(self) -> None:
         if not self.masks:
             raise OptionError("masks must name a mask file")
 

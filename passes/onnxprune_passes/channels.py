@@ -45,8 +45,8 @@ class Channels(Pass):
     multiple: int = 1
     only: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Check the options."""
+    @override
+    def check(self) -> None:
         if not 0 <= self.sparsity < 1:
             raise OptionError(f"channels: sparsity must be at least 0 and below 1, not {self.sparsity}")
         if not 0 <= self.floor <= 1:

@@ -36,8 +36,8 @@ class DeadNeurons(Pass):
     encoded: bool = False
     multiple: int = 1
 
-    def __post_init__(self) -> None:
-        """Check the options."""
+    @override
+    def check(self) -> None:
         if self.multiple < 1:
             raise OptionError(f"dead_neurons: multiple must be at least 1, not {self.multiple}")
 

@@ -71,8 +71,8 @@ class Encode(Pass):
     half: bool = False
     prefer: str = "speed"
 
-    def __post_init__(self) -> None:
-        """Check the options."""
+    @override
+    def check(self) -> None:
         choices = ("auto", "graph", "coo", *GRAPH)
         if self.encoding not in choices:
             raise OptionError(f"encoding '{self.encoding}' is not one of {', '.join(choices)}")

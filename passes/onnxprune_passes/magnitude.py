@@ -76,15 +76,14 @@ class Magnitude(Pass):
     include: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Check the options."""
+    @override
+    def check(self) -> None:
         rules = {"sparsity": self.sparsity, "quality": self.quality, "threshold": self.threshold, "loss": self.loss}
-        given = [key for key, value in rules.items() if value is not None]
+        given = {key: value for key, value in rules.items() if value is not None}
         if len(given) > 1:
-            raise OptionError(f"{given[0]} and {given[1]} contradict each other: give one")
-        for key in given:
-            value = rules[key]
-            if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value) or value < 0:
+            raise OptionError(f"{' and '.join(list(given)[:2])} contradict each other: give one")
+        for key, value in given.items():
+            if not np.isfinite(value) or value < 0:
                 raise OptionError(f"{key} must be a number from 0 up, not {value!r}")
         if self.sparsity is not None and not self.sparsity < 1:
             raise OptionError(f"sparsity must be at least 0 and below 1, not {self.sparsity}")

@@ -43,8 +43,8 @@ class Update(Pass):
     names_from: str = ""
     lay_masks: bool = True
 
-    def __post_init__(self) -> None:
-        """Check the options."""
+    @override
+    def check(self) -> None:
         if not self.source:
             raise OptionError("source must name a retrained checkpoint or model")
         if not (self.masks or self.names_from or self._is_model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +14,10 @@ from onnx import helper, numpy_helper
 
 import onnxprune
 from onnxprune import encodings
+from tests.helpers.builders import matmul, normal
 from tests.helpers.documents import fences, folder_of
 from tests.helpers.repository import ROOT
+from tests.helpers.running import load
 
 
 @pytest.fixture
@@ -42,6 +45,21 @@ def test_the_pass(contributed):
     assert {float(np.abs(array).max()) for array in weights("clipped.onnx").values()} == {float(np.float32(0.01))}
     onnxprune.transform("clipped.onnx", "again.onnx", [clip], verify=False)
     assert Path("again.onnx").read_bytes() == Path("clipped.onnx").read_bytes()
+
+
+def test_the_test_of_the_pass(contributed, monkeypatch):
+    clip = contributed("passes/onnxprune_passes/clip.py")
+    monkeypatch.setitem(sys.modules, "onnxprune_passes.clip", clip)
+    contributed("tests/passes/test_clip.py").test_no_entry_is_beyond_the_limit()
+
+
+def test_the_pass_changes_a_weight_with_nan_once(contributed):
+    clip = contributed("passes/onnxprune_passes/clip.py").Clip(limit=0.3)
+    weight = normal(64, 32)
+    weight[0, :2] = np.nan, -np.inf
+    opened = load(matmul(weight))
+    assert clip.run(opened).modified
+    assert not clip.run(opened).modified
 
 
 def test_the_encoding(contributed, monkeypatch):

@@ -56,7 +56,7 @@ def test_what_a_form_needs(encoding, values):
 @pytest.mark.parametrize(("encoding", "values"), [form for form in OPSETS if form != ("dense", "exact")])
 def test_a_model_reports_the_form_that_is_in_it(encoding, values):
     """IR version 10 and opset 21 need release 1.18 by themselves."""
-    opened = load(product(0.9 if encoding == "dense" else 0.1, opset=21, ir_version=10))
+    opened = load(product(opset=21, ir_version=10))
     Encode(encoding=encoding, values=values).run(opened)
     (group,) = encoded_weights(opened)
     (form,) = compatibility(opened).forms

@@ -1,13 +1,19 @@
 """What every pass keeps: its text recreates it, a second run changes nothing, bad options are refused."""
 
+import dataclasses
+
+import ml_dtypes
+import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
-from onnxprune.errors import OptionError
+from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.discovery import find
+from onnxprune.model.model import Model
 from onnxprune.pipeline import base, registry
 from onnxprune_passes import Encode, Magnitude
-from tests.helpers.builders import mlp
+from tests.helpers.builders import matmul, mlp, normal
 from tests.helpers.running import arrays, load, outputs, prune, serialise
 
 PASSES = registry.table()
@@ -66,6 +72,28 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
     assert arrays(again) == {w.name: (w.dtype, w.shape, w.array(opened).tobytes()) for w in find(opened)}
 
 
+def attempt(item: base.Pass, opened: Model) -> bool | str:
+    """Whether the pass changed the model, or what it said of the weight that it refused."""
+    try:
+        return item.run(opened).modified
+    except WeightError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("item", NAMELESS)
+def test_a_weight_of_nan_and_inf_is_refused_or_changes_once(item, dtype):
+    """NaN equals nothing, itself neither: a pass that compares values would change it for ever."""
+    weight = normal(64, 32, dtype=np.dtype(getattr(ml_dtypes, dtype, dtype)))
+    weight[::7, 3], weight[::9, 4], weight[::5, 5] = np.nan, np.inf, -np.inf
+    opened = load(matmul(weight, element=helper.np_dtype_to_tensor_dtype(weight.dtype)))
+    first = attempt(item, opened)
+    once = serialise(opened)
+    for again in (opened, load(onnx.load_from_string(once))):
+        assert attempt(item, again) == (first if isinstance(first, str) else False)
+        assert serialise(again) == once
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -93,6 +121,16 @@ def test_a_pass_run_twice_changes_nothing_the_second_time(case, item):
 def test_bad_options_are_refused(options):
     with pytest.raises(OptionError):
         base.create(Magnitude, options)
+
+
+@pytest.mark.parametrize("item", INSTALLED)
+def test_an_option_of_a_wrong_type_is_refused_however_the_pass_is_made(item):
+    """What an option holds is a number, a text, a tuple of texts or a bool: a bool is no number, and 1 is no bool."""
+    for field in dataclasses.fields(item):
+        held = getattr(item, field.name)
+        wrong = 1 if isinstance(held, bool) else True
+        with pytest.raises(OptionError, match=f"{item.name}: {field.name} cannot be {wrong}"):
+            dataclasses.replace(item, **{field.name: wrong})
 
 
 def test_encoded_weights_are_named_and_their_parts_are_not():

@@ -26,6 +26,8 @@ def percent(part: float, whole: float) -> str:
 
 def smaller(ratio: float) -> str:
     """What became of a size."""
+    if f"{ratio:.2f}" == "1.00" or f"{1 / ratio:.2f}" == "1.00":
+        return "as large"
     return f"{ratio:.2f}x smaller" if ratio >= 1 else f"{1 / ratio:.2f}x larger"
 
 

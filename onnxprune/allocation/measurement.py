@@ -35,7 +35,7 @@ _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried wi
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _GAIN_SAMPLES = 4  # each costs a run per weight
 _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
-_FINE = (138, 256)  # levels that are tried off the grid of int8 too: outliers leave too few of them on it
+_FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
@@ -227,7 +227,7 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     histogram = Histogram.of(wide, scale)
     if readers is not None:
         found += points(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
-        found += points(histogram, wide.size, scale, prune, levels=_FINE, folded=True)
+        found += points(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
     else:
         found += points(histogram, wide.size, scale, prune)
         if scale.nbytes > _SCALES_COST * exact:

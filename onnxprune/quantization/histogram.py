@@ -105,6 +105,11 @@ class Histogram:
         """Sum of masses of what is not 0."""
         return float(self.sums[0, -1])
 
+    def kept(self, threshold: float) -> float:
+        """The share of the entries other than 0 that exceed a magnitude."""
+        low, high = np.searchsorted(self.values, [-threshold, threshold])
+        return 1 - float(self.sums[3, high] - self.sums[3, low]) / float(self.sums[3, -1])
+
     def thresholds(self, kept: Array) -> Array:
         """Magnitudes that about these shares of all entries exceed, each between two values."""
         size, total = np.unique(np.abs(self.values)), self.sums[3, -1]

@@ -7,6 +7,7 @@ says what becomes of that node, and the rest of the model stays as it is.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from onnx import (
     GraphProto,
@@ -95,14 +96,23 @@ def _converted(
     return made
 
 
+@cache
 def _changes(kind: str, before: int, version: int) -> bool:
-    """Whether an operator has another definition at the newer opset."""
+    """Whether an operator has other inputs or attributes at the newer opset, and not just more types."""
     if not defs.has(kind):
         return False
     try:
-        return defs.get_schema(kind, before).since_version != defs.get_schema(kind, version).since_version
+        old, new = defs.get_schema(kind, before), defs.get_schema(kind, version)
     except defs.SchemaError:  # it is new, or was taken out
         return True
+    return new.deprecated or _signature(old) != _signature(new)
+
+
+def _signature(schema: defs.OpSchema) -> tuple[object, ...]:
+    """The inputs and outputs of an operator, and its attributes with their defaults."""
+    ends = [[(end.name, end.option) for end in side] for side in (schema.inputs, schema.outputs)]
+    attributes = {name: held.default_value.SerializeToString() for name, held in schema.attributes.items()}
+    return (*ends, attributes)
 
 
 def _alone(node: NodeProto, scope: Scope, types: dict[str, TypeProto], opset: int) -> ModelProto:

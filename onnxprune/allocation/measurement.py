@@ -22,6 +22,7 @@ from onnxprune.encodings.values.rounding import gridded, whole
 from onnxprune.encodings.values.scales import centred, inner_axes, live_channels, unit_scale
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
+from onnxprune.model.operators import RECURRENT
 from onnxprune.model.weight import SMALL, Weight, ways
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.per_weight import PerWeight
@@ -37,6 +38,8 @@ _GAIN_SAMPLES = 4  # each costs a run per weight
 _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
 _FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
+_RECURRENT = 1.5  # what a loss counts that goes round with the state
+_UNMEASURED = 2.0  # what a loss counts beside those that feedback makes less: the default with data is twice as large
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
 
@@ -262,7 +265,11 @@ def _noise(
         known = [gain for gain in measured if gain is not None]
         usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
         counted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
-    left = [1.0 if feedback is None else feedback.remaining for feedback in feedbacks]
+    unmeasured = 1.0 if plan.calibration is None else _UNMEASURED
+    left = [
+        feedback.remaining if feedback is not None else max(unmeasured, _RECURRENT if weight.kind in RECURRENT else 1.0)
+        for weight, feedback in zip(weights, feedbacks, strict=True)
+    ]
     return [count * rest for count, rest in zip(counted, left, strict=True)]
 
 

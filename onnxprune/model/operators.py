@@ -76,6 +76,7 @@ def _recurrent_microsoft(kind: str, **quantised: int) -> Reader:
     return lambda node, rank: Role(kind, 2, (1,), **quantised)
 
 
+RECURRENT = frozenset({"lstm", "gru", "rnn"})  # kinds of weights whose layer reads its own outputs
 _MS = "com.microsoft"
 LINEAR: dict[tuple[str, str], dict[int, Reader]] = {
     ("", "Conv"): {1: _conv()},

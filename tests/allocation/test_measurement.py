@@ -23,7 +23,7 @@ from onnxprune.model.model import Model
 from onnxprune.pipeline.change import Change
 from onnxprune.quantization.codebook import Codebook
 from onnxprune_passes import Decode, Encode
-from tests.helpers.builders import conv_net, info, mlp, model, node, normal
+from tests.helpers.builders import conv_net, info, lstm, mlp, model, node, normal
 from tests.helpers.running import load, serialise
 
 LOSSES = (0.0, 0.003, 0.02, 0.3, 2.0)
@@ -196,3 +196,19 @@ def test_only_what_may_be_taken_is(encoding, taken):
     found, _ = stored(array, Choice(), Encoder(encoding))
     assert found.encoding == taken
     assert found.numbered == (taken != "coo")
+
+
+@pytest.mark.parametrize(("with_data", "counts"), [(False, 1.5), (True, 2.0)])
+def test_what_no_feedback_makes_good_counts_more(with_data, counts, tmp_path, monkeypatch):
+    """Weights that a state goes through, and with data all whose inputs cannot be measured."""
+    monkeypatch.setattr(measurement, "gains", lambda model, weights, *rest: [1.0] * len(weights))
+    proto = lstm()
+    first = proto.graph.input[0]
+    shape = [dim.dim_value or 32 for dim in first.type.tensor_type.shape.dim]
+    np.savez(tmp_path / "d.npz", **{first.name: normal(8, *shape, seed=2)})
+    measurements = Encode(values="auto", data=str(tmp_path / "d.npz") if with_data else "").measure(opened(proto))
+    curved = [held for held in measurements.weights.values() if held.curve]
+    assert curved
+    assert {held.noise for held in curved} == {counts}
+    plain = Encode(values="auto").measure(opened(mlp((64, 96, 40))))
+    assert {held.noise for held in plain.weights.values() if held.curve} == {1.0}

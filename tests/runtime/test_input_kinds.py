@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -320,6 +322,32 @@ def test_values_fit_every_shape(what, batch, first, second, dtype, seed):
         assert np.abs(values).max() <= 1
     if what == "tokens":
         assert (values.min() >= 0, values.max() < first) == (True, True)
+
+
+NAMES = ["x", "image", "audio", "mel", "sr", "state", "ids", "x_lens", "mask", "token_type_ids", "past", "h"]
+SIZES = st.sampled_from([1, 3, 8, 40, 80, 500, "N", "T", None])
+
+
+def _is_small(shape):
+    return math.prod(size if isinstance(size, int) else 64 for size in shape) < 20_000
+
+
+SHAPES = st.lists(SIZES, max_size=4).filter(
+    lambda shape: math.prod(s if isinstance(s, int) else 64 for s in shape) < 2e4
+)
+ELEMENTS = st.sampled_from([1, F16, I64, I32, U8, TensorProto.INT8, TensorProto.BOOL])
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.dictionaries(st.sampled_from(NAMES), st.tuples(SHAPES, ELEMENTS), min_size=1, max_size=4))
+def test_inputs_are_found_whatever_their_names_and_shapes(tmp_path_factory, inputs):
+    nodes = [node("Identity", [name], [f"{name}_out"]) for name in inputs]
+    outputs = [info(f"{name}_out", None, element) for name, (_, element) in inputs.items()]
+    proto = model(nodes, [info(name, shape, element) for name, (shape, element) in inputs.items()], outputs)
+    found = made(tmp_path_factory.mktemp("m"), proto, 1)
+    assert found.kinds.keys() == inputs.keys()
+    for array in found.feeds[0].values():
+        assert np.isfinite(array).all()
 
 
 def test_the_result_says_what_was_recognised(tmp_path):

@@ -38,7 +38,8 @@ class FileFacts:
 class Deviation:
     """How the result's outputs differ from the original's; `source` says on what inputs.
 
-    `metric` is there where one was asked for, or the data has targets.
+    `input_kinds` says in words what each input was taken for where they were synthesised: images, token ids, or random
+    numbers where nothing was recognised. `metric` is there where one was asked for, or the data has targets.
     """
 
     source: str  # data, synthetic, or none
@@ -46,6 +47,7 @@ class Deviation:
     reason: str = ""
     outputs: list[dict[str, Any]] = field(default_factory=list)
     metric: Judged | None = None
+    input_kinds: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -56,10 +56,14 @@ def verify(
 
 @dataclass(frozen=True)
 class _Original:
-    """What the original gives: its outputs for some samples (`source` says which), and what judges others by them."""
+    """What the original gives: its outputs for some samples (`source` says which), and what judges others by them.
+
+    `kinds` says in words what synthesised inputs are, by name.
+    """
 
     source: str
     samples: Samples
+    kinds: dict[str, str]
     outputs: list[dict[str, Any]]
     judge: Judge | None
 
@@ -102,8 +106,8 @@ class Verification:
                 raise NotVerified(f"the tolerance cannot be checked on these inputs: {said}")
         if judge is not None:
             baseline = self._baseline(judge)
-            found = judge.value(result) if judge.commanded else judge.of(opened)
-            judged = judge.judged(baseline, found, self._checks.tolerance)
+            measured = judge.value(result) if judge.commanded else judge.of(opened)
+            judged = judge.judged(baseline, measured, self._checks.tolerance)
         cost = None
         if costs:
             models = {"before": self._source, "after": result}
@@ -113,7 +117,8 @@ class Verification:
                 latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
-        return Deviation(original.source, original.samples.count, "", found_facts, judged), cost
+        found = Deviation(original.source, original.samples.count, "", found_facts, judged, original.kinds)
+        return found, cost
 
     @cached_property
     def _model(self) -> Model:
@@ -129,13 +134,15 @@ class Verification:
         checks, session = self._checks, open_session(self._source)
         if checks.data is not None:
             arrays = sample_files.read(Path(checks.data))
-            kind, held = "data", sample_files.cut(arrays, str(checks.data), inputs_of(session), checks.samples)
+            source, kinds = "data", {}
+            held = sample_files.cut(arrays, str(checks.data), inputs_of(session), checks.samples)
         else:
-            count = checks.samples or SAMPLES
-            kind, held = "synthetic", Samples(synthesise(self._model, session, count), count, {})
+            made = synthesise(self._model, session, checks.samples or SAMPLES)
+            source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {})
         outputs = list(Runner(session).outputs(held.feeds))
         asked = checks.tolerance is not None or checks.question.asked or held.targets
-        return _Original(kind, held, outputs, Judge(session, checks.question, held, outputs) if asked else None)
+        judge = Judge(session, checks.question, held, outputs) if asked else None
+        return _Original(source, held, kinds, outputs, judge)
 
     def _baseline(self, judge: Judge) -> float:
         """The metric of the original, found once."""

@@ -99,7 +99,7 @@ def _inputs(model: Model, path: Path, data: Path | None, samples: int | None) ->
         pieces = sample_files.pieces(items, feeds[0], 1)
         return _Inputs("data", feeds, held, pieces[0], 1 if len(pieces) > 1 else held // len(feeds))
     try:
-        feeds = synthesise(model, session, samples or SAMPLES)
+        feeds = synthesise(model, session, samples or SAMPLES).feeds
     except CannotSynthesise as error:
         raise DataError(f"{path}: no inputs could be synthesised ({error}); give --data") from error
     lengths = {array.shape[:1] for array in feeds[0].values()}

@@ -123,19 +123,20 @@ def test_entries_that_are_not_finite_in_both_are_told_and_left_out(a, places):
 def test_outputs_that_say_nothing_are_not_called_equal(a, nothing):
     facts = deviation(a, a).facts()
     assert (facts["max_abs"], facts["says_nothing"]) == (0, nothing)
-    assert verdict(facts) == (f"says nothing: {nothing} in both" if nothing else "equal")
+    assert verdict(facts, "data") == (f"says nothing: {nothing} in both" if nothing else "equal")
 
 
 def test_verdicts():
     a = samples(4, 4)
-    assert verdict(deviation(a, a[:, :2]).facts()) == "its shape differs"
-    assert verdict(deviation(a, np.full((4, 4), "cat", object)).facts()) == "its type differs"
-    assert verdict(deviation([a], [a, a]).facts()) == "its length differs"
-    assert verdict(deviation({"cat": 0.5}, {"dog": 0.5}).facts()) == "its keys differ"
-    assert verdict(deviation(CLASSES[2], CLASSES[2][::-1]).facts()) == "agreement 0.00 %"
-    assert verdict(deviation(a, a + 1).facts()) is None
+    assert verdict(deviation(a, a[:, :2]).facts(), "data") == "its shape differs"
+    assert verdict(deviation(a, np.full((4, 4), "cat", object)).facts(), "data") == "its type differs"
+    assert verdict(deviation([a], [a, a]).facts(), "data") == "its length differs"
+    assert verdict(deviation({"cat": 0.5}, {"dog": 0.5}).facts(), "data") == "its keys differ"
+    assert verdict(deviation(CLASSES[2], CLASSES[2][::-1]).facts(), "data") == "agreement 0.00 %"
+    assert verdict(deviation(CLASSES[2], CLASSES[2][::-1]).facts(), "synthetic") == "100.00 % differ"
+    assert verdict(deviation(a, a + 1).facts(), "data") is None
     away = deviation(np.zeros((2, 2)), np.ones((2, 2))).facts()
-    assert (verdict(away), remarks(away)) == (None, ", the original is 0 throughout")
+    assert (verdict(away, "data"), remarks(away)) == (None, ", the original is 0 throughout")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -228,7 +229,7 @@ def test_a_tolerance_of_outputs_that_say_nothing_cannot_be_checked(tmp_path):
 
 
 def test_labels_in_the_reports(tmp_path):
-    """A string and an integer output: the share that agrees, in every report."""
+    """A string and an integer output: how many of them differ, in every report."""
     proto = mlp(sizes=(32, 64, 8))
     proto.opset_import.add(domain="ai.onnx.ml", version=3)
     proto.graph.node.add(op_type="ArgMax", input=["y"], output=["class"], name="top")
@@ -250,7 +251,7 @@ def test_labels_in_the_reports(tmp_path):
     deviation_ = onnxprune.verify(path, out, samples=64)
     classes, labels = deviation_.outputs
     assert 0 < classes["top1_agreement"] == labels["top1_agreement"] < 1
-    text = f"agreement {100 * classes['top1_agreement']:.2f} %"
+    text = f"{100 * (1 - classes['top1_agreement']):.2f} % differ"
     assert f"class: {text}" in shown
     assert f"label: {text}" in shown
     assert text in (tmp_path / "r.html").read_text()

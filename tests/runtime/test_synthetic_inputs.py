@@ -56,7 +56,7 @@ def windows():
 def test_inputs_are_found(tmp_path, build):
     (tmp_path / "m.onnx").write_bytes(build().SerializeToString())
     session = open_session(tmp_path / "m.onnx")
-    made, again = (synthesise(Model.load(tmp_path / "m.onnx"), session, 3) for _ in range(2))
+    made, again = (synthesise(Model.load(tmp_path / "m.onnx"), session, 3).feeds for _ in range(2))
     assert len(made) == 3
     for one, other in zip(made, again, strict=True):
         assert all(one[name].tobytes() == other[name].tobytes() for name in one)

@@ -151,7 +151,7 @@ def compressed(model: str, folder: str, densities: Sequence[float], forms: Seque
     onnxprune.prune(model, dense, set=rule, verify=False)
     session = open_session(dense)
     (item,) = inputs_of(session)
-    shape = synthesise(Model.load(dense), session, 1)[0][item.name].shape
+    shape = synthesise(Model.load(dense), session, 1).feeds[0][item.name].shape
     batches = BATCHES[:1] if isinstance(item.shape[0], int) else BATCHES
     numbers = np.random.default_rng(1).standard_normal((batches[-1], *shape[1:])).astype(np.float32)
     for batch in batches:

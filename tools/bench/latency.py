@@ -55,7 +55,7 @@ def timed(model: str, small: str, tokens: int, rounds: int) -> list[tuple[float,
 
     onnxprune.compress(model, small, verify=False)
     dense, result = open_session(model), open_session(small)
-    feeds = dict(synthesise(Model.load(model), dense, 1)[0])
+    feeds = dict(synthesise(Model.load(model), dense, 1).feeds[0])
     if "input_ids" in feeds:
         feeds = {name: np.resize(array, (1, tokens)) for name, array in feeds.items()}
     return [(_seconds(dense, feeds), _seconds(result, feeds)) for _ in range(rounds)]

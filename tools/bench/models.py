@@ -59,7 +59,7 @@ def feeds(model: str, out: str) -> None:
     from onnxprune.runtime.session import open_session
     from onnxprune.runtime.synthetic_inputs import synthesise
 
-    np.savez(out, **synthesise(Model.load(model), open_session(model), 1)[0])  # type: ignore[arg-type]
+    np.savez(out, **synthesise(Model.load(model), open_session(model), 1).feeds[0])  # type: ignore[arg-type]
 
 
 def check(original: str, result: str, folder: str) -> dict[str, Any]:

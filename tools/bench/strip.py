@@ -134,7 +134,7 @@ def _timed(before: str, after: str, rounds: int) -> list[list[float]]:
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         sessions.append(open_session(path, options=options))
-    feeds = synthesise(Model.load(before), sessions[0], 1)[0]
+    feeds = synthesise(Model.load(before), sessions[0], 1).feeds[0]
     pairs = []
     for _ in range(rounds + 1):
         pair = []

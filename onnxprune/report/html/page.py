@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from onnxprune.allocation.curves import Curves
 from onnxprune.api.result import versions
-from onnxprune.report.deviations import remarks, verdict
+from onnxprune.report.deviations import concern, remarks, verdict, worst_sqnr
 from onnxprune.report.html import pictures
 from onnxprune.report.html.contents import Contents, LayerRow, Sketch
 from onnxprune.report.html.pictures import shortened
@@ -34,7 +34,7 @@ def render(contents: Contents, command: str) -> str:
         lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     environment.filters |= {"size": size, "short": lambda name, room=_ROOM: shortened(name, room), "digits": _digits}
-    environment.globals |= {"percent": percent, "verdict": verdict, "remarks": remarks}
+    environment.globals |= {"percent": percent, "verdict": verdict, "remarks": remarks, "concern": concern}
     style, script = (
         files("onnxprune.report.html").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js")
     )
@@ -139,7 +139,7 @@ def _worst(contents: Contents) -> tuple[str, str]:
     """(value, what it is) of the output that deviates most, for the headline."""
     if contents.result is None or contents.result.deviation.source == "none":
         return "-", "not verified"
-    outputs = contents.result.deviation.outputs
+    outputs, source = contents.result.deviation.outputs, contents.result.deviation.source
     of = "" if len(outputs) == 1 else f", lowest of {len(outputs)} outputs"
     if not outputs or any(o["differs"] for o in outputs):
         return "differs", "outputs differ in shape or finiteness"
@@ -147,8 +147,13 @@ def _worst(contents: Contents) -> tuple[str, str]:
         return "says nothing", "outputs are empty, constant or not finite in both"
     if all(o["max_abs"] == 0 for o in outputs):
         return "equal", "outputs, bit for bit" if len(outputs) > 1 else "output, bit for bit"
+    sqnr = worst_sqnr(outputs)
+    if source == "synthetic" and sqnr is not None:
+        return f"{sqnr:.1f} dB" if math.isfinite(sqnr) else "differs", f"SQNR on synthesised inputs{of}"
     agreements = [o["top1_agreement"] for o in outputs if o["top1_agreement"] is not None]
-    if agreements:
+    if agreements and source == "data":
         return f"{100 * min(agreements):.2f} %", f"top-1 agreement{of}"
+    if agreements and all(o["cosine"] is None for o in outputs):
+        return f"{100 * (1 - min(agreements)):.2f} %", f"classes that differ on synthesised inputs{of}"
     cosines = [o["cosine"] for o in outputs if o["cosine"] is not None]
     return f"{min(cosines):.5f}", f"cosine of the outputs{of}"

@@ -57,7 +57,8 @@ def _worst(deviation: dict[str, Any]) -> str:
     if any(output.get("differs") or not output.get("classes") for output in far):
         return "differs"
     if far:
-        return f"{100 * min(output['top1_agreement'] for output in far):.1f} % agree"
+        least = 100 * min(output["top1_agreement"] for output in far)
+        return f"{least:.1f} % agree" if deviation["source"] == "data" else f"{100 - least:.1f} % differ"
     unequal = [output["sqnr_db"] for output in outputs if output["max_abs"]]
     if unequal:  # without a number: what differs from an original of zeros
         return "differs" if None in unequal else f"{min(unequal):.1f} dB"

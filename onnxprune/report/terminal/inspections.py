@@ -70,7 +70,7 @@ def show_costs(console: Console, costs: Costs) -> None:
     print_table(console, _COSTS, rows)
     if total.measured_flops < total.flops:
         line(console, f"FLOP % is known for {percent(total.measured_flops, total.flops)} of the operations", "yellow")
-    inputs = "samples of --data" if costs.source == "data" else "synthesised inputs (random: --data says more)"
+    inputs = "samples of --data" if costs.source == "data" else "synthesised inputs (--data says more)"
     line(console, f"shares measured on {costs.samples} {inputs}")
     shapes = ", ".join(f"{name} {'x'.join(map(str, shape)) or 'scalar'}" for name, shape in costs.inputs.items())
     others = ", ".join(f"{kind} {ms:.3f}" for kind, ms in list(costs.other_ms.items())[:6])

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from onnxprune.api.result import Cost, Deviation, Result, Skipped
 from onnxprune.encodings.inventory import WeightFacts
-from onnxprune.report.deviations import remarks, verdict
+from onnxprune.report.deviations import concern, inputs, remarks, verdict
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched
@@ -132,24 +132,26 @@ def show_deviation(console: Console, deviation: Deviation) -> None:
             console, f"  verified    no{': ' + deviation.reason if deviation.reason else ' (not asked for)'}", "yellow"
         )
         return
-    inputs = "samples of --data" if deviation.source == "data" else "synthesised inputs (random: --data says more)"
-    line(console, f"  verified    in onnxruntime on {deviation.samples} {inputs}")
+    line(console, f"  verified    in onnxruntime on {deviation.samples} {inputs(deviation)}")
     for output in deviation.outputs[:ROWS]:
-        line(console, f"              {output['name']}: {_deviation_text(output)}")
+        line(console, f"              {output['name']}: {_deviation_text(output, deviation.source)}")
+    if concern(deviation):
+        line(console, f"              {concern(deviation)}", "yellow")
     judged = deviation.metric
     if judged is not None:
         unit = UNITS.get(judged.metric, "")
         line(console, f"  {judged.metric:11s} {judged.original:.6g}{unit} -> {judged.result:.6g}{unit}")
 
 
-def _deviation_text(output: dict[str, Any]) -> str:
-    said = verdict(output)
+def _deviation_text(output: dict[str, Any], source: str) -> str:
+    said = verdict(output, source)
     if said is not None:
         return said
-    parts = [] if output["max_abs"] is None else [f"max abs {output['max_abs']:.3g}"]
-    if output["sqnr_db"] is not None:
-        parts.append(f"SQNR {output['sqnr_db']:.1f} dB")
+    real = source == "data"
+    largest = [] if output["max_abs"] is None else [f"max abs {output['max_abs']:.3g}"]
+    sqnr = [] if output["sqnr_db"] is None else [f"SQNR {output['sqnr_db']:.1f} dB"]
+    parts = [*largest, *sqnr] if real else [*sqnr, *largest]
     parts.append(f"cosine {output['cosine']:.5f}")
-    if output["top1_agreement"] is not None:
+    if real and output["top1_agreement"] is not None:
         parts.append(f"top-1 agreement {100 * output['top1_agreement']:.2f} %")
     return ", ".join(parts) + remarks(output)

@@ -1,0 +1,213 @@
+"""What the first operators say about an input of a model: tables that it indexes, filters, preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from onnx import NodeProto
+
+from onnxprune.core.dtypes import Array
+from onnxprune.model.model import Model
+from onnxprune.model.operators import attribute
+from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope
+
+_PASSED = frozenset(
+    {
+        "Cast",
+        "Identity",
+        "Unsqueeze",
+        "Squeeze",
+        "Reshape",
+        "Flatten",
+        "Transpose",
+        "Slice",
+        "Split",
+        "Gather",
+        "Expand",
+    }
+)
+_PREPARING = _PASSED | {
+    "Pad", "Resize", "Concat", "BatchNormalization", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"
+}  # fmt: skip
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+_CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}  # where the filters are
+_DOMAINS = (*DEFAULT_DOMAIN, "com.microsoft")
+_HOPS = 12
+_STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # where a recurrence takes states
+_LENGTHS = 4  # where it takes the lengths of its sequences
+_BYTES = 100.0  # divisors from here on, such as 127.5 and 255, are those of bytes
+_MEANS = 50.0  # likewise of means that are subtracted
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The numbers that stand for black and for white, and the two in words."""
+
+    low: float
+    high: float
+    words: str
+
+
+BYTES = Pixels(0, 255, "0 to 255")
+UNIT = Pixels(0, 1, "0 to 1")
+NORMALISED = Pixels(-2, 2, "normalised")
+
+
+class Readers:
+    """The operators that read an input, directly or through others that move or prepare its values.
+
+    Args:
+        model: the model.
+        scope: its main graph.
+        name: of the input.
+    """
+
+    def __init__(self, model: Model, scope: Scope, name: str) -> None:
+        self._model = model
+        self._moved = list(_walk(scope, name, _HOPS, prepared=False))
+        self._prepared = list(_walk(scope, name, _HOPS, prepared=True))
+
+    @cached_property
+    def rows(self) -> int | None:
+        """How many rows the smallest table has whose indices the input holds; None where it holds no such."""
+        found = []
+        for scope, node, position in self._moved:
+            if node.op_type == "Gather" and position == 1:
+                shape = _table_shape(scope, node.input[0])
+                axis = attribute(node, "axis", 0)
+                if shape and -len(shape) <= axis < len(shape):
+                    found.append(shape[axis])
+            if node.op_type == "OneHot" and position == 0:
+                depth = self._constant(scope, node.input[1])
+                found += [] if depth is None else [int(depth.reshape(-1)[0])]
+            if node.op_type == "Equal":  # with 0, 1, 2 ...: a OneHot in parts
+                other = self._constant(scope, node.input[1 - position])
+                if other is not None and other.size > 2 and np.array_equal(other.reshape(-1), np.arange(other.size)):
+                    found.append(other.size)
+        return min(found, default=None)
+
+    @cached_property
+    def compared(self) -> Array | None:
+        """The single number that the input is compared with."""
+        for scope, node, position in self._moved:
+            if node.op_type == "Equal":
+                other = self._constant(scope, node.input[1 - position])
+                if other is not None and other.size == 1:
+                    return other.reshape(-1)
+        return None
+
+    @cached_property
+    def is_state(self) -> bool:
+        """Whether a recurrence starts with it."""
+        return any(position in _STATES.get(node.op_type, ()) for _, node, position in self._moved)
+
+    @cached_property
+    def counts(self) -> bool:
+        """Whether a recurrence reads it as the lengths of its sequences."""
+        return any(node.op_type in _STATES and position == _LENGTHS for _, node, position in self._moved)
+
+    @cached_property
+    def transformed(self) -> bool:
+        """Whether a Fourier transform reads it."""
+        return any(node.op_type in ("STFT", "DFT") and position == 0 for _, node, position in self._moved)
+
+    @cached_property
+    def filters(self) -> tuple[int, ...]:
+        """The shape of the first convolution's filters, [out, in / groups, ...]; empty without one."""
+        for scope, node, position in self._prepared:
+            place = _CONVOLUTIONS.get(node.op_type)
+            if place is not None and position == 0 and len(node.input) > place:
+                return _table_shape(scope, node.input[place])
+        return ()
+
+    @cached_property
+    def channels_last(self) -> bool:
+        """Whether the first Transpose brings the last of four axes to the place of channels."""
+        found = (node for _, node, _ in self._moved if node.op_type == "Transpose")
+        return next((list(attribute(node, "perm", [])) == [0, 3, 1, 2] for node in found), False)
+
+    @cached_property
+    def pixels(self) -> Pixels | None:
+        """What the first operator that says so takes for black and white."""
+        for scope, node, position in self._prepared:
+            found = self._quantised(scope, node, position) or self._scaled(scope, node, position)
+            if found is not None:
+                return found
+        return None
+
+    def _quantised(self, scope: Scope, node: NodeProto, position: int) -> Pixels | None:
+        """The range of a QuantizeLinear, which was calibrated on real inputs."""
+        if node.op_type != "QuantizeLinear" or position != 0:
+            return None
+        scale = self._constant(scope, node.input[1])
+        zero = self._constant(scope, node.input[2]) if len(node.input) > 2 else np.zeros(1, np.uint8)
+        if scale is None or scale.size != 1 or zero is None or zero.dtype not in (np.uint8, np.int8):
+            return None
+        limits = np.iinfo(zero.dtype)
+        low, high = (
+            (end - float(zero.reshape(-1)[0])) * float(scale.reshape(-1)[0]) for end in (limits.min, limits.max)
+        )
+        return Pixels(low, high, f"{low:.3g} to {high:.3g}")
+
+    def _scaled(self, scope: Scope, node: NodeProto, position: int) -> Pixels | None:
+        """What arithmetic with constants, or a batch norm by its means, expects."""
+        if node.op_type == "BatchNormalization" and position == 0:
+            means = self._constant(scope, node.input[3])
+            return BYTES if means is not None and np.abs(means).max(initial=0) >= _MEANS else None
+        if node.op_type not in _ARITHMETIC:
+            return None
+        other = self._constant(scope, node.input[1 - position])
+        if other is None or not other.size:
+            return None
+        size = float(np.abs(other).max())
+        if node.op_type in ("Add", "Sub"):
+            return BYTES if size >= _MEANS else UNIT if 0 < size <= 1 else None
+        if node.op_type == "Div" and position == 1:
+            return None
+        divisor = size if node.op_type == "Div" else 1 / size if size else 1.0
+        return BYTES if divisor >= _BYTES else UNIT if divisor < 1 else None
+
+    def _constant(self, scope: Scope, name: str) -> Array | None:
+        found = scope.constant(name)
+        return None if found is None else self._model.array(found)
+
+
+def _walk(scope: Scope, name: str, hops: int, *, prepared: bool) -> Iterator[tuple[Scope, NodeProto, int]]:
+    """(scope, node, position) of the readers, and of those of what they pass on; `prepared` goes on behind arithmetic.
+
+    Nodes that the input reaches on several ways come once.
+    """
+    waiting, seen = [(scope, name, hops)], {name}
+    while waiting:
+        scope, name, left = waiting.pop(0)
+        for inner in scope.inner():
+            for node, position in inner.readers.get(name, ()):
+                if node.domain not in _DOMAINS:
+                    continue
+                yield inner, node, position
+                passes = node.op_type in (_PREPARING if prepared else _PASSED) and (
+                    position == 0 or node.op_type == "Concat"
+                )
+                if prepared and node.op_type in _ARITHMETIC:
+                    passes = inner.constant(node.input[1 - position]) is not None
+                outputs = node.output if node.op_type == "Split" else node.output[:1]
+                new = [output for output in outputs if output and output not in seen] if passes and left else []
+                seen.update(new)
+                waiting += [(inner, output, left - 1) for output in new]
+
+
+def _table_shape(scope: Scope, name: str) -> tuple[int, ...]:
+    """Shape of the constant behind `name`, through operators that keep its first axis."""
+    for _ in range(_HOPS):
+        tensor = scope.constant(name)
+        if tensor is not None:
+            return tuple(tensor.dims)
+        owner = scope.owner(name)
+        node = owner.producers.get(name) if owner is not None else None
+        if node is None or not node.input or node.op_type not in ("Cast", "Identity", "DequantizeLinear"):
+            return ()
+        name = node.input[0]
+    return ()

@@ -85,7 +85,7 @@ class Encode(Pass):
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        return self.store(model, self.measure(model, progress), progress)
+        return self.store(model, self.measure(model, progress), progress, again=False)
 
     def measure(self, model: Model, progress: Progress = silent) -> Measurements:
         """What does not depend on the loss, for `store` on the model or copies that are made of it afterwards.
@@ -101,13 +101,16 @@ class Encode(Pass):
             change.weights[group.name] = WeightRecord(encoding=group.encoding, bytes_after=group.nbytes(model))
         return measure(model, weights, self._plan(weights), change, progress)
 
-    def store(self, model: Model, measurements: Measurements, progress: Progress = silent) -> Change:
+    def store(
+        self, model: Model, measurements: Measurements, progress: Progress = silent, *, again: bool = True
+    ) -> Change:
         """Choose within the loss, and store each weight in its smallest form.
 
         Args:
             model: the model that was measured, or a copy that was made of it since.
             measurements: what `measure` gave under the same options but the loss.
             progress: see `Pass.run`.
+            again: whether another loss may follow, for which codings of small weights are kept.
         """
         change = copy.deepcopy(measurements.change)
         weights, choices = find(model), choose(measurements, self.loss)
@@ -115,9 +118,8 @@ class Encode(Pass):
         name, encoder = next(ids), Encoder(self.encoding, self.prefer)
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             measured = measurements.weights[weight.name]
-            stored = encoder.store(
-                Candidates(model, weight, measured.lossless, measured.coded), choices[weight.name], name
-            )
+            found = Candidates(model, weight, measured.lossless, measured.coded if again else None)
+            stored = encoder.store(found, choices[weight.name], name)
             if stored.numbered:
                 name = next(ids)
             if stored.refused and (measured.values != EXACT or measured.curve):

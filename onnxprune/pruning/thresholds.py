@@ -64,7 +64,8 @@ def _deviation(weight: Weight, chunked: ChunkedArray, unit: float) -> float:
                 below = values.astype(np.int32) < part_of(weight.zero_value, (start, stop))
                 values = magnitudes(weight, values, (start, stop)) * np.where(below, -1, 1)
             wide = values.astype(np.float64) / unit
-            found.append((float(wide.sum()), float(np.square(wide).sum())))
+            with np.errstate(over="ignore", invalid="ignore"):
+                found.append((float(wide.sum()), float(np.square(wide).sum())))
         return found
 
     found = [unit for chunk in chunked.each(sums) for unit in chunk]

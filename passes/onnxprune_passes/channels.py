@@ -19,6 +19,7 @@ from onnxprune.pipeline.progress import Progress, silent
 
 SCORES = ("l1", "l2", "batchnorm")
 SCOPES = ("layer", "global")
+_LARGEST = np.finfo(np.float64).max / 2**20  # norms are added up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +119,13 @@ def _scores(coupling: Coupling, score: str) -> Array:
     for layer in coupling.layers:
         if score != "batchnorm":
             weight = layer.view(coupling.array(layer.weight))
-            wide = (
-                np.abs(weight.astype(np.float32, copy=False)) if score == "l1" else np.square(weight, dtype=np.float64)
-            )
-            _add(total, coupling, layer.target, wide.sum(axis=(2, 3), dtype=np.float64).reshape(-1), layer.weight)
+            with np.errstate(over="ignore"):
+                single = weight if weight.dtype == np.float64 else weight.astype(np.float32, copy=False)
+                wide = np.abs(single) if score == "l1" else np.square(weight, dtype=np.float64)
+                norms = wide.sum(axis=(2, 3), dtype=np.float64).reshape(-1)
+            if not np.isfinite(norms).all() and np.isfinite(weight).all():  # finite values whose norm leaves float64
+                norms = np.minimum(norms, _LARGEST)
+            _add(total, coupling, layer.target, norms, layer.weight)
             coupling.model.payloads.forget_pages()
     if score == "batchnorm":
         for node in coupling.scope.body.node:

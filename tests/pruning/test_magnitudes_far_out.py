@@ -87,3 +87,15 @@ def test_what_is_not_finite_is_named_with_what_to_do(bad, options, tmp_path):
     onnxprune.compress(path, tmp_path / "o.onnx", skip=["w"], verify=False, **options)
     kept = {t.name: t for t in onnx.load(tmp_path / "o.onnx").graph.initializer}["w"]
     assert onnx.numpy_helper.to_array(kept).tobytes() == weight.tobytes()
+
+
+@pytest.mark.parametrize("step", ["quality", "l1", "l2", "loss"])
+def test_sums_of_the_largest_values_leave_float64_and_nothing_is_refused(step):
+    array = builders.normal(64, 32, dtype=np.float64)
+    array[0, :2] = np.finfo(np.float64).min
+    nodes = [builders.node("MatMul", ["x", "w"], ["h"]), builders.node("MatMul", ["h", "v"], ["y"])]
+    shapes = [builders.info("x", ["N", 64], KINDS[np.float64])], [builders.info("y", ["N", 16], KINDS[np.float64])]
+    held = {"w": array, "v": builders.normal(32, 16, dtype=np.float64)}
+    opened = load(builders.model(nodes, *shapes, held, opset=21, ir_version=10))
+    STEPS[step]().run(opened)
+    assert all(np.isfinite(np.frombuffer(data, np.float64)).all() for _, _, data in arrays(opened).values())

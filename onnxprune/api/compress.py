@@ -21,7 +21,7 @@ from onnxprune.api.transform import transformed
 from onnxprune.api.tries import Tries
 from onnxprune.core import threads
 from onnxprune.core.files import PathLike
-from onnxprune.errors import ModelError, NotVerified, OptionError, ToleranceMissed
+from onnxprune.errors import DataError, ModelError, NotVerified, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
 from onnxprune.search import trials
 from onnxprune.search.budget import CALIBRATION, Search
@@ -49,7 +49,8 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     With `max_drop` the largest loss is searched for at which the metric is no more than that worse than the original's,
     on both halves of the data (`search`). After `time_limit` seconds the best that was found is written. With `data`
     and no word on what may be lost, one half of the samples calibrates and the other judges: the loss becomes smaller
-    until the result keeps the `promise`. The rest of the keywords are those of `transform`.
+    until the result keeps the `promise`; where none does, the smallest loss is written and said not to. The rest of
+    the keywords are those of `transform`.
 
     Raises:
         ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
@@ -119,7 +120,10 @@ def _promise(source: Path, checks: Checks) -> Promise | None:
     assert checks.data is not None
     if checks.evaluate is not None:
         return None
-    held_out = halves(source, Path(checks.data), checks.samples)[1]
+    try:
+        held_out = halves(source, Path(checks.data), checks.samples)[1]
+    except DataError:  # too few for two halves; what else is wrong with it the verification says
+        return None
     return Promise(source, checks.question, held_out) if held_out.count >= MIN_HALF_SAMPLES else None
 
 

@@ -228,11 +228,12 @@ class Candidates:
         if weight.element in QUANTISED:
             return Candidate(Shared(), recoded(weight, self.array, codebook, prune, feedback))
         assert scale is not None
-        readers = self.readers() if scale.size > 1 and not choice.folded else None
-        wide = live_channels(weight, floats(self.array), readers.transposed if readers else None)[0]
-        if readers is None:
-            return Candidate(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback))
-        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, readers.transposed, feedback))
+        readers = self.readers() if scale.size > 1 else None
+        transposed = readers.transposed if readers else None
+        wide = live_channels(weight, floats(self.array), transposed)[0]
+        if readers is None or choice.folded:
+            return Candidate(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback, transposed))
+        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, transposed, feedback))
 
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:

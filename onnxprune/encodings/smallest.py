@@ -1,6 +1,7 @@
 """The smallest form of a weight: candidates are prepared one after the other, and the one with the fewest bytes stays.
 
-Among equals the one without a loss does. At any time at most two candidates of a weight are held.
+Among equals the one without a loss does. At any time at most two candidates of a weight are held, and of small weights
+those that were coded for other losses.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _OLD_RESIZE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "
 _RESIZE = 11
 
 
-def convert(model: Model, version: int) -> None:
+def convert(model: Model, version: int) -> list[str]:
     """Set the default opset, and rewrite the nodes of the graph and its bodies that the newer one reads otherwise.
 
     A node that the converter does not know stays as it is. Whether the model computes what it did has to be tried.
@@ -41,16 +41,23 @@ def convert(model: Model, version: int) -> None:
     Args:
         model: edited in place: nodes that were found in it before are not in it any more. Functions keep their opset.
         version: newer than the model's.
+
+    Returns:
+        The operators that read otherwise and stand in a branch of an If, which a run may not take.
     """
+    branched: list[str] = []
     before, ids, types = model.opset, fresh_ids(model.proto), _types(model)
     for scope in reversed(list(scopes_of(model.proto)[0].inner())):  # bodies before the nodes that hold them
         assert isinstance(scope.body, GraphProto)
+        if next(scope.branches(), None):
+            branched += [node.op_type for node in scope.body.node if _reads_otherwise(node, before, version)]
         nodes: list[NodeProto] = []
         for node in scope.body.node:
             nodes += _converted(node, scope, types, before, version, ids)
         del scope.body.node[:]
         scope.body.node.extend(nodes)
     model.opset = version
+    return branched
 
 
 def _types(model: Model) -> dict[str, TypeProto]:
@@ -73,8 +80,7 @@ def _converted(
     node: NodeProto, scope: Scope, types: dict[str, TypeProto], before: int, version: int, ids: Iterator[str]
 ) -> list[NodeProto]:
     """What becomes of a node."""
-    holds = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
-    if holds or domain(node) or not _changes(node.op_type, before, version):
+    if not _reads_otherwise(node, before, version):
         return [node]
     try:
         graph = version_converter.convert_version(_alone(node, scope, types, before), version).graph
@@ -92,8 +98,14 @@ def _converted(
             for place, name in enumerate(ends):
                 if name:
                     ends[place] = names.setdefault(name, f"{fresh}.{len(names)}")
-        _keep(each, node, version)
+        _keep(each, node, before, version)
     return made
+
+
+def _reads_otherwise(node: NodeProto, before: int, version: int) -> bool:
+    """Whether a node that holds no body may mean something else at the newer opset."""
+    holds = any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+    return not holds and not domain(node) and _changes(node.op_type, before, version)
 
 
 @cache
@@ -143,11 +155,11 @@ def _info(name: str, kind: TypeProto | None) -> ValueInfoProto:
     return helper.make_value_info(name, kind)
 
 
-def _keep(made: NodeProto, node: NodeProto, version: int) -> None:
+def _keep(made: NodeProto, node: NodeProto, before: int, version: int) -> None:
     """Give a node that took the place of another what the converter drops or gets wrong."""
     if made.op_type == "Constant":
         return
-    if made.op_type == "Resize" and version >= _RESIZE:
+    if made.op_type == "Resize" and before < _RESIZE <= version:
         held = {attribute.name for attribute in made.attribute}
         made.attribute.extend(helper.make_attribute(k, v) for k, v in _OLD_RESIZE.items() if k not in held)
     if made.op_type == node.op_type or made.op_type == "Resize":

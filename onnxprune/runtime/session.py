@@ -222,10 +222,20 @@ def _first_line(error: Exception) -> str:
 
 def equal(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:
     """Whether two lists of outputs are the same bit for bit."""
-    return len(a) == len(b) and all(
-        x.keys() == y.keys() and all(np.asarray(x[k]).tobytes() == np.asarray(y[k]).tobytes() for k in x)
-        for x, y in zip(a, b, strict=True)
-    )
+    return len(a) == len(b) and all(map(_same, a, b))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two outputs are the same: arrays bit for bit, texts, and sequences and maps of them."""
+    if isinstance(a, Mapping):
+        return isinstance(b, Mapping) and a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return isinstance(b, list | tuple) and len(a) == len(b) and all(map(_same, a, b))
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return type(a) is type(b) and bool(a == b)
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return bool((a == b).all()) if a.dtype.hasobject else a.tobytes() == b.tobytes()
 
 
 def _nbytes(outputs: Mapping[str, Any]) -> int:

@@ -16,14 +16,13 @@ import numpy as np
 
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.core.dtypes import Array
-from onnxprune.errors import OptionError
 from onnxprune.runtime.deviation import OutputDeviation
 from onnxprune.runtime.judge import Judge, Question
-from onnxprune.runtime.metrics import UNITS, of_deviations
+from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, open_session
 
-POINTS = 1.0  # of the metric, or a standard error of it where that is more
+POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
 LEAST_SQNR = -10 * math.log10(2 * LOSS_ON_DATA)  # dB: outputs twice as far off as the loss says
 ANSWERS = "answers"
 
@@ -117,11 +116,12 @@ class Promise:
             metric, (found, count) = ANSWERS, self._answers(outputs)
             metric = metric if count else None
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
-        allowed, sqnr = max(POINTS, error), self._sqnr(outputs)
+        one = 100 / count if count else 0.0
+        allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
         near = sqnr is None or sqnr >= LEAST_SQNR
         return Promised(
             metric, self._baseline, found, allowed, count, sqnr, LEAST_SQNR, self._samples.count, attempt,
-            near and self._baseline - found <= allowed,
+            near and Limit.of(self._baseline, allowed, False).holds(found),
         )  # fmt: skip
 
     def _answers(self, outputs: list[dict[str, Any]]) -> tuple[float, int]:
@@ -133,7 +133,7 @@ class Promise:
                 for one, other in _answers_of(reference[name], output.get(name), feed):
                     before.append(one)
                     after.append(other)
-            if not before:
+            if not any(part.size for part in before):
                 continue
             was, now = np.concatenate(before), np.concatenate(after)
             kinds, which, counts = np.unique(was, return_inverse=True, return_counts=True)
@@ -145,15 +145,13 @@ class Promise:
         return worst
 
     def _sqnr(self, outputs: list[dict[str, Any]]) -> float | None:
-        """That of the worst output."""
+        """That of the worst output; those that say nothing or change their shape are left out."""
         deviations = {name: OutputDeviation(name) for name in self._references[0]}
         for reference, output in zip(self._references, outputs, strict=True):
             for name, deviation in deviations.items():
                 deviation.add(reference[name], output.get(name))
-        try:
-            return of_deviations("sqnr", list(deviations.values()))
-        except OptionError:
-            return None
+        telling = [held for held in deviations.values() if held.numbers and not held.says_nothing and not held.differs]
+        return of_deviations("sqnr", telling) if telling else None
 
 
 def _answers_of(before: Any, after: Any, feed: Mapping[str, Array]) -> Iterator[tuple[Array, Array]]:

@@ -109,3 +109,27 @@ def test_nodes_of_other_domains_and_operators_that_nobody_knows_stay():
     opened = load(proto)
     convert(opened, 13)
     assert list(opened.proto.graph.node) == nodes
+
+
+@pytest.mark.parametrize("before", [11, 13])
+def test_a_resize_of_opset_11_and_later_keeps_its_coordinates(before):
+    made = node("Resize", ["x", "", "s"], ["y"], mode="linear")
+    weights = {"s": np.array([1, 1, 2, 2], np.float32)}
+    if before == 11:
+        made.input[1] = "r"
+        weights["r"] = np.zeros(0, np.float32)
+    proto = model([made], IMAGE, [info("y", None)], weights, opset=before, ir_version=7)
+    opened = load(proto)
+    convert(opened, 17)
+    feeds = feeds_of(proto, batch=1)
+    np.testing.assert_array_equal(run(proto, feeds)[0], run(serialise(opened), feeds)[0])
+
+
+def test_what_reads_otherwise_in_a_branch_is_named():
+    then = helper.make_graph([node("Clip", ["x"], ["a"], min=0.0)], "then", [], [info("a", ["N", 4])])
+    other = helper.make_graph([node("Relu", ["x"], ["b"])], "else", [], [info("b", ["N", 4])])
+    nodes = [
+        helper.make_node("If", ["c"], ["h"], then_branch=then, else_branch=other), node("Clip", ["h"], ["y"], max=1.0)
+    ]  # fmt: skip
+    inputs = [info("x", ["N", 4]), info("c", [], TensorProto.BOOL)]
+    assert convert(load(model(nodes, inputs, [info("y", ["N", 4])], {}, opset=9, ir_version=6)), 13) == ["Clip"]

@@ -1,10 +1,13 @@
 """Models that are raised to the opset that an encoding needs, and those that keep theirs."""
 
+import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.model.discovery import find, opset_of
 from onnxprune.runtime import opset
+from onnxprune.runtime.session import equal
 from tests.helpers import builders
 from tests.helpers.builders import info, mlp, model, node, normal
 from tests.helpers.running import encoded, outputs, serialise
@@ -59,3 +62,36 @@ def test_a_function_keeps_to_its_own_opset():
     _, opened, _ = encoded(builders.function())
     own = [w for w in find(opened) if w.scope.path] or [p for p in encoded_weights(opened) if p.scope.path]
     assert [opset_of(opened, item.scope) for item in own] == [17]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ([np.zeros(2), np.zeros(3)], [np.zeros(2), np.zeros(3)], True),
+        ([np.zeros(2), np.zeros(3)], [np.zeros(2), np.ones(3)], False),
+        ([np.zeros(2)], [np.zeros(2), np.zeros(3)], False),
+        (np.array(["a", "bc"], object), np.array(["a", "bc"], object), True),
+        (np.array(["a", "bc"], object), np.array(["a", "bd"], object), False),
+        (np.zeros(2, np.float32), np.zeros(1, np.float64), False),
+        (np.array([np.nan]), np.array([np.nan]), True),
+        ({1: np.float32(2)}, {1: np.float32(2)}, True),
+        ({1: np.float32(2)}, {2: np.float32(2)}, False),
+        (None, None, True),
+    ],
+)
+def test_outputs_of_every_kind_are_the_same_or_not(a, b, same):
+    assert equal([{"y": a}], [{"y": b}]) == same
+
+
+def test_a_branch_that_reads_otherwise_keeps_the_opset():
+    """The branch that both runs leave out could compute anything."""
+    then = helper.make_graph([node("Clip", ["h"], ["a"], min=0.0)], "then", [], [info("a", ["N", 32])])
+    other = helper.make_graph([node("Relu", ["h"], ["b"])], "else", [], [info("b", ["N", 32])])
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]), helper.make_node("If", ["c"], ["y"], then_branch=then, else_branch=other)
+    ]  # fmt: skip
+    inputs = [info("x", ["N", 64]), info("c", [], TensorProto.BOOL)]
+    proto = model(nodes, inputs, [info("y", ["N", 32])], {"w": normal(64, 32)}, opset=9)
+    _, opened, change = encoded(proto, sparsity=0.95)
+    assert opened.opset == 9
+    assert "Clip in a branch" in change.notes[0]

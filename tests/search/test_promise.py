@@ -65,7 +65,8 @@ def test_answers_are_counted_beside_the_commonest(flips, tmp_path):
     found = held.of(put(tmp_path / "o.onnx", head(changed)), ATTEMPT)
     assert found.answers == len(others)
     assert found.result == pytest.approx(100 * (1 - flips / len(others)))
-    assert (found.original - found.result <= found.allowed) == (flips == 0)
+    assert (found.original - found.result <= found.allowed + 1e-9) == (flips <= 1)
+    assert found.kept == (flips <= 1 and found.sqnr >= found.least_sqnr)
 
 
 def test_a_state_and_an_image_name_no_classes(tmp_path):
@@ -107,6 +108,24 @@ def test_targets_judge_where_there_are_some(tmp_path):
     assert (found.original, found.answers) == (100.0, 128)
     assert found.result < 50
     assert not found.kept
+
+
+def test_outputs_that_are_empty_or_say_nothing_promise_nothing(tmp_path):
+    nodes = [
+        node("MatMul", ["x", "w"], ["y"]), node("Sub", ["y", "y"], ["zero"]), node("NonZero", ["zero"], ["found"])
+    ]  # fmt: skip
+    outputs = [info("zero", ["N", 10]), info("found", [2, "M"], TensorProto.INT64)]
+    proto = model(nodes, [info("x", ["N", 64])], outputs, {"w": normal(64, 10)})
+    found = promise(proto, tmp_path, {"x": samples()}).of(tmp_path / "m.onnx", ATTEMPT)
+    assert (found.metric, found.sqnr) == (None, None)
+    assert found.kept
+
+
+@pytest.mark.parametrize("count", [1, 4, 15])
+def test_too_few_samples_promise_nothing_and_are_no_fault(count, tmp_path):
+    source = put(tmp_path / "m.onnx", mlp((64, 96, 10)))
+    np.savez(tmp_path / "d.npz", x=samples(count))
+    assert onnxprune.compress(source, tmp_path / "o.onnx", data=tmp_path / "d.npz").promise is None
 
 
 def test_the_loss_becomes_smaller_until_the_promise_is_kept(tmp_path, monkeypatch):

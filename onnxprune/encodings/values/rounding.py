@@ -24,8 +24,9 @@ _KERNEL = 4  # entries of a convolution kernel from which its errors are added u
 
 
 def with_codebook(
-    weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, feedback: Feedback | None = None
-) -> Coded:
+    weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool,
+    feedback: Feedback | None = None, transposed: bool | None = None,
+) -> Coded:  # fmt: skip
     """A weight as codes into a float codebook; a scale for the whole weight goes into the codebook.
 
     Args:
@@ -35,8 +36,9 @@ def with_codebook(
         codebook: fitted to the values over the scale.
         prune: whether entries other than 0 may get code 0.
         feedback: how rounding errors are passed on.
+        transposed: whether the MatMul whose channels the scale is of reads the transpose; None: those of the weight.
     """
-    scale = fitted_scale(weight, wide, scale, codebook, prune)
+    scale = fitted_scale(weight, wide, scale, codebook, prune, transposed)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     values = codebook.levels * unit
     kind: type = np.float16 if halves(values, wide.size) else np.float32
@@ -44,7 +46,7 @@ def with_codebook(
     stored = replace(codebook, levels=values.astype(np.float64) / unit)
     codes, plain = _both(weight, wide, scale, codebook.levels, stored, prune, feedback)
     factor = None if scale.size == 1 else scale
-    lost = loss_of(weight, wide, _decoded(plain, values, factor))
+    lost = loss_of(weight, wide, _decoded(plain, values, factor), transposed)
     return Coded(codes, np.zeros((), kind), values, factor, lost=lost)
 
 

@@ -8,7 +8,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 import onnxprune
 from onnxprune.model.model import Model
 from onnxprune_passes import Channels, DeadNeurons
-from tests.helpers.repository import fetched, filled, light
+from tests.helpers.repository import fetched, filled, light, skip_if_it_draws
 from tests.helpers.running import feeds_of, run
 
 LIGHT = ("resnet50", "densenet121", "inception_v1", "inception_v2", "squeezenet", "shufflenet", "vgg19")
@@ -106,9 +106,10 @@ def test_real_models_load_and_run_without_a_third_of_their_channels(path, tmp_pa
 
 @pytest.mark.parametrize("path", FETCHED)
 def test_real_models_compute_the_same_without_what_is_dead(path, tmp_path):
+    skip_if_it_draws(onnxprune.load(path).proto)
     out = tmp_path / "out.onnx"
     onnxprune.transform(path, out, ["dead_neurons"], verify=False)
     deviation = onnxprune.verify(path, out, samples=2)
     assert deviation.outputs, deviation.reason
     for output in deviation.outputs:
-        assert output["relative_l2"] <= 1e-5 or output["max_abs"] <= 1e-6, output  # probabilities near 0
+        assert output["max_abs"] <= 1e-6 or output["relative_l2"] <= 1e-5, output  # probabilities near 0, and classes

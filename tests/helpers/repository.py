@@ -35,6 +35,12 @@ def fetched() -> list[tuple[Path, str, list[pytest.MarkDecorator]]]:
     ]
 
 
+def skip_if_it_draws(proto: onnx.ModelProto) -> None:
+    """Skip a model that draws random numbers: two runs of one model differ too."""
+    if any("Random" in node.op_type for node in proto.graph.node):
+        pytest.skip("it draws random numbers")
+
+
 def light(name: str) -> onnx.ModelProto:
     """A network of the onnx package; every weight is a ConstantOfShape node."""
     return onnx.load(tool("fill_light").light(name))

@@ -139,7 +139,7 @@ def _promised(tries: Tries, promise: Promise) -> Result:
 
         def judge(place: Path, attempt: Attempt = attempt, found: list[Promised] = found) -> None:
             found.append(promise.of(place, attempt))
-            if not found[0].kept and attempt != ATTEMPTS[-1]:
+            if not found[0].settled:
                 raise ToleranceMissed("the promise is not kept")
 
         with contextlib.suppress(ToleranceMissed):

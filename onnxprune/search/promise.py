@@ -47,6 +47,9 @@ ATTEMPTS = (
 )
 
 
+DEFAULT = Attempt(LOSS, False)  # what is made without data
+
+
 @dataclass(frozen=True)
 class Promised:
     """What was promised, and what the held-out half says.
@@ -76,6 +79,17 @@ class Promised:
     samples: int
     attempt: Attempt
     kept: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing smaller is tried: it is kept, or nothing more is left to try.
+
+        Answers that no target tells right from wrong never ask for more than is made without data; outputs that are far
+        off do.
+        """
+        near = self.sqnr is None or self.sqnr >= self.least_sqnr
+        unlabelled = self.metric in (ANSWERS, None)
+        return self.kept or self.attempt == ATTEMPTS[-1] or (unlabelled and near and self.attempt == DEFAULT)
 
 
 class Promise:

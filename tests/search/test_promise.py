@@ -15,7 +15,7 @@ from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api import compress as compressing
 from onnxprune.runtime.judge import Question
 from onnxprune.search.halves import halves
-from onnxprune.search.promise import ANSWERS, ATTEMPTS, Attempt, Promise
+from onnxprune.search.promise import ANSWERS, ATTEMPTS, DEFAULT, Attempt, Promise
 from tests.helpers.builders import info, mlp, model, node, normal
 from tests.helpers.repository import DIGITS, LENETS
 from tests.helpers.running import put
@@ -128,9 +128,12 @@ def test_too_few_samples_promise_nothing_and_are_no_fault(count, tmp_path):
     assert onnxprune.compress(source, tmp_path / "o.onnx", data=tmp_path / "d.npz").promise is None
 
 
-def test_the_loss_becomes_smaller_until_the_promise_is_kept(tmp_path, monkeypatch):
+@pytest.mark.parametrize("targets", [False, True])
+def test_the_loss_becomes_smaller_until_the_promise_is_kept(targets, tmp_path, monkeypatch):
+    """Without targets no further than without data."""
     source = put(tmp_path / "m.onnx", mlp((64, 96, 10)))
-    np.savez(tmp_path / "d.npz", x=samples())
+    arrays = {"x": samples()} | ({"targets": np.arange(64) % 10} if targets else {})
+    np.savez(tmp_path / "d.npz", **arrays)
     tried = []
     of = Promise.of
 
@@ -140,11 +143,21 @@ def test_the_loss_becomes_smaller_until_the_promise_is_kept(tmp_path, monkeypatc
 
     monkeypatch.setattr(compressing.Promise, "of", counted)
     result = onnxprune.compress(source, tmp_path / "o.onnx", data=tmp_path / "d.npz")
-    assert tuple(tried) == ATTEMPTS[:5]
-    assert result.promise.attempt == ATTEMPTS[4]
-    assert result.promise.kept
-    plain = onnxprune.compress(source, tmp_path / "p.onnx", loss=ATTEMPTS[4].loss)
+    last = 4 if targets else 3
+    assert tuple(tried) == ATTEMPTS[: last + 1]
+    assert result.promise.attempt == ATTEMPTS[last]
+    assert result.promise.kept == targets
+    plain = onnxprune.compress(source, tmp_path / "p.onnx", loss=ATTEMPTS[last].loss)
     assert result.output.bytes == plain.output.bytes
+
+
+def test_outputs_that_are_far_off_go_on(tmp_path, monkeypatch):
+    source = put(tmp_path / "m.onnx", mlp((64, 96, 10)))
+    np.savez(tmp_path / "d.npz", x=samples())
+    of = Promise.of
+    monkeypatch.setattr(compressing.Promise, "of", lambda *given: replace(of(*given), kept=False, sqnr=3.0))
+    result = onnxprune.compress(source, tmp_path / "o.onnx", data=tmp_path / "d.npz")
+    assert result.promise.attempt == ATTEMPTS[-1]
 
 
 def test_a_promise_that_nothing_keeps_is_said_to_be_broken(tmp_path, monkeypatch):
@@ -154,7 +167,7 @@ def test_a_promise_that_nothing_keeps_is_said_to_be_broken(tmp_path, monkeypatch
     monkeypatch.setattr(compressing.Promise, "of", lambda *given: replace(of(*given), kept=False))
     result = onnxprune.compress(source, tmp_path / "o.onnx", data=tmp_path / "d.npz")
     assert not result.promise.kept
-    assert result.promise.attempt == ATTEMPTS[-1]
+    assert result.promise.attempt == DEFAULT
     assert (tmp_path / "o.onnx").exists()
 
 

@@ -34,8 +34,9 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
             choice: Choice | None = None
             for point in measured.curve[: measured.curve.index(chosen) + 1]:
                 choice = Choice(
-                    point.values, point.codebook, point.scale, measurements.prune, measured.feedback,
-                    point.folded, point.loss, choice,
+                    point.values, point.codebook, point.scale, measurements.prune, measured.feedback, point.folded,
+                    planned=point.loss, finer=choice,
                 )  # fmt: skip
-            choices[name] = choice or choices[name]
+            assert choice is not None
+            choices[name] = choice
     return choices

@@ -106,13 +106,15 @@ def points(
         return []
     around = NODES + (scale.nbytes if scale.size > 1 else 0)
     thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
-    return [
-        RatePoint(_stored(codebook, size) + around, codebook.error / histogram.energy, codebook, scale, folded=folded)
-        for threshold in thresholds
-        for codebook in _codebooks(
-            histogram, threshold, prune, snap, [n for n, least in grid if histogram.kept(threshold) >= least]
-        )
-    ]
+    found = []
+    for threshold in thresholds:
+        kept = histogram.kept(threshold)
+        codebooks = _codebooks(histogram, threshold, prune, snap, [count for count, least in grid if kept >= least])
+        found += [
+            RatePoint(_stored(book, size) + around, book.error / histogram.energy, book, scale, folded=folded)
+            for book in codebooks
+        ]
+    return found
 
 
 def _codebooks(

@@ -226,14 +226,15 @@ class Candidates:
         """The weight in a codebook."""
         weight, scale, prune, feedback = self.weight, choice.scale, choice.prune, choice.feedback
         if weight.element in QUANTISED:
-            return Candidate(Shared(), recoded(weight, self.array, codebook, prune, feedback))
+            return Candidate(Shared(), recoded(weight, self.array, codebook, prune, feedback, planned=True))
         assert scale is not None
         readers = self.readers() if scale.size > 1 else None
         transposed = readers.transposed if readers else None
         wide = live_channels(weight, floats(self.array), transposed)[0]
         if readers is None or choice.folded:
-            return Candidate(Shared(), with_codebook(weight, wide, scale, codebook, prune, feedback, transposed))
-        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, transposed, feedback))
+            coded = with_codebook(weight, wide, scale, codebook, prune, feedback, transposed, planned=True)
+            return Candidate(Shared(), coded)
+        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, transposed, feedback, planned=True))
 
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:

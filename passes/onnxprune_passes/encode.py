@@ -94,12 +94,15 @@ class Encode(Pass):
         """
         weights = find(model)
         check_patterns(weights, (*self._by_name.patterns, *self.skip))
-        asked = [each.values for each in self._plan(weights).asked]
-        change = raise_for(model, list(zip(weights, asked, strict=True)), self.encoding)
-        weights = find(model)  # of the nodes that the newer opset wants
+        plan = self._plan(weights)
+        forms = [(weight, asked.values) for weight, asked in zip(weights, plan.asked, strict=True)]
+        change = raise_for(model, forms, self.encoding)
+        if change.modified:  # the newer opset has nodes of its own
+            weights = find(model)
+            plan = self._plan(weights)
         for group in encoded_weights(model):
             change.weights[group.name] = WeightRecord(encoding=group.encoding, bytes_after=group.nbytes(model))
-        return measure(model, weights, self._plan(weights), change, progress)
+        return measure(model, weights, plan, change, progress)
 
     def store(
         self, model: Model, measurements: Measurements, progress: Progress = silent, *, again: bool = True

@@ -32,8 +32,8 @@ class Coded:
         fused: whether DequantizeLinear applies the scale.
         block: entries along the input that share a scale, 0 for all of them.
         transposed: whether the carrier is the weight's transpose.
-        lost: squared error over energy, of the weight or half that of its worst channel, where it was rounded to a
-            fitted codebook.
+        lost: squared error over energy, of the weight or half that of its worst channel, where a plan is held
+            against it.
     """
 
     carrier: Array | ChunkedArray

@@ -25,7 +25,7 @@ _KERNEL = 4  # entries of a convolution kernel from which its errors are added u
 
 def with_codebook(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool,
-    feedback: Feedback | None = None, transposed: bool | None = None,
+    feedback: Feedback | None = None, transposed: bool | None = None, *, planned: bool = False,
 ) -> Coded:  # fmt: skip
     """A weight as codes into a float codebook; a scale for the whole weight goes into the codebook.
 
@@ -37,6 +37,7 @@ def with_codebook(
         prune: whether entries other than 0 may get code 0.
         feedback: how rounding errors are passed on.
         transposed: whether the MatMul whose channels the scale is of reads the transpose; None: those of the weight.
+        planned: whether a plan is held against what the weight loses, which is measured then.
     """
     scale = fitted_scale(weight, wide, scale, codebook, prune, transposed)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
@@ -44,15 +45,18 @@ def with_codebook(
     kind: type = np.float16 if halves(values, wide.size) else np.float32
     values = values.astype(kind)
     stored = replace(codebook, levels=values.astype(np.float64) / unit)
-    codes, plain = _both(weight, wide, scale, codebook.levels, stored, prune, feedback)
+    codes = _rounded(weight, wide, scale, codebook.levels, stored, prune, feedback)
     factor = None if scale.size == 1 else scale
-    lost = loss_of(weight, wide, _decoded(plain, values, factor), transposed)
+    lost = 0.0
+    if planned:
+        plain = _plain(codes, wide, scale, codebook.levels, stored, prune, feedback)
+        lost = loss_of(weight, wide, _decoded(plain, values, factor), transposed)
     return Coded(codes, np.zeros((), kind), values, factor, lost=lost)
 
 
 def on_grid(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, transposed: bool | None,
-    feedback: Feedback | None = None,
+    feedback: Feedback | None = None, *, planned: bool = False,
 ) -> Coded:  # fmt: skip
     """A weight as codes into a codebook of int8 values; the grid of 255 steps ends at the largest level.
 
@@ -64,14 +68,18 @@ def on_grid(
         prune: whether entries other than 0 may get code 0.
         transposed: see `oriented`.
         feedback: how rounding errors are passed on.
+        planned: see `with_codebook`.
     """
     levels, top = gridded(codebook.levels, prune)
     moved = _moved(codebook, levels)
     scale = fitted_scale(weight, wide, scale, moved, prune, transposed)
-    codes, plain = _both(weight, wide, scale, levels, moved, prune, feedback)
+    codes = _rounded(weight, wide, scale, levels, moved, prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     stored = tidy_scale(scale.astype(np.float64) * (top / 127))
-    lost = loss_of(weight, wide, _decoded(plain, values, stored), transposed)
+    lost = 0.0
+    if planned:
+        plain = _plain(codes, wide, scale, levels, moved, prune, feedback)
+        lost = loss_of(weight, wide, _decoded(plain, values, stored), transposed)
     return replace(oriented(codes, values, stored, transposed), lost=lost)
 
 
@@ -97,8 +105,9 @@ def fitted_scale(
 
 
 def recoded(
-    weight: Weight, array: Array | ChunkedArray, codebook: Codebook, prune: bool, feedback: Feedback | None = None
-) -> Coded:
+    weight: Weight, array: Array | ChunkedArray, codebook: Codebook, prune: bool, feedback: Feedback | None = None,
+    *, planned: bool = False,
+) -> Coded:  # fmt: skip
     """An int8 or uint8 weight as codes into a codebook of its own type.
 
     Args:
@@ -107,12 +116,16 @@ def recoded(
         codebook: fitted to the values minus the zero point.
         prune: whether entries other than the zero point may get code 0.
         feedback: how rounding errors are passed on.
+        planned: see `with_codebook`.
     """
     wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
     levels = whole(codebook.levels, prune)
-    codes, plain = _both(weight, wide, one, levels, _moved(codebook, levels), prune, feedback)
-    lost = loss(wide, _decoded(plain, levels), tuple(range(wide.ndim)))
+    moved = _moved(codebook, levels)
+    codes, lost = _rounded(weight, wide, one, levels, moved, prune, feedback), 0.0
+    if planned:
+        plain = _plain(codes, wide, one, levels, moved, prune, feedback)
+        lost = loss(wide, _decoded(plain, levels), tuple(range(wide.ndim)))
     values = (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype)
     return Coded(codes, weight.zero_value, values, lost=lost)
 
@@ -168,16 +181,15 @@ def _moved(codebook: Codebook, levels: Array) -> Codebook:
     )
 
 
-def _both(
-    weight: Weight, wide: ChunkedArray, scale: Array, nearest: Array, codebook: Codebook, prune: bool,
+def _plain(
+    codes: Array, wide: ChunkedArray, scale: Array, nearest: Array, codebook: Codebook, prune: bool,
     feedback: Feedback | None,
-) -> tuple[Array, Array]:  # fmt: skip
-    """The codes of a weight, and those without feedback: what the codebook loses by itself, whoever reads the weight.
+) -> Array:  # fmt: skip
+    """The codes without feedback, which makes the outputs' error less and the weight's own larger.
 
-    Feedback makes the outputs' error less and the weight's own larger.
+    They tell what the codebook loses by itself, whoever reads the weight.
     """
-    codes = _rounded(weight, wide, scale, nearest, codebook, prune, feedback)
-    return codes, codes if feedback is None else encode(wide.whole(), scale, nearest, prune, codebook.boundaries)
+    return codes if feedback is None else encode(wide.whole(), scale, nearest, prune, codebook.boundaries)
 
 
 def _rounded(

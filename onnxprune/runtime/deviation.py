@@ -14,6 +14,11 @@ from onnxprune.errors import OptionError
 _TEXT = "OSU"  # kinds of numpy types: strings, which ONNX Runtime gives as objects
 
 
+def is_classes(dtype: np.dtype) -> bool:
+    """Whether entries of a type are labels and indices, which are equal or not, and no numbers."""
+    return dtype.kind in _TEXT + "b" or (dtype.kind in "iu" and dtype.itemsize >= 4)
+
+
 @dataclass
 class OutputDeviation:
     """One output over all samples.
@@ -57,7 +62,7 @@ class OutputDeviation:
             self._first = a.flat[0] if not self._entries else self._first
             self._constant = self._constant and bool((a == self._first).all())
             self._entries += a.size
-            if a.dtype.kind in _TEXT + "b" or (a.dtype.kind in "iu" and a.dtype.itemsize >= 4):
+            if is_classes(a.dtype):
                 self._add_classes(a, b)
             else:
                 self._add_numbers(a, b)

@@ -171,7 +171,7 @@ class Judge:
         """`value` of a model that is open, where no command decides."""
         assert self._samples is not None
         if self._function is None:
-            return self._scored(model.outputs(self._samples.feeds))
+            return self.scored(model.outputs(self._samples.feeds))
         data = self._samples.arrays
         first = next(iter(inspect.signature(self._function).parameters), "")
         given = model.session if first == "session" else _gathered(model, self._samples, self.metric)
@@ -190,14 +190,14 @@ class Judge:
             return self.of(self._original)
         assert self._samples is not None
         if not self.against_original:
-            return self._scored(self._original.outputs(self._samples.feeds))
+            return self.scored(self._originals())
         score = metrics.score(self.metric, self._samples.targets is not None)
         for reference in self._references():
             score.add(reference, reference, None)
         return score.value()
 
-    def _scored(self, outputs: Iterable[dict[str, Any]]) -> float:
-        """The metric of what a model gives for each feed."""
+    def scored(self, outputs: Iterable[dict[str, Any]]) -> float:
+        """A built-in metric of what a model gives for each feed."""
         assert self._samples is not None
         targets = self._samples.targets
         score = metrics.score(self.metric, targets is not None)
@@ -211,7 +211,12 @@ class Judge:
         feeds = self._samples.feeds
         if not self.against_original:
             return ({} for _ in feeds)
-        return self._original.outputs(feeds) if self._held is None else self._held
+        return self._originals()
+
+    def _originals(self) -> Iterable[dict[str, Any]]:
+        """What the original gives for each feed: known, or run."""
+        assert self._samples is not None
+        return self._original.outputs(self._samples.feeds) if self._held is None else self._held
 
     def _commanded(self, model: Path | bytes) -> float:
         assert self._command is not None

@@ -7,7 +7,7 @@ way to one of a smaller loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.core.dtypes import Array
-from onnxprune.runtime.deviation import OutputDeviation
+from onnxprune.runtime.deviation import OutputDeviation, is_classes
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
@@ -45,8 +45,6 @@ ATTEMPTS = (
     *(Attempt(loss, True) for loss in (LOSS_ON_DATA, LOSS_ON_DATA / math.sqrt(2), LOSS)),
     *(Attempt(loss, False) for loss in (LOSS, LOSS / 2, LOSS / 4, LOSS / 8)),
 )
-
-
 DEFAULT = Attempt(LOSS, False)  # what is made without data
 
 
@@ -87,9 +85,10 @@ class Promised:
         Answers that no target tells right from wrong never ask for more than is made without data; outputs that are far
         off do.
         """
-        near = self.sqnr is None or self.sqnr >= self.least_sqnr
         unlabelled = self.metric in (ANSWERS, None)
-        return self.kept or self.attempt == ATTEMPTS[-1] or (unlabelled and near and self.attempt == DEFAULT)
+        return (
+            self.kept or self.attempt == ATTEMPTS[-1] or (unlabelled and _near(self.sqnr) and self.attempt == DEFAULT)
+        )
 
 
 class Promise:
@@ -109,7 +108,7 @@ class Promise:
         if question.asked or held_out.targets is not None:
             judge = Judge(session, question, held_out, self._references)
             self._judge = judge if judge.unit == UNITS["top1"] else None
-        self._baseline = 100.0 if self._judge is None else self._judge.baseline(source)
+        self._baseline = 100.0 if self._judge is None else self._judge.scored(self._references)
 
     def of(self, result: Path, attempt: Attempt) -> Promised:
         """What the held-out samples say of a result.
@@ -121,42 +120,36 @@ class Promise:
         Raises:
             RuntimeFailure: it does not run.
         """
-        model = Runner(open_session(result))
-        outputs = list(model.outputs(self._samples.feeds))
+        outputs = list(Runner(open_session(result)).outputs(self._samples.feeds))
         metric: str | None
         if self._judge is not None:
-            metric, found, count = self._judge.metric, self._judge.of(model), self._samples.count
+            metric, found, count = self._judge.metric, self._judge.scored(outputs), self._samples.count
         else:
             metric, (found, count) = ANSWERS, self._answers(outputs)
             metric = metric if count else None
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
         one = 100 / count if count else 0.0
         allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
-        near = sqnr is None or sqnr >= LEAST_SQNR
         return Promised(
             metric, self._baseline, found, allowed, count, sqnr, LEAST_SQNR, self._samples.count, attempt,
-            near and Limit.of(self._baseline, allowed, False).holds(found),
+            _near(sqnr) and Limit.of(self._baseline, allowed, False).holds(found),
         )  # fmt: skip
 
     def _answers(self, outputs: list[dict[str, Any]]) -> tuple[float, int]:
         """The share of answers that stayed, of the output where it is least, in percent, and of how many."""
-        worst = (100.0, 0)
+        shares = []
         for name in self._references[0]:
-            before, after = [], []
-            for feed, reference, output in zip(self._samples.feeds, self._references, outputs, strict=True):
-                for one, other in _answers_of(reference[name], output.get(name), feed):
-                    before.append(one)
-                    after.append(other)
-            if not any(part.size for part in before):
+            runs = zip(self._samples.feeds, self._references, outputs, strict=True)
+            pairs = [pair for feed, a, b in runs if (pair := _answers_of(a[name], b.get(name), feed)) is not None]
+            if not any(before.size for before, _ in pairs):
                 continue
-            was, now = np.concatenate(before), np.concatenate(after)
+            was, now = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
             kinds, which, counts = np.unique(was, return_inverse=True, return_counts=True)
             telling = (which != counts.argmax()) | (now != kinds[counts.argmax()])
             count = int(np.count_nonzero(telling))
             if count:
-                share = 100.0 * (1 - int(np.count_nonzero(was != now)) / count)
-                worst = min(worst, (share, count)) if worst[1] else (share, count)
-        return worst
+                shares.append((100.0 * (1 - int(np.count_nonzero(was != now)) / count), count))
+        return min(shares, default=(100.0, 0))
 
     def _sqnr(self, outputs: list[dict[str, Any]]) -> float | None:
         """That of the worst output; those that say nothing or change their shape are left out."""
@@ -168,13 +161,18 @@ class Promise:
         return of_deviations("sqnr", telling) if telling else None
 
 
-def _answers_of(before: Any, after: Any, feed: Mapping[str, Array]) -> Iterator[tuple[Array, Array]]:
+def _near(sqnr: float | None) -> bool:
+    """Whether outputs are near enough; of those that are no numbers nothing is asked."""
+    return sqnr is None or sqnr >= LEAST_SQNR
+
+
+def _answers_of(before: Any, after: Any, feed: Mapping[str, Array]) -> tuple[Array, Array] | None:
     """The classes that an output names, before and after; a state or an image, shaped as an input, names none."""
     if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray) or before.shape != after.shape:
-        return
-    if before.dtype.kind == "f":
-        states = (array.shape for array in feed.values() if array.dtype == before.dtype)
-        if before.ndim and before.shape[-1] > 1 and before.shape not in states:
-            yield before.argmax(-1).reshape(-1), after.argmax(-1).reshape(-1)
-    elif before.dtype.kind in "bUSO" or (before.dtype.kind in "iu" and before.dtype.itemsize >= 4):
-        yield before.reshape(-1), after.reshape(-1)
+        return None
+    if is_classes(before.dtype):
+        return before.reshape(-1), after.reshape(-1)
+    states = (array.shape for array in feed.values() if array.dtype == before.dtype)
+    if before.dtype.kind != "f" or not before.ndim or before.shape[-1] <= 1 or before.shape in states:
+        return None
+    return before.argmax(-1).reshape(-1), after.argmax(-1).reshape(-1)

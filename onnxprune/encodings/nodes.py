@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper, numpy_helper
 
-from onnxprune.core.dtypes import Array, bits_of
+from onnxprune.core.dtypes import Array
 
 Parts = dict[str, Array]
 
@@ -48,11 +48,13 @@ class Builder:
         self.declared.append(helper.make_tensor_value_info(value, element, shape))
 
     def zeros(self, shape: Sequence[int], fill_value: Array) -> str:
-        """A dense tensor of `fill`."""
-        fill_value = fill_value.reshape(1)
-        default = fill_value.dtype == np.float32 and bits_of(fill_value)[0] == 0
-        extra = {} if default else {"value": numpy_helper.from_array(fill_value)}
-        return self.op("ConstantOfShape", [self.constant("size", np.array(shape, np.int64))], **extra)
+        """A dense tensor of the fill value.
+
+        The value is written out also where it is the default: runtimes that take the default for another type refuse
+        the model, and MNN 3.6.1 computes with memory that nothing wrote.
+        """
+        value = numpy_helper.from_array(fill_value.reshape(1))
+        return self.op("ConstantOfShape", [self.constant("size", np.array(shape, np.int64))], value=value)
 
     def scatter(self, into: str, indices: str, values: str, axis: int) -> str:
         """Write values at indices along an axis.
@@ -68,6 +70,15 @@ class Builder:
         """
         kind = "ScatterElements" if self.opset >= SCATTER_ELEMENTS else "Scatter"
         return self.op(kind, [into, indices, values], **({"axis": axis} if axis else {}))
+
+    def look_up(self, codebook: Array, codes: str) -> str:
+        """The values of codes.
+
+        A Gather that reads floats from an initializer is an embedding to ONNX Runtime's quantize_dynamic, which would
+        quantise the codebook (and cannot load what it makes of float16): an Identity stands between them.
+        """
+        name = self.constant("book", codebook)
+        return self.op("Gather", [self.op("Identity", [name]) if codebook.dtype.kind == "f" else name, codes])
 
     def reshape(self, value: str, shape: Sequence[int], name: str = "shape") -> str:
         """The same entries in another shape."""

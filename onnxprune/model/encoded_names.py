@@ -4,19 +4,27 @@ The parts of one weight are found by names alone, so that any tool that keeps na
 constants and inner values are called `<id>.<part>` (`~7.codes`), and the node that writes the weight is called
 `onnxprune:<encoding>:<values><flags>:<element type>:<id>`, with the name of the Constant node behind it that the
 weight was.
+
+Tools that merge or inline models put something in front of every name or behind it: `restore_names` takes that away
+again when a model is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, MutableSequence
 from dataclasses import dataclass
 
-from onnx import ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onnxprune.model.scopes import Scope, scopes_of
 
 _OWNER = "onnxprune"
 _ID = "~"
+_RENAMED = re.compile(
+    rf"(?P<before>.*?)(?P<mark>{_OWNER}:\w+:\w+[^:]*:\w+:)(?P<id>{_ID}\d+)(?P<after>[^:]*)(:(?P<constant>.*))?",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -84,3 +92,61 @@ def fresh_ids(proto: ModelProto) -> Iterator[str]:
 
 def _bodies(proto: ModelProto) -> Iterator[Scope]:
     return (inner for top in scopes_of(proto) for inner in top.inner())
+
+
+# names that another tool changed ---------------------------------------------------------------------------
+
+
+def restore_names(proto: ModelProto) -> None:
+    """Give encoded weights their names back where another tool put something in front of all names or behind them.
+
+    A weight whose parts were called otherwise stays as it is.
+    """
+    ids: Iterator[str] | None = None
+    for scope in _bodies(proto):
+        for node in scope.body.node:
+            found = _RENAMED.fullmatch(node.name) if f":{_ID}" in node.name else None
+            around = found and _around(node, found)
+            if found and around and any((*around, found["before"], found["after"])):
+                ids = ids or fresh_ids(proto)
+                _rename(scope, node, found, around, next(ids))
+
+
+def _around(node: NodeProto, mark: re.Match[str]) -> tuple[str, str] | None:
+    """What stands in front of and behind the names of a weight's parts; None where no such name is found."""
+    part = re.compile(rf"(.*?){mark['id']}\.[a-z0-9]+(.*)", re.DOTALL)
+    found = next(filter(None, map(part.fullmatch, node.input)), None)
+    return (found[1], found[2]) if found else None
+
+
+def _rename(scope: Scope, node: NodeProto, mark: re.Match[str], around: tuple[str, str], new: str) -> None:
+    """Call a weight's parts, and what was changed around its reader, by an id that nothing else has."""
+    own, end = f"{around[0]}{mark['id']}.", around[1]
+    before, after = mark["before"], mark["after"]
+
+    def renamed(name: str) -> str:
+        inside = name.startswith(own) and name.endswith(end)
+        return f"{new}.{name[len(own) : len(name) - len(end)]}" if inside else name
+
+    # onnxprune:<what was changed>:<id>.:, for a Gemm its attributes, and the name that the node had
+    changed = re.compile(
+        rf"{re.escape(before)}({_OWNER}:[a-z]+:){mark['id']}(\.:(?:(?<=gemm:{mark['id']}\.:)[^:]*:)?)(.*){re.escape(after)}",
+        re.DOTALL,
+    )
+    body = scope.body
+    for each in body.node:
+        _replace(each.input, renamed)
+        _replace(each.output, renamed)
+        label = changed.fullmatch(each.name)
+        if label:
+            each.name = f"{label[1]}{new}{label[2]}{before}{label[3]}{after}"
+    for entry in (*body.value_info, *(body.initializer if isinstance(body, GraphProto) else ())):
+        entry.name = renamed(entry.name)
+    constant = "" if mark["constant"] is None else f":{before}{mark['constant']}"
+    node.name = f"{mark['mark']}{new}{constant}"
+
+
+def _replace(names: MutableSequence[str], renamed: Callable[[str], str]) -> None:
+    for place, name in enumerate(names):
+        if renamed(name) != name:
+            names[place] = renamed(name)

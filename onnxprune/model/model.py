@@ -20,6 +20,7 @@ from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.core.files import digest, require, staged, write
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.model import external_data, protobuf
+from onnxprune.model.encoded_names import restore_names
 from onnxprune.model.external_data import expected_nbytes, location_of
 from onnxprune.model.order import Order, sort_nodes, unsort_nodes
 from onnxprune.model.provenance import Coding
@@ -103,6 +104,7 @@ class Model:
         self.proto.ParseFromString(b"".join(skeleton))
         self._order = sort_nodes(self.proto)
         self._drop_duplicates()
+        restore_names(self.proto)
 
     def _drop_duplicates(self) -> None:
         """Of initializers with the same name the last counts, as in ONNX Runtime; no other is read."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onnxprune.allocation import rate_distortion
 from onnxprune.core.override import override
+from onnxprune.encodings.graph.constant_parts import unmarked
 from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -33,11 +34,17 @@ class Decode(Pass):
             if coding is not None:
                 model.codings[group.name] = coding
             change.weights[group.name] = WeightRecord(encoding="dense")
+        folded = [parts.scope.path + parts.value for parts in list(unmarked(model)) if parts.fold(model)]
+        if folded:
+            change.notes.append(
+                f"{len(folded)} tensors had no marks of onnxprune any more and were told by the nodes that computed "
+                f"them: {', '.join(folded[:3])}{', ...' if len(folded) > 3 else ''}"
+            )
         for weight in find(model):
             if weight.store == "sparse":
                 weight.set_array(model, weight.array(model))
                 change.weights[weight.name] = WeightRecord(encoding="dense")
         if encoded:
             rate_distortion.recover(model)
-        change.modified = bool(change.weights)
+        change.modified = bool(change.weights or folded)
         return change

@@ -1,6 +1,7 @@
-"""Encoded weights in a graph: found by their names, decoded in numpy, taken out again.
+"""Encoded weights in a graph: found by their marks, decoded in numpy, taken out again.
 
-The parts of one weight are found by names alone; see `model.encoded_names`.
+A weight is all that its marked node is computed from. Names tell what each part is, see `model.encoded_names`; where
+another tool let weights share parts, ONNX Runtime computes the weight.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.graph import fusion
+from onnxprune.encodings.graph.constant_parts import ConstantParts
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
 from onnxprune.encodings.values.nodes import weight_of_carrier
 from onnxprune.errors import ModelError
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model, copy_notes
 from onnxprune.model.provenance import Coding
-from onnxprune.model.scopes import CONSTANT_NODE, Scope, constant_value, scopes_of
+from onnxprune.model.scopes import CONSTANT_NODE, Scope, scopes_of
 
 _ELEMENTS = frozenset(TensorProto.DataType.keys())
 
@@ -33,8 +35,21 @@ class EncodedWeight:
     scope: Scope
     value: str
     mark: Mark
-    constants: dict[str, TensorProto]
+    parts: ConstantParts
     nodes: list[NodeProto]  # that decode it
+
+    @property
+    def constants(self) -> dict[str, TensorProto]:
+        """Its stored arrays by name."""
+        return self.parts.constants
+
+    @property
+    def intact(self) -> bool:
+        """Whether it still has every part for itself and under the name that tells what it is."""
+        if not all(name.startswith(self.prefix) for name in self.constants):
+            return False
+        sizes = [node.input[0] for node in self.nodes if node.op_type == "ConstantOfShape"]
+        return not any(node.op_type == "Reshape" and node.input[1] in sizes for node in self.nodes)
 
     @property
     def encoding(self) -> str:
@@ -103,11 +118,16 @@ class EncodedWeight:
         return nodes + payloads + shapes
 
     def array(self, model: Model) -> Array:
-        """The weight's values, without running anything.
+        """The weight's values: unpacked in numpy, or computed by ONNX Runtime where it is not intact.
+
+        The latter come as the reader wants them, which may be the transpose of what the weight was.
 
         Raises:
             ModelError: parts are missing or do not fit together.
+            RuntimeFailure: ONNX Runtime does not compute it.
         """
+        if not self.intact:
+            return self.parts.array(model, self.element)
         try:
             parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
             shape = self._shape(parts)
@@ -126,7 +146,9 @@ class EncodedWeight:
         return tuple(int(d) for d in parts["shape" if "shape" in parts else "size"])
 
     def coding(self, model: Model) -> Coding | None:
-        """What the weight is coded in, where that is more than its own values."""
+        """What the weight is coded in, where that is more than its own values and its parts still tell."""
+        if not self.intact:
+            return None
         parts = {
             part: model.array(self.constants[self.prefix + part])
             for part in ("book", "scale", "view")
@@ -144,7 +166,7 @@ class EncodedWeight:
 
     def zero(self, model: Model) -> Array:
         """What a pruned entry holds."""
-        if self.element in FLOATS:
+        if self.element in FLOATS or not self.intact:
             return np.zeros(1, np.float32)
         codebook = self.constants.get(f"{self.prefix}book")
         return self.fill_value if codebook is None else model.array(codebook)[:1]
@@ -158,15 +180,14 @@ class EncodedWeight:
         return np.zeros(1, np.int8)
 
 
-def _belongs(node: NodeProto, encoded: EncodedWeight) -> bool:
-    return node.output[0].startswith(encoded.prefix) or node.output[0] == encoded.value
-
-
 def encoded_weights(model: Model) -> list[EncodedWeight]:
-    """Every weight that `encode` wrote, in the order of the file."""
+    """Every weight that `encode` wrote, in the order of the file.
+
+    Raises:
+        ModelError: one is of an unknown form, or is computed from more than constants.
+    """
     found = []
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
-        parts, operators = _parts(scope)
         for node in scope.body.node:
             mark = Mark.parse(node.name)
             if mark is None:
@@ -175,31 +196,26 @@ def encoded_weights(model: Model) -> list[EncodedWeight]:
                 raise ModelError(
                     f"'{node.output[0]}' was encoded as {mark.encoding}/{mark.values}, which this version does not know"
                 )
-            constants, nodes = parts.get(mark.id), operators.get(mark.id, [])
-            if not constants:
+            parts = ConstantParts.of(scope, node.output[0])
+            if parts is None or not parts.constants:
                 raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
-            if node not in nodes:
-                nodes.append(node)
-            found.append(EncodedWeight(scope, node.output[0], mark, constants, nodes))
+            found.append(EncodedWeight(scope, node.output[0], mark, parts, _with_copies(parts)))
     return found
 
 
-def _parts(scope: Scope) -> tuple[dict[str, dict[str, TensorProto]], dict[str, list[NodeProto]]]:
-    """Constants and operators of the encoded weights of a body, by id: one walk for all of them."""
-    constants: dict[str, dict[str, TensorProto]] = {}
-    operators: dict[str, list[NodeProto]] = {}
-    for name, tensor in scope.initializers.items():
-        constants.setdefault(name.partition(".")[0], {})[name] = tensor
-    for node in scope.body.node:
-        value = constant_value(node)
-        if not node.output:
-            continue
-        name = node.output[0]
-        if value is not None:
-            constants.setdefault(name.partition(".")[0], {})[name] = value
-        elif "." in name:
-            operators.setdefault(name.partition(".")[0], []).append(node)
-    return constants, operators
+def _with_copies(parts: ConstantParts) -> list[NodeProto]:
+    """The nodes that decode a weight, and those beside them that make of the same parts what another node reads."""
+    nodes, known = list(parts.nodes), {id(node) for node in parts.nodes}
+    made = {*parts.constants, *(node.output[0] for node in nodes[1:])}  # the first writes the weight, which others read
+    waiting = list(made)
+    while waiting:
+        for reader, _ in parts.scope.readers.get(waiting.pop(), ()):
+            if id(reader) not in known and made.issuperset(reader.input):
+                known.add(id(reader))
+                made.add(reader.output[0])
+                nodes.append(reader)
+                waiting.append(reader.output[0])
+    return nodes
 
 
 def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
@@ -208,13 +224,16 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
     tensor = model.tensor(encoded.value, array, encoded.element)
     for part in encoded.constants.values():
         copy_notes(part, tensor)
-    marked = next(node for node in encoded.nodes if node.output[0] == encoded.value)
     notes = NodeProto()
-    copy_notes(marked, notes)
-    fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
-    at = next(i for i, n in enumerate(body.node) if _belongs(n, encoded))
+    copy_notes(encoded.nodes[0], notes)
+    nodes = encoded.nodes
+    if encoded.intact:
+        fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
+        nodes = [*nodes, *(node for node in body.node if node.output and node.output[0].startswith(encoded.prefix))]
+    places, unread = encoded.parts.leaving(nodes)
+    at = places[0]
     # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
-    for index in reversed([i for i, n in enumerate(body.node) if n.output and _belongs(n, encoded)]):
+    for index in reversed(places):
         del body.node[index]
     for index in reversed([i for i, v in enumerate(body.value_info) if v.name.startswith(encoded.prefix)]):
         del body.value_info[index]
@@ -227,12 +246,12 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
         copy_notes(notes, body.node[at])
     else:
         assert isinstance(body, GraphProto)
-        parts = [place for place, part in enumerate(body.initializer) if part.name in encoded.constants]
+        parts = [place for place, part in enumerate(body.initializer) if part.name in unread]
         body.initializer.insert(parts[0] if parts else encoded.place("i", len(body.initializer)), tensor)
         if model.proto.ir_version < 4 and encoded.scope.parent is None:  # which wants initializers to be inputs
             info = helper.make_tensor_value_info(encoded.value, encoded.element, array.shape)
             body.input.insert(encoded.place("n", len(body.input)), info)
-    for name, part in encoded.constants.items():
-        model.drop(part)
+    for name in unread:
+        model.drop(encoded.constants[name])
         if name in encoded.scope.initializers:
             delete_named(body.initializer, name)

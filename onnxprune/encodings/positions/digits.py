@@ -188,8 +188,7 @@ def emit_values(build: Builder, parts: Parts, shape: tuple[int, ...], name_of_sh
     """
     if "book" not in parts:
         return build.constant("values", parts["values"])
-    codes = emit(build, parts, "codes")
-    name = build.op("Gather", [build.constant("book", parts["book"]), codes])
+    name = build.look_up(parts["book"], emit(build, parts, "codes"))
     if parts["codes"].shape == shape:
         return name
     count, held = int(np.prod(shape, dtype=np.int64)), count_of(parts, "codes")

@@ -149,4 +149,4 @@ def emit(build: Builder, parts: Parts, shape: list[int]) -> tuple[str, str]:
         symbols = build.reshape(symbols, shape, "run")
     levels = build.constant("levels", parts["levels"])
     steps = build.op("Div", [symbols, levels])
-    return steps, build.op("Gather", [build.constant("book", parts["book"]), build.op("Mod", [symbols, levels])])
+    return steps, build.look_up(parts["book"], build.op("Mod", [symbols, levels]))

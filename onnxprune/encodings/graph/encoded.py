@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
@@ -36,12 +36,16 @@ class EncodedWeight:
     value: str
     mark: Mark
     parts: ConstantParts
-    nodes: list[NodeProto]  # that decode it
 
     @property
     def constants(self) -> dict[str, TensorProto]:
         """Its stored arrays by name."""
         return self.parts.constants
+
+    @property
+    def nodes(self) -> list[NodeProto]:
+        """Those that decode it, the one that writes the weight first."""
+        return self.parts.nodes
 
     @property
     def intact(self) -> bool:
@@ -199,23 +203,27 @@ def encoded_weights(model: Model) -> list[EncodedWeight]:
             parts = ConstantParts.of(scope, node.output[0])
             if parts is None or not parts.constants:
                 raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
-            found.append(EncodedWeight(scope, node.output[0], mark, parts, _with_copies(parts)))
+            found.append(EncodedWeight(scope, node.output[0], mark, _with_copies(parts, mark.prefix)))
     return found
 
 
-def _with_copies(parts: ConstantParts) -> list[NodeProto]:
-    """The nodes that decode a weight, and those beside them that make of the same parts what another node reads."""
-    nodes, known = list(parts.nodes), {id(node) for node in parts.nodes}
-    made = {*parts.constants, *(node.output[0] for node in nodes[1:])}  # the first writes the weight, which others read
+def _with_copies(parts: ConstantParts, prefix: str) -> ConstantParts:
+    """With the nodes beside that make of the same parts what another node reads."""
+    scope, nodes, constants = parts.scope, list(parts.nodes), dict(parts.constants)
+    known = {id(node) for node in nodes}
+    made = {*constants, *(node.output[0] for node in nodes[1:])}  # the first writes the weight, which others read
     waiting = list(made)
     while waiting:
-        for reader, _ in parts.scope.readers.get(waiting.pop(), ()):
-            if id(reader) not in known and made.issuperset(reader.input):
+        for reader, _ in scope.readers.get(waiting.pop(), ()):
+            more = {name: scope.constant(name) for name in reader.input if name not in made}
+            own = {name: tensor for name, tensor in more.items() if tensor is not None and name.startswith(prefix)}
+            if id(reader) not in known and len(own) == len(more):
                 known.add(id(reader))
-                made.add(reader.output[0])
                 nodes.append(reader)
+                constants |= own
+                made |= {reader.output[0], *own}
                 waiting.append(reader.output[0])
-    return nodes
+    return replace(parts, nodes=nodes, constants=constants)
 
 
 def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
@@ -227,7 +235,7 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
     notes = NodeProto()
     copy_notes(encoded.nodes[0], notes)
     nodes = encoded.nodes
-    if encoded.intact:
+    if encoded.intact and encoded.fused:
         fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
         nodes = [*nodes, *(node for node in body.node if node.output and node.output[0].startswith(encoded.prefix))]
     places, unread = encoded.parts.leaving(nodes)

@@ -1,9 +1,10 @@
 """Where ONNX Runtime reads a weight as small integers, and the graph in the form that lets it do so.
 
-Its optimiser turns DequantizeLinear + MatMul into one kernel (MatMulNBits; 8 bits from release 1.25 on, 4 bits from
-1.23). Measured with 1.32, two things stand in its way, and both have exact equivalents:
+Its optimiser turns DequantizeLinear + MatMul or Gemm into one kernel (MatMulNBits; 8 bits from release 1.25 on, 4 bits
+in front of a MatMul from 1.23). Measured with 1.32, two things stand in its way, and both have exact equivalents:
 
-- Gemm that reads the transpose: it becomes MatMul + Add, and the weight is stored transposed.
+- Gemm that reads the transpose: the weight is stored transposed. With a bias that is no vector of constants it becomes
+  MatMul + Add.
 - Relu or Clip that alone reads the product: a Max takes the place of Relu, and stands in front of Clip.
 
 What is added or changed carries a mark in its name, so that `undo` finds it.
@@ -67,7 +68,7 @@ def _transposed(scope: Scope, node: NodeProto, position: int) -> bool | None:
     return bool(attribute(node, "transB", 0))
 
 
-def apply(scope: Scope, node: NodeProto, value: str, prefix: str) -> None:
+def apply(scope: Scope, node: NodeProto, value: str, prefix: str, outputs: int) -> None:
     """Let a node read a dequantised weight in a form that ONNX Runtime fuses.
 
     Args:
@@ -75,15 +76,26 @@ def apply(scope: Scope, node: NodeProto, value: str, prefix: str) -> None:
         node: a MatMul or Gemm.
         value: the name of the dequantised weight.
         prefix: what new names begin with.
+        outputs: how many the node has.
     """
     node.input[1] = value
-    if node.op_type == "Gemm":
+    if node.op_type == "Gemm" and not _adds_vector(scope, node, outputs):
         _split(scope, node, prefix)
+    else:
+        _set_transposed(node, 0)
     _unclip(scope, node.output[0], prefix)
 
 
+def _adds_vector(scope: Scope, node: NodeProto, outputs: int) -> bool:
+    """Whether a Gemm adds nothing, or one constant for each output."""
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    bias = scope.constant(node.input[2])
+    return bias is not None and list(bias.dims) == [outputs]
+
+
 def _split(scope: Scope, node: NodeProto, prefix: str) -> None:
-    """Gemm as MatMul and Add."""
+    """Gemm as MatMul and Add, for a bias that no kernel takes."""
     given = ",".join([a.name for a in node.attribute] + ["C"] * (len(node.input) > 2))
     name = f"{_GEMM}{prefix}:{given}:{node.name}"
     node.op_type = "MatMul"
@@ -172,19 +184,25 @@ def undo(scope: Scope, prefix: str, value: str, transposed: bool) -> None:
             for reader in _readers(scope, node.output[0]):
                 reader.input[list(reader.input).index(node.output[0])] = node.input[0]
             body.node.remove(node)
-    for node in list(body.node):
-        if node.op_type == "MatMul" and len(node.input) == 2 and _is_reading(node.input[1], prefix, value):
-            node.input[1] = value
-            _join(scope, node, prefix, transposed)
+    products = [node for node in body.node if node.op_type in ("MatMul", "Gemm")]
+    for node in [n for n in products if n.input[1].startswith(f"{prefix}r")] or [
+        n for n in products if n.input[1] == value
+    ]:
+        node.input[1] = value
+        _set_transposed(node, int(transposed))
+        _join(scope, node, prefix, transposed)
+
+
+def _set_transposed(node: NodeProto, transposed: int) -> None:
+    """Let a Gemm read the transpose or not; one that says nothing does not, and no MatMul does."""
+    for entry in node.attribute:
+        if entry.name == "transB":
+            entry.i = transposed
 
 
 def _original(node: NodeProto) -> str:
     """The name that the node had before it was marked: onnxprune:<kind>:<prefix>:<name>."""
     return node.name.split(":", 3)[3]
-
-
-def _is_reading(name: str, prefix: str, value: str) -> bool:
-    return name == value or name.startswith(f"{prefix}r")
 
 
 def _join(scope: Scope, node: NodeProto, prefix: str, transposed: bool) -> None:

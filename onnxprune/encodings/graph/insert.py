@@ -135,7 +135,7 @@ def insert(model: Model, weight: Weight, prepared: PreparedWeight) -> None:
     for offset, node in enumerate(nodes):
         body.node.insert(at + offset, node)
     if prepared.fused:
-        fusion.apply(weight.scope, *prepared.fused, prepared.build.prefix)
+        fusion.apply(weight.scope, *prepared.fused, prepared.build.prefix, prepared.sparse.shape[1])
 
 
 def _remove(model: Model, weight: Weight) -> int:

@@ -9,7 +9,10 @@ from onnx import TensorProto
 
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.encodings.nodes import Builder
-from onnxprune.encodings.values.base import Coded
+from onnxprune.encodings.values.base import INT4, Coded
+
+# inputs: ONNX Runtime spreads a scale for each column over blocks of 32, with a slower kernel than longer ones have
+_LONG_BLOCKS = (256, 128)
 
 
 def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
@@ -36,7 +39,15 @@ def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
         if coded.block:
             dense = build.op("Cast", [dense], to=TensorProto.INT4)
             return build.op("DequantizeLinear", [dense, scale], axis=0, block_size=coded.block)
-        return build.op("DequantizeLinear", [dense, scale], axis=1)
+        inputs, outputs = coded.carrier.shape
+        block = next((size for size in _LONG_BLOCKS if inputs % size == 0), 0)
+        if not block or build.opset < INT4:
+            return build.op("DequantizeLinear", [dense, scale], axis=1)
+        if inputs > block:
+            scale = build.op("Expand", [scale, build.constant("blocks", np.array([inputs // block, outputs]))])
+        else:
+            scale = build.reshape(scale, [1, outputs], "blocks")
+        return build.op("DequantizeLinear", [dense, scale], axis=0, block_size=block)
     if dtype != numpy_dtype(wide):
         dense = build.op("Cast", [dense], to=wide)
     if coded.block:

@@ -16,6 +16,7 @@ from onnxprune.encodings.compatibility import Compatibility, compatibility
 from onnxprune.encodings.graph.encoded import encoded_weights, restore
 from onnxprune.encodings.inventory import inspect_model
 from onnxprune.layer_costs.costs import Costs
+from onnxprune.layer_costs.decoding import Decoding, decoding_of
 from onnxprune.layer_costs.measure import account
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -74,6 +75,20 @@ def costs(model: PathLike, *, data: Data | None = None, samples: int | None = No
 def compat(model: PathLike) -> Compatibility:
     """The forms of the encoded weights, and the runtimes that read them; see `compatibility`."""
     return compatibility(Model.load(model))
+
+
+@local()
+@takes_arrays
+def decoding(model: PathLike, *, data: Data | None = None) -> Decoding:
+    """What the ONNX Runtime that is installed does with each encoded weight: see `Decoding`.
+
+    The model runs once on a sample of `data`, see `transform`, or on synthesised inputs.
+
+    Raises:
+        DataError: the data does not fit, or no inputs could be synthesised.
+        RuntimeFailure: ONNX Runtime does not load or run the model.
+    """
+    return decoding_of(Path(model), path_of(data))
 
 
 def _std(array: Any) -> float | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
+from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.model.reason import Reason
 from onnxprune.pipeline.change import Removed
 from onnxprune.runtime.judge import Judged
@@ -39,7 +40,8 @@ class Deviation:
     """How the result's outputs differ from the original's; `source` says on what inputs.
 
     `input_kinds` says in words what each input was taken for where they were synthesised: images, token ids, or random
-    numbers where nothing was recognised. `metric` is there where one was asked for, or the data has targets.
+    numbers where nothing was recognised. `metric` is there where one was asked for, or the data has targets; `decoding`
+    where the result has encoded weights.
     """
 
     source: str  # data, synthetic, or none
@@ -48,6 +50,7 @@ class Deviation:
     outputs: list[dict[str, Any]] = field(default_factory=list)
     metric: Judged | None = None
     input_kinds: dict[str, str] = field(default_factory=dict)
+    decoding: Decoding | None = None
 
 
 @dataclass

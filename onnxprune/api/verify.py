@@ -13,6 +13,7 @@ from onnxprune.api.remote import local
 from onnxprune.api.result import Cost, Deviation
 from onnxprune.core.files import PathLike
 from onnxprune.errors import NotVerified
+from onnxprune.layer_costs.decoding import Decoding, decoding
 from onnxprune.layer_costs.flops import layers
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import custom_domains
@@ -117,7 +118,11 @@ class Verification:
                 latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
-        found = Deviation(original.source, original.samples.count, "", found_facts, judged, original.kinds)
+        ran = decoding(result, feed, self._source)
+        found = Deviation(
+            original.source, original.samples.count, "", found_facts, judged, original.kinds,
+            ran if ran != Decoding() else None,
+        )  # fmt: skip
         return found, cost
 
     @cached_property

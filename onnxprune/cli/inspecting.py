@@ -46,8 +46,10 @@ def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None,
 
 @click.command()
 @opt.model
+@click.option("--run", is_flag=True, help="Run it, and say what the installed onnxruntime does with each weight.")
+@click.option("--data", type=opt.FILE, help="A sample to run it on, as for verify; implies --run.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compat(model: PathLike, as_json: bool) -> None:
+def compat(model: PathLike, run: bool, data: Path | None, as_json: bool) -> None:
     """Show the forms of the encoded weights, and which runtimes read them.
 
     Measured with onnxruntime 1.15 to 1.32 and OpenVINO 2026.4. Releases before 1.15 were not tried.
@@ -57,10 +59,14 @@ def compat(model: PathLike, as_json: bool) -> None:
     from onnxprune.report import terminal
 
     facts = onnxprune.compat(model)
+    ran = onnxprune.decoding(model, data=data) if run or data is not None else None
     if as_json:
-        click.echo(terminal.to_json(dataclasses.asdict(facts)), nl=False)
-    else:
-        terminal.show_compatibility(console(), facts)
+        held = dataclasses.asdict(facts) | ({} if ran is None else {"decoding": dataclasses.asdict(ran)})
+        click.echo(terminal.to_json(held), nl=False)
+        return
+    terminal.show_compatibility(console(), facts)
+    if ran is not None:
+        terminal.show_decoding(console(), ran)
 
 
 @click.command()

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse, named
 from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
@@ -25,6 +28,8 @@ SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
 _ROWS = GRAPH["rows"]
 _ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
+FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
+_TOO_LARGE = "onnxruntime would decode it at every run, for it keeps no tensor of more than 1 GiB that it makes"
 _TOO_MUCH = "whatever was planned for it lost more than twice that"
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
@@ -110,6 +115,8 @@ class Encoder:
         if form is None:
             return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
         best = self._prepared(found, form, name, before)
+        if best is None and not self._folding(found, form.coded, _sparse_of(form)):
+            return None, _TOO_LARGE
         if best is not None or not asked:
             return best, ""
         if not self._allowed(found, form.coded):
@@ -127,7 +134,8 @@ class Encoder:
     def estimate(self, found: Candidates, form: Candidate) -> int:
         """Bytes of a form, nodes and names included."""
         sparse, scale = _sparse_of(form), form.coded.scale
-        payloads = [encoding.payload(sparse) for encoding in self._allowed(found, form.coded)]
+        allowed = self._folding(found, form.coded, sparse)
+        payloads = [encoding.payload(sparse) for encoding in allowed]
         around = NODES + (scale.nbytes if scale is not None else 0)
         return min(payloads) + around if payloads else found.weight.nbytes(found.model)
 
@@ -141,11 +149,23 @@ class Encoder:
             if form.opset <= found.opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
         ]
 
+    def _folding(self, found: Candidates, coded: Coded, sparse: Sparse) -> list[Encoding]:
+        """Those that may hold the weight and that ONNX Runtime decodes once, when it loads the model."""
+        allowed, item = self._allowed(found, coded), coded.decoded.itemsize
+        if not coded.fused:
+            item = max(item, np.dtype(numpy_dtype(found.weight.element)).itemsize, 4 * (coded.scale is not None))
+        if item * sparse.size > FOLDED:  # a dense initializer alone needs no folding
+            return [
+                encoding for encoding in allowed if encoding.name == "dense" and coded.fused and sparse.codebook is None
+            ]
+        most = np.dtype(np.int64).itemsize * sparse.size  # that anything on the way may take
+        return [encoding for encoding in allowed if most <= FOLDED or encoding.largest(sparse) <= FOLDED]
+
     def _prepared(self, found: Candidates, form: Candidate, name: str, limit: int) -> PreparedWeight | None:
         """A form in its smallest encoding below `limit` bytes: only those whose packed arrays come close are packed."""
         sparse = _sparse_of(form)
         payloads: dict[str, int] = {}
-        allowed = self._allowed(found, form.coded)
+        allowed = self._folding(found, form.coded, sparse)
         for encoding in sorted(allowed, key=lambda encoding: encoding.least(sparse)):
             bound = min([limit, *payloads.values()]) + _NODES_DIFFER
             if encoding.least(sparse) < bound:

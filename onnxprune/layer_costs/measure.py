@@ -39,8 +39,8 @@ def account(path: Path, data: Path | None, samples: int | None) -> Costs:
     """The costs of a model; see `api.costs`."""
     model = Model.load(path)
     weights = {fact.name: fact for fact in inspect_model(model)}
-    inputs = _inputs(model, path, data, samples)
-    decoded = _decoded(model, path)
+    inputs = inputs_for(model, path, data, samples)
+    decoded = with_plain_weights(model, path)
     nodes = _layers(decoded)
     names = [label(scope, node) for scope, node in nodes]
     for each in (model, decoded):
@@ -81,7 +81,7 @@ def account(path: Path, data: Path | None, samples: int | None) -> Costs:
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class Inputs:
     """All feeds, and the one that is timed and counted: a single sample where samples can be told apart."""
 
     source: str
@@ -91,23 +91,28 @@ class _Inputs:
     run_samples: int
 
 
-def _inputs(model: Model, path: Path, data: Path | None, samples: int | None) -> _Inputs:
+def inputs_for(model: Model, path: Path, data: Path | None, samples: int | None) -> Inputs:
+    """Samples of the data, or synthesised ones.
+
+    Raises:
+        DataError: the data does not fit, or no inputs could be synthesised.
+    """
     session = open_session(path)
     items = inputs_of(session)
     if data is not None:
         feeds, held = sample_files.load(data, items, samples)
         pieces = sample_files.pieces(items, feeds[0], 1)
-        return _Inputs("data", feeds, held, pieces[0], 1 if len(pieces) > 1 else held // len(feeds))
+        return Inputs("data", feeds, held, pieces[0], 1 if len(pieces) > 1 else held // len(feeds))
     try:
         feeds = synthesise(model, session, samples or SAMPLES).feeds
     except CannotSynthesise as error:
         raise DataError(f"{path}: no inputs could be synthesised ({error}); give --data") from error
     lengths = {array.shape[:1] for array in feeds[0].values()}
     batch = math.prod(next(iter(lengths))) if len(lengths) == 1 else 1
-    return _Inputs("synthetic", feeds, batch * len(feeds), feeds[0], batch)
+    return Inputs("synthetic", feeds, batch * len(feeds), feeds[0], batch)
 
 
-def _decoded(model: Model, path: Path) -> Model:
+def with_plain_weights(model: Model, path: Path) -> Model:
     """The model with plain weights, so that it shows who reads them."""
     if not encoded_weights(model):
         return model

@@ -74,7 +74,7 @@ def ran(fence: Fence) -> str:
 
 def compared(text: str, times: bool) -> list[str]:
     """The lines of an output, without what is different in each run."""
-    lines = [line.rstrip() for line in text.splitlines()]
+    lines = [line.rstrip() for line in text.splitlines() if "ms a run, measured here" not in line]
     if times:
         lines = [" ".join(TIMES.sub("#", line).split()) for line in lines if not re.search(r"\d ms\b", line)]
     return lines

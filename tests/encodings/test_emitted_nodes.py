@@ -50,9 +50,7 @@ def test_nodes_say_what_others_would_have_to_guess(tmp_path, name, encoding, val
                 assert codebook is None or codebook.data_type not in (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
-@pytest.mark.parametrize(
-    ("encoding", "values"), [(e, v) for e in GRAPH for v in FORMS if (e, v) != ("dense", "exact")]
-)
+@pytest.mark.parametrize(("encoding", "values"), [(e, v) for e in GRAPH for v in FORMS if (e, v) != ("dense", "exact")])
 def test_quantize_dynamic_leaves_what_decodes_weights_alone(tmp_path, encoding, values):
     made = encoded(tmp_path, embedded(), encoding, values)
     left = {(n.op_type, *n.input) for n in made.graph.node if n.output[0].startswith("~")}

@@ -31,6 +31,10 @@ class Encoding(ABC):
         return self.payload(sparse)
 
     @abstractmethod
+    def largest(self, sparse: Sparse) -> int:
+        """Bytes of the largest tensor that its nodes make on the way to the carrier, that one aside."""
+
+    @abstractmethod
     def pack(self, sparse: Sparse) -> Parts:
         """Every stored array by name."""
 

@@ -34,6 +34,10 @@ class Bitmask(Encoding):
         return -(-sparse.size // 8) + digits.values_bytes(sparse, sparse.kept)
 
     @override
+    def largest(self, sparse: Sparse) -> int:
+        return max(sparse.size, np.dtype(np.int64).itemsize * sparse.kept)  # the bits, and what NonZero finds
+
+    @override
     def pack(self, sparse: Sparse) -> Parts:
         runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
         bits = digits.joined([bits for bits, _ in runs])

@@ -25,6 +25,12 @@ class Dense(Encoding):
         return digits.values_bytes(sparse, sparse.size)
 
     @override
+    def largest(self, sparse: Sparse) -> int:
+        return (
+            0 if sparse.codebook is None else digits.layout_for(len(sparse.codebook), sparse.size).unpacked(sparse.size)
+        )
+
+    @override
     def pack(self, sparse: Sparse) -> Parts:
         return digits.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
 

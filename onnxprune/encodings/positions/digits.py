@@ -32,6 +32,10 @@ class DigitLayout:
     digits: int
     radix: int
 
+    def unpacked(self, count: int) -> int:
+        """Bytes of so many numbers as `emit` makes them, with what fills the last word."""
+        return 4 * self.digits * -(-count // self.digits)
+
     def nbytes(self, count: int) -> int:
         """Bytes for so many numbers."""
         return -(-count // self.digits) * self.dtype.itemsize

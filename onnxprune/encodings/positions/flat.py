@@ -36,6 +36,12 @@ class Flat(Encoding):
         return _plan(sparse)[2]
 
     @override
+    def largest(self, sparse: Sparse) -> int:
+        _, joint, _, entries = _plan(sparse)
+        unpacked = joint.layout.unpacked(joint.entries) if joint is not None else _unpacked(sparse, entries)
+        return unpacked * np.dtype(index_type(sparse.size)[1]).itemsize // 4
+
+    @override
     def pack(self, sparse: Sparse) -> Parts:
         before, joint, _, entries = _plan(sparse)
         cap = gap.BYTE if joint is None else joint.cap
@@ -78,6 +84,13 @@ class Flat(Encoding):
         indices = build.op("CumSum", [steps, axis])
         dense = build.scatter(build.zeros([size], fill_value), indices, values, 0)
         return build.reshape(dense, shape)
+
+
+def _unpacked(sparse: Sparse, entries: int) -> int:
+    """Bytes of gaps as int32, and of codes where there are such."""
+    return (
+        4 * entries if sparse.codebook is None else digits.layout_for(len(sparse.codebook), entries).unpacked(entries)
+    )
 
 
 def _plan(sparse: Sparse) -> tuple[dict[RowRange, int], gap.Joint | None, int, int]:

@@ -60,6 +60,14 @@ class Rows(Encoding):
         return _plan(sparse)[2]
 
     @override
+    def largest(self, sparse: Sparse) -> int:
+        rows, (longest, joint, _) = _grid(sparse.shape)[0], _plan(sparse)
+        if joint is not None:
+            return rows * joint.layout.unpacked(longest)
+        levels = 2 if sparse.codebook is None else len(sparse.codebook)
+        return digits.layout_for(levels, rows * longest).unpacked(rows * longest)
+
+    @override
     def pack(self, sparse: Sparse) -> Parts:
         """Padding repeats a row's last position and value, so that order cannot matter."""
         longest, joint, _ = _plan(sparse)

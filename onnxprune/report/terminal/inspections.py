@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
@@ -9,6 +10,8 @@ from rich.console import Console
 from onnxprune.allocation.curves import Curves
 from onnxprune.encodings.compatibility import Compatibility
 from onnxprune.layer_costs.costs import Costs
+from onnxprune.layer_costs.decoding import Decoding
+from onnxprune.report.terminal.results import show_speed
 from onnxprune.report.terminal.tables import Column, line, percent, print_table, size
 from onnxprune.runtime.metrics import UNITS
 
@@ -125,6 +128,16 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
         line(console, f"{note}.", "yellow")
     line(console, "Leave the session's graph optimisation on: without it every inference decodes.")
     line(console, "For other runtimes write dense weights: onnxprune decode MODEL -o OUT", "dim")
+
+
+def show_decoding(console: Console, found: Decoding) -> None:
+    """Each encoded weight with what this ONNX Runtime does with it, and the time of a run."""
+    console.print()
+    what = {"decoded at load": found.folded, "read as integers": found.fused, "decoded at each run": found.each_run}
+    rows = [[name, said] for said, names in what.items() for name in names]
+    release = version("onnxruntime")
+    print_table(console, [Column("weight", right=False), Column(f"onnxruntime {release}", right=False)], rows)
+    show_speed(console, found)
 
 
 def show_curves(console: Console, curves: Curves) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
 
 from onnxprune.api.result import Cost, Deviation, Result, Skipped
 from onnxprune.encodings.inventory import WeightFacts
+from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.report.deviations import concern, inputs, remarks, verdict
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.runtime.metrics import UNITS
@@ -17,6 +19,7 @@ from onnxprune.search.budget import Searched
 from onnxprune.search.promise import POINTS, Promised
 
 _REASONS = 6  # that are counted in the line of what was left alone
+_SLOWER = 1.1  # times the dense model's time: more than noise
 
 _RESULT = [
     Column("weight", right=False), Column("shape", 2), Column("zeros"), Column("asked", 1),
@@ -79,12 +82,10 @@ def _show_closing(console: Console, result: Result) -> None:
         _show_promise(console, result.promise)
     if result.cost is not None:
         _show_cost(console, result.cost)
-    if result.integers:
-        what = "1 matrix is" if result.integers == 1 else f"{result.integers} matrices are"
-        line(
-            console, f"  speed       {what} read as integers from onnxruntime 1.25 on; before, slower than dense", "dim"
-        )
-    elif zeros and result.cost is None:
+    if result.integers and result.deviation.decoding is None:
+        text = f"{_matrices(result.integers)} read as integers from onnxruntime 1.25 on; before, slower than dense"
+        line(console, f"  speed       {text}", "dim")
+    elif zeros and result.cost is None and not result.integers:
         line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
 
 
@@ -141,6 +142,27 @@ def show_deviation(console: Console, deviation: Deviation) -> None:
     if judged is not None:
         unit = UNITS.get(judged.metric, "")
         line(console, f"  {judged.metric:11s} {judged.original:.6g}{unit} -> {judged.result:.6g}{unit}")
+    if deviation.decoding is not None:
+        show_speed(console, deviation.decoding)
+
+
+def show_speed(console: Console, found: Decoding) -> None:
+    """What this ONNX Runtime does with the encoded weights, where that costs or saves time in a run."""
+    if found.each_run:
+        names = ", ".join(f"'{name}'" for name in found.each_run[:ROWS])
+        more = ", ..." if len(found.each_run) > ROWS else ""
+        line(console, f"  decoded     at every run, by onnxruntime {version('onnxruntime')}: {names}{more}", "yellow")
+        line(console, "              encode the dense model again, with --values shared:6 for old releases", "yellow")
+    if found.latency_ms:
+        slow, fast = found.latency_ms["before"], found.latency_ms["after"]
+        what = f": {_matrices(len(found.fused))} read as integers" if found.fused else ""
+        hint = "; --values shared:6 computes as before" if found.slower > _SLOWER else ""
+        text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)}){what}{hint}"
+        line(console, f"  speed       {text}", "yellow" if hint else "")
+
+
+def _matrices(count: int) -> str:
+    return "1 matrix is" if count == 1 else f"{count} matrices are"
 
 
 def _deviation_text(output: dict[str, Any], source: str) -> str:

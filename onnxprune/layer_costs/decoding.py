@@ -1,0 +1,109 @@
+"""What becomes of encoded weights in ONNX Runtime: decoded once, read by a kernel, or decoded at each run."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onnxprune.encodings.graph.encoded import encoded_weights
+from onnxprune.layer_costs.flops import KERNEL
+from onnxprune.layer_costs.measure import inputs_for, with_plain_weights
+from onnxprune.model.model import Model
+from onnxprune.runtime.session import Feeds, open_session, profile, run
+
+_OWNER = "onnxprune:"  # is in the name of every node that writes a weight
+_ROUNDS, _SECONDS = 5, 0.2  # at least so many timed rounds, and more within so many seconds
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The encoded weights of a model by what the ONNX Runtime that is installed does with them.
+
+    Attributes:
+        folded: names of those that are decoded when the model is loaded.
+        fused: of those whose small integers a kernel reads.
+        each_run: of those that are decoded at every run.
+        latency_ms: median of a run of the model, `after`, and of the dense one, `before`; empty where none is slower
+            or faster for its encoding, or nothing was there to compare with.
+    """
+
+    folded: list[str] = field(default_factory=list)
+    fused: list[str] = field(default_factory=list)
+    each_run: list[str] = field(default_factory=list)
+    latency_ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def slower(self) -> float:
+        """How many times longer a run takes than one of the dense model; 0 where that was not measured."""
+        return self.latency_ms["after"] / self.latency_ms["before"] if self.latency_ms else 0.0
+
+
+def decoding(path: Path, feeds: Feeds, dense: Path | None = None) -> Decoding:
+    """Run a model once under ONNX Runtime's profiler, and see which nodes that write a weight are still there.
+
+    Args:
+        path: the model.
+        feeds: inputs for it.
+        dense: the model before it was encoded: both are timed in turn where the weights make a difference.
+
+    Raises:
+        RuntimeFailure: a model does not load or run.
+    """
+    model = Model.load(path)
+    groups = encoded_weights(model)
+    marks = {group.name: str(group.mark) for group in groups}
+    if not groups:
+        return Decoding()
+    ran = _ran(path, feeds)
+    if any(_OWNER in name and name not in marks.values() for name in ran):  # another tool changed the names
+        with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+            model.write(Path(folder) / "model.onnx")
+            ran = _ran(Path(folder) / "model.onnx", feeds)
+    integers = {group.name for group in groups if group.fused}
+    each_run = [name for name, mark in marks.items() if mark in ran]
+    fused = [name for name, mark in marks.items() if mark not in ran and name in integers]
+    folded = [name for name, mark in marks.items() if mark not in ran and name not in integers]
+    compared = dense is not None and bool(each_run or fused)
+    times = _race(dense, path, feeds) if dense is not None and compared else {}
+    return Decoding(folded, fused, each_run, times)
+
+
+def _ran(path: Path, feeds: Feeds) -> set[str]:
+    """The names of the nodes that one run executes."""
+    events = profile(path, lambda session: run(session, feeds))
+    return {event["name"].removesuffix(KERNEL) for event in events if event.get("cat") == "Node"}
+
+
+def decoding_of(path: Path, data: Path | None) -> Decoding:
+    """`decoding` of a model by itself, on a sample of the data or a synthesised one, beside what it decodes to.
+
+    Raises:
+        DataError: the data does not fit, or no inputs could be synthesised.
+        RuntimeFailure: ONNX Runtime does not load or run the model.
+    """
+    model = Model.load(path)
+    if not encoded_weights(model):
+        return Decoding()
+    feeds = inputs_for(model, path, data, None).run
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        dense = Path(folder) / "dense.onnx"
+        with_plain_weights(model, path).write(dense)
+        return decoding(path, feeds, dense)
+
+
+def _race(dense: Path, path: Path, feeds: Feeds) -> dict[str, float]:
+    """Median milliseconds of a run of both models, in turn."""
+    sessions = {"before": open_session(dense, spinning=True), "after": open_session(path, spinning=True)}
+    times: dict[str, list[float]] = {when: [] for when in sessions}
+    for session in sessions.values():
+        run(session, feeds)
+    until = time.perf_counter() + _SECONDS
+    while len(times["after"]) < _ROUNDS or (time.perf_counter() < until and len(times["after"]) < 20 * _ROUNDS):
+        for when, session in sessions.items():
+            start = time.perf_counter()
+            run(session, feeds)
+            times[when].append(1000 * (time.perf_counter() - start))
+    return {when: statistics.median(taken) for when, taken in times.items()}

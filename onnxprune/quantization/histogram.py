@@ -105,10 +105,10 @@ class Histogram:
         """Sum of masses of what is not 0."""
         return float(self.sums[0, -1])
 
-    def kept(self, threshold: float) -> float:
-        """The share of the entries other than 0 that exceed a magnitude."""
-        low, high = np.searchsorted(self.values, [-threshold, threshold])
-        return 1 - float(self.sums[3, high] - self.sums[3, low]) / float(self.sums[3, -1])
+    def kept(self, thresholds: Array) -> Array:
+        """The share of the entries other than 0 that exceed each magnitude."""
+        low, high = np.searchsorted(self.values, [-thresholds, thresholds])
+        return 1 - (self.sums[3, high] - self.sums[3, low]) / self.sums[3, -1]
 
     def thresholds(self, kept: Array) -> Array:
         """Magnitudes that about these shares of all entries exceed, each between two values."""
@@ -118,14 +118,6 @@ class Histogram:
         at = np.searchsorted(-count, -kept * (total + self.zeros))
         at = np.unique(at[(at > 0) & (at < len(size))])
         return (size[at - 1] + size[at]) / 2
-
-    def beyond(self, threshold: float) -> Histogram:
-        """The entries that exceed a magnitude; the others count as zeros."""
-        dead = np.s_[slice(*np.searchsorted(self.values, [-threshold, threshold]))]
-        moments = np.diff(self.sums, axis=1)
-        sums = np.cumsum(np.delete(moments, dead, axis=1), axis=1)
-        zeros = self.zeros + int(moments[3, dead].sum())
-        return Histogram(np.delete(self.values, dead), np.pad(sums, ((0, 0), (1, 0))), zeros)
 
 
 def root_mean_square(array: Array | ChunkedArray, axes: tuple[int, ...]) -> Array:

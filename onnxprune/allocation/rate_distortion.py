@@ -83,7 +83,7 @@ def _watched(point: RatePoint, worst: Channels, prune: bool) -> RatePoint:
     if point.codebook is None or point.scale is None:
         return point
     unit = float(point.scale.reshape(-1)[0]) if point.scale.size == 1 else None
-    return replace(point, loss=max(point.loss, worst.loss(point.codebook, prune, unit) / 2))
+    return replace(point, loss=worst.loss(point.codebook, prune, unit, 2 * point.loss) / 2)
 
 
 def points(

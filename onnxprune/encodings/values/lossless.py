@@ -23,6 +23,7 @@ from onnxprune.quantization.rounding import encode
 INT8_BOOK = np.array([0, *range(-127, 0), *range(1, 128)], np.int8)
 _LEVELS = 256
 _LEVELS_OF_BYTES = 73  # more than these take a byte each, see `words`
+_MOST_DISTINCT = 0.75  # of the entries: a byte for each and a codebook of more values take what the values do
 _FIRST = 1 << 12  # entries that tell an ordinary weight
 _TABLE = 16  # bits
 
@@ -80,7 +81,7 @@ def fuses(coding: Coding, shape: tuple[int, ...], transposed: bool) -> bool:
 
 
 def few(weight: Weight, array: Array | ChunkedArray) -> Coded | None:
-    """The weight as codes into a codebook of its own values, where there are at most 256 of them.
+    """The weight as codes into a codebook of its own values, where there are at most 256 of them, and that may pay.
 
     They are told apart by their bits: -0.0 is a value of its own. NaN stays where it is.
     """
@@ -88,7 +89,7 @@ def few(weight: Weight, array: Array | ChunkedArray) -> Coded | None:
     kind = np.dtype(f"u{chunked.dtype.itemsize}")
     most = _LEVELS_OF_BYTES if kind.itemsize == 1 else _LEVELS
     patterns = _distinct(chunked, kind, most)
-    if patterns is None:
+    if patterns is None or len(patterns) > _MOST_DISTINCT * chunked.size:
         return None
     zero = bits_of(weight.zero_value.reshape(1))
     if weight.element in QUANTISED or zero[0] in patterns:  # code 0 is what most entries hold in a pruned weight

@@ -75,6 +75,13 @@ def open_session(
         raise RuntimeFailure(f"ONNX Runtime does not load {name or model!s}: {_first_line(error)}") from error
 
 
+def as_written() -> ort.SessionOptions:
+    """Options of a session that runs the nodes as they stand: it opens in a fifth of the time that optimising takes."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
 def inputs_of(session: ort.InferenceSession) -> list[Input]:
     """What the session has to be given; a size below 1 counts as unknown."""
     return [
@@ -127,7 +134,7 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
         inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
     graph = helper.make_graph(nodes, "node", inputs, [ValueInfoProto(name=name) for name in outputs], held)
     made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
-    session = open_session(made.SerializeToString(), f"a {node.op_type} by itself")
+    session = open_session(made.SerializeToString(), f"a {node.op_type} by itself", as_written())
     return list(run(session, given).values())
 
 
@@ -176,9 +183,11 @@ class Runner:
             self._known = feeds, held
 
 
-def run_all(path: str | os.PathLike[str], feeds: Iterable[Feeds]) -> list[dict[str, Any]]:
+def run_all(
+    path: str | os.PathLike[str], feeds: Iterable[Feeds], options: ort.SessionOptions | None = None
+) -> list[dict[str, Any]]:
     """Outputs for each of the feeds, from a session that is closed again."""
-    session = open_session(path)
+    session = open_session(path, options=options)
     return [run(session, feed) for feed in feeds]
 
 

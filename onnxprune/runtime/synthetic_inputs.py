@@ -29,10 +29,11 @@ class CannotSynthesise(Exception):
 
 @dataclass(frozen=True)
 class SyntheticInputs:
-    """Inputs on which a model runs, and what they are, in words by the input's name."""
+    """Inputs on which a model runs, what they are, in words by the input's name, and what it makes of the first."""
 
     feeds: list[Feeds]
     kinds: dict[str, str]
+    outputs: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def synthesise(
         made = SyntheticInputs(
             [_feeds(inputs, shapes, guess.kinds, seed) for seed in range(samples)],
             {name: kind.phrase for name, kind in guess.kinds.items()},
+            outputs,
         )
         if not all(output.says_nothing for output in compare([outputs], [outputs])):
             return made

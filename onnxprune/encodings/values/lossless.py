@@ -131,6 +131,8 @@ def _distinct(chunked: ChunkedArray, kind: np.dtype, most: int) -> Array | None:
     if start is None:
         return None
     known = start
+    if _first_rows(chunked) == chunked.shape[0]:
+        return known
     for found in chunked.each(lambda _, part: _grown(start, _bits(part).reshape(-1), most)):
         if found is None:
             return None
@@ -142,6 +144,9 @@ def _distinct(chunked: ChunkedArray, kind: np.dtype, most: int) -> Array | None:
 
 def _grown(known: Array, flat: Array, most: int) -> Array | None:
     """The patterns that are known and those of `flat`, or None where they are more than so many."""
+    if not len(known) and flat.size <= _FIRST:
+        found = np.unique(flat)
+        return found if len(found) <= most else None
     code = _coder(known)
     for start, stop in ranges(0, flat.size, UNIT_ELEMENTS):
         strange = flat[start:stop]

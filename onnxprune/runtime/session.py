@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
-import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 _RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
 HELD = 1 << 30  # bytes of outputs that are kept; beyond, the model runs again
@@ -51,6 +53,22 @@ def use_threads(count: int) -> None:
     _threads = count
 
 
+def session_options() -> ort.SessionOptions:
+    """The options of a session, as ONNX Runtime has them."""
+    import onnxruntime as ort  # a tenth of a second, and many commands run no model
+
+    return ort.SessionOptions()
+
+
+def as_written() -> ort.SessionOptions:
+    """Options of a session that runs the nodes as they stand: it opens in a fifth of the time that optimising takes."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
 def open_session(
     model: str | os.PathLike[str] | bytes, name: str = "", options: ort.SessionOptions | None = None, *,
     spinning: bool = False,
@@ -63,6 +81,8 @@ def open_session(
     Raises:
         RuntimeFailure: ONNX Runtime does not load it.
     """
+    import onnxruntime as ort
+
     options = options or ort.SessionOptions()
     options.intra_op_num_threads = options.intra_op_num_threads or _threads
     if not spinning:
@@ -73,13 +93,6 @@ def open_session(
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise RuntimeFailure(f"ONNX Runtime does not load {name or model!s}: {_first_line(error)}") from error
-
-
-def as_written() -> ort.SessionOptions:
-    """Options of a session that runs the nodes as they stand: it opens in a fifth of the time that optimising takes."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return options
 
 
 def inputs_of(session: ort.InferenceSession) -> list[Input]:
@@ -212,7 +225,7 @@ def profile(
     Raises:
         RuntimeFailure: the model does not load or run, or the profile cannot be read.
     """
-    options = options or ort.SessionOptions()
+    options = options or session_options()
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "run")

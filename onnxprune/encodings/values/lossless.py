@@ -26,6 +26,7 @@ _LEVELS_OF_BYTES = 73  # more than these take a byte each, see `words`
 _MOST_DISTINCT = 0.75  # of the entries: a byte for each and a codebook of more values take what the values do
 _FIRST = 1 << 12  # entries that tell an ordinary weight
 _TABLE = 16  # bits
+_GOLDEN, _FACTORS = 0x9E3779B97F4A7C15, 64  # odd multiples of 2**64 over the golden ratio (Knuth 1973)
 
 
 def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed: bool | None) -> Coded | None:
@@ -136,7 +137,7 @@ def _distinct(chunked: ChunkedArray, kind: np.dtype, most: int) -> Array | None:
     for found in chunked.each(lambda _, part: _grown(start, _bits(part).reshape(-1), most)):
         if found is None:
             return None
-        known = np.union1d(known, found)
+        known = _union(known, found)
         if len(known) > most:
             return None
     return known
@@ -145,7 +146,7 @@ def _distinct(chunked: ChunkedArray, kind: np.dtype, most: int) -> Array | None:
 def _grown(known: Array, flat: Array, most: int) -> Array | None:
     """The patterns that are known and those of `flat`, or None where they are more than so many."""
     if not len(known) and flat.size <= _FIRST:
-        found = np.unique(flat)
+        found = _union(known, flat)
         return found if len(found) <= most else None
     code = _coder(known)
     for start, stop in ranges(0, flat.size, UNIT_ELEMENTS):
@@ -155,11 +156,17 @@ def _grown(known: Array, flat: Array, most: int) -> Array | None:
                 strange = strange[known[code(strange)] != strange]
             if not strange.size:
                 break
-            known = np.union1d(known, strange[:_FIRST])
+            known = _union(known, strange[:_FIRST])
             code = _coder(known) if len(known) <= most else None
             if code is None:
                 return None
     return known
+
+
+def _union(known: Array, more: Array) -> Array:
+    """The distinct patterns of both, ascending."""
+    ordered = np.sort(np.concatenate([known, more]))
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
 
 
 def _coder(patterns: Array) -> Callable[[Array], Array] | None:
@@ -174,10 +181,10 @@ def _coder(patterns: Array) -> Callable[[Array], Array] | None:
         table[patterns] = numbers
         return lambda bits: table[bits]
     shift = patterns.dtype.type(width - _TABLE)
-    for factor in np.random.default_rng(0).integers(1, 1 << (width - 1), 64, np.uint64) | np.uint64(1):
-        own = patterns.dtype.type(factor)
+    for number in range(_FACTORS):
+        own = patterns.dtype.type((2 * number + 1) * _GOLDEN % (1 << width))
         keys = (patterns * own) >> shift
-        if len(np.unique(keys)) == len(keys):
-            table[keys] = numbers
+        table[keys] = numbers
+        if (table[keys] == numbers).all():
             return lambda bits: table[(bits * own) >> shift]
     return None

@@ -12,6 +12,7 @@ from onnxprune.core.chunked import ChunkedArray, RowRange, part_of, ranges
 Array = np.ndarray
 
 PATTERNS = 1 << 16
+_SIZE, _INFINITE, _LARGEST = np.uint16(0x7FFF), np.uint16(0x7C00), np.uint16(0x7BFF)  # of a float16's bits
 _TINY = 1e-30  # the least scale: its inverse is a float32
 
 
@@ -41,10 +42,11 @@ def nonzero_patterns(piece: Array, inverse: Array | None) -> tuple[Array, Array 
     every = bool(mask.all())
     flat = piece.reshape(-1) if every else piece[mask]
     with np.errstate(over="ignore"):
-        half = flat.astype(np.float16)
-    if np.isinf(half).any():
-        half = np.clip(half, -65504, 65504)
-    return half.view(np.uint16), None if every else mask
+        found = flat.astype(np.float16).view(np.uint16)
+    size = found & _SIZE
+    if size.max(initial=0) >= _INFINITE:
+        found = np.where(size >= _INFINITE, (found & ~_SIZE) | _LARGEST, found)
+    return found, None if every else mask
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool, bounda
         part = None if inverse is None else part_of(inverse, (start, stop))
         patterns, mask = nonzero_patterns(source[start:stop], part)
         if mask is None:
-            target[start:stop] = table[patterns].reshape(source[start:stop].shape)
+            target[start:stop] = table.take(patterns).reshape(source[start:stop].shape)
         else:
-            target[start:stop][mask] = table[patterns]
+            target[start:stop][mask] = table.take(patterns)
     if not prune:  # what float16 rounds to 0 is not 0
         lost = np.count_nonzero(codes) != np.count_nonzero(array)
         if lost:
@@ -68,9 +68,9 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool, boundaries: A
         prune: whether entries other than 0 may get code 0; zeros keep theirs without it.
         boundaries: as in `Codebook`.
     """
-    moves = _Moves.of(levels, prune, boundaries, rows.dtype)
-    if not len(moves.order) > 1:
+    if len(levels) < (2 if prune else 3):
         return
+    moves = _Moves.of(levels, prune, boundaries, rows.dtype)
     most, block = 4 + int(4 * np.sqrt(rows.shape[1])), max(1, UNIT_ELEMENTS // rows.shape[1])
     for at in range(0, len(rows), block):
         whole, part = rows[at : at + block], codes[at : at + block]
@@ -89,32 +89,31 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool, boundaries: A
 
 @dataclass(frozen=True)
 class _Moves:
-    """From each level to the next one up or down.
+    """The moves of each code to the next level down, and then those of each code to the next level up.
 
     Attributes:
-        order: the codes of the levels in ascending order.
-        rank: of each code in this order.
-        levels: of each code.
-        borders: below the level of each rank, and above the last; infinite at both ends.
-        steps: across each border.
+        levels: [codes].
+        borders: [2 codes], between the two cells; infinite where there is no next level.
+        steps: [2 codes], between the two levels.
+        targets: [2 codes], the code of the next level.
     """
 
-    order: Array
-    rank: Array
     levels: Array
     borders: Array
     steps: Array
+    targets: Array
 
     @classmethod
     def of(cls, levels: Array, prune: bool, boundaries: Array | None, dtype: np.dtype) -> _Moves:
         """The moves between levels, see `balance`."""
         order = np.argsort(levels, kind="stable") if prune else 1 + np.arange(len(levels) - 1)
-        rank = np.zeros(len(levels), np.int16)
-        rank[order] = np.arange(len(order))
         points = levels[order].astype(dtype)
-        between = boundaries_of(points) if boundaries is None else boundaries.astype(dtype)
-        borders = np.pad(between, 1, constant_values=(-np.inf, np.inf))
-        return cls(order, rank, levels.astype(dtype), borders, np.pad(np.diff(points), 1))
+        borders, steps = np.full((2, len(levels)), np.inf, dtype), np.zeros((2, len(levels)), dtype)
+        targets = np.tile(np.arange(len(levels)), (2, 1))
+        for way, (here, there) in enumerate(((order[1:], order[:-1]), (order[:-1], order[1:]))):
+            borders[way, here] = boundaries_of(points) if boundaries is None else boundaries
+            steps[way, here], targets[way, here] = np.diff(points), there
+        return cls(levels.astype(dtype), borders.reshape(-1), steps.reshape(-1), targets.reshape(-1))
 
     def make(self, x: Array, codes: Array, free: Array, most: int) -> None:
         """Move codes of each row, the cheapest first, while that brings the sum of the row's errors nearer to 0.
@@ -126,26 +125,22 @@ class _Moves:
             most: moves of a row.
         """
         excess = (self.levels.take(codes) - x).sum(axis=1)
-        up = excess <= 0
-        border = self.rank.take(codes)
-        border += up[:, None]
-        cost = np.abs(x - self.borders.take(border))
+        moves = codes + np.where(excess > 0, 0, len(self.levels)).astype(np.uint16)[:, None]
+        cost = np.abs(x - self.borders.take(moves))
         np.copyto(cost, np.inf, where=~free)
         cheapest = self._in_turn if x.shape[1] <= _NARROW else self._in_order
-        rows, places = cheapest(cost, border, np.abs(excess), min(most, x.shape[1]))
-        ranks = self.rank.take(codes[rows, places]) + np.where(up[rows], 1, -1)
-        codes[rows, places] = self.order[ranks]
+        rows, places = cheapest(cost, moves, np.abs(excess), min(most, x.shape[1]))
+        codes[rows, places] = self.targets[moves[rows, places]]
 
-    def _in_turn(self, cost: Array, border: Array, excess: Array, most: int) -> tuple[Array, Array]:
-        """The moves of rows with a few entries each, one move of all rows after the other."""
+    def _in_turn(self, cost: Array, moves: Array, excess: Array, most: int) -> tuple[Array, Array]:
+        """Where rows with a few entries each are moved, one move of all rows after the other."""
         rows, moved = np.arange(len(cost)), np.zeros_like(excess)
         found = [(rows[:0], rows[:0])]
         for _ in range(most):
             place = cost.argmin(axis=1)
-            each = np.arange(len(rows))
-            step = self.steps.take(border[rows, place])
+            step = self.steps.take(moves[rows, place])
             moved = moved + step
-            left = (moved - step / 2 < excess) & np.isfinite(cost[each, place])
+            left = (moved - step / 2 < excess) & np.isfinite(cost[np.arange(len(rows)), place])
             rows, place, moved, excess, cost = rows[left], place[left], moved[left], excess[left], cost[left]
             if not len(rows):
                 break
@@ -153,14 +148,14 @@ class _Moves:
             cost[np.arange(len(rows)), place] = np.inf
         return np.concatenate([rows for rows, _ in found]), np.concatenate([places for _, places in found])
 
-    def _in_order(self, cost: Array, border: Array, excess: Array, most: int) -> tuple[Array, Array]:
-        """The moves of rows with many entries each, of which the cheapest are sorted."""
+    def _in_order(self, cost: Array, moves: Array, excess: Array, most: int) -> tuple[Array, Array]:
+        """Where rows with many entries each are moved: the cheapest moves are sorted."""
         if most < cost.shape[1]:
             near = np.argpartition(cost, most - 1, axis=1)[:, :most]
         else:
             near = np.broadcast_to(np.arange(most), cost.shape)
         near = np.take_along_axis(near, np.argsort(np.take_along_axis(cost, near, 1), axis=1, kind="stable"), 1)
-        step = self.steps.take(np.take_along_axis(border, near, 1))
+        step = self.steps.take(np.take_along_axis(moves, near, 1))
         step[np.isinf(np.take_along_axis(cost, near, 1))] = _FAR_VALUE
         rows, at = np.nonzero(np.cumsum(step, axis=1) - step / 2 < excess[:, None])
         return rows, near[rows, at]

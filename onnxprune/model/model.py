@@ -264,6 +264,14 @@ class Model:
 
     # writing ------------------------------------------------------------------------------------
 
+    def data(self, limit: int) -> bytes | None:
+        """What `write` writes, as bytes; None where that is more than one file, or more than so many bytes."""
+        if self.external or self.payloads.nbytes > limit:
+            return None
+        data = self._in_order().SerializeToString(deterministic=True)
+        chunks = protobuf.put_back(memoryview(data), self.payloads.__getitem__)
+        return b"".join(self.payloads.released(chunks)) if sum(map(len, chunks)) <= limit else None
+
     def write(self, path: Path) -> None:
         """Write to `path` as it is; see `save` for the atomic form.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange
+from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, ranges
 from onnxprune.quantization.codebook import Codebook, boundaries_of
 
 Array = np.ndarray
@@ -130,12 +130,16 @@ def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...]) -> fl
         axes: those that a channel spans.
     """
 
-    def sums(rows: RowRange, part: Array) -> Array:
-        rest = decoded.read(*rows, EVERY) - part
-        held = np.count_nonzero(part, axis=axes, keepdims=True)
-        return np.stack([_squares(rest, axes), _squares(part, axes), held])
+    def sums(rows: RowRange, part: Array) -> list[Array]:
+        found = []
+        for start, stop in ranges(*rows, wide.unit):  # what stays near the core
+            piece = part[start - rows[0] : stop - rows[0]]
+            rest = decoded.read(start, stop, EVERY) - piece
+            held = np.count_nonzero(piece, axis=axes, keepdims=True)
+            found.append(np.stack([_squares(rest, axes), _squares(piece, axes), held]))
+        return found
 
-    parts = list(wide.each(sums))
+    parts = [unit for chunk in wide.each(sums) for unit in chunk]
     error, energy, held = (np.sum(parts, axis=0) if 0 in axes else np.concatenate(parts, axis=1)).reshape(3, -1)
     lost = error[energy > 0] / energy[energy > 0]
     return float(max(np.average(lost, weights=held[energy > 0]), lost.max() / 2)) if lost.size else 0.0
@@ -148,7 +152,11 @@ def _squares(part: Array, axes: tuple[int, ...]) -> Array:
 
 def peaks(wide: ChunkedArray, axes: tuple[int, ...]) -> Array:
     """The largest magnitude of each channel; [channels]."""
-    tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True, initial=0.0)))
+
+    def largest(_: RowRange, part: Array) -> Array:
+        return np.maximum(part.max(axes, keepdims=True, initial=0.0), -part.min(axes, keepdims=True, initial=0.0))
+
+    tops = list(wide.each(largest))
     return (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)).reshape(-1)
 
 

@@ -75,7 +75,10 @@ def balance(rows: Array, codes: Array, levels: Array, prune: bool, boundaries: A
     for at in range(0, len(rows), block):
         whole, part = rows[at : at + block], codes[at : at + block]
         free = whole != 0 if prune else (whole != 0) & (part != 0)
-        held = np.full(len(free), free.shape[1]) if free.all() else np.count_nonzero(free, axis=1)
+        if free.all():
+            moves.make(whole, part, None, most)
+            continue
+        held = np.count_nonzero(free, axis=1)
         longest = int(held.max(initial=0))
         if 2 * longest > whole.shape[1]:
             moves.make(whole, part, free, most)
@@ -115,41 +118,53 @@ class _Moves:
             steps[way, here], targets[way, here] = np.diff(points), there
         return cls(levels.astype(dtype), borders.reshape(-1), steps.reshape(-1), targets.reshape(-1))
 
-    def make(self, x: Array, codes: Array, free: Array, most: int) -> None:
+    def make(self, x: Array, codes: Array, free: Array | None, most: int) -> None:
         """Move codes of each row, the cheapest first, while that brings the sum of the row's errors nearer to 0.
 
         Args:
             x: float [R, n], values.
             codes: [R, n], edited in place.
-            free: bool [R, n], which may be moved.
+            free: bool [R, n], which may be moved; None: all.
             most: moves of a row.
         """
-        excess = (self.levels.take(codes) - x).sum(axis=1)
-        moves = codes + np.where(excess > 0, 0, len(self.levels)).astype(np.uint16)[:, None]
-        cost = np.abs(x - self.borders.take(moves))
-        np.copyto(cost, np.inf, where=~free)
+        error = self.levels.take(codes, mode="clip")  # without a check, which takes as long
+        error -= x
+        excess = error @ np.ones(x.shape[1], x.dtype)
+        uneven = np.flatnonzero(np.abs(excess) > self.steps[self.steps > 0].min() / 2)
+        if not len(uneven):
+            return
+        part, excess = codes, excess[uneven]
+        if len(uneven) < len(x):
+            x, part = x.take(uneven, axis=0), codes.take(uneven, axis=0)
+            free = None if free is None else free.take(uneven, axis=0)
+        moves = part + np.where(excess > 0, 0, len(self.levels)).astype(np.uint16)[:, None]
+        cost = self.borders.take(moves, mode="clip")
+        np.abs(np.subtract(x, cost, out=cost), out=cost)
+        if free is not None:
+            np.copyto(cost, np.inf, where=~free)
         cheapest = self._in_turn if x.shape[1] <= _NARROW else self._in_order
         rows, places = cheapest(cost, moves, np.abs(excess), min(most, x.shape[1]))
-        codes[rows, places] = self.targets[moves[rows, places]]
+        codes[uneven[rows], places] = self.targets[moves[rows, places]]
 
     def _in_turn(self, cost: Array, moves: Array, excess: Array, most: int) -> tuple[Array, Array]:
-        """Where rows with a few entries each are moved, one move of all rows after the other."""
-        rows, moved = np.arange(len(cost)), np.zeros_like(excess)
+        """Where rows of few entries are moved, one move of all rows after the other."""
+        rows, moved, width = np.arange(len(cost)), np.zeros_like(excess), cost.shape[1]
         found = [(rows[:0], rows[:0])]
         for _ in range(most):
             place = cost.argmin(axis=1)
-            step = self.steps.take(moves[rows, place])
+            step = self.steps.take(moves.reshape(-1).take(rows * width + place))
+            least = cost.reshape(-1).take(np.arange(len(rows)) * width + place)
             moved = moved + step
-            left = (moved - step / 2 < excess) & np.isfinite(cost[np.arange(len(rows)), place])
-            rows, place, moved, excess, cost = rows[left], place[left], moved[left], excess[left], cost[left]
-            if not len(rows):
+            left = np.flatnonzero((moved - step / 2 < excess) & np.isfinite(least))
+            if not len(left):
                 break
+            rows, place, moved, excess, cost = rows[left], place[left], moved[left], excess[left], cost[left]
             found.append((rows, place))
-            cost[np.arange(len(rows)), place] = np.inf
+            cost.reshape(-1)[np.arange(len(rows)) * width + place] = np.inf
         return np.concatenate([rows for rows, _ in found]), np.concatenate([places for _, places in found])
 
     def _in_order(self, cost: Array, moves: Array, excess: Array, most: int) -> tuple[Array, Array]:
-        """Where rows with many entries each are moved: the cheapest moves are sorted."""
+        """Where rows of many entries are moved: the cheapest moves are sorted."""
         if most < cost.shape[1]:
             near = np.argpartition(cost, most - 1, axis=1)[:, :most]
         else:

@@ -11,9 +11,10 @@ import numpy as np
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.runtime.conversion import convert
-from onnxprune.runtime.session import Feeds, as_written, equal, open_session, run, run_all
+from onnxprune.runtime.session import Feeds, as_written, equal, open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 
+_IN_MEMORY = 256 << 20  # bytes of a model that is run without a file
 _SAMPLES, _NUMBERS = 4, 4096  # samples at the most, and the numbers in them that are enough
 
 
@@ -29,9 +30,8 @@ def raise_to(model: Model, version: int) -> str:
     raised = model.copy()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        model.write(path)
         try:
-            session = open_session(path, options=as_written())
+            session = open_session(_source(model, path), "it", as_written())
             made = synthesise(model, session, _SAMPLES, realistic=False)
             feeds = _enough(made.feeds)
             reference = [made.outputs, *(run(session, feed) for feed in feeds[1:])]
@@ -41,16 +41,24 @@ def raise_to(model: Model, version: int) -> str:
                 return (
                     f"{branched[0]} in a branch reads otherwise under opset {version}, and no run may take the branch"
                 )
-            raised.write(path)
-            if equal(reference, run_all(path, feeds, as_written())):
+            session = open_session(_source(raised, path), "it", as_written())
+            if equal(reference, [run(session, feed) for feed in feeds]):
                 model.proto = raised.proto
                 return ""
             refusal = f"under opset {version} its outputs differ"
         except CannotSynthesise as error:
             refusal = f"no inputs were found to check the change with ({error})"
         except RuntimeFailure as error:
-            refusal = str(error).replace(str(path), "it")
+            refusal = str(error)
     return refusal
+
+
+def _source(model: Model, path: Path) -> bytes | Path:
+    """The model's bytes, or the path where they are written because they are many."""
+    data = model.data(_IN_MEMORY)
+    if data is None:
+        model.write(path)
+    return path if data is None else data
 
 
 def _enough(feeds: Sequence[Feeds]) -> Sequence[Feeds]:

@@ -7,7 +7,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,14 +194,6 @@ class Runner:
             yield found
         if len(held) == len(feeds):
             self._known = feeds, held
-
-
-def run_all(
-    path: str | os.PathLike[str], feeds: Iterable[Feeds], options: ort.SessionOptions | None = None
-) -> list[dict[str, Any]]:
-    """Outputs for each of the feeds, from a session that is closed again."""
-    session = open_session(path, options=options)
-    return [run(session, feed) for feed in feeds]
 
 
 def latency(session: ort.InferenceSession, feeds: Feeds) -> float:

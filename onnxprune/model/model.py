@@ -262,15 +262,16 @@ class Model:
             return tensor.ByteSize()
         return tensor.ByteSize() - len(protobuf.reference(location)) + len(protobuf.raw_field(held)[0]) + len(held)
 
-    # writing ------------------------------------------------------------------------------------
+    def large_initializers(self) -> dict[str, Array] | None:
+        """The initializers that the graph refers to, by name; None where it refers to other tensors too.
 
-    def data(self, limit: int) -> bytes | None:
-        """What `write` writes, as bytes; None where that is more than one file, or more than so many bytes."""
-        if self.external or self.payloads.nbytes > limit:
-            return None
-        data = self._in_order().SerializeToString(deterministic=True)
-        chunks = protobuf.put_back(memoryview(data), self.payloads.__getitem__)
-        return b"".join(self.payloads.released(chunks)) if sum(map(len, chunks)) <= limit else None
+        A reference reads as external data, which ONNX Runtime never looks for once it was given the array.
+        """
+        large = [t for t in self.proto.graph.initializer if location_of(t).startswith(protobuf.TOKEN)]
+        others = sum(location_of(t).startswith(protobuf.TOKEN) for t in tensors_of(self.proto)) - len(large)
+        return None if others else {tensor.name: self.array(tensor) for tensor in large}
+
+    # writing ------------------------------------------------------------------------------------
 
     def write(self, path: Path) -> None:
         """Write to `path` as it is; see `save` for the atomic form.

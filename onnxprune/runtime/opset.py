@@ -5,14 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.runtime.conversion import convert
-from onnxprune.runtime.session import Feeds, as_written, equal, open_session, run
+from onnxprune.runtime.session import Feeds, as_written, equal, feedable, open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 _IN_MEMORY = 256 << 20  # bytes of a model that is run without a file
 _SAMPLES, _NUMBERS = 4, 4096  # samples at the most, and the numbers in them that are enough
@@ -27,11 +32,11 @@ def raise_to(model: Model, version: int) -> str:
     """
     if model.proto.functions:
         return "the model has functions with opsets of their own"
-    raised = model.copy()
+    raised, beside = model.copy(), _beside(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         try:
-            session = open_session(_source(model, path), "it", as_written())
+            session = _session(model, beside, path)
             made = synthesise(model, session, _SAMPLES, realistic=False)
             feeds = _enough(made.feeds)
             reference = [made.outputs, *(run(session, feed) for feed in feeds[1:])]
@@ -41,7 +46,7 @@ def raise_to(model: Model, version: int) -> str:
                 return (
                     f"{branched[0]} in a branch reads otherwise under opset {version}, and no run may take the branch"
                 )
-            session = open_session(_source(raised, path), "it", as_written())
+            session = _session(raised, beside, path)  # the same weights
             if equal(reference, [run(session, feed) for feed in feeds]):
                 model.proto = raised.proto
                 return ""
@@ -53,12 +58,20 @@ def raise_to(model: Model, version: int) -> str:
     return refusal
 
 
-def _source(model: Model, path: Path) -> bytes | Path:
-    """The model's bytes, or the path where they are written because they are many."""
-    data = model.data(_IN_MEMORY)
-    if data is None:
-        model.write(path)
-    return path if data is None else data
+def _beside(model: Model) -> dict[str, Array] | None:
+    """The large initializers by name, as ONNX Runtime can be given them beside the graph; None where it cannot."""
+    arrays = model.large_initializers() if model.payloads.nbytes <= _IN_MEMORY else None
+    if arrays is None or not all(map(feedable, arrays.values())):
+        return None
+    return {name: np.require(array, requirements=["C", "ALIGNED"]) for name, array in arrays.items()}
+
+
+def _session(model: Model, beside: dict[str, Array] | None, path: Path) -> ort.InferenceSession:
+    """A session of the model as it stands, from memory or by way of the path; `beside` stays as long as it does."""
+    if beside is not None:
+        return open_session(model.proto.SerializeToString(), "it", as_written(beside))
+    model.write(path)
+    return open_session(path, "it", as_written())
 
 
 def _enough(feeds: Sequence[Feeds]) -> Sequence[Feeds]:

@@ -60,13 +60,26 @@ def session_options() -> ort.SessionOptions:
     return ort.SessionOptions()
 
 
-def as_written() -> ort.SessionOptions:
-    """Options of a session that runs the nodes as they stand: it opens in a fifth of the time that optimising takes."""
+def as_written(arrays: Mapping[str, Array] | None = None) -> ort.SessionOptions:
+    """Options of a session that runs the nodes as they stand: it opens in a fifth of the time that optimising takes.
+
+    Args:
+        arrays: initializers by name, `feedable` and aligned, that the model refers to as external data. They are not
+            copied: the caller holds them as long as the session.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if arrays:
+        values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays.values()]
+        options.add_external_initializers(list(arrays), values)
     return options
+
+
+def feedable(array: Array) -> bool:
+    """Whether ONNX Runtime takes the array from Python."""
+    return array.dtype.type in _TYPES.values()
 
 
 def open_session(

@@ -223,9 +223,9 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     readers = candidates.readers()
     transposed = readers.transposed if readers else None
     wide, scale = live_channels(weight, wide, transposed)
-    unit = unit_scale(wide)
     found = [RatePoint(2 * wide.size + NODES, _HALF_LOSS, values=HALF)] if HALF.fits(weight.element) else []
     if scale is None:
+        unit = unit_scale(wide)
         return curve(exact, [*found, *points(Histogram.of(wide, unit), wide.size, unit, prune)])
     histogram = Histogram.of(wide, scale)
     if readers is not None:
@@ -234,6 +234,7 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     else:
         found += points(histogram, wide.size, scale, prune)
         if scale.nbytes > _SCALES_COST * exact:
+            unit = unit_scale(wide)
             histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
             found += points(histogram, wide.size, unit, prune)
     return curve(exact, found, extreme(wide, scale, inner_axes(weight, transposed), _WATCHED), prune)

@@ -17,13 +17,14 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import EXACT
-from onnxprune.encodings.positions.digits import layout_for, layouts_from
+from onnxprune.encodings.positions.digits import LAYOUTS
 from onnxprune.encodings.smallest import NODES
 from onnxprune.encodings.values.base import Values
 from onnxprune.model.model import Model
 from onnxprune.quantization.channel_scales import Channels
-from onnxprune.quantization.codebook import Codebook, Spread, fit_codebook, measured
+from onnxprune.quantization.codebook import Codebook, fit_codebooks, measured
 from onnxprune.quantization.histogram import Histogram
+from onnxprune.quantization.lloyd import joined
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
 Snap = Callable[[Array], Array]
@@ -36,6 +37,9 @@ GRID = ((4, 0.0), (6, 0.0), (9, 0.0), (13, 0.11), (16, 0.14), (21, 0.19), (40, 0
 KEPT_SHARES = np.array(
     [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01]
 )  # shares of entries
+_WORDS = np.array([(layout.digits, layout.dtype.itemsize, layout.radix) for layout in LAYOUTS], np.float64)
+_DIGITS, _BYTES, _RADICES = _WORDS.T
+_FAR = 1 << 16  # the largest gap that counts
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ def _watched(point: RatePoint, worst: Channels, prune: bool) -> RatePoint:
     if point.codebook is None or point.scale is None:
         return point
     unit = float(point.scale.reshape(-1)[0]) if point.scale.size == 1 else None
-    return replace(point, loss=max(point.loss, worst.loss(point.codebook, prune, unit) / 2))
+    return replace(point, loss=worst.loss(point.codebook, prune, unit, 2 * point.loss) / 2)
 
 
 def points(
@@ -91,7 +95,7 @@ def points(
     grid: Sequence[tuple[int, float]] = GRID,
     folded: bool = False,
 ) -> list[RatePoint]:
-    """What codebooks of each number of levels and each threshold cost.
+    """What codebooks of each number of levels and each threshold cost: those worth choosing from, see `hull`.
 
     Args:
         histogram: of the weight over its scale.
@@ -104,44 +108,50 @@ def points(
     """
     if not histogram.energy:
         return []
-    around = NODES + (scale.nbytes if scale.size > 1 else 0)
-    thresholds = [0.0, *histogram.thresholds(KEPT_SHARES)] if prune else [0.0]
-    found = []
-    for threshold in thresholds:
-        kept = histogram.kept(threshold)
-        codebooks = _codebooks(histogram, threshold, prune, snap, [count for count, least in grid if kept >= least])
-        found += [
-            RatePoint(_stored(book, size) + around, book.error / histogram.energy, book, scale, folded=folded)
-            for book in codebooks
+    thresholds = np.concatenate([[0.0], histogram.thresholds(KEPT_SHARES)]) if prune else np.zeros(1)
+    kept = histogram.kept(thresholds)
+    wanted = [
+        (count, threshold)
+        for threshold, share in zip(thresholds.tolist(), kept.tolist(), strict=True)
+        for count, least in grid
+        if share >= least
+    ]
+    found = fit_codebooks(histogram, wanted, prune)
+    if snap is not None:
+        levels = [snap(codebook.levels) for codebook in found]
+        parts = [np.sort(each) if prune else each[1:] for each in levels]
+        found = measured(histogram, *joined(parts, np.array([threshold for _, threshold in wanted]), prune))
+    codes, zeros = np.array([(len(codebook.levels), codebook.shares[0]) for codebook in found]).T
+    sizes = _stored(codes, size - zeros, size) + NODES + (scale.nbytes if scale.size > 1 else 0)
+    return hull(
+        [
+            RatePoint(nbytes, codebook.error / histogram.energy, codebook, scale, folded=folded)
+            for nbytes, codebook in zip(sizes.tolist(), found, strict=True)
         ]
-    return found
+    )
 
 
-def _codebooks(
-    histogram: Histogram, threshold: float, prune: bool, snap: Snap | None, levels: Sequence[int]
-) -> list[Codebook]:
-    """The codebooks of each number of levels."""
-    spread, found = Spread(histogram, threshold), []
-    for count in levels:
-        codebook = fit_codebook(histogram, count, prune, threshold, spread)
-        found.append(codebook if snap is None else measured(histogram, snap(codebook.levels), prune, threshold))
-    return found
+def _stored(levels: Array, kept: Array, size: int) -> Array:
+    """Bytes of the smallest form of each codebook, gaps estimated as if the kept entries were spread evenly.
 
-
-def _stored(codebook: Codebook, size: int) -> float:
-    """Bytes of the smallest form, gaps estimated as if the kept entries were spread evenly."""
-    levels, kept = len(codebook.levels), float(size - codebook.shares[0])
-    dense = layout_for(levels, size).nbytes(size)
-    if kept >= size:
-        return dense
-    mask = size / 8 + layout_for(levels, max(1, int(kept))).nbytes(int(kept))
-    best = min(dense, mask)
+    Args:
+        levels: [codebooks], how many it has.
+        kept: [codebooks], the entries that do not get code 0.
+        size: of the weight.
+    """
+    levels, kept = levels[:, None], kept[:, None]
     absent = 1 - kept / size
-    if kept and absent > 0.5:
-        for layout in layouts_from(2 * levels):  # a code and a gap of at least 1
-            share = absent ** min(layout.radix // levels - 1, 1 << 16)
-            best = min(best, layout.nbytes(int(kept / max(1 - share, 1e-9))))
-    return best
+    room = np.clip(_RADICES // levels - 1, 1, _FAR)  # gaps that fit beside a code
+    entries = np.floor(kept / np.maximum(1 - absent**room, 1e-9))
+    gaps = np.where((absent > 0.5) & (kept > 0), _words(entries, 2 * levels), np.inf)
+    dense, mask = _words(size, levels), size / 8 + _words(kept, levels)
+    return np.minimum(dense, np.where(kept < size, np.minimum(mask, gaps), np.inf)).reshape(-1)
+
+
+def _words(count: Array | int, radix: Array) -> Array:
+    """The fewest bytes of so many numbers below a radix, [codebooks, 1]; counts may differ from layout to layout."""
+    nbytes = np.ceil(count / _DIGITS) * _BYTES
+    return np.where(radix <= _RADICES, nbytes, np.inf).min(axis=1, keepdims=True)
 
 
 def hull(points: Sequence[RatePoint]) -> list[RatePoint]:

@@ -20,8 +20,8 @@ from onnxprune.errors import OutputError
 from onnxprune.masks import apply as masks_of
 from onnxprune.masks import checkpoints
 from onnxprune.masks import file as mask_files
-from onnxprune.model.discovery import find
 from onnxprune.model.model import Model, replacing
+from onnxprune.model.scopes import scopes_of
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, removals
 from onnxprune.pipeline.progress import Progress, silent
@@ -231,7 +231,8 @@ def _copy(opened: Opened, place: Path) -> None:
 
 def _stored(model: Model) -> StoredForms:
     """Name and encoding of each encoded weight, and whether a MatMul reads it as small integers."""
-    coo = {(weight.name, "coo", False) for weight in find(model) if weight.store == "sparse"}
+    scopes = (scope for top in scopes_of(model.proto) for scope in top.inner())
+    coo = {(scope.path + name, "coo", False) for scope in scopes for name in scope.sparse_initializers}
     return frozenset({(group.name, group.encoding, group.fused) for group in encoded_weights(model)} | coo)
 
 

@@ -6,14 +6,16 @@ The protobuf itself is edited: onnx-graphsurgeon's own export drops metadata, fu
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import onnx_graphsurgeon as gs
 from onnx import AttributeProto, GraphProto
-from onnx_graphsurgeon.logger import G_LOGGER
 
 from onnxprune.errors import PassError
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of
+
+if TYPE_CHECKING:
+    import onnx_graphsurgeon as gs
 
 
 def remove_unused(model: Model) -> None:
@@ -22,6 +24,9 @@ def remove_unused(model: Model) -> None:
     Raises:
         PassError: onnx-graphsurgeon cannot read the graph.
     """
+    import onnx_graphsurgeon as gs  # few models hold anything that nothing needs
+    from onnx_graphsurgeon.logger import G_LOGGER
+
     G_LOGGER.severity = G_LOGGER.ERROR  # what it merely remarks it prints on standard output
     try:
         table = gs.import_onnx(model.proto)

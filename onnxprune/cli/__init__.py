@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from typing import NoReturn
@@ -10,6 +11,8 @@ import click
 
 from onnxprune.cli import inspecting, retraining, streams, transforming
 from onnxprune.errors import OnnxPruneError, one_line
+
+_OBJECTS = 100_000  # between two searches for garbage: what imports make stays, and to look through it is all in vain
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -36,6 +39,7 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 def main() -> NoReturn:
     """Run the command line; an expected error is one line and an exit code."""
+    gc.set_threshold(_OBJECTS)
     signal.signal(signal.SIGTERM, _terminated)  # leave through the same clean-up as Ctrl-C
     streams.prepare()
     try:

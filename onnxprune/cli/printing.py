@@ -26,7 +26,6 @@ _COUNTED = ("models", "search", "trials")  # progress in numbers; everything els
 def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
     """Run a command that writes a model: show progress, print the table, write the files, warn."""
     from onnxprune.report import terminal
-    from onnxprune.report.html import write as html
 
     quiet, json_file, html_file = (options.pop(name) for name in ("quiet", "json_file", "html_file"))
     verify = options["verify"] = not options.pop("no_verify")
@@ -34,6 +33,8 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
     for place in filter(None, (json_file, html_file)):
         terminal.check_place(place, *given.get("models", ()), given.get("model"), given["out"])
     if html_file is not None:
+        from onnxprune.report.html import write as html
+
         html.check_extra()
         if html_file == json_file:
             raise OptionError(f"--json and --report both name {html_file}")

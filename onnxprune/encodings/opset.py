@@ -39,25 +39,32 @@ def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encod
     return change
 
 
-def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoding: str) -> Iterator[int]:
+def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoding: str) -> set[int]:
     """Opsets at which some weight gets a better form."""
-    encodings = named(encoding)
+    encodings, found = named(encoding), set[int]()
     highest = max((each.opset for each in encodings), default=0)
     if not encodings or model.opset >= max(INT4, highest):
-        return
+        return found
+    packed: list[tuple[Weight, Values]] = []
     for weight, asked in forms:
         if not encodable(weight):
             continue
         form = asked if may_lose(weight) else EXACT
         if isinstance(form, Int4) and readers_of(weight):
-            yield INT4
+            found.add(INT4)
         if (form is None or form.opset(fused=True) >= DEQUANTISE_AXIS) and readers_of(weight):
-            yield DEQUANTISE_AXIS
+            found.add(DEQUANTISE_AXIS)
         least = _CODES if form is None else form.opset(fused=False)
         if form is None or least > model.opset:
-            yield max(least, highest)  # which encoding is the smallest for codes is known once there are codes
+            found.add(max(least, highest))  # which encoding is the smallest for codes is known once there are codes
         elif highest > model.opset:
-            yield from _better(model, weight, form, encodings)
+            packed.append((weight, form))
+    newer = {each.opset for each in encodings if each.opset > model.opset}
+    for weight, form in packed:
+        if newer <= found:
+            break
+        found.update(_better(model, weight, form, encodings))
+    return found
 
 
 def _better(model: Model, weight: Weight, form: Values, encodings: list[Encoding]) -> Iterator[int]:

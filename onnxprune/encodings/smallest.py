@@ -168,7 +168,8 @@ class Encoder:
         allowed = self._folding(found, form.coded, sparse)
         for encoding in sorted(allowed, key=lambda encoding: encoding.least(sparse)):
             bound = min([limit, *payloads.values()]) + _NODES_DIFFER
-            if encoding.least(sparse) < bound:
+            # Every encoding has the nodes of dense, and more.
+            if encoding.least(sparse) < min(bound, payloads.get("dense", bound)):
                 payloads[encoding.name] = encoding.payload(sparse)
         if not payloads:
             return None
@@ -176,10 +177,10 @@ class Encoder:
         if self.prefer == "speed" and _ROWS in allowed and _rows_instead(sparse, payloads, least):
             least = payloads[_ROWS.name]
             payloads = {_ROWS.name: least}
-        readers = found.readers() if form.coded.fused else None
+        readers, dense = found.readers() if form.coded.fused else None, payloads.get("dense", limit)
         best: PreparedWeight | None = None
         for chosen, payload in payloads.items():
-            if payload >= min(limit, least + _NODES_DIFFER):
+            if payload >= min(limit, least + _NODES_DIFFER) or (chosen != "dense" and payload >= dense):
                 continue
             prepared = prepare(found.model, found.weight, form.coded, sparse, GRAPH[chosen], form.values, name, readers)
             if prepared.nbytes < (best.nbytes if best else limit):

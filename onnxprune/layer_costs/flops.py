@@ -8,9 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-
-from onnxprune.runtime.session import Feeds, profile, run
+from onnxprune.runtime.session import Feeds, as_written, profile, run
 
 ShapeList = list[list[int]]
 KERNEL = "_kernel_time"  # what the profiler adds to a node's name
@@ -40,8 +38,7 @@ def layers(path: Path, feeds: Feeds) -> list[Layer]:
     Raises:
         RuntimeFailure: the model does not load or run.
     """
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options = as_written()
     options.add_session_config_entry("session.disable_prepacking", "1")  # packed weights have no shape any more
     events = profile(path, lambda session: run(session, feeds), options)
     nodes = [(e["name"], e["args"]) for e in events if e.get("cat") == "Node" and "output_type_shape" in e["args"]]

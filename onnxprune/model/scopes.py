@@ -130,14 +130,18 @@ def _called(node: NodeProto, index: int, taken: Mapping[str, int]) -> str:
 
 
 def _build(scope: Scope) -> Scope:
-    taken = Counter(node.name for node in scope.body.node)
-    for index, node in enumerate(scope.body.node):
-        for attribute in node.attribute:
-            graphs = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-            for number, graph in enumerate(graphs):
-                tail = f"[{number}]" if attribute.graphs else ""
-                path = f"{scope.path}{_called(node, index, taken)}.{attribute.name}{tail}/"
-                scope.children.setdefault(index, []).append(_build(Scope(graph, path, scope)))
+    holders = [
+        (index, node, attribute)
+        for index, node in enumerate(scope.body.node)
+        for attribute in node.attribute
+        if attribute.HasField("g") or attribute.graphs
+    ]
+    taken = Counter(node.name for node in scope.body.node) if holders else Counter()
+    for index, node, attribute in holders:
+        for number, graph in enumerate([attribute.g] if attribute.HasField("g") else attribute.graphs):
+            tail = f"[{number}]" if attribute.graphs else ""
+            path = f"{scope.path}{_called(node, index, taken)}.{attribute.name}{tail}/"
+            scope.children.setdefault(index, []).append(_build(Scope(graph, path, scope)))
     return scope
 
 

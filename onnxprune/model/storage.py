@@ -16,6 +16,7 @@ from onnxprune.model import protobuf
 
 RESIDENT = 256 << 20  # bytes of new payloads that stay in memory; what comes on top goes to a scratch file
 PIECE = 1 << 24  # bytes that are read or written at once
+_COPIED = 1 << 15  # bytes up to which reading takes less time than mapping
 
 
 class Handle:
@@ -44,9 +45,13 @@ class Stored:
         return self._length
 
     def view(self, start: int, stop: int) -> memoryview:
-        """Some of the bytes, mapped until the view is gone."""
+        """Some of the bytes: a copy of few, others mapped until the view is gone."""
         if start >= stop:
             return memoryview(b"")
+        if stop - start <= _COPIED and hasattr(os, "pread"):
+            data = os.pread(self.handle.descriptor, stop - start, self.offset + start)
+            if len(data) == stop - start:  # else the file was cut: mapping says so
+                return memoryview(data)
         first = self.offset + start
         before = first % mmap.ALLOCATIONGRANULARITY
         mapped = mmap.mmap(

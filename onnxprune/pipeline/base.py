@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import UnionType
@@ -56,6 +55,8 @@ def parse(spec: str, table: dict[str, type[Pass]]) -> Pass:
         PassError: no pass of that name.
         OptionError: the options are not a TOML inline table or not the pass's own.
     """
+    import tomllib  # most commands make their passes themselves
+
     name, brace, rest = spec.strip().partition("{")
     kind = named(name, table)
     try:

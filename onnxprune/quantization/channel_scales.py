@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange
+from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, ranges
 from onnxprune.quantization.codebook import Codebook, boundaries_of
 
 Array = np.ndarray
@@ -63,23 +63,24 @@ class Channels:
         places = (values + origins[:, None])[held]
         return cls(index, scale.astype(np.float32), places, origins, starts, np.pad(sums, ((0, 0), (1, 0))))
 
-    def errors(self, codebook: Codebook, prune: bool, factors: Array) -> Array:
+    def errors(self, codebook: Codebook, prune: bool, factors: Array, which: Array | None = None) -> Array:
         """The squared error of each channel over its energy; [channels, factors].
 
         Args:
             codebook: what the values over the scale are rounded to.
             prune: whether entries other than 0 may get code 0.
             factors: [factors], of each channel's scale, or [channels, factors].
+            which: intp [channels], those that are asked for; None: all.
         """
-        factors = np.broadcast_to(factors, (len(self.index), np.shape(factors)[-1]))
-        blocks = range(0, len(self.index), _AT_ONCE)
-        parts = [self._errors(codebook, prune, factors, slice(at, at + _AT_ONCE)) for at in blocks]
+        which = np.arange(len(self.index)) if which is None else which
+        factors = np.broadcast_to(factors, (len(which), np.shape(factors)[-1]))
+        blocks = [slice(at, at + _AT_ONCE) for at in range(0, len(which), _AT_ONCE)]
+        parts = [self._errors(codebook, prune, factors[block], which[block]) for block in blocks]
         return np.concatenate(parts) if parts else np.zeros(factors.shape)
 
-    def _errors(self, codebook: Codebook, prune: bool, factors: Array, own: slice) -> Array:
+    def _errors(self, codebook: Codebook, prune: bool, factors: Array, own: Array) -> Array:
         """`errors` of some channels."""
-        factors, starts, origins = factors[own], self.starts[:-1][own], self.origins[own]
-        ends = self.starts[1:][own]
+        starts, ends, origins = self.starts[own], self.starts[own + 1], self.origins[own]
         points = np.sort(codebook.levels) if prune else codebook.levels[1:]
         boundaries = boundaries_of(points) if codebook.boundaries is None else codebook.boundaries
         # Boundaries beyond every value of a channel stay between it and its neighbours on the line.
@@ -101,17 +102,21 @@ class Channels:
         best = errors.argmin(axis=1)
         return GROWTHS[best], errors[np.arange(len(best)), best]
 
-    def loss(self, codebook: Codebook, prune: bool, unit: float | None = None) -> float:
-        """The largest loss of a channel; 0 where there is none.
+    def loss(self, codebook: Codebook, prune: bool, unit: float | None = None, least: float = 0.0) -> float:
+        """The largest loss of a channel; `least` where none is larger.
 
         Args:
             codebook: what the values are rounded to.
             prune: whether entries other than 0 may get code 0.
             unit: what all of them are divided by; None: each by its own scale, fitted.
+            least: a loss below which none counts.
         """
-        if unit is None:
-            return float(self.fitted(codebook, prune)[1].max(initial=0.0))
-        return float(self.errors(codebook, prune, (unit / self.scale.astype(np.float64))[:, None]).max(initial=0.0))
+        if unit is not None:
+            found = self.errors(codebook, prune, (unit / self.scale.astype(np.float64))[:, None])
+        else:  # most channels lose little enough without a scale that is fitted
+            which = np.flatnonzero(self.errors(codebook, prune, np.ones(1))[:, 0] > least)
+            found = self.errors(codebook, prune, GROWTHS, which).min(axis=1)
+        return float(found.max(initial=least))
 
 
 def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...]) -> float:
@@ -125,12 +130,16 @@ def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...]) -> fl
         axes: those that a channel spans.
     """
 
-    def sums(rows: RowRange, part: Array) -> Array:
-        rest = decoded.read(*rows, EVERY) - part
-        held = np.count_nonzero(part, axis=axes, keepdims=True)
-        return np.stack([_squares(rest, axes), _squares(part, axes), held])
+    def sums(rows: RowRange, part: Array) -> list[Array]:
+        found = []
+        for start, stop in ranges(*rows, wide.unit):  # what stays near the core
+            piece = part[start - rows[0] : stop - rows[0]]
+            rest = decoded.read(start, stop, EVERY) - piece
+            held = np.count_nonzero(piece, axis=axes, keepdims=True)
+            found.append(np.stack([_squares(rest, axes), _squares(piece, axes), held]))
+        return found
 
-    parts = list(wide.each(sums))
+    parts = [unit for chunk in wide.each(sums) for unit in chunk]
     error, energy, held = (np.sum(parts, axis=0) if 0 in axes else np.concatenate(parts, axis=1)).reshape(3, -1)
     lost = error[energy > 0] / energy[energy > 0]
     return float(max(np.average(lost, weights=held[energy > 0]), lost.max() / 2)) if lost.size else 0.0
@@ -143,7 +152,11 @@ def _squares(part: Array, axes: tuple[int, ...]) -> Array:
 
 def peaks(wide: ChunkedArray, axes: tuple[int, ...]) -> Array:
     """The largest magnitude of each channel; [channels]."""
-    tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True, initial=0.0)))
+
+    def largest(_: RowRange, part: Array) -> Array:
+        return np.maximum(part.max(axes, keepdims=True, initial=0.0), -part.min(axes, keepdims=True, initial=0.0))
+
+    tops = list(wide.each(largest))
     return (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)).reshape(-1)
 
 

@@ -12,6 +12,7 @@ from onnxprune.core.chunked import ChunkedArray, RowRange, part_of, ranges
 Array = np.ndarray
 
 PATTERNS = 1 << 16
+_SIZE, _INFINITE, _LARGEST = np.uint16(0x7FFF), np.uint16(0x7C00), np.uint16(0x7BFF)  # of a float16's bits
 _TINY = 1e-30  # the least scale: its inverse is a float32
 
 
@@ -41,10 +42,11 @@ def nonzero_patterns(piece: Array, inverse: Array | None) -> tuple[Array, Array 
     every = bool(mask.all())
     flat = piece.reshape(-1) if every else piece[mask]
     with np.errstate(over="ignore"):
-        half = flat.astype(np.float16)
-    if np.isinf(half).any():
-        half = np.clip(half, -65504, 65504)
-    return half.view(np.uint16), None if every else mask
+        found = flat.astype(np.float16).view(np.uint16)
+    size = found & _SIZE
+    if size.max(initial=0) >= _INFINITE:
+        found = np.where(size >= _INFINITE, (found & ~_SIZE) | _LARGEST, found)
+    return found, None if every else mask
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,10 @@ class Histogram:
         """Sum of masses of what is not 0."""
         return float(self.sums[0, -1])
 
-    def kept(self, threshold: float) -> float:
-        """The share of the entries other than 0 that exceed a magnitude."""
-        low, high = np.searchsorted(self.values, [-threshold, threshold])
-        return 1 - float(self.sums[3, high] - self.sums[3, low]) / float(self.sums[3, -1])
+    def kept(self, thresholds: Array) -> Array:
+        """The share of the entries other than 0 that exceed each magnitude."""
+        low, high = np.searchsorted(self.values, [-thresholds, thresholds])
+        return 1 - (self.sums[3, high] - self.sums[3, low]) / self.sums[3, -1]
 
     def thresholds(self, kept: Array) -> Array:
         """Magnitudes that about these shares of all entries exceed, each between two values."""
@@ -118,14 +120,6 @@ class Histogram:
         at = np.searchsorted(-count, -kept * (total + self.zeros))
         at = np.unique(at[(at > 0) & (at < len(size))])
         return (size[at - 1] + size[at]) / 2
-
-    def beyond(self, threshold: float) -> Histogram:
-        """The entries that exceed a magnitude; the others count as zeros."""
-        dead = np.s_[slice(*np.searchsorted(self.values, [-threshold, threshold]))]
-        moments = np.diff(self.sums, axis=1)
-        sums = np.cumsum(np.delete(moments, dead, axis=1), axis=1)
-        zeros = self.zeros + int(moments[3, dead].sum())
-        return Histogram(np.delete(self.values, dead), np.pad(sums, ((0, 0), (1, 0))), zeros)
 
 
 def root_mean_square(array: Array | ChunkedArray, axes: tuple[int, ...]) -> Array:

@@ -14,10 +14,9 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import onnxruntime as ort
 
 from onnxprune.core.commands import Command
 from onnxprune.core.dtypes import Array
@@ -26,6 +25,9 @@ from onnxprune.runtime import metrics
 from onnxprune.runtime.metrics import Limit
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, open_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 Metric: TypeAlias = str | Callable[..., Any]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
@@ -16,6 +15,9 @@ from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.input_kinds import Kind, Numbers, Shape
 from onnxprune.runtime.input_recognition import recognise, unrecognised
 from onnxprune.runtime.session import Feeds, Input, inputs_of, run
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 # Tried in this order for dimensions that are free: multiples of 32 suit most networks, and 512 and
 # 576 the windows of audio models.
@@ -29,10 +31,11 @@ class CannotSynthesise(Exception):
 
 @dataclass(frozen=True)
 class SyntheticInputs:
-    """Inputs on which a model runs, and what they are, in words by the input's name."""
+    """Inputs on which a model runs, what they are, in words by the input's name, and what it makes of the first."""
 
     feeds: list[Feeds]
     kinds: dict[str, str]
+    outputs: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ def synthesise(
         made = SyntheticInputs(
             [_feeds(inputs, shapes, guess.kinds, seed) for seed in range(samples)],
             {name: kind.phrase for name, kind in guess.kinds.items()},
+            outputs,
         )
         if not all(output.says_nothing for output in compare([outputs], [outputs])):
             return made

@@ -14,9 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import onnxruntime as ort
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.allocation.rate_distortion import LOSS_ON_DATA
 from onnxprune.core.files import digest
@@ -28,6 +26,9 @@ from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, inputs_of, open_session
 from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
 from onnxprune.search.trials import Trials
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 STEPS = 4  # tries of a doubling
 CALIBRATION = 256  # samples of the first half that the layers' inputs are measured on

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime as ort
-
 from onnxprune.allocation.curves import Curve, CurvePoint, Curves
 from onnxprune.channels.coupling import couplings, families_of
 from onnxprune.core.dtypes import Array
@@ -25,7 +23,7 @@ from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Metric, Question, identity
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import inputs_of, open_session
+from onnxprune.runtime.session import inputs_of, open_session, session_options
 from onnxprune.search.trials import Trials, opened
 from onnxprune_passes import Channels, Decode, Magnitude
 
@@ -45,7 +43,7 @@ class _Shared:
 
     def judge(self) -> Judge:
         """One thread: the trials run side by side, and come out the same on any number of processors."""
-        options = ort.SessionOptions()
+        options = session_options()
         options.intra_op_num_threads = 1
         session = open_session(self.model, "the model", options)
         samples = sample_files.cut(self.arrays, "the data", inputs_of(session)) if self.arrays else None

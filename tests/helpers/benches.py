@@ -13,8 +13,8 @@ import pytest
 from tests.helpers.repository import TOOLS
 
 MODULES = (
-    "analysis", "arguments", "charts", "comparison", "crowd", "forms", "growth", "latency", "loads", "made", "measures",
-    "models", "peers", "phases", "processes", "results", "scan", "strip", "tables",
+    "analysis", "arguments", "charts", "comparison", "crowd", "defaults", "forms", "growth", "latency", "loads", "made",
+    "measures", "models", "peers", "phases", "processes", "results", "scan", "strip", "tables",
 )  # fmt: skip
 LINUX = pytest.mark.skipif(not Path("/proc").exists(), reason="reads /proc")
 

@@ -62,6 +62,17 @@ def test_the_shares_of_a_profile_add_up(bench: SimpleNamespace, tmp_path: Path) 
     assert all(seconds > 0 for seconds in rows.values()), "a phase that is never entered is named wrongly"
 
 
+def test_the_shares_of_the_defaults_add_up(bench: SimpleNamespace, tmp_path: Path) -> None:
+    model = MODELS / "lenet-5.onnx"
+    printed = call("default", "--network", "--model", model, "--runs", "1", "--json", tmp_path / "d.json").stdout
+    rows = {row["tool"]: row["cpu"][0] for row in json.loads((tmp_path / "d.json").read_text())["rows"]}
+    assert len(rows) == len(bench.defaults.functions()) + 3
+    assert "| lenet-5, s | share |" in printed
+    total = rows.pop(bench.phases.TOTAL)
+    assert sum(rows.values()) == pytest.approx(total)
+    assert all(seconds > 0 for seconds in rows.values()), "a phase that is never entered is named wrongly"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from . import analysis, crowd, forms, growth, latency, models, phases, scan, strip
+from . import analysis, crowd, defaults, forms, growth, latency, models, phases, scan, strip
 
 TOOL = "tools/bench"
 MEASURES: dict[str, ModuleType] = {
     "models": models,
     "growth": growth,
     "profile": phases,
+    "default": defaults,
     "crowd": crowd,
     "forms": forms,
     "latency": latency,

@@ -55,15 +55,20 @@ def functions() -> dict[str, tuple[Callable[..., Any], ...]]:
 
 
 class Clock:
-    """Seconds by phase, each moment counted for the innermost one."""
+    """Seconds by phase, each moment counted for the innermost one.
 
-    def __init__(self) -> None:
+    Args:
+        now: what tells the time; None: the clock on the wall.
+    """
+
+    def __init__(self, now: Callable[[], float] | None = None) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._inside: list[str] = []
-        self._last = time.perf_counter()
+        self._now = now or time.perf_counter
+        self._last = self._now()
 
     def _count(self) -> None:
-        now = time.perf_counter()
+        now = self._now()
         if self._inside:
             self.seconds[self._inside[-1]] += now - self._last
         self._last = now

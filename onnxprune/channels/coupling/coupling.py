@@ -10,6 +10,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto
 
 from onnxprune.channels.coupling.builder import CouplingBuilder
+from onnxprune.channels.coupling.components import connected_components
 from onnxprune.channels.coupling.constants import Constants
 from onnxprune.channels.coupling.removable_axes import Flow, LinearLayer, RemovableAxis, Rewrite, Size
 from onnxprune.channels.coupling.rule_context import Rule, RuleContext, Unsupported
@@ -191,12 +192,8 @@ def _components(builder: CouplingBuilder) -> Array:
     """Channel index -> number of its connected component."""
     if not builder.edges:
         return np.arange(builder.total)
-    from scipy.sparse import coo_array  # a third of the time that importing takes, and most commands need no groups
-    from scipy.sparse.csgraph import connected_components
-
     a, b = (np.concatenate(side) for side in zip(*builder.edges, strict=True))
-    graph = coo_array((np.ones(len(a), np.int8), (a, b)), shape=(builder.total, builder.total))
-    return connected_components(graph, directed=False)[1]
+    return connected_components(builder.total, a, b)
 
 
 def _vary_along_one_axis(groups: Array) -> bool:

@@ -23,8 +23,10 @@ from onnxprune.quantization.rounding import encode
 INT8_BOOK = np.array([0, *range(-127, 0), *range(1, 128)], np.int8)
 _LEVELS = 256
 _LEVELS_OF_BYTES = 73  # more than these take a byte each, see `words`
+_MOST_DISTINCT = 0.75  # of the entries: a byte for each and a codebook of more values take what the values do
 _FIRST = 1 << 12  # entries that tell an ordinary weight
 _TABLE = 16  # bits
+_GOLDEN, _FACTORS = 0x9E3779B97F4A7C15, 64  # odd multiples of 2**64 over the golden ratio (Knuth 1973)
 
 
 def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed: bool | None) -> Coded | None:
@@ -80,7 +82,7 @@ def fuses(coding: Coding, shape: tuple[int, ...], transposed: bool) -> bool:
 
 
 def few(weight: Weight, array: Array | ChunkedArray) -> Coded | None:
-    """The weight as codes into a codebook of its own values, where there are at most 256 of them.
+    """The weight as codes into a codebook of its own values, where there are at most 256 of them, and that may pay.
 
     They are told apart by their bits: -0.0 is a value of its own. NaN stays where it is.
     """
@@ -88,7 +90,7 @@ def few(weight: Weight, array: Array | ChunkedArray) -> Coded | None:
     kind = np.dtype(f"u{chunked.dtype.itemsize}")
     most = _LEVELS_OF_BYTES if kind.itemsize == 1 else _LEVELS
     patterns = _distinct(chunked, kind, most)
-    if patterns is None:
+    if patterns is None or len(patterns) > _MOST_DISTINCT * chunked.size:
         return None
     zero = bits_of(weight.zero_value.reshape(1))
     if weight.element in QUANTISED or zero[0] in patterns:  # code 0 is what most entries hold in a pruned weight
@@ -130,10 +132,12 @@ def _distinct(chunked: ChunkedArray, kind: np.dtype, most: int) -> Array | None:
     if start is None:
         return None
     known = start
+    if _first_rows(chunked) == chunked.shape[0]:
+        return known
     for found in chunked.each(lambda _, part: _grown(start, _bits(part).reshape(-1), most)):
         if found is None:
             return None
-        known = np.union1d(known, found)
+        known = _union(known, found)
         if len(known) > most:
             return None
     return known
@@ -141,6 +145,9 @@ def _distinct(chunked: ChunkedArray, kind: np.dtype, most: int) -> Array | None:
 
 def _grown(known: Array, flat: Array, most: int) -> Array | None:
     """The patterns that are known and those of `flat`, or None where they are more than so many."""
+    if not len(known) and flat.size <= _FIRST:
+        found = _union(known, flat)
+        return found if len(found) <= most else None
     code = _coder(known)
     for start, stop in ranges(0, flat.size, UNIT_ELEMENTS):
         strange = flat[start:stop]
@@ -149,11 +156,17 @@ def _grown(known: Array, flat: Array, most: int) -> Array | None:
                 strange = strange[known[code(strange)] != strange]
             if not strange.size:
                 break
-            known = np.union1d(known, strange[:_FIRST])
+            known = _union(known, strange[:_FIRST])
             code = _coder(known) if len(known) <= most else None
             if code is None:
                 return None
     return known
+
+
+def _union(known: Array, more: Array) -> Array:
+    """The distinct patterns of both, ascending."""
+    ordered = np.sort(np.concatenate([known, more]))
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
 
 
 def _coder(patterns: Array) -> Callable[[Array], Array] | None:
@@ -168,10 +181,10 @@ def _coder(patterns: Array) -> Callable[[Array], Array] | None:
         table[patterns] = numbers
         return lambda bits: table[bits]
     shift = patterns.dtype.type(width - _TABLE)
-    for factor in np.random.default_rng(0).integers(1, 1 << (width - 1), 64, np.uint64) | np.uint64(1):
-        own = patterns.dtype.type(factor)
+    for number in range(_FACTORS):
+        own = patterns.dtype.type((2 * number + 1) * _GOLDEN % (1 << width))
         keys = (patterns * own) >> shift
-        if len(np.unique(keys)) == len(keys):
-            table[keys] = numbers
+        table[keys] = numbers
+        if (table[keys] == numbers).all():
             return lambda bits: table[(bits * own) >> shift]
     return None

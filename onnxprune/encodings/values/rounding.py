@@ -147,7 +147,7 @@ def _decoded(codes: Array, values: Array, scale: Array | None = None) -> Chunked
     table = values.astype(np.float32)
 
     def decode(rows: RowRange, columns: slice, part: Array) -> Array:
-        found = table[part]
+        found = table.take(part)
         if scale is not None:
             own = part_of(scale, rows)
             found *= own if own.ndim < 2 or own.shape[1] == 1 else own[:, columns]

@@ -16,7 +16,7 @@ from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, S
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import Saving, open_model
+from onnxprune.api.stages import Saving, open_model, placed, running
 from onnxprune.api.transform import transformed
 from onnxprune.api.tries import Tries
 from onnxprune.core import threads
@@ -75,21 +75,22 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         loss = LOSS_ON_DATA
     steps = recipe.steps(loss)  # says what is wrong with the options before anything is read
     source = Path(model)
-    target = _beside(source) if out is None else Path(out)
+    target = _beside(source) if out is None else placed(source, out)
     checks.check_places(source, target)
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
         if deciding.scan is not None:
             recipe = _scanned(recipe, opened.model, Path(deciding.scan))
         tries = Tries(opened, recipe, target, checks)
-        if searched:
-            return _searched(tries, deciding)
-        promise = _promise(source, checks) if judged else None
-        if promise is not None:
-            return _promised(tries, promise)
-        if checks.tolerance is None or recipe.settled:
-            return tries.only(loss)
-        return _halved(tries, loss)
+        with running(opened, checks):
+            if searched:
+                return _searched(tries, deciding)
+            promise = _promise(source, checks) if judged else None
+            if promise is not None:
+                return _promised(tries, promise)
+            if checks.tolerance is None or recipe.settled:
+                return tries.only(loss)
+            return _halved(tries, loss)
 
 
 def _scanned(recipe: Recipe, model: Model, scan: Path) -> Recipe:

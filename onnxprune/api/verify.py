@@ -25,7 +25,7 @@ from onnxprune.runtime.session import Runner, inputs_of, latency, open_session
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 
 
-@local(reads=("a", "b"))
+@local(reads=("a", "b"), packed=True)
 @takes_arrays
 def verify(
     a: PathLike, b: PathLike, *, data: Data | None = None, samples: int | None = None,
@@ -94,7 +94,7 @@ class Verification:
             original = self._original
         except CannotSynthesise as error:
             open_session(result)  # it must load all the same
-            return self._unverified(f"no inputs could be synthesised ({error}); give --data"), None
+            return self._unverified(f"no inputs could be synthesised: {error}"), None
         feed, judge = original.samples.feeds[0], original.judge
         opened = Runner(open_session(result))
         outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -18,7 +19,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.core.dtypes import Array
-from onnxprune.errors import RuntimeFailure
+from onnxprune.errors import NotLoaded, RuntimeFailure
 
 _RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
 HELD = 1 << 30  # bytes of outputs that are kept; beyond, the model runs again
@@ -41,7 +42,7 @@ class Input:
 
     name: str
     shape: tuple[int | str | None, ...]
-    dtype: Any  # None where numpy has no such tensor (strings, sequences, bfloat16)
+    dtype: Any  # None where numpy has no such tensor of numbers (strings, sequences, bfloat16)
     type: str
 
 
@@ -72,7 +73,7 @@ def open_session(
         source = model if isinstance(model, bytes) else os.fspath(model)
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise RuntimeFailure(f"ONNX Runtime does not load {name or model!s}: {_first_line(error)}") from error
+        raise NotLoaded(name or str(model), *_said(error)) from error
 
 
 def inputs_of(session: ort.InferenceSession) -> list[Input]:
@@ -215,9 +216,29 @@ def profile(
             raise RuntimeFailure(f"ONNX Runtime's profile of {path!s} cannot be read: {error}") from error
 
 
+# What ONNX Runtime says where it names a node: (name, operator) in one order or the other.
+_NODES = (
+    re.compile(r'In Node, \("(?P<name>.*?)", (?P<operator>\w+),'),
+    re.compile(r"for (?P<operator>\w+)\(\d+\) node with name '(?P<name>.*?)'"),
+    re.compile(r"of operator \((?P<operator>\w+)\) in node \((?P<name>.*?)\)"),
+    re.compile(r"Node ?\((?P<name>.*?)\) Op ?\((?P<operator>\w+)\)"),
+)
+_IN_THE_SOURCE = re.compile(r"/\S*onnxruntime/core/\S+:\d+ .*?\) (?:const )?(?=[A-Z])")  # a file, a line, a function
+
+
 def _first_line(error: Exception) -> str:
-    text = str(error).split(" : ")[-1] if " : " in str(error) else str(error)
+    text = re.sub(r"^(.* : )?Load model from .*? failed: *", "", _IN_THE_SOURCE.sub("", str(error)), flags=re.DOTALL)
+    text = text.split(" : ")[-1] if " : " in text else text
     return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+
+
+def _said(error: Exception) -> tuple[str, tuple[str, str] | None]:
+    """Why a model is not loaded, and the node that is named: its name, perhaps none, and operator."""
+    text, line = str(error), _first_line(error)
+    found = next(filter(None, (pattern.search(text) for pattern in _NODES)), None)
+    if found is None:
+        return line, None
+    return line.partition(" , Error ")[2] or line, (found["name"], found["operator"])
 
 
 def equal(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:

@@ -24,7 +24,7 @@ SAMPLES = 8  # unless more or fewer are asked for
 
 
 class CannotSynthesise(Exception):
-    """No inputs were found on which the model runs; the message says what was in the way."""
+    """No inputs were found on which the model runs; the message says what was in the way, and what can be given."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ def synthesise(
     inputs = inputs_of(session)
     for item in inputs:
         if item.dtype is None:
-            raise CannotSynthesise(f"input '{item.name}' is {item.type}")
+            what = f"input '{item.name}' is {item.type}"
+            if item.type == "tensor(string)":
+                raise CannotSynthesise(f"{what}; give --data")
+            raise CannotSynthesise(f"{what}, which --data cannot hold either: run both models on your own inputs")
     problem, mute = "", None
     for guess in _guesses(model, inputs, realistic):
         try:
@@ -74,7 +77,7 @@ def synthesise(
             return made
         mute = mute or made
     if mute is None:
-        raise CannotSynthesise(problem)
+        raise CannotSynthesise(f"{problem}; give --data")
     return mute
 
 

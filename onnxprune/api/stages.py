@@ -17,6 +17,7 @@ from onnxprune.api.options.objects import Checks
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import Verification
 from onnxprune.core.files import PathLike
+from onnxprune.encodings.file_contents import file_contents
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.inventory import WeightFacts, inspect_model, weight_facts
 from onnxprune.errors import NotLoaded, OutputError
@@ -207,7 +208,8 @@ def report(
     before: FileFacts = file_facts(opened.source, opened.model.companions())
     after = dataclasses.replace(file_facts(place, companions), path=str(target))
     # Reads every weight, before the file is in place: what is damaged is not written.
-    weights, parameters = weight_facts(opened.before, applied.model, applied.changes)
+    weights, parameters, sizes = weight_facts(opened.before, applied.model, applied.changes)
+    kinds = {name: fact.kind for name, fact in opened.before.items()}
     if opened.recorder is not None and checks.masks is not None:
         recorder = opened.recorder
         file, said = masks_of.to_file(recorder.taken, opened.source, recorder.matches, removed)
@@ -227,6 +229,7 @@ def report(
         passes=[str(step) for step in applied.steps],
         notes=list(dict.fromkeys(notes)),
         versions=versions(),
+        contents=file_contents(applied.model, sizes, kinds, after.bytes),
     )
 
 

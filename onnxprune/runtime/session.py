@@ -106,7 +106,8 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
     """What a single node of a model computes from the arrays; None stands for an input that is left out.
 
     bfloat16, which ONNX Runtime neither takes nor gives in Python, goes in as initializers and comes out as float32.
-    Smaller types, for which it lacks most kernels too, are computed by the reference implementation of onnx.
+    Smaller types, for which it lacks most kernels too, and operators of opsets that it does not know yet are computed
+    by the reference implementation of onnx.
 
     Raises:
         RuntimeFailure: it is not computed.
@@ -128,7 +129,10 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
         inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
     graph = helper.make_graph(nodes, "node", inputs, [ValueInfoProto(name=name) for name in outputs], held)
     made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
-    session = open_session(made.SerializeToString(), f"a {node.op_type} by itself")
+    try:
+        session = open_session(made.SerializeToString(), f"a {node.op_type} by itself")
+    except NotLoaded:
+        return _reference(node, arrays, model)
     return list(run(session, given).values())
 
 

@@ -91,8 +91,10 @@ def _case(case: Any) -> Case:
 
 
 def _plain(value: Any) -> Any:
-    """Types that numpy lacks come as tensors."""
-    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+    """Types that numpy lacks come as tensors, and scalars as no arrays."""
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def _value(path: Path, kind: TypeProto) -> Any:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 from onnx import ModelProto, TypeProto, ValueInfoProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -50,6 +51,7 @@ class Case:
     rtol: float
     atol: float
     loss: float = LOSSY  # relative error of an output that the defaults may cause
+    as_written: bool = False  # without ONNX Runtime's optimiser, whose integer kernels round
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,14 @@ def by_runtime(model: ModelProto) -> Callable[[dict[str, Any]], Sequence[Any]]:
     return lambda feeds: session.run(None, feeds)
 
 
+def as_written(model: ModelProto) -> Callable[[dict[str, Any]], Sequence[Any]]:
+    """ONNX Runtime without its optimiser."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = open_session(model.SerializeToString(), "it", options)
+    return lambda feeds: session.run(None, feeds)
+
+
 def by_reference(model: ModelProto) -> Callable[[dict[str, Any]], Sequence[Any]]:
     """The reference implementation of onnx, which knows every operator and type."""
     evaluator = ReferenceEvaluator(model)
@@ -183,7 +193,10 @@ def near(found: Any, expected: Any, case: Case, loss: float) -> bool:
     found, expected = found.astype(wide), expected.astype(wide)
     if np.allclose(found, expected, case.rtol, case.atol, equal_nan=True):
         return True
-    return bool(np.linalg.norm(found - expected) <= loss * np.linalg.norm(expected))
+    finite = np.isfinite(expected)
+    if not np.array_equal(found[~finite], expected[~finite], equal_nan=True):
+        return False
+    return bool(np.linalg.norm((found - expected)[finite]) <= loss * np.linalg.norm(expected[finite]))
 
 
 def checked(case: Case) -> Outcome:
@@ -201,8 +214,10 @@ def checked(case: Case) -> Outcome:
 
 def judged(case: Case, names: list[str]) -> tuple[Judge | None, str]:
     """What computes the original as expected; else what ONNX Runtime says."""
+    if not case.sets:
+        return None, "nothing is expected of it"
     reasons = []
-    for judge in (by_runtime, by_reference):
+    for judge in (as_written if case.as_written else by_runtime, by_reference):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)
@@ -223,7 +238,7 @@ def commands(case: Case, names: list[str], judge: Judge | None, folder: Path) ->
     """
     source = folder / "model.onnx"
     source.write_bytes(case.model.SerializeToString())
-    verify = judge is by_runtime
+    verify = judge is not None and judge is not by_reference
 
     def made(name: str, call: Callable[..., Any], start: Path, loss: float = 0, **options: Any) -> Path:
         out = folder / f"{name}.onnx"

@@ -15,19 +15,34 @@ OnnxPruneError            exit code 1: the input or the request is bad
 ├── WorkerError           a process that worked on one of many items was killed again and again
 ├── PassError             a pass is unknown, clashes with another provider's, or failed
 ├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
+│   └── NotLoaded         it refuses to load it
 └── ToleranceMissed       exit code 3: a check ran, and the result missed it
     └── NotVerified       a check was asked for and could not be run
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_SWITCHES = {"in-place": "in_place=True", "no-verify": "verify=False", "no-strip": "strip=False"}
 
 
 class OnnxPruneError(Exception):
-    """The root of the tree; `exit_code` is what the command line ends with."""
+    """The root of the tree; `exit_code` is what the command line ends with.
+
+    Messages name options as the command line does; `str` gives them as Python's keywords, `one_line` as they are.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message in Python's words."""
+        return re.sub(r"(?<![^ (])--([a-z][a-z-]*)", _keyword, super().__str__())
+
+
+def _keyword(option: re.Match[str]) -> str:
+    return _SWITCHES.get(option[1], option[1].replace("-", "_"))
 
 
 class ModelError(OnnxPruneError):
@@ -90,6 +105,18 @@ class RuntimeFailure(OnnxPruneError):
     """ONNX Runtime refuses to load or to run a model."""
 
 
+class NotLoaded(RuntimeFailure):
+    """ONNX Runtime refuses to load a model; `model` is what the error calls it, `node` has its name and operator."""
+
+    def __init__(self, model: str, reason: str, node: tuple[str, str] | None = None) -> None:
+        super().__init__(f"ONNX Runtime does not load {model}: {reason}")
+        self.model, self.reason, self.node = model, reason, node
+
+    def __reduce__(self) -> tuple[type[NotLoaded], tuple[str, str, tuple[str, str] | None]]:
+        """Processes hand it to each other."""
+        return type(self), (self.model, self.reason, self.node)
+
+
 class ToleranceMissed(OnnxPruneError):
     """A check ran, and the result missed it."""
 
@@ -101,9 +128,9 @@ class NotVerified(ToleranceMissed):
 
 
 def one_line(error: Exception) -> str:
-    """What a user reads of an error: never a traceback, and what nobody foresaw says that it is a defect."""
+    """What the command line says of an error: never a traceback; what nobody foresaw is called a defect."""
     if isinstance(error, OnnxPruneError):
-        return " ".join(str(error).split())
+        return " ".join(Exception.__str__(error).split())
     if isinstance(error, MemoryError):
         return "not enough memory for this model"
     return " ".join(f"a defect in onnxprune, please report it: {type(error).__name__}: {error}".split())

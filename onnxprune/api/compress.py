@@ -16,7 +16,7 @@ from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, S
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import Saving, open_model
+from onnxprune.api.stages import Saving, open_model, placed, running
 from onnxprune.api.transform import transformed
 from onnxprune.api.tries import Tries
 from onnxprune.core import threads
@@ -42,15 +42,16 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
-    encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves
-    all shapes alone. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such
-    that each costs the metric about the same, and `set` changes single ones; without a rule the loss of a layer counts
-    for what it costs the metric there. Where the loss decides, a `tolerance` halves it until the result keeps within.
-    With `max_drop` the largest loss is searched for at which the metric is no more than that worse than the original's,
-    on both halves of the data (`search`). After `time_limit` seconds the best that was found is written. With `data`
-    and no word on what may be lost, one half of the samples calibrates and the other judges: the loss becomes smaller
-    until the result keeps the `promise`; where none does, the smallest loss is written and said not to. The rest of
-    the keywords are those of `transform`.
+    encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves all
+    shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads. With a `scan` (see
+    `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that each costs the metric about the
+    same, and `set` changes single ones; without a rule the loss of a layer counts for what it costs the metric there.
+    Where the loss decides, a `tolerance` halves it until the result keeps within. With `max_drop` the largest loss is
+    searched for at which the metric is no more than that worse than the original's, on both halves of the data
+    (`search`). After `time_limit` seconds the best that was found is written. With `data` and no word on what may be
+    lost, one half of the samples calibrates and the other judges: the loss becomes smaller until the result keeps the
+    `promise`; where none does, the smallest loss is written and said not to. The rest of the keywords are those of
+    `transform`.
 
     Raises:
         ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
@@ -75,21 +76,22 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         loss = LOSS_ON_DATA
     steps = recipe.steps(loss)  # says what is wrong with the options before anything is read
     source = Path(model)
-    target = _beside(source) if out is None else Path(out)
+    target = _beside(source) if out is None else placed(source, out)
     checks.check_places(source, target)
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
         if deciding.scan is not None:
             recipe = _scanned(recipe, opened.model, Path(deciding.scan))
         tries = Tries(opened, recipe, target, checks)
-        if searched:
-            return _searched(tries, deciding)
-        promise = _promise(source, checks) if judged else None
-        if promise is not None:
-            return _promised(tries, promise)
-        if checks.tolerance is None or recipe.settled:
-            return tries.only(loss)
-        return _halved(tries, loss)
+        with running(opened, checks):
+            if searched:
+                return _searched(tries, deciding)
+            promise = _promise(source, checks) if judged else None
+            if promise is not None:
+                return _promised(tries, promise)
+            if checks.tolerance is None or recipe.settled:
+                return tries.only(loss)
+            return _halved(tries, loss)
 
 
 def _scanned(recipe: Recipe, model: Model, scan: Path) -> Recipe:
@@ -224,7 +226,7 @@ def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> R
 @explicit(Checks)
 def strip(
     model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "l1", scope: str = "layer",
-    multiple: int = 1, **checks: Unpack[CheckKeywords],
+    multiple: int = 1, strip_metadata: bool = False, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Remove dead neurons, and whole channels before them.
 
@@ -235,13 +237,13 @@ def strip(
         score: l1, l2 or batchnorm: by which channels are ranked.
         scope: layer or global: what the share is taken over.
         multiple: kept channels are rounded up to a multiple of this.
+        strip_metadata: whether doc strings and metadata go that no runtime reads.
         checks: the keywords of `transform`, from `data` on.
 
     Raises:
         OnnxPruneError: see `onnxprune.errors`.
         TypeError: there is no such keyword.
     """
-    shapes = Stripping(channels=channels, multiple=multiple)
-    return transformed(
-        model, out, [Decode(), *shapes.before(score, scope), *shapes.after(encoded=False)], taken(Checks, checks)
-    )
+    shapes = Stripping(channels=channels, multiple=multiple, strip_metadata=strip_metadata)
+    steps = [*shapes.first(), *shapes.before(score, scope), *shapes.after(encoded=False)]
+    return transformed(model, out, steps, taken(Checks, checks))

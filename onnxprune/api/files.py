@@ -12,6 +12,7 @@ from typing import Any
 import onnxruntime as ort
 
 from onnxprune.api.remote import local
+from onnxprune.api.stages import placed
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.files import PathLike
 from onnxprune.encodings.graph.encoded import encoded_weights
@@ -51,15 +52,17 @@ def save(model: Model, path: PathLike) -> None:
 
 @local(writes="out")
 def pack(model: PathLike, out: PathLike) -> reader.Sizes:
-    """Write a model and its external data as one small file; see `packing.pack`."""
+    """Write a model and its external data as one small file; see `writer.pack`."""
     source = Path(model)
-    return writer.pack(source, Path(out), {} if reader.is_packed(source) else layouts_of(Model.load(source)))
+    layouts = {} if reader.is_packed(source) else layouts_of(Model.load(source))
+    return writer.pack(source, placed(source.with_suffix(".onnxz"), out), layouts)
 
 
 @local(writes="out")
 def unpack(model: PathLike, out: PathLike) -> reader.Sizes:
-    """Restore a packed model byte for byte; see `packed.unpack`."""
-    return reader.unpack(Path(model), Path(out))
+    """Restore a packed model byte for byte; see `reader.unpack`."""
+    source = Path(model)
+    return reader.unpack(source, placed(source.with_suffix(".onnx"), out))
 
 
 @local()

@@ -25,7 +25,7 @@ from onnxprune.runtime.held_data import Data, path_of
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
 
 
-@local(opened=True)
+@local(opened=True, packed=True)
 def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
     """Facts about every weight: shape, kind, axes, std, zeros, bytes, encoding, consumers, why it is left alone.
 
@@ -55,7 +55,7 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
     return rows
 
 
-@local()
+@local(packed=True)
 @takes_arrays
 def costs(model: PathLike, *, data: Data | None = None, samples: int | None = None) -> Costs:
     """What each layer holds and does: parameters, bytes, operations, shares that are not zero, milliseconds.
@@ -71,7 +71,7 @@ def costs(model: PathLike, *, data: Data | None = None, samples: int | None = No
     return account(Path(model), path_of(data), samples)
 
 
-@local()
+@local(packed=True)
 def compat(model: PathLike) -> Compatibility:
     """The forms of the encoded weights, and the runtimes that read them; see `compatibility`."""
     return compatibility(Model.load(model))

@@ -8,9 +8,11 @@ from itertools import takewhile
 from onnxprune.api.options.objects import Calibration, Rule, Storing, Stripping
 from onnxprune.api.stages import Saving
 from onnxprune.pipeline.base import Pass
-from onnxprune_passes import Decode, Encode
+from onnxprune_passes import Encode
 
-_STORING = frozenset({"decode", "dead_neurons", "encode"})  # passes that are there for the file's size
+_STORING = frozenset(
+    {"decode", "strip_metadata", "dead_neurons", "encode"}
+)  # passes that are there for the file's size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class Recipe:
         magnitude = rule.magnitude(None if rule.given else loss)  # made even where it does not run: it checks the rule
         pruned = rule.given or storing.values != "auto" or bool(rule.pattern)
         return [
-            Decode(),
+            *self.shapes.first(),
             *self.shapes.before(),
             *([magnitude] if pruned else ()),
             *self.shapes.after(encoded=True),

@@ -1,6 +1,6 @@
-"""Models at URLs: they are worked on as temporary files, and what was written goes up when all went well.
+"""Models at URLs, and packed ones: they are worked on as temporary files.
 
-fsspec and the driver of a store are loaded when a URL is given.
+What was written for a URL goes up when all went well. fsspec and the driver of a store are loaded when a URL is given.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ParamSpec, TypeVar
 
 from onnxprune.api.result import Result
-from onnxprune.core.files import is_url
+from onnxprune.core.files import PathLike, is_url
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError
 from onnxprune.model.model import Model, references
+from onnxprune.packed import reader
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def local(
-    *, reads: tuple[str, ...] = ("model",), writes: str | None = None, opened: bool = False
+    *, reads: tuple[str, ...] = ("model",), writes: str | None = None, opened: bool = False, packed: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function of files take URLs: it is called with temporary files in their place.
 
@@ -36,10 +37,13 @@ def local(
         reads: the parameters that are models to read.
         writes: the parameter that is the file to write.
         opened: whether the models to read may be a `Model` too.
+        packed: whether they may be packed: the function then is called with what they restore.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
+        if packed:
+            function = _unpacking(function, reads)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -80,6 +84,38 @@ def local(
         return call
 
     return decorate
+
+
+def _unpacking(function: Callable[P, R], reads: tuple[str, ...]) -> Callable[P, R]:
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for name in reads:
+                if not isinstance(bound.arguments[name], Model):
+                    bound.arguments[name] = stack.enter_context(unpacked(bound.arguments[name]))
+            return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+@contextlib.contextmanager
+def unpacked(model: PathLike) -> Iterator[PathLike]:
+    """The model that a packed file restores, for a time; of any other file its own path. Errors name the packed file.
+
+    Raises:
+        PackedError: the packed file is damaged.
+    """
+    if not reader.is_packed(model):
+        yield model
+        return
+    source = Path(model)
+    with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
+        reader.unpack(source, Path(folder) / source.name)
+        with _named({folder: str(source.parent)}):
+            yield Path(folder) / source.name
 
 
 def _check_path(name: str, value: Any, default: Any) -> None:

@@ -76,7 +76,8 @@ class Result:
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
     models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
-    there with a `max_drop`, `promise` with data and no word on what may be lost.
+    there with a `max_drop`, `promise` with data and no word on what may be lost. `contents` says what the bytes of the
+    result are; see `file_contents`.
     """
 
     input: FileFacts
@@ -94,6 +95,7 @@ class Result:
     versions: dict[str, str]
     search: Searched | None = None
     promise: Promised | None = None
+    contents: dict[str, int] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """For JSON."""

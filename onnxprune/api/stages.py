@@ -5,21 +5,26 @@ Whoever tries several losses opens once and applies a copy for each; see `compre
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnxprune.api.options.objects import Checks
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import Verification
+from onnxprune.core.files import PathLike
+from onnxprune.encodings.file_contents import file_contents
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.inventory import WeightFacts, inspect_model, weight_facts
-from onnxprune.errors import OutputError
+from onnxprune.errors import NotLoaded, OutputError
 from onnxprune.masks import apply as masks_of
 from onnxprune.masks import checkpoints
 from onnxprune.masks import file as mask_files
+from onnxprune.model.discovery import label
 from onnxprune.model.model import Model, replacing
 from onnxprune.model.scopes import scopes_of
 from onnxprune.pipeline.base import Pass
@@ -93,6 +98,12 @@ class Applied:
     notes: list[str]
 
 
+def placed(source: Path, out: PathLike) -> Path:
+    """The file to write: in a folder one of the source's name."""
+    target = Path(out)
+    return target / source.name if os.fspath(out) and target.is_dir() else target
+
+
 def open_model(source: Path, target: Path, steps: Sequence[Pass], checks: Checks) -> Opened:
     """Open a model, and take the facts about it that the report compares with.
 
@@ -119,6 +130,36 @@ def open_model(source: Path, target: Path, steps: Sequence[Pass], checks: Checks
         opened.recorder = masks_of.Recorder(model, steps, names)
         opened.run.ran = opened.recorder
     return opened
+
+
+@contextlib.contextmanager
+def running(opened: Opened, checks: Checks) -> Iterator[None]:
+    """Say which node it is, and how to go on, where the runtime does not load the original.
+
+    Raises:
+        NotLoaded: it does not.
+    """
+    try:
+        yield
+    except NotLoaded as error:
+        if error.model != str(opened.source) or not checks.verify:
+            raise
+        where = "" if error.node is None else _place(opened.model, *error.node)
+        without = "without --data, " if checks.data is not None else ""
+        raise NotLoaded(
+            error.model, f"{error.reason}{where}; {without}--no-verify goes on without running it", error.node
+        ) from error
+
+
+def _place(model: Model, name: str, operator: str) -> str:
+    """Which node it is."""
+    if name:
+        return f" (node '{name}')"
+    scopes = (scope for top in scopes_of(model.proto) for scope in top.inner())
+    found = [label(scope, n) for scope in scopes for n in scope.body.node if n.op_type == operator and not n.name]
+    if not found:
+        return ""
+    return f" (node {found[0]})" if len(found) == 1 else f" (one of {len(found)} such nodes, the first is {found[0]})"
 
 
 def apply(opened: Opened, place: Path, saving: Saving | None = None) -> Applied:
@@ -167,7 +208,8 @@ def report(
     before: FileFacts = file_facts(opened.source, opened.model.companions())
     after = dataclasses.replace(file_facts(place, companions), path=str(target))
     # Reads every weight, before the file is in place: what is damaged is not written.
-    weights, parameters = weight_facts(opened.before, applied.model, applied.changes)
+    weights, parameters, sizes = weight_facts(opened.before, applied.model, applied.changes)
+    kinds = {name: fact.kind for name, fact in opened.before.items()}
     if opened.recorder is not None and checks.masks is not None:
         recorder = opened.recorder
         file, said = masks_of.to_file(recorder.taken, opened.source, recorder.matches, removed)
@@ -187,6 +229,7 @@ def report(
         passes=[str(step) for step in applied.steps],
         notes=list(dict.fromkeys(notes)),
         versions=versions(),
+        contents=file_contents(applied.model, sizes, kinds, after.bytes),
     )
 
 

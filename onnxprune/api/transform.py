@@ -11,7 +11,7 @@ from onnxprune.api.options.keywords import TransformKeywords, explicit
 from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import Saving, finish, open_model
+from onnxprune.api.stages import Saving, finish, open_model, placed, running
 from onnxprune.api.verify import Verification
 from onnxprune.core import threads
 from onnxprune.core.files import PathLike
@@ -29,7 +29,7 @@ def transform(
 
     Args:
         model: an ONNX file.
-        out: the file to write; external data goes beside it.
+        out: the file to write, or a folder for one of the source's name; external data goes beside it.
         steps: passes, or their specs.
         data: arrays named after the inputs, and perhaps `targets`: a dict, an .npz file or a folder; see
             `held_data.held`. None synthesises inputs.
@@ -73,9 +73,11 @@ def transformed(
     Raises:
         OnnxPruneError: see `onnxprune.errors`.
     """
-    source, target = Path(model), Path(out)
+    source = Path(model)
+    target = placed(source, out)
     checks.check_places(source, target)
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
-        opened.take(steps, checks.progress)
-        return finish(opened, target, checks, Verification(source, checks), saving)
+        with running(opened, checks):
+            opened.take(steps, checks.progress)
+            return finish(opened, target, checks, Verification(source, checks), saving)

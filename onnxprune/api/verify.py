@@ -26,7 +26,7 @@ from onnxprune.runtime.session import Runner, inputs_of, latency, open_session
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 
 
-@local(reads=("a", "b"))
+@local(reads=("a", "b"), packed=True)
 @takes_arrays
 def verify(
     a: PathLike, b: PathLike, *, data: Data | None = None, samples: int | None = None,
@@ -95,7 +95,7 @@ class Verification:
             original = self._original
         except CannotSynthesise as error:
             open_session(result)  # it must load all the same
-            return self._unverified(f"no inputs could be synthesised ({error}); give --data"), None
+            return self._unverified(f"no inputs could be synthesised ({error}); {error.advice}"), None
         feed, judge = original.samples.feeds[0], original.judge
         opened = Runner(open_session(result))
         outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
@@ -141,10 +141,11 @@ class Verification:
             arrays = sample_files.read(Path(checks.data))
             source, kinds = "data", {}
             held = sample_files.cut(arrays, str(checks.data), inputs_of(session), checks.samples)
+            outputs = list(Runner(session).outputs(held.feeds))
         else:
             made = synthesise(self._model, session, checks.samples or SAMPLES)
             source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {})
-        outputs = list(Runner(session).outputs(held.feeds))
+            outputs = made.outputs
         asked = checks.tolerance is not None or checks.question.asked or held.targets
         judge = Judge(session, checks.question, held, outputs) if asked else None
         return _Original(source, held, kinds, outputs, judge)

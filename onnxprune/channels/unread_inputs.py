@@ -37,7 +37,9 @@ def layers_with_unread_inputs(liveness: Liveness, *, encoded: bool) -> Iterator[
     for layer in coupling.layers:
         name = layer.weight
         tensor = coupling.tensor(name)
-        if layer.node.op_type not in ("Gemm", "MatMul") or name != layer.node.input[1] or tensor is None:
+        if layer.node.op_type not in ("Gemm", "MatMul") or name != layer.node.input[1]:
+            continue
+        if tensor is None or len(tensor.dims) != 2:
             continue
         if name in coupling.scope.outputs or coupling.scope.reads(name) > 1:
             continue

@@ -148,6 +148,9 @@ channels = stack(
 )
 
 
+strip_metadata = click.option(
+    "--strip-metadata", is_flag=True, help="Drop doc strings and metadata that no runtime reads, such as stack traces."
+)
 names_from = click.option(
     "--names-from",
     type=FILE,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @opt.masks
 @opt.channels
 @click.option("--no-strip", is_flag=True, help="Keep dead neurons: no shape changes.")
+@opt.strip_metadata
 @click.option(
     "--cluster",
     metavar="ADDRESS",
@@ -82,6 +83,7 @@ def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any)
 @opt.channels
 @click.option("--score", default="l1", show_default=True, help="The score of a channel: l1, l2 or batchnorm.")
 @click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer or global.")
+@opt.strip_metadata
 @opt.checks
 def strip(model: PathLike, out: PathLike, **options: Any) -> None:
     """Remove dead neurons, and with --channels whole channels."""

@@ -63,7 +63,7 @@ def inspect_model(model: Model, known: Mapping[str, Encoded] | None = None) -> l
 
 def weight_facts(
     before: dict[str, WeightFacts], model: Model, changes: Sequence[Change]
-) -> tuple[list[WeightFacts], dict[str, int]]:
+) -> tuple[list[WeightFacts], dict[str, int], dict[str, int]]:
     """Facts about the weights that passes set or stored anew, and the parameters of the whole model.
 
     Args:
@@ -72,7 +72,8 @@ def weight_facts(
         changes: what each pass did, in order; the last to set a weight says what was requested.
 
     Returns:
-        The weights in the order of the original, and the parameters `before`, `after` and `nonzero`.
+        The weights in the order of the original; the parameters `before`, `after` and `nonzero`; the bytes that each
+        weight of the result takes, by name.
     """
     valued = {name: record for change in changes for name, record in change.weights.items() if record.valued}
     counted = {
@@ -93,7 +94,8 @@ def weight_facts(
             )  # fmt: skip
     total = sum(f.total for f in before.values())
     left = sum(f.total for f in after.values())
-    return weights, {"before": total, "after": left, "nonzero": left - sum(f.zeros for f in after.values())}
+    parameters = {"before": total, "after": left, "nonzero": left - sum(f.zeros for f in after.values())}
+    return weights, parameters, {name: fact.bytes_after for name, fact in after.items()}
 
 
 def _removed(fact: WeightFacts) -> WeightFacts:

@@ -106,7 +106,7 @@ def inputs_for(model: Model, path: Path, data: Path | None, samples: int | None)
     try:
         feeds = synthesise(model, session, samples or SAMPLES).feeds
     except CannotSynthesise as error:
-        raise DataError(f"{path}: no inputs could be synthesised ({error}); give --data") from error
+        raise DataError(f"{path}: no inputs could be synthesised ({error}); {error.advice}") from error
     lengths = {array.shape[:1] for array in feeds[0].values()}
     batch = math.prod(next(iter(lengths))) if len(lengths) == 1 else 1
     return Inputs("synthetic", feeds, batch * len(feeds), feeds[0], batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 from onnx import (
@@ -18,7 +19,7 @@ from onnx import (
 from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, Array, array_dtype, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
-from onnxprune.model.operators import Role, attribute, domain, linear_role, other_role
+from onnxprune.model.operators import PROCESSOR, Role, attribute, domain, linear_role, other_role
 from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Store, Weight
@@ -73,9 +74,11 @@ class _View:
     """How a constant looks after the pass-through nodes that were crossed so far."""
 
     axes: _Axes  # for each axis of the view the constant's own one, where it is known
+    shape: tuple[int, ...]  # of the constant
     quant: _Quantisation | None = None
     seen: set[int] = field(default_factory=set)
     attributes: dict[str, AttributeProto] = field(default_factory=dict)  # of the function call that it is in
+    states: frozenset[str] = frozenset()  # outputs of a body that hand it to the next iteration, and are no use of it
 
 
 def find(model: Model) -> list[Weight]:
@@ -92,7 +95,9 @@ def find(model: Model) -> list[Weight]:
             for weight in _constants(scope):
                 if parts and weight.name.startswith(parts):
                     continue
-                uses = list(_uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))))))
+                uses = list(
+                    _uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))), weight.shape))
+                )
                 weight.overridable = not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4
                 _describe(weight, uses)
                 found.append(weight)
@@ -125,12 +130,12 @@ def _uses(
     model: Model, functions: dict[tuple[str, str], Scope], scope: Scope, name: str, view: _View
 ) -> Iterator[_Use]:
     """Follow a value through bodies, functions and pass-through nodes to the nodes that use it."""
-    if name in scope.outputs:
+    if name in scope.outputs and scope.path + name not in view.states:
         yield _Use("graph output", None, "graph output")
     for inner in scope.inner():
         if inner is not scope and inner.owner(name) is not scope:
             continue
-        if inner is not scope and name in inner.outputs:
+        if inner is not scope and name in inner.outputs and inner.path + name not in view.states:
             yield _Use(inner.path, None, "body output")
         for node, position in inner.readers.get(name, ()):
             yield from _use(model, functions, inner, node, position, view)
@@ -143,7 +148,7 @@ def _use(
     if body is not None and id(node) not in view.seen:
         given = {a.name: a for a in _bound(node, view).attribute}
         defaults = {a.name: a for a in getattr(body.body, "attribute_proto", ())}
-        inside = _View(view.axes, view.quant, view.seen | {id(node)}, defaults | given)
+        inside = _View(view.axes, view.shape, view.quant, view.seen | {id(node)}, defaults | given)
         yield from _uses(model, functions, body, body.body.input[position], inside)
         return
     node = _bound(node, view)
@@ -159,6 +164,16 @@ def _use(
         if node.op_type == "DequantizeLinear" and quant is None:
             quant = _quantisation(model, scope, node, 1, 2, axes, attribute(node, "axis", 1))
         yield from _uses(model, functions, scope, node.output[0], replace(view, axes=axes, quant=quant))
+        return
+    if standard and _scales(scope, node, position, view):
+        yield from _uses(model, functions, scope, node.output[0], view)
+        return
+    state = _unchanged(scope, node, position) if standard and opset_of(model, scope) > 8 else None  # Scan was another
+    if state is not None:
+        inside = replace(view, states=view.states | {state.body.path + name for name in state.names})
+        yield from _uses(model, functions, state.body, state.name, inside)
+        if state.result:
+            yield from _uses(model, functions, scope, state.result, view)
         return
     if standard and node.op_type in _REARRANGED and (position == 0 or node.op_type == "Concat"):
         for name in node.output:
@@ -177,6 +192,52 @@ def _use(
     if quant is None and role.zero is not None:
         quant = _quantisation(model, scope, node, role.scale, role.zero, view.axes, role.out_axis)
     yield _Use(label(scope, node), mapped, quant=quant)
+
+
+def _scales(scope: Scope, node: NodeProto, position: int, view: _View) -> bool:
+    """Whether a node multiplies or divides the value by a constant that has fewer entries and leaves its shape."""
+    if node.op_type != "Mul" and (node.op_type, position) != ("Div", 0):
+        return False
+    scale = scope.constant(node.input[1 - position])
+    if scale is None or not view.axes:
+        return False
+    own = [None if axis is None else view.shape[axis] for axis in view.axes]
+    sizes = [*[1] * (len(own) - len(scale.dims)), *scale.dims]
+    fits = len(sizes) == len(own) and all(size in (1, known) for size, known in zip(sizes, own, strict=True))
+    return fits and prod(sizes) < prod(view.shape)
+
+
+@dataclass(frozen=True)
+class _State:
+    """A state that no iteration changes: its name in the body, what else it is called there, and what it ends as."""
+
+    body: Scope
+    name: str
+    names: frozenset[str]
+    result: str
+
+
+def _unchanged(scope: Scope, node: NodeProto, position: int) -> _State | None:
+    """The state of a Loop or a Scan that starts with an input, where the body hands it on as it is."""
+    if node.op_type not in ("Loop", "Scan"):
+        return None
+    index = next(i for i, other in enumerate(scope.body.node) if other is node)
+    (inner,) = scope.children[index]
+    graph = inner.body
+    assert isinstance(graph, GraphProto)  # no function is the body of a node
+    scanned = attribute(node, "num_scan_inputs", 0)
+    first = 2 if node.op_type == "Loop" else 0  # of the node's inputs that is a state
+    if not first <= position < len(node.input) - scanned or position >= len(graph.input):
+        return None
+    name, place = graph.input[position].name, position - first
+    handed = graph.output[place + first // 2].name
+    names = {handed}
+    while handed != name:
+        maker = inner.producers.get(handed)
+        if maker is None or maker.op_type != "Identity" or domain(maker):
+            return None
+        names.add(handed := maker.input[0])
+    return _State(inner, name, frozenset(names), node.output[place] if place < len(node.output) else "")
 
 
 def _bound(node: NodeProto, view: _View) -> NodeProto:
@@ -255,6 +316,8 @@ def _role_or_size(weight: Weight, others: list[str]) -> Reason | None:
         return Reason(Kind.UNUSED, "nothing reads it")
     if others and weight.linear:
         return Reason(Kind.ROLE, f"also read as {others[0]}")
+    if others and others[0] == PROCESSOR:
+        return Reason(Kind.ROLE, f"is a {PROCESSOR}: compress the model before onnxruntime optimised it", PROCESSOR)
     if others:
         return Reason(Kind.ROLE, f"is {'an' if others[0] == 'embedding' else 'a'} {others[0]}", others[0])
     if weight.size < SMALL:

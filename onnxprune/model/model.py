@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.core.files import digest, require, staged, write
+from onnxprune.core.signatures import no_model
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.model import external_data, protobuf
 from onnxprune.model.encoded_names import restore_names
@@ -79,6 +80,9 @@ class Model:
     def _parsed(cls, file: Path) -> Model:
         """A model that knows nothing of its external data yet."""
         model = cls(ModelProto(), file)
+        foreign = no_model(file)
+        if foreign:
+            raise ModelError(f"{file} is not an ONNX model but {foreign}")
         try:
             whole = model.payloads.file(file)
             model._parse(whole.view(0, len(whole)), lambda at, size: Stored(whole.handle, at, size))

@@ -27,7 +27,8 @@ class Role:
 
 
 OPERAND = "operand"  # what the kind of a weight ends with that an operator without weights reads
-Reader = Callable[[NodeProto, int], Role]  # (node, rank of the weight) -> role
+PROCESSOR = "weight laid out for one processor"  # what the kind of a weight is that ONNX Runtime's optimiser reordered
+Reader = Callable[[NodeProto, int], Role | None]  # (node, rank of the weight) -> role; None where it is no weight
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
@@ -76,6 +77,28 @@ def _recurrent_microsoft(kind: str, **quantised: int) -> Reader:
     return lambda node, rank: Role(kind, 2, (1,), **quantised)
 
 
+def _einsum(position: int) -> Reader:
+    """An operand of a product of two whose equation sums over labels that both have."""
+
+    def role(node: NodeProto, rank: int) -> Role | None:
+        equation = attribute(node, "equation", b"").decode().replace(" ", "")
+        terms, arrow, result = equation.partition("->")
+        operands = terms.split(",")
+        own = operands[position] if position < len(operands) else ""
+        if len(operands) != 2 or "." in own or len(own) != rank or len(set(own)) < rank:
+            return None
+        if not arrow:  # then those that one operand alone has stay
+            result = "".join(label for label in terms if terms.count(label) == 1)
+        other = operands[1 - position]
+        inward = tuple(axis for axis, label in enumerate(own) if label in other and label not in result)
+        outward = [axis for axis, label in enumerate(own) if label in result and label not in other]
+        if not inward or any(label not in other + result for label in own):
+            return None
+        return Role("einsum", outward[0] if len(outward) == 1 else None, inward)
+
+    return role
+
+
 RECURRENT = frozenset({"lstm", "gru", "rnn"})  # kinds of weights whose layer reads its own outputs
 _MS = "com.microsoft"
 LINEAR: dict[tuple[str, str], dict[int, Reader]] = {
@@ -84,6 +107,7 @@ LINEAR: dict[tuple[str, str], dict[int, Reader]] = {
     ("", "ConvTranspose"): {1: _conv_transpose},
     ("", "Gemm"): {0: _left("gemm", "transA"), 1: _right("gemm", "transB")},
     ("", "MatMul"): {0: _left("matmul"), 1: _right("matmul")},
+    ("", "Einsum"): {0: _einsum(0), 1: _einsum(1)},
     ("", "LSTM"): {1: _recurrent("lstm"), 2: _recurrent("lstm")},
     ("", "GRU"): {1: _recurrent("gru"), 2: _recurrent("gru")},
     ("", "RNN"): {1: _recurrent("rnn"), 2: _recurrent("rnn")},
@@ -128,6 +152,9 @@ NORMS = frozenset({
 TABLES = frozenset({"Gather", "GatherND", "GatherElements", "EmbedLayerNormalization"})
 
 
+_PROCESSORS = frozenset({"com.microsoft.nchwc", "com.ms.internal.nhwc"})  # whose operators read weights in blocks
+
+
 def domain(node: NodeProto) -> str:
     """The node's domain, the default one spelled one way."""
     return "" if node.domain in DEFAULT_DOMAIN else node.domain
@@ -141,6 +168,8 @@ def linear_role(node: NodeProto, position: int, rank: int) -> Role | None:
 
 def other_role(node: NodeProto, position: int) -> str:
     """What a constant is, in a word or two, that no linear layer reads as its weight."""
+    if node.domain in _PROCESSORS or (node.domain, node.op_type) == (_MS, "QLinearConv"):
+        return PROCESSOR
     if position in BIASES.get((domain(node), node.op_type), ()):
         return "bias"
     if node.op_type in TABLES and position in (0, 2, 3):

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune.core.files import write
+from onnxprune.core.signatures import PACKED, head
 from onnxprune.errors import OutputError, PackedError
 from onnxprune.model.model import replacing
 from onnxprune.model.storage import Payloads
 from onnxprune.packed import coder
 from onnxprune.packed.coder import CHUNK, CodeLayout, CodingPlan
 
-MAGIC = b"\x89ONNXZ\r\n"  # not text, and damaged by whoever takes it for text
 VERSION = 1
 MAX_EXPANSION = 1024  # bytes restored per byte of the file: what a small hostile file can cost is bounded
 PATH_LIMIT = 1024  # bytes
@@ -69,11 +69,7 @@ class _Chunk:
 
 def is_packed(path: str | os.PathLike[str]) -> bool:
     """Whether the file begins like a packed model; False where it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+    return head(Path(path)).startswith(PACKED)
 
 
 def refuse_overwriting(target: Path, files: Sequence[Path], source: Path) -> None:
@@ -153,7 +149,7 @@ class Packed:
         self._payloads = Payloads()
         data = self._payloads.map(path)
         self.packed_nbytes = len(data)
-        if data[: len(MAGIC)] != MAGIC:
+        if data[: len(PACKED)] != PACKED:
             raise PackedError(f"{path} is not a packed model")
         if len(data) < HEADER.size + ENDING:
             raise self._damaged("it is cut short")

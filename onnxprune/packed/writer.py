@@ -11,6 +11,7 @@ from pathlib import Path
 
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.files import staged, write
+from onnxprune.core.signatures import PACKED
 from onnxprune.errors import PackedError
 from onnxprune.model.model import Model
 from onnxprune.model.protobuf import varint
@@ -24,7 +25,6 @@ from onnxprune.packed.reader import (
     FOOTER,
     HEADER,
     INDEX_LIMIT,
-    MAGIC,
     MAX_EXPANSION,
     VERSION,
     Sizes,
@@ -85,7 +85,7 @@ class _Writer:
     def chunks(self) -> Iterator[bytes]:
         """The packed file, piece by piece."""
         written = HEADER.size
-        yield HEADER.pack(MAGIC, VERSION)
+        yield HEADER.pack(PACKED, VERSION)
         self._describe_files()
         for chunk, itemsize, hints in chain(self._skeleton(), self._tensors()):
             coded = coder.encode(chunk, itemsize, hints, self._level)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.core.dtypes import Array
+from onnxprune.core.signatures import no_arrays
 from onnxprune.errors import DataError
 from onnxprune.runtime import held_data
 from onnxprune.runtime.held_data import UNNAMED, Given
@@ -194,14 +195,23 @@ def _read(path: Path) -> dict[str, Array]:
         if bundles:
             return {name: np.concatenate([bundle[name] for bundle in bundles]) for name in bundles[0]}
         return {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except OSError as error:
+        raise DataError(f"cannot read the data in {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        other = no_arrays(path)
+        if other:
+            raise DataError(
+                f"{path} is {other}, and data are .npz or .npy files: numpy.savez('data.npz', INPUT=array) writes one"
+            ) from error
         raise DataError(f"cannot read the data in {path}: {error}") from error
 
 
 def _check(where: str, item: Input, array: Array) -> bool:
     """Whether each sample is a whole input; DataError where the array cannot be one at all."""
-    if item.dtype is None or not np.can_cast(array.dtype, item.dtype, "no"):
-        raise DataError(f"{where}: '{item.name}' is {array.dtype}, the model wants {item.type}")
+    text = item.type == "tensor(string)"
+    if not (array.dtype.kind in "UO" if text else item.dtype and np.can_cast(array.dtype, item.dtype, "no")):
+        only = "" if item.type.startswith("tensor") else ", and data can hold tensors only: leave it out"
+        raise DataError(f"{where}: '{item.name}' is {array.dtype}, the model wants {item.type}{only}")
     whole = array.ndim == len(item.shape) + 1
     given = array.shape[1:]
     wanted = item.shape if whole else item.shape[1:]

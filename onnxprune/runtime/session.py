@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -17,7 +18,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.core.dtypes import Array
-from onnxprune.errors import RuntimeFailure
+from onnxprune.errors import NotLoaded, RuntimeFailure
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -43,7 +44,7 @@ class Input:
 
     name: str
     shape: tuple[int | str | None, ...]
-    dtype: Any  # None where numpy has no such tensor (strings, sequences, bfloat16)
+    dtype: Any  # None where numpy has no such tensor of numbers (strings, sequences, bfloat16)
     type: str
 
 
@@ -105,7 +106,7 @@ def open_session(
         source = model if isinstance(model, bytes) else os.fspath(model)
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise RuntimeFailure(f"ONNX Runtime does not load {name or model!s}: {_first_line(error)}") from error
+        raise NotLoaded(name or str(model), *_said(error)) from error
 
 
 def inputs_of(session: ort.InferenceSession) -> list[Input]:
@@ -138,7 +139,8 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
     """What a single node of a model computes from the arrays; None stands for an input that is left out.
 
     bfloat16, which ONNX Runtime neither takes nor gives in Python, goes in as initializers and comes out as float32.
-    Smaller types, for which it lacks most kernels too, are computed by the reference implementation of onnx.
+    Smaller types, for which it lacks most kernels too, and operators of opsets that it does not know yet are computed
+    by the reference implementation of onnx.
 
     Raises:
         RuntimeFailure: it is not computed.
@@ -160,7 +162,10 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
         inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))
     graph = helper.make_graph(nodes, "node", inputs, [ValueInfoProto(name=name) for name in outputs], held)
     made = helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
-    session = open_session(made.SerializeToString(), f"a {node.op_type} by itself", as_written())
+    try:
+        session = open_session(made.SerializeToString(), f"a {node.op_type} by itself", as_written())
+    except NotLoaded:
+        return _reference(node, arrays, model)
     return list(run(session, given).values())
 
 
@@ -242,9 +247,29 @@ def profile(
             raise RuntimeFailure(f"ONNX Runtime's profile of {path!s} cannot be read: {error}") from error
 
 
+# What ONNX Runtime says where it names a node: (name, operator) in one order or the other.
+_NODES = (
+    re.compile(r'In Node, \("(?P<name>.*?)", (?P<operator>\w+),'),
+    re.compile(r"for (?P<operator>\w+)\(\d+\) node with name '(?P<name>.*?)'"),
+    re.compile(r"of operator \((?P<operator>\w+)\) in node \((?P<name>.*?)\)"),
+    re.compile(r"Node ?\((?P<name>.*?)\) Op ?\((?P<operator>\w+)\)"),
+)
+_IN_THE_SOURCE = re.compile(r"/\S*onnxruntime/core/\S+:\d+ .*?\) (?:const )?(?=[A-Z])")  # a file, a line, a function
+
+
 def _first_line(error: Exception) -> str:
-    text = str(error).split(" : ")[-1] if " : " in str(error) else str(error)
+    text = re.sub(r"^(.* : )?Load model from .*? failed: *", "", _IN_THE_SOURCE.sub("", str(error)), flags=re.DOTALL)
+    text = text.split(" : ")[-1] if " : " in text else text
     return text.strip().splitlines()[0][:300] if text.strip() else type(error).__name__
+
+
+def _said(error: Exception) -> tuple[str, tuple[str, str] | None]:
+    """Why a model is not loaded, and the node that is named: its name, perhaps none, and operator."""
+    text, line = str(error), _first_line(error)
+    found = next(filter(None, (pattern.search(text) for pattern in _NODES)), None)
+    if found is None:
+        return line, None
+    return line.partition(" , Error ")[2] or line, (found["name"], found["operator"])
 
 
 def equal(a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]) -> bool:

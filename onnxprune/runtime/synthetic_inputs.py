@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -26,16 +27,20 @@ SAMPLES = 8  # unless more or fewer are asked for
 
 
 class CannotSynthesise(Exception):
-    """No inputs were found on which the model runs; the message says what was in the way."""
+    """No inputs were found on which the model runs; the message says what was in the way, `advice` what to do."""
+
+    def __init__(self, problem: str, advice: str = "give --data") -> None:
+        super().__init__(problem)
+        self.advice = advice
 
 
 @dataclass(frozen=True)
 class SyntheticInputs:
-    """Inputs on which a model runs, what they are, in words by the input's name, and what it makes of the first."""
+    """Inputs on which a model runs, what they are, in words by the input's name, and what it gives for each."""
 
     feeds: list[Feeds]
     kinds: dict[str, str]
-    outputs: dict[str, Any]
+    outputs: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,11 @@ class _Guess:
 
 
 def synthesise(
-    model: Model, session: ort.InferenceSession, samples: int, *, realistic: bool = True
+    model: Model, session: ort.InferenceSession, samples: int, *, realistic: bool = True, numbers: int | None = None
 ) -> SyntheticInputs:  # fmt: skip
-    """`samples` sets of inputs on which the session runs, the same ones each time.
+    """Up to `samples` sets of inputs on which the session runs, the same ones each time.
+
+    No more than hold so many `numbers`: an image does, a few indices do not.
 
     What the inputs are is recognised. Where the model does not run on such inputs, or no output on them tells one
     result from another, they are random numbers instead, within the bounds that the operators ask for. Unless they
@@ -61,7 +68,10 @@ def synthesise(
     inputs = inputs_of(session)
     for item in inputs:
         if item.dtype is None:
-            raise CannotSynthesise(f"input '{item.name}' is {item.type}")
+            problem = f"input '{item.name}' is {item.type}"
+            if item.type == "tensor(string)":
+                raise CannotSynthesise(problem)
+            raise CannotSynthesise(problem, "which --data cannot hold either: run both models on your own inputs")
     problem, mute = "", None
     for guess in _guesses(model, inputs, realistic):
         try:
@@ -69,17 +79,31 @@ def synthesise(
         except RuntimeFailure as error:
             problem = str(error)
             continue
-        made = SyntheticInputs(
-            [_feeds(inputs, shapes, guess.kinds, seed) for seed in range(samples)],
-            {name: kind.phrase for name, kind in guess.kinds.items()},
-            outputs,
-        )
+        found = shapes, guess.kinds, outputs
         if not all(output.says_nothing for output in compare([outputs], [outputs])):
-            return made
-        mute = mute or made
+            return _made(session, inputs, samples, numbers, *found)
+        mute = mute or found
     if mute is None:
         raise CannotSynthesise(problem)
-    return mute
+    return _made(session, inputs, samples, numbers, *mute)
+
+
+def _made(
+    session: ort.InferenceSession, inputs: list[Input], samples: int, numbers: int | None,
+    shapes: dict[str, Shape], kinds: Mapping[str, Kind], outputs: dict[str, Any],
+) -> SyntheticInputs:  # fmt: skip
+    """As many sets of inputs as were asked for, less those that the model does not take: numbers may not fit others.
+
+    `outputs` are those of the first, which it takes.
+    """
+    kept = [(_feeds(inputs, shapes, kinds, 0), outputs)]
+    size = sum(array.size for array in kept[0][0].values())
+    for seed in range(1, samples if numbers is None else min(samples, -(-numbers // max(size, 1)))):
+        feed = _feeds(inputs, shapes, kinds, seed)
+        with contextlib.suppress(RuntimeFailure):
+            kept.append((feed, run(session, feed)))
+    feeds, given = zip(*kept, strict=True)
+    return SyntheticInputs(list(feeds), {name: kind.phrase for name, kind in kinds.items()}, list(given))
 
 
 def _guesses(model: Model, inputs: list[Input], realistic: bool) -> Iterator[_Guess]:

@@ -28,7 +28,7 @@ def test_no_public_name_is_a_module():
 
 
 def test_the_error_tree_is_drawn_as_it_is():
-    drawn = re.findall(r"^(?: {4})?(?:├── |└── |)(\w+) {2,}", errors.__doc__, re.MULTILINE)
+    drawn = re.findall(r"^(?:[│ ] {3})?(?:├── |└── |)(\w+) {2,}", errors.__doc__, re.MULTILINE)
     defined = [c.__name__ for _, c in inspect.getmembers(errors, inspect.isclass) if c.__module__ == errors.__name__]
     assert sorted(drawn) == sorted(defined)
     for kind in (getattr(errors, name) for name in drawn):

@@ -106,7 +106,12 @@ def test_every_command(store, tmp_path):
         ("memory://in/damaged.onnx", "memory://o.onnx", ModelError, "memory://in/damaged.onnx is not an ONNX model"),
         ("memory://alone/e.onnx", "memory://o.onnx", ModelError, "cannot read memory://alone/sub/e.data: no such file"),
         ("memory://in/m.onnx", None, OptionError, "memory://in/m.onnx is elsewhere: say where the result goes (-o)"),
-        ("memory://in/m.onnx", "memory://in/m.onnx", OutputError, "memory://in/m.onnx is the input; give --in-place"),
+        (
+            "memory://in/m.onnx",
+            "memory://in/m.onnx",
+            OutputError,
+            "memory://in/m.onnx is the input; give in_place=True",
+        ),
         ("memory://in/m.onnx", "memory://out/", OptionError, "memory://out/ names no file"),
         ("memory://in", "memory://o.onnx", ModelError, "cannot read memory://in: it is not a regular file"),
         ("nowhere://in/m.onnx", "memory://o.onnx", OptionError, "nowhere://in/m.onnx: Protocol not known: nowhere"),

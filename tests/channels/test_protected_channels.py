@@ -93,6 +93,20 @@ def test_a_flattened_channel_stays_while_one_of_its_pixels_is_read():
     check(proto, w=(3, 3, 3, 3), fc=(48, 3))
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_weight_that_is_flattened_loses_no_axis_by_itself(axis):
+    """The scale of a norm over two axes, written out: [8, 6] becomes the 48 numbers that meet those of a sample."""
+    scale, out = normal(8, 6), normal(48, 3, seed=1)
+    scale[3], out[6:12] = 0, 0
+    nodes = [
+        node("Flatten", ["x"], ["f"]), node("Flatten", ["scale"], ["s"], axis=axis),
+        node("Transpose" if axis else "Identity", ["s"], ["r"]),
+        node("Mul", ["f", "r"], ["k"]), node("MatMul", ["k", "b"], ["y"]),
+    ]  # fmt: skip
+    weights = {"scale": scale, "b": out}
+    check(model(nodes, [info("x", ["N", 8, 6])], [info("y", ["N", 3])], weights), scale=(8, 6))
+
+
 def test_a_channel_of_a_grouped_convolution_goes_only_where_all_groups_lose_it():
     w, v = normal(8, 3, 1, 1), normal(4, 4, 1, 1, seed=1)
     v[:2, 1] = 0  # place 1 of the first group

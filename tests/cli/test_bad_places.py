@@ -23,10 +23,9 @@ LENET = LENETS["lenet-5"]
 
 def test_bad_outputs(refused, model, tmp_path):
     (tmp_path / "file").write_bytes(b"x")
-    (tmp_path / "folder").mkdir()
     (tmp_path / "same").symlink_to("m.onnx")
     os.link(model, tmp_path / "hard")
-    for place in ("file/o.onnx", "gone/o.onnx", "folder", "m.onnx", "same", "hard", ".", "y" * 300):
+    for place in ("file/o.onnx", "gone/o.onnx", "m.onnx", "same", "hard", ".", "y" * 300):
         assert (tmp_path / place).name[:20] in refused(1, "compress", model, "-o", tmp_path / place)
     for place in ("/dev/full", "/dev/null", "/proc/o.onnx", ""):
         refused(1, "compress", model, "-o", place)

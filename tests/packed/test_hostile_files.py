@@ -14,11 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onnxprune
+from onnxprune.core.signatures import PACKED
 from onnxprune.errors import ModelError, PackedError
 from onnxprune.model.protobuf import varint
 from onnxprune.packed import reader
 from onnxprune.packed.coder import ORDER0, STORED, ZSTD
-from onnxprune.packed.reader import MAGIC, VERSION
+from onnxprune.packed.reader import VERSION
 from tests.helpers.builders import matmul
 from tests.helpers.running import put
 
@@ -81,7 +82,7 @@ def forge(*index: int | bytes, body: bytes = b"", digest: bytes = bytes(32), cla
     raw = b"".join(varint(part) if isinstance(part, int) else part for part in index)
     size = HEADER + len(body) + len(raw) + ENDING
     ending = raw + reader.FOOTER.pack(len(raw), size if claim is None else claim, digest)
-    return reader.HEADER.pack(MAGIC, VERSION) + body + ending + reader.CRC.pack(zlib.crc32(ending))
+    return reader.HEADER.pack(PACKED, VERSION) + body + ending + reader.CRC.pack(zlib.crc32(ending))
 
 
 def run(coding: int, body: bytes, plan: tuple[int, ...] = (0,)) -> tuple[int | bytes, ...]:

@@ -185,7 +185,7 @@ def test_the_worst_output_counts():
 
 
 def test_agreement_needs_classes():
-    with pytest.raises(OptionError, match="--metric"):
+    with pytest.raises(OptionError, match="choose metric"):
         of_deviations("agreement", [deviation(samples(4, 1), samples(4, 1))])
 
 

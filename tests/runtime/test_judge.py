@@ -105,7 +105,7 @@ def test_a_metric_that_needs_targets(path, arrays):
 
 def test_targets_of_text_are_for_functions_of_the_user(path, arrays, monkeypatch, tmp_path):
     texts = np.array([f"class {c}" for c in arrays["targets"]])
-    with pytest.raises(OptionError, match=r"text.*--metric MODULE:FUNCTION"):
+    with pytest.raises(OptionError, match=r"text.*metric MODULE:FUNCTION"):
         judge(path, arrays | {"targets": texts})
     (tmp_path / "spoken.py").write_text(
         "def right(outputs, data):\n"

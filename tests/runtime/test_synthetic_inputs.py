@@ -84,6 +84,23 @@ def test_inputs_that_are_not_found(tmp_path):
     assert not (tmp_path / "o.onnx").exists()
 
 
+def test_inputs_on_which_a_model_does_not_run_are_left_out(tmp_path):
+    """A negative number is an index beyond the only row."""
+    nodes = [
+        helper.make_node("Less", ["x", "zero"], ["negative"]), helper.make_node("Cast", ["negative"], ["i"], to=I64),
+        helper.make_node("Gather", ["t", "i"], ["y"]),
+    ]  # fmt: skip
+    proto = model(nodes, [info("x", [1])], Y, {"zero": np.zeros(1, np.float32), "t": samples(1, 400)})
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    session = open_session(tmp_path / "m.onnx")
+    made = synthesise(Model.load(tmp_path / "m.onnx"), session, 20)
+    assert 3 < len(made.feeds) < 20
+    assert all(feed["x"][0] >= 0 for feed in made.feeds)
+    assert len(made.outputs) == len(made.feeds)
+    found = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", samples=20).deviation
+    assert (found.source, found.samples) == ("synthetic", len(made.feeds))
+
+
 def test_an_input_without_a_numpy_type(tmp_path):
     proto = model([helper.make_node("Identity", ["x"], ["y"])], [info("x", [1], TensorProto.STRING)], Y)
     proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING

@@ -55,7 +55,7 @@ def test_the_whole_reaches_what_is_asked(found, part):
     most = sum(c.size * c.points[-1].sparsity for c in found.layers) / total
     shares = found.reaching(part * most)
     assert sum(c.size * shares[c.name] for c in found.layers) / total == pytest.approx(part * most, abs=1e-9)
-    with pytest.raises(OptionError, match="higher --levels"):
+    with pytest.raises(OptionError, match="higher levels"):
         found.reaching(most + 0.01)
 
 
@@ -147,7 +147,7 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
         ({"of": "channels"}, {"sparsity": 0.5}, OptionError, "channels"),
         ({"of": "channels"}, {}, OptionError, "channels"),
         ({}, {"quality": 0.5}, OptionError, "give the sparsity"),
-        ({}, {"sparsity": 0.97}, OptionError, "higher --levels"),
+        ({}, {"sparsity": 0.97}, OptionError, "higher levels"),
         ({}, {"sparsity": 0.5, "scope": "global"}, OptionError, "scope"),
     ],
 )

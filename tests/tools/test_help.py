@@ -9,7 +9,13 @@ import pytest
 
 from tests.helpers.repository import TOOLS
 
-LIBRARIES = {"derived_models.py", "known_models.py", "mnist.py", "tasks"}  # imported by tools, none themselves
+LIBRARIES = {
+    "derived_models.py",
+    "known_models.py",
+    "mnist.py",
+    "random_models.py",
+    "tasks",
+}  # imported by tools, none themselves
 EXTRAS = {  # the mark of a tool that imports a framework, and the package
     "retrain_jax.py": ("jax", "optax"), "retrain_torch.py": ("torch", "torch"), "train_lenet.py": ("torch", "torch"),
 }  # fmt: skip

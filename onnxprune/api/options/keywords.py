@@ -71,6 +71,7 @@ class ShapeKeywords(TypedDict, total=False):
     strip: bool
     channels: float | None
     multiple: int
+    strip_metadata: bool
 
 
 class SearchKeywords(TypedDict, total=False):

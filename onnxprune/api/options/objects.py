@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from onnxprune.core.files import PathLike
 from onnxprune.errors import OptionError, OutputError
-from onnxprune.pipeline.base import check_types
+from onnxprune.pipeline.base import Pass, check_types
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime.judge import Metric, Question
-from onnxprune_passes import Channels, DeadNeurons, Encode, Magnitude
+from onnxprune_passes import Channels, DeadNeurons, Decode, Encode, Magnitude, StripMetadata
 
 Options = TypeVar("Options")
 
@@ -126,12 +126,13 @@ class Storing:
 
 @dataclass(frozen=True, kw_only=True)
 class Stripping:
-    """Which shapes change.
+    """Which shapes change, and what else goes that no output needs.
 
     Attributes:
         strip: whether dead neurons are removed.
         channels: the share of whole channels that is removed first.
         multiple: kept channels are rounded up to a multiple of this, dead ones too.
+        strip_metadata: whether doc strings and metadata go that no runtime reads.
 
     Raises:
         OptionError: channels are to go, and all shapes to stay.
@@ -140,12 +141,17 @@ class Stripping:
     strip: bool = True
     channels: float | None = None
     multiple: int = 1
+    strip_metadata: bool = False
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_types(self)
         if self.channels is not None and not self.strip:
             raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
+
+    def first(self) -> list[Pass]:
+        """What runs before all others: encoded weights are dense, and take over what is left of their notes."""
+        return [Decode(), *([StripMetadata()] if self.strip_metadata else ())]
 
     def before(self, score: str = "l1", scope: str = "layer") -> list[Channels]:
         """What runs before weights are pruned."""

@@ -77,22 +77,28 @@ def gemm(ctx: RuleContext) -> None:
 
 
 def matmul(ctx: RuleContext) -> None:
-    """A matrix of weights on either side, or two computed values."""
+    """A matrix of weights on either side, perhaps with unit dimensions in front, or two computed values."""
     left, right = len(ctx.shape(0)), len(ctx.shape(1))
-    if left >= 2 and right == 2 and ctx.constant(1):
-        _linear(ctx, 0, 1, left - 1, lambda w: w.T[None, :, :, None])
-    elif left == 2 and right >= 2 and ctx.constant(0):
-        _linear(ctx, 1, 0, right - 2, lambda w: w[None, :, :, None])
+    if left >= right >= 2 and ctx.constant(1) and _single(ctx, 1):
+        _linear(ctx, 0, 1, left - 1, lambda w: w.reshape(w.shape[-2:]).T[None, :, :, None])
+    elif right >= left >= 2 and ctx.constant(0) and _single(ctx, 0):
+        _linear(ctx, 1, 0, right - 2, lambda w: w.reshape(w.shape[-2:])[None, :, :, None])
     elif left == right and left >= 2:
         _product(ctx, left)
     else:
         raise Unsupported
 
 
+def _single(ctx: RuleContext, position: int) -> bool:
+    """Whether an operand is one matrix."""
+    return all(size == 1 for size in ctx.shape(position)[:-2])
+
+
 def _linear(ctx: RuleContext, data: int, weight: int, axis: int, view: View) -> None:
     """A weight matrix that mixes one axis of a value; the other axes pass."""
     source = ctx.take_axis(data, axis)
-    inner, outer = 1 - weight, weight
+    front = len(ctx.shape(weight)) - 2
+    inner, outer = front + 1 - weight, front + weight
     ctx.builder.couple(source, ctx.take_axis(weight, inner))
     for removable in ctx.take(data):
         if axis not in removable.axes:

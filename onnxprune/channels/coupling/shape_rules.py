@@ -55,14 +55,9 @@ def flatten(ctx: RuleContext) -> None:
     shape = ctx.shape(0)
     axis = ctx.attr("axis", 1)
     axis = axis if axis >= 0 else axis + len(shape)
-    runs = (list(range(axis)), list(range(axis, len(shape))))
-    for removable in ctx.take(0):
-        for place, run in enumerate(runs):
-            if set(removable.axes) <= set(run):
-                _regroup(ctx, removable, run, [place], [shape[a] for a in run], None)
-                break
-        else:
-            ctx.release(removable)
+    removables = ctx.take(0)
+    for place, run in enumerate((list(range(axis)), list(range(axis, len(shape))))):
+        _merge(ctx, removables, run, [place], [shape[a] for a in run], None)
 
 
 def reshape(ctx: RuleContext) -> None:
@@ -71,16 +66,23 @@ def reshape(ctx: RuleContext) -> None:
     removables = ctx.take(0)
     made: dict[int, RemovableAxis] = {}
     for old, new in blocks(before, after):
-        inside = [s for s in removables if set(s.axes) & set(old)]
-        target = None
-        if len(inside) == 1 and set(inside[0].axes) <= set(old):
-            target = _regroup(ctx, inside[0], old, new, [before[a] for a in old], [after[a] for a in new])
-        if target is None:
-            ctx.release(*inside)
-        else:
+        target = _merge(ctx, removables, old, new, [before[a] for a in old], [after[a] for a in new])
+        if target is not None:
             made |= dict.fromkeys(target.axes, target)
     for axis in range(len(after)):
         ctx.bind_size(1, axis, made.get(axis), axis, copies=not ctx.attr("allowzero", 0))
+
+
+def _merge(
+    ctx: RuleContext, removables: Sequence[RemovableAxis], old: list[int], new: list[int],
+    before: Sequence[Dim], after: Sequence[Dim] | None,
+) -> RemovableAxis | None:  # fmt: skip
+    """`_regroup` of the only axis that lies in a run; several would be mixed, and one may reach beyond the run."""
+    inside = [removable for removable in removables if set(removable.axes) & set(old)]
+    if len(inside) == 1 and set(inside[0].axes) <= set(old):
+        return _regroup(ctx, inside[0], old, new, before, after)
+    ctx.release(*inside)
+    return None
 
 
 def _regroup(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from onnxprune.allocation.curves import Curves
 from onnxprune.api import inspect
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
+from onnxprune.core.files import PathLike
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import CurvesError
 from onnxprune.model.discovery import find
@@ -155,6 +156,16 @@ def gather(
         curves=curves,
         titles=list(dict.fromkeys(title for cells in columns.values() for title in cells)),
     )
+
+
+def named(found: Contents, model: Path, original: PathLike | None) -> Contents:
+    """The contents with the names that the user gave the files: packed ones were read from temporary files."""
+    file = replace(found.file, path=str(model))
+    if found.result is None or original is None:
+        return replace(found, file=file)
+    before = replace(found.result.input, path=str(original))
+    after = replace(found.result.output, path=str(model))
+    return replace(found, file=file, result=replace(found.result, input=before, output=after))
 
 
 def _compared(first: _Side, last: _Side, deviation: Deviation) -> Result:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onnxprune.allocation import curves as curve_files
+from onnxprune.api.remote import unpacked
 from onnxprune.api.result import Deviation, Result
 from onnxprune.core.files import PathLike, staged, write
 from onnxprune.errors import OptionError
@@ -46,7 +48,7 @@ def write_report(
     """Write an HTML report, atomically; the same input gives the same bytes, measured times apart.
 
     Args:
-        model: a model, or the result of `transform` and its kin, whose files must still be there.
+        model: a model, packed or not, or the result of `transform` and its kin, whose files must still be there.
         out: the HTML file.
         original: what the model was made of: the report compares the two.
         data: samples to compare outputs and count activations on, as for `transform`; None synthesises inputs.
@@ -78,9 +80,12 @@ def write_report(
     curves = None if sensitivity is None else curve_files.read(Path(sensitivity))
     if result is None and original is not None:
         deviation = onnxprune.verify(original, path, data=data, samples=samples)
-    source = None if original is None else Path(original)
     columns = _columns(onnxprune.costs(path, data=data, samples=samples)) if cost else {}
-    found = contents.gather(path, source, result, deviation, curves, weights, columns, target.parent)
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(unpacked(path)))
+        source = None if original is None else Path(stack.enter_context(unpacked(original)))
+        found = contents.gather(place, source, result, deviation, curves, weights, columns, target.parent)
+    found = contents.named(found, path, original)
     text = page.render(found, command)
     with staged(target) as place:
         write(place, [text.encode(errors="backslashreplace")])

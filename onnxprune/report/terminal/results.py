@@ -18,6 +18,7 @@ from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched
 from onnxprune.search.promise import POINTS, Promised
 
+_AROUND = 0.25  # of a file: from here on it is said what it holds beside weights
 _REASONS = 6  # that are counted in the line of what was left alone
 _SLOWER = 1.1  # times the dense model's time: more than noise
 
@@ -73,6 +74,7 @@ def _show_closing(console: Console, result: Result) -> None:
     zeros = counts["after"] - counts["nonzero"]
     line(console, f"{after.path}", "bold")
     line(console, f"  on disk     {size(before.bytes)} -> {size(after.bytes)}  ({smaller(result.ratio)})")
+    _show_contents(console, result.contents)
     line(console, f"  gzipped     {size(before.gzip_bytes)} -> {size(after.gzip_bytes)}")
     line(console, f"  parameters  {counts['after']:,}, of which {zeros:,} are zero ({percent(zeros, counts['after'])})")
     show_deviation(console, result.deviation)
@@ -87,6 +89,15 @@ def _show_closing(console: Console, result: Result) -> None:
         line(console, f"  speed       {text}", "dim")
     elif zeros and result.cost is None and not result.integers:
         line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
+
+
+def _show_contents(console: Console, contents: dict[str, int]) -> None:
+    """What the file holds, where much of it is no weight."""
+    total, around = sum(contents.values()), {k: v for k, v in contents.items() if k not in ("weights", "embeddings")}
+    if sum(around.values()) > _AROUND * total:
+        parts = ", ".join(f"{name} {size(count)}" for name, count in contents.items() if count)
+        advice = " (--strip-metadata drops it)" if contents["metadata"] > _AROUND * total else ""
+        line(console, f"              {parts}{advice}")
 
 
 def _show_search(console: Console, found: Searched) -> None:

@@ -1,0 +1,170 @@
+"""Weights that something stands in front of: a scale, the state of a loop, an equation, unit dimensions."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import onnxprune
+from onnxprune.model.discovery import find
+from tests.channels.dead_channels import check
+from tests.helpers.builders import info, matmul, model, node, normal, tensor
+from tests.helpers.running import feeds_of, load, outputs, put, run
+
+
+def only(proto, name="w"):
+    return next(weight for weight in find(load(proto)) if weight.name == name)
+
+
+def einsum(equation: str, x: tuple, w: tuple, swapped: bool = False) -> onnx.ModelProto:
+    names = ["w", "x"] if swapped else ["x", "w"]
+    nodes = [helper.make_node("Einsum", names, ["y"], equation=equation)]
+    return model(nodes, [info("x", list(x))], [info("y", None)], {"w": normal(*w)})
+
+
+@pytest.mark.parametrize(
+    ("equation", "x", "w", "out_axis", "in_axes"),
+    [
+        ("ij,jk->ik", (3, 32), (32, 16), 1, (0,)),
+        ("ij,jk", (3, 32), (32, 16), 1, (0,)),
+        (" b l d , o d -> b l o ", (2, 3, 32), (16, 32), 0, (1,)),
+        ("...d,dk->...k", (2, 3, 32), (32, 16), 1, (0,)),
+        ("bld,dhk->blhk", (2, 3, 32), (32, 4, 8), None, (0,)),
+        ("blhk,hkd->bld", (2, 3, 4, 8), (4, 8, 32), 2, (0, 1)),
+        ("bhld,hdk->bhlk", (2, 4, 3, 8), (4, 8, 16), 2, (1,)),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_an_einsum_that_is_a_product_is_a_layer(tmp_path, equation, x, w, out_axis, in_axes, swapped):
+    if swapped:
+        terms, arrow, result = equation.replace(" ", "").partition("->")
+        equation = ",".join(terms.split(",")[::-1]) + (arrow + result if arrow else "->ik")
+    proto = einsum(equation, x, w, swapped)
+    weight = only(proto)
+    assert (weight.kind, weight.reason, weight.out_axis, weight.in_axes) == ("einsum", None, out_axis, in_axes)
+    source = put(tmp_path / "m.onnx", proto)
+    result = onnxprune.compress(source, tmp_path / "o.onnx", sparsity=0.5, values="exact")
+    assert result.weights[0].zeros == weight.size // 2
+    onnxprune.prune(source, tmp_path / "p.onnx", sparsity=0.5)
+    assert onnxprune.verify(tmp_path / "p.onnx", tmp_path / "o.onnx").outputs[0]["max_abs"] == 0
+
+
+@pytest.mark.parametrize(
+    ("equation", "x", "w"),
+    [
+        ("bi,i->bi", (3, 300), (300,)),  # a scale
+        ("bi,ii->b", (3, 32), (32, 32)),  # a diagonal
+        ("bi,oi->b", (3, 32), (16, 32)),  # an axis that is summed by itself
+        ("bi,bo->bio", (16, 3), (16, 32)),  # an outer product
+    ],
+)
+def test_an_einsum_that_is_no_product_has_an_operand(equation, x, w):
+    weight = only(einsum(equation, x, w))
+    assert weight.kind == "Einsum operand"
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale"),
+    [("Mul", np.float32(0.125)), ("Div", np.float32(8)), ("Mul", normal(32)), ("Mul", normal(1, 32)),
+     ("Div", np.abs(normal(64, 1)) + 1), ("Mul", normal(1, 1))],
+)  # fmt: skip
+def test_a_constant_scale_is_passed(tmp_path, kind, scale):
+    proto = matmul(None, [node(kind, ["w", "s"], ["v"])])
+    proto.graph.initializer.append(tensor("s", scale))
+    weight = only(proto)
+    assert (weight.kind, weight.reason, weight.out_axis, weight.in_axes) == ("matmul", None, 1, (0,))
+    source = put(tmp_path / "m.onnx", proto)
+    onnxprune.compress(source, tmp_path / "o.onnx", sparsity=0.75, values="exact")
+    onnxprune.prune(source, tmp_path / "p.onnx", sparsity=0.75)
+    assert outputs((tmp_path / "o.onnx").read_bytes()) == outputs((tmp_path / "p.onnx").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "scale"),
+    [("Mul", ["w", "s"], normal(64, 32)), ("Div", ["s", "w"], np.float32(2)), ("Mul", ["w", "s"], normal(1, 64, 32)),
+     ("Add", ["w", "s"], np.float32(2))],
+)  # fmt: skip
+def test_what_is_no_scale_leaves_a_weight_alone(kind, names, scale):
+    """A factor for each entry may be a mask, and what a constant is divided by must not be 0."""
+    nodes = [node(kind, names, ["v"]), node("MatMul", ["x", "v"], ["y"])]
+    weight = only(model(nodes, [info("x", [3, 64])], [info("y", None)], {"w": normal(64, 32), "s": np.asarray(scale)}))
+    assert weight.reason is not None
+
+
+def looped(handed: str, kind: str = "Loop", result: bool = False) -> onnx.ModelProto:
+    """A body that multiplies with a state `k`; what `handed` says is the state of the next iteration."""
+    nodes = [node("MatMul", ["a", "k"], ["b"])]
+    nodes += {
+        "itself": [],
+        "identity": [node("Identity", ["k"], ["l"]), node("Identity", ["l"], ["m"])],
+        "changed": [node("Mul", ["k", "half"], ["m"])],
+    }[handed]
+    last = "k" if handed == "itself" else "m"
+    states = [info("a", ["N", 32]), info("k", [32, 32])], [info("b", ["N", 32]), info(last, [32, 32])]
+    weights = {"w": normal(32, 32) / 8, "half": np.float32(0.5)}
+    if kind == "Loop":
+        head = [info("i", [], TensorProto.INT64), info("go_on", [], TensorProto.BOOL)]
+        body = helper.make_graph(
+            [node("Identity", ["go_on"], ["again"]), *nodes], "body", [*head, *states[0]],
+            [info("again", [], TensorProto.BOOL), *states[1]],
+        )  # fmt: skip
+        call = helper.make_node("Loop", ["times", "go", "x", "w"], ["y", "z"], body=body)
+        weights |= {"times": np.array(3), "go": np.array(True)}
+    else:
+        body = helper.make_graph(nodes, "body", [*states[0], info("t", [1])], states[1])
+        call = helper.make_node("Scan", ["x", "w", "times"], ["y", "z"], body=body, num_scan_inputs=1)
+        weights["times"] = np.zeros((3, 1), np.float32)
+    ends = [info("y", ["N", 32])] + [info("z", [32, 32])] * result
+    return model([call], [info("x", ["N", 32])], ends, {n: np.asarray(w) for n, w in weights.items()})
+
+
+# onnxruntime 1.32 gives a Scan whose body hands an input on as it is a state of memory that nobody wrote.
+@pytest.mark.parametrize(("kind", "handed"), [("Loop", "itself"), ("Loop", "identity"), ("Scan", "identity")])
+def test_a_state_that_never_changes_is_the_weight_of_the_layer(tmp_path, kind, handed):
+    proto = looped(handed, kind)
+    assert (only(proto).kind, only(proto).reason) == ("matmul", None)
+    source = put(tmp_path / "m.onnx", proto)
+    onnxprune.compress(source, tmp_path / "o.onnx", sparsity=0.75, values="exact")
+    onnxprune.prune(source, tmp_path / "p.onnx", sparsity=0.75)
+    feeds = feeds_of(proto)
+    found = [run((tmp_path / name).read_bytes(), feeds)[0] for name in ("o.onnx", "p.onnx")]
+    np.testing.assert_array_equal(*found)
+    assert (tmp_path / "o.onnx").stat().st_size < source.stat().st_size - 2000
+
+
+def test_a_state_that_changes_or_leaves_is_left_alone():
+    assert only(looped("changed")).reason is not None
+    assert "graph output" in only(looped("identity", result=True)).reason.text
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+@pytest.mark.parametrize("left", [False, True])
+def test_dead_channels_of_a_matrix_with_unit_dimensions_in_front_go(rank, left):
+    front = (1,) * (rank - 2)
+    a, b = normal(*front, 12, 8), normal(*front, 8, 5, seed=1)
+    a[..., :, 3] = 0
+    b[..., 5, :] = 0
+    if left:  # transposed, on the other side
+        a, b = a.swapaxes(-1, -2), b.swapaxes(-1, -2)
+        nodes = [node("MatMul", ["a", "x"], ["h"]), node("Relu", ["h"], ["k"]), node("MatMul", ["b", "k"], ["y"])]
+        ends = [info("x", [2] * (rank - 2) + [12, 6])], [info("y", [2] * (rank - 2) + [5, 6])]
+        expected = {"a": (*front, 6, 12), "b": (*front, 5, 6)}
+    else:
+        nodes = [node("MatMul", ["x", "a"], ["h"]), node("Relu", ["h"], ["k"]), node("MatMul", ["k", "b"], ["y"])]
+        ends = [info("x", ["N"] + [3] * (rank - 3) + [6, 12])], [info("y", ["N"] + [3] * (rank - 3) + [6, 5])]
+        expected = {"a": (*front, 12, 6), "b": (*front, 6, 5)}
+    proto = model(nodes, *ends, {"a": np.ascontiguousarray(a), "b": np.ascontiguousarray(b)})
+    check(proto, **expected)
+
+
+@pytest.mark.parametrize(
+    ("domain", "kind"),
+    [("com.microsoft.nchwc", "Conv"), ("com.microsoft", "QLinearConv"), ("com.ms.internal.nhwc", "Conv")],
+)
+def test_weights_that_an_optimiser_laid_out_say_so(domain, kind):
+    nodes = [helper.make_node(kind, ["x", "w"], ["y"], domain=domain)]
+    proto = model(nodes, [info("x", [1, 16, 8, 8])], [info("y", None)], {"w": normal(16, 16, 3, 3)})
+    assert "one processor" in only(proto).reason.text
+    assert "before onnxruntime optimised it" in only(proto).reason.text

@@ -1,0 +1,29 @@
+"""A node by itself: computed by onnxruntime, or by onnx where that has no kernel."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from onnx import TensorProto, helper
+
+from onnxprune.errors import RuntimeFailure
+from onnxprune.runtime.session import evaluate
+from tests.helpers.builders import matmul, normal
+
+
+@pytest.mark.parametrize(
+    ("opset", "dtype"), [(13, np.int8), (21, np.int8), (28, np.int8), (21, ml_dtypes.int4), (28, ml_dtypes.int4)]
+)
+def test_a_node_is_computed_at_every_opset_and_type(opset, dtype):
+    node = helper.make_node("DequantizeLinear", ["w", "s"], ["y"], axis=1)
+    weight, scale = normal(4, 6).round().astype(dtype), np.abs(normal(6)) + 1
+    [found] = evaluate(node, [weight, scale], matmul(opset=opset))
+    np.testing.assert_allclose(found, weight.astype(np.float32) * scale, rtol=1e-6)
+
+
+def test_what_nothing_computes_is_told():
+    node = helper.make_node("Nonsense", ["w"], ["y"])
+    with pytest.raises(RuntimeFailure, match="Nonsense"):
+        evaluate(node, [np.zeros(3, np.float32)], matmul())
+    wrong = helper.make_node("Cast", ["w"], ["y"], to=TensorProto.STRING + 90)
+    with pytest.raises(RuntimeFailure):
+        evaluate(wrong, [np.zeros(3, np.float32)], matmul())

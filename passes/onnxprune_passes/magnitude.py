@@ -1,16 +1,18 @@
-"""magnitude: zero the weights of least magnitude (Han et al. 2015), with exact counts."""
+"""magnitude: zero the weights of least magnitude (Han et al. 2015) or saliency, with exact counts."""
 
 from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from onnxprune.allocation import rate_distortion
+from onnxprune.allocation.measurement import CalibrationSet
 from onnxprune.core import threads
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
@@ -37,9 +39,34 @@ from onnxprune.pruning.thresholds import (
     zeroed,
     zeroed_below,
 )
+from onnxprune.reconstruction.layers import Layer
+from onnxprune.reconstruction.pruning import layers_of, prune_layers
+from onnxprune.reconstruction.sequential import Fitted
 
 SCOPES = ("layer", "global", "channel")
+REFITTING = ("activation", "obs")  # saliencies that refit what stays
+SALIENCIES = ("magnitude", *REFITTING)
+_NAMED = 4  # weights in a note
 _WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What the rule would do to a weight by magnitude.
+
+    Attributes:
+        weight: the weight.
+        pruned: its values then.
+        differs: whether they are others than before.
+        share: that goes.
+        zeros: entries that are 0 then.
+    """
+
+    weight: Weight
+    pruned: ChunkedArray
+    differs: bool
+    share: float | None
+    zeros: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +90,13 @@ class Magnitude(Pass):
         include: globs of weights to prune with the others although they are left alone by default: biases count
             as parameters, and under a global share few of them are worth their place.
         skip: globs of weights to leave alone.
+        saliency: which entries go, of as many as the rule says for each weight: magnitude; activation, magnitude times
+            the root mean square of the input (Sun et al. 2024); or obs, those whose loss the others make good best
+            (Hassibi and Stork 1993). The last two refit the entries that stay by least squares, layer after layer, and
+            shift biases. The default is obs with data, and magnitude without or where a layer's inputs are not known.
+        data: an .npz file or a folder (see `samples.load`) that the inputs of the layers are recorded on.
+        samples: at most so many samples of the data.
+        half: only samples of the first half that `samples.cut` makes: the second is held out.
     """
 
     name = "magnitude"
@@ -75,6 +109,10 @@ class Magnitude(Pass):
     set: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    saliency: str = ""
+    data: str = ""
+    samples: int = 128
+    half: bool = False
 
     @override
     def check(self) -> None:
@@ -102,6 +140,10 @@ class Magnitude(Pass):
             raise OptionError(
                 f"scope {self.scope} goes with sparsity" + (" and without set" if self.scope == "global" else "")
             )
+        if self.saliency not in ("", *SALIENCIES):
+            raise OptionError(f"saliency '{self.saliency}' is not one of {', '.join(SALIENCIES)}")
+        if self.saliency in REFITTING and not self.data:
+            raise OptionError(f"saliency {self.saliency} is measured on samples: give data")
         _ = self.shares  # its entries are checked
 
     @property
@@ -120,6 +162,11 @@ class Magnitude(Pass):
         return n, m
 
     @property
+    def _structural(self) -> bool:
+        """Whether the mask is not a threshold's."""
+        return self._n_of_m is not None or self._block is not None or self.scope == "channel"
+
+    @property
     def _block(self) -> tuple[int, int] | None:
         if not self.pattern or ":" in self.pattern:
             return None
@@ -130,8 +177,8 @@ class Magnitude(Pass):
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        change = Change()
-        shares = self._choose(find(model), change)
+        change, weights = Change(), find(model)
+        shares = self._choose(weights, change)
         for group in encoded_weights(model):
             change.skipped[group.name] = Reason(Kind.ENCODED, "is encoded: decode the model first", "encoded")
         cut = None
@@ -139,9 +186,12 @@ class Magnitude(Pass):
             total = sum(w.size for w, _ in shares)
             assert self.sparsity is not None
             cut = selection.smallest(self._all_scores(model, shares), round(self.sparsity * total), total)
+        saliency = self.saliency or (REFITTING[-1] if self.data else SALIENCIES[0])
+        layers = layers_of([weight for weight, _ in shares], weights) if saliency in REFITTING else {}
+        waiting: dict[str, _Planned] = {}
         for _, (weight, share) in tracked(progress, self.name, shares, lambda entry: entry[0].nbytes(model)):
             chunked = weight.chunked(model)
-            if self._n_of_m is not None or self._block is not None or self.scope == "channel":
+            if self._structural:
                 pruned, threshold = zeroed(weight, chunked, self._structured(weight, chunked, share)), None
             else:
                 own = cut if cut is not None else self._cut(model, weight, share, len(shares))
@@ -154,12 +204,42 @@ class Magnitude(Pass):
             else:
                 zeros, differs = compared(weight, chunked, pruned)
             change.weights[weight.name] = WeightRecord(valued=True, requested=share, zeros=zeros, threshold=threshold)
-            if differs:
+            if weight.name in layers:
+                waiting[weight.name] = _Planned(weight, pruned, differs, share, zeros)
+            elif differs:
                 weight.set_array(model, pruned)
                 change.modified = True
+        if saliency in REFITTING and shares:
+            self._refit(model, layers, waiting, saliency, change, progress)
         if self.loss is not None and change.modified:
             rate_distortion.spend(model, self.loss)
         return change
+
+    def _refit(
+        self, model: Model, layers: Mapping[str, Layer], planned: Mapping[str, _Planned], saliency: str,
+        change: Change, progress: Progress,
+    ) -> None:  # fmt: skip
+        """Prune the layers by saliency and refit what stays; by magnitude where their inputs turn out unknown."""
+        calibration = CalibrationSet(Path(self.data), self.samples, 0 if self.half else None)
+        selects = {name: partial(self._mask, entry) for name, entry in planned.items()}
+        done = prune_layers(model, layers, selects, saliency, calibration, progress, self.name)
+        for name, entry in planned.items():
+            record = change.weights[name]
+            if name in done.weights:
+                zeros = entry.weight.zeros(entry.weight.chunked(model))
+                change.weights[name] = replace(record, zeros=zeros, threshold=None)
+                change.modified = True
+            elif entry.differs and name not in done.kept:
+                entry.weight.set_array(model, entry.pruned)
+                change.modified = True
+        change.notes += _refitted(done, [name for name in change.weights if name not in done.weights | done.kept])
+
+    def _mask(self, planned: _Planned, scores: Array) -> Array:
+        """Which entries go, of as many as the rule says: those of the smallest scores."""
+        weight, chunked = planned.weight, ChunkedArray.of(scores)
+        if self._structural:
+            return self._structured(weight, chunked, planned.share)
+        return selection.smallest([lambda: [scores]], planned.zeros, weight.size).mask(scores)
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
         """The weights to prune with their share, in the order of the model; the others into `skipped`."""
@@ -249,3 +329,18 @@ class Magnitude(Pass):
             [lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size
         )
         return patterns.spread_blocks(cut.mask(blocks), block, tuple(mask.shape[a] for a in order)).transpose(back)
+
+
+def _refitted(done: Fitted, left: Sequence[str]) -> list[str]:
+    """What a user should know of weights that were refitted, and of those that were left to magnitude."""
+    notes = []
+    if done.weights:
+        notes.append(
+            f"{len(done.weights)} weights were refitted and {done.biases} biases shifted on {done.samples} samples of "
+            "the data: on these the result looks better than on others"
+        )
+    if left:
+        why = f": {done.failure}" if done.failure else ", because what they read could not be recorded"
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        notes.append(f"pruned by magnitude alone{why}: {', '.join(left[:_NAMED])}{more}")
+    return notes

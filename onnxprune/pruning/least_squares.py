@@ -15,9 +15,11 @@ from onnxprune.core.dtypes import Array
 
 Select = Callable[[Array], Array]  # scores [groups, outputs, inputs] -> True where pruned
 DAMPINGS = (0.003, 0.03, 0.3, 3.0)
+_COSTED = 0.1  # damping of the cost of single removals
 _STEPS, _RESIDUAL = 60, 1e-4  # of conjugate gradients: at most so many, until the gradient is that share of the first
-_SPLITTINGS = 60  # iterations of the alternating directions
-_PENALTY, _GROWTH = 0.05, 1.08  # of the distance to the mask at first, and what it grows by
+_FEWEST, _MOST = 80, 300  # iterations of the alternating directions, within so many multiplications
+_MULTIPLICATIONS = 2e10
+_PENALTIES = (0.01, 70.0)  # of the distance to the mask: at first and at last
 _TINY = 1e-12
 
 
@@ -84,15 +86,15 @@ class Problem:
         turned = self.target @ vectors
         sparse = self.start
         dual = np.zeros_like(sparse)
-        penalty, mask = _PENALTY, select(np.abs(sparse))
+        mask = select(np.abs(sparse))
         sparse = np.where(mask, 0, sparse)
-        for _ in range(_SPLITTINGS):
+        count = int(np.clip(_MULTIPLICATIONS / (2 * sparse.size * sparse.shape[-1]), _FEWEST, _MOST))
+        for penalty in np.geomspace(*_PENALTIES, count, dtype=np.float32):
             dense = ((turned + (penalty * sparse - dual) @ vectors) / (values + penalty)) @ back
             wanted = dense + dual / penalty
             mask = select(np.abs(wanted))
             sparse = np.where(mask, 0, wanted)
             dual += penalty * (dense - sparse)
-            penalty *= _GROWTH
         return mask
 
 
@@ -129,3 +131,19 @@ def _damping(rows: Array, halves: tuple[Moments, Moments], select: Select) -> fl
         if left < least:
             least, best = left, damping
     return best
+
+
+def removal_costs(rows: Array, halves: tuple[Moments, Moments]) -> Array:
+    """What each entry's removal costs after the others of its row made it good, over the energy of all outputs.
+
+    Optimal Brain Surgeon (Hassibi and Stork 1993): w^2 over the diagonal of the inverse moments.
+
+    Args:
+        rows: float32 [groups, outputs, inputs].
+        halves: the moments of each half of the samples.
+    """
+    own = (halves[0].own + halves[1].own) / 2
+    problem = Problem(rows, Moments(own, own), _COSTED)
+    inverse = np.einsum("gii->gi", np.linalg.inv(problem.matrix))
+    energy = float(((rows @ own) * rows).sum(dtype=np.float64))
+    return np.square(problem.start) / np.maximum(inverse, 1)[:, None, :] / np.float32(max(energy, _TINY))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +12,6 @@ import numpy as np
 
 from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.measurement import CalibrationSet
-from onnxprune.core import threads
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
@@ -27,11 +25,10 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, WeightRecord
 from onnxprune.pipeline.per_weight import PerWeight, fraction
 from onnxprune.pipeline.progress import Progress, silent, tracked
-from onnxprune.pruning import patterns, selection
-from onnxprune.pruning.scores import magnitude_chunks, magnitudes
+from onnxprune.pruning import selection
+from onnxprune.pruning.scores import magnitude_chunks
+from onnxprune.pruning.structure import Structure
 from onnxprune.pruning.thresholds import (
-    OutputSlice,
-    by_outputs,
     compared,
     count_within,
     last_tie,
@@ -42,6 +39,7 @@ from onnxprune.pruning.thresholds import (
 from onnxprune.reconstruction.layers import Layer
 from onnxprune.reconstruction.pruning import layers_of, prune_layers
 from onnxprune.reconstruction.sequential import Fitted
+from onnxprune.reconstruction.shares import global_counts
 
 SCOPES = ("layer", "global", "channel")
 REFITTING = ("activation", "obs")  # saliencies that refit what stays
@@ -162,9 +160,14 @@ class Magnitude(Pass):
         return n, m
 
     @property
-    def _structural(self) -> bool:
-        """Whether the mask is not a threshold's."""
-        return self._n_of_m is not None or self._block is not None or self.scope == "channel"
+    def _calibration(self) -> CalibrationSet:
+        return CalibrationSet(Path(self.data), self.samples, 0 if self.half else None)
+
+    @property
+    def _structure(self) -> Structure | None:
+        """What makes the mask where no threshold does."""
+        keep, block = self._n_of_m, self._block
+        return Structure(keep, block) if keep or block or self.scope == "channel" else None
 
     @property
     def _block(self) -> tuple[int, int] | None:
@@ -181,25 +184,29 @@ class Magnitude(Pass):
         shares = self._choose(weights, change)
         for group in encoded_weights(model):
             change.skipped[group.name] = Reason(Kind.ENCODED, "is encoded: decode the model first", "encoded")
-        cut = None
-        if self.scope == "global":
+        saliency = self.saliency or (REFITTING[-1] if self.data else SALIENCIES[0])
+        layers = layers_of([weight for weight, _ in shares], weights) if saliency in REFITTING else {}
+        cut, counts = None, {}
+        if self.scope == "global" and saliency in REFITTING:
+            assert self.sparsity is not None
+            chosen = [weight for weight, _ in shares]
+            counts = global_counts(model, chosen, layers, self.sparsity, self._calibration, progress, self.name)
+        elif self.scope == "global":
             total = sum(w.size for w, _ in shares)
             assert self.sparsity is not None
             cut = selection.smallest(self._all_scores(model, shares), round(self.sparsity * total), total)
-        saliency = self.saliency or (REFITTING[-1] if self.data else SALIENCIES[0])
-        layers = layers_of([weight for weight, _ in shares], weights) if saliency in REFITTING else {}
-        waiting: dict[str, _Planned] = {}
+        waiting, structure = dict[str, _Planned](), self._structure
         for _, (weight, share) in tracked(progress, self.name, shares, lambda entry: entry[0].nbytes(model)):
             chunked = weight.chunked(model)
-            if self._structural:
-                pruned, threshold = zeroed(weight, chunked, self._structured(weight, chunked, share)), None
+            if structure is not None:
+                pruned, threshold = zeroed(weight, chunked, structure.mask(weight, chunked, share or 0)), None
             else:
-                own = cut if cut is not None else self._cut(model, weight, share, len(shares))
+                own = cut if cut is not None else self._cut(model, weight, share, len(shares), counts.get(weight.name))
                 last, taken = last_tie(model, weight, own)
                 pruned, threshold = zeroed_below(weight, chunked, own.threshold, last), own.threshold
                 if cut is not None:
                     cut = replace(cut, ties=cut.ties - taken, equal=cut.equal - taken)
-            if share is not None and cut is None and threshold and weight.zero is None:  # then it is known
+            if share is not None and self.scope != "global" and threshold and weight.zero is None:  # then it is known
                 zeros, differs = round(share * weight.size), True
             else:
                 zeros, differs = compared(weight, chunked, pruned)
@@ -220,9 +227,8 @@ class Magnitude(Pass):
         change: Change, progress: Progress,
     ) -> None:  # fmt: skip
         """Prune the layers by saliency and refit what stays; by magnitude where their inputs turn out unknown."""
-        calibration = CalibrationSet(Path(self.data), self.samples, 0 if self.half else None)
         selects = {name: partial(self._mask, entry) for name, entry in planned.items()}
-        done = prune_layers(model, layers, selects, saliency, calibration, progress, self.name)
+        done = prune_layers(model, layers, selects, saliency, self._calibration, progress, self.name)
         for name, entry in planned.items():
             record = change.weights[name]
             if name in done.weights:
@@ -237,8 +243,8 @@ class Magnitude(Pass):
     def _mask(self, planned: _Planned, scores: Array) -> Array:
         """Which entries go, of as many as the rule says: those of the smallest scores."""
         weight, chunked = planned.weight, ChunkedArray.of(scores)
-        if self._structural:
-            return self._structured(weight, chunked, planned.share)
+        if self._structure is not None:
+            return self._structure.mask(weight, chunked, planned.share or 0)
         return selection.smallest([lambda: [scores]], planned.zeros, weight.size).mask(scores)
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
@@ -284,8 +290,10 @@ class Magnitude(Pass):
 
         return [partial(widened, part) for weight, _ in shares for part in magnitude_chunks(weight, model)]
 
-    def _cut(self, model: Model, weight: Weight, share: float | None, weights: int) -> selection.Cut:
-        """What is pruned of one weight among so many."""
+    def _cut(self, model: Model, weight: Weight, share: float | None, weights: int, count: int | None) -> selection.Cut:
+        """What is pruned of one weight among so many; `count` entries where that is known."""
+        if count is not None:
+            return selection.smallest(magnitude_chunks(weight, model), count, weight.size)
         if share is not None:
             return selection.smallest(magnitude_chunks(weight, model), round(share * weight.size), weight.size)
         if self.loss is not None:
@@ -294,41 +302,6 @@ class Magnitude(Pass):
         if self.quality is not None:
             return selection.Cut(self.quality * standard_deviation(weight, weight.chunked(model)), 0)
         return selection.Cut(self.threshold or 0.0, 0)
-
-    def _structured(self, weight: Weight, chunked: ChunkedArray, share: float | None) -> Array:
-        """The mask of a pattern or of the channel scope, in the weight's shape: found for some outputs at a time."""
-        assert weight.out_axis is not None
-        inner = weight.in_axes[0]
-        batch = [a for a in range(chunked.ndim) if a not in (weight.out_axis, inner)]
-        order = (*batch, weight.out_axis, inner)
-        if self.scope == "channel":
-            order = (weight.out_axis, *(a for a in range(chunked.ndim) if a != weight.out_axis))
-        keep, block, back = self._n_of_m, self._block, np.argsort(order)
-        parts = by_outputs(weight, chunked, 1 if block is None else block[0])
-        mask = np.empty(chunked.shape, bool)
-
-        def scores(part: OutputSlice) -> Array:
-            return np.ascontiguousarray(magnitudes(weight, part.read()).transpose(order))
-
-        def pruned(part: OutputSlice) -> None:
-            own = scores(part)
-            if keep is not None:
-                found = patterns.keep_n_of_m(own, *keep)
-            else:
-                rows = own.reshape(own.shape[0], -1)
-                found = patterns.smallest_per_row(rows, round((share or 0) * rows.shape[1])).reshape(own.shape)
-            mask[part.where] = found.transpose(back)
-
-        if block is None:
-            deque(threads.run(pruned, parts), 0)
-            return mask
-        blocks = np.concatenate(
-            list(threads.run(lambda part: patterns.block_scores(scores(part), block), parts)), axis=-2
-        )
-        cut = selection.smallest(
-            [lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size
-        )
-        return patterns.spread_blocks(cut.mask(blocks), block, tuple(mask.shape[a] for a in order)).transpose(back)
 
 
 def _refitted(done: Fitted, left: Sequence[str]) -> list[str]:

@@ -10,7 +10,11 @@ from onnxprune.core.dtypes import Array
 from onnxprune.pruning.least_squares import Moments
 from onnxprune.reconstruction.layers import Layer
 
-_ROWS, _TIMES = 8192, 4  # vectors of a layer that are recorded: so many, or that many times its inputs
+_MOST, _TIMES = (
+    1 << 15,
+    4,
+)  # vectors of a layer that are recorded: so many within `_WORK`, or that many times its inputs
+_WORK = 3e10  # vectors times the square of the inputs
 
 
 class Record:
@@ -26,7 +30,8 @@ class Record:
         self._cross = np.zeros_like(self._own)
         self._means = np.zeros((2, *shape), np.float64)  # of the network as it was, as it is
         self._count = np.zeros(2)
-        self._most = -(-max(_ROWS, _TIMES * layer.inputs) // (pieces * len(layer.nodes)))
+        most = max(min(_MOST, int(_WORK / layer.inputs**2)), _TIMES * layer.inputs)
+        self._most = -(-most // (pieces * len(layer.nodes)))
 
     def add(self, was: Mapping[str, Array], now: Mapping[str, Array], piece: int) -> None:
         """Record the vectors of a run of both networks on the same samples."""

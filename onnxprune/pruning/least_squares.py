@@ -19,7 +19,7 @@ _JUDGED, _JUDGED_STEPS = 256, 20  # outputs of a group, and steps of their refit
 _COSTED = 0.1  # damping of the cost of single removals
 _STEPS, _RESIDUAL = 40, 1e-3  # of conjugate gradients: at most so many, until the gradient is that share of the first
 _FEWEST, _MOST = 40, 300  # iterations of the alternating directions, within so many multiplications
-_MULTIPLICATIONS = 1e10
+_MULTIPLICATIONS = 4e10
 _PENALTIES = (0.01, 70.0)  # of the distance to the mask: at first and at last
 _TINY = 1e-12
 
@@ -51,7 +51,7 @@ class Problem:
     """The damped quadratic of one layer, in units that give every input the energy 1."""
 
     def __init__(self, rows: Array, moments: Moments, damping: float) -> None:
-        energy = np.einsum("gii->gi", moments.own)
+        energy = np.maximum(np.einsum("gii->gi", moments.own), 0)
         added = damping * np.maximum(energy.mean(axis=1, keepdims=True), _TINY)
         self.unit = np.sqrt(energy + added)[:, None, :]
         self.target = (rows @ moments.cross + added[..., None] * rows) / self.unit
@@ -124,7 +124,7 @@ def _damping(rows: Array, halves: tuple[Moments, Moments], select: Select) -> fl
 
     Some of the outputs tell.
     """
-    energy = np.einsum("gii->gi", halves[0].own + halves[1].own)[:, None, :]
+    energy = np.maximum(np.einsum("gii->gi", halves[0].own + halves[1].own), 0)[:, None, :]
     some = slice(None, None, -(-rows.shape[1] // _JUDGED))
     mask, own = select(np.abs(rows) * np.sqrt(energy))[:, some], rows[:, some]
     plain, least, best = np.where(mask, 0, own), 0.0, None

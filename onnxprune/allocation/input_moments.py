@@ -47,7 +47,7 @@ def moments(
         DataError: the inputs do not fit the model.
         RuntimeFailure: the model does not run.
     """
-    layers = [_layers(weight) for weight in weights]
+    layers = [reading_layers(weight) for weight in weights]
     names = sorted({node.input[0] for found in layers for node in found})
     if not names:
         return [None] * len(weights)
@@ -68,8 +68,8 @@ def moments(
     return [None if total is None else total.mean() for total in sums]
 
 
-def _layers(weight: Weight) -> list[NodeProto]:
-    """The nodes that read the weight, where the moments of their inputs are known."""
+def reading_layers(weight: Weight) -> list[NodeProto]:
+    """The nodes that read the weight, where all are layers whose inputs can be measured; see `moments`."""
     main = not weight.scope.path and isinstance(weight.scope.body, GraphProto)
     if not main or weight.element not in _MEASURED or not weight.in_axes or not weight.size:
         return []
@@ -117,14 +117,7 @@ class _Sum:
         """Measure the inputs of one run."""
         rng = np.random.default_rng(number)
         for node in self._nodes:
-            x = values[node.input[0]]
-            if node.op_type == "Conv":
-                rows = patches(x, node, self._weight.shape, self._most, rng)
-            else:
-                rows = x.reshape(1, -1, x.shape[-1])
-                if rows.shape[1] > self._most:
-                    rows = rows[:, rng.choice(rows.shape[1], self._most, replace=False)]
-            rows = rows.astype(np.float32, copy=False)
+            rows = vectors(values[node.input[0]], node, self._weight.shape, self._most, rng)
             for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
                 self._sum[half] += part.transpose(0, 2, 1) @ part
                 self._count[half] += part.shape[1]
@@ -135,6 +128,25 @@ class _Sum:
             return None
         found = self._sum / self._count.reshape(2, 1, 1, 1).astype(np.float32)
         return found if np.isfinite(found).all() and found.any(axis=(1, 2, 3)).all() else None
+
+
+def vectors(x: Array, node: NodeProto, shape: Sequence[int], most: int, rng: np.random.Generator) -> Array:
+    """What a layer multiplies its weight with, up to `most` vectors drawn: float32 [groups, vectors, inputs].
+
+    Args:
+        x: its input.
+        node: the Conv, Gemm or MatMul.
+        shape: of its weight.
+        most: vectors, over all samples.
+        rng: draws them.
+    """
+    if node.op_type == "Conv":
+        rows = patches(x, node, shape, most, rng)
+    else:
+        rows = x.reshape(1, -1, x.shape[-1])
+        if rows.shape[1] > most:
+            rows = rows[:, rng.choice(rows.shape[1], most, replace=False)]
+    return rows.astype(np.float32, copy=False)
 
 
 def patches(x: Array, node: NodeProto, shape: Sequence[int], most: int, rng: np.random.Generator) -> Array:

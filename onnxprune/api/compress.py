@@ -180,8 +180,9 @@ def prune(model: PathLike, out: PathLike, *, loss: float | None = None, **option
 
     Options are those of the magnitude pass and of `transform`.
     """
-    magnitude = taken(Rule, options).magnitude(loss)
-    return transformed(model, out, [Decode(), magnitude], taken(Checks, options))
+    checks = taken(Checks, options)
+    magnitude = taken(Rule, options).magnitude(loss, Calibration(data=checks.data if loss is None else None))
+    return transformed(model, out, [Decode(), magnitude], checks)
 
 
 @local(writes="out")

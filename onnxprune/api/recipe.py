@@ -51,7 +51,9 @@ class Recipe:
             OptionError: the options of a pass make no sense.
         """
         rule, storing = self.rule, self.storing
-        magnitude = rule.magnitude(None if rule.given else loss)  # made even where it does not run: it checks the rule
+        calibration = self.calibration if rule.given else Calibration()
+        # Made even where it does not run: it checks the rule.
+        magnitude = rule.magnitude(None if rule.given else loss, calibration)
         pruned = rule.given or storing.values != "auto" or bool(rule.pattern)
         return [
             *self.shapes.first(),

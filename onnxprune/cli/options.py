@@ -120,6 +120,13 @@ rules = stack(
     ),
     click.option("--threshold", type=float, metavar="T", help="Prune |w| < T."),
     click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer, global or channel."),
+    click.option(
+        "--saliency",
+        default="",
+        metavar="SALIENCY",
+        help="Which entries go: magnitude, or with --data activation or obs, which refit those that stay.  "
+        "[default: obs with --data, else magnitude]",
+    ),
     click.option("--pattern", default="", help="2:4 keeps 2 of every 4 inputs; 1x4 prunes blocks of 4 inputs."),
     click.option(
         "--set",

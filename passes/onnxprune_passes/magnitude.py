@@ -1,17 +1,17 @@
-"""magnitude: zero the weights of least magnitude (Han et al. 2015), with exact counts."""
+"""magnitude: zero the weights of least magnitude (Han et al. 2015) or saliency, with exact counts."""
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from onnxprune.allocation import rate_distortion
-from onnxprune.core import threads
+from onnxprune.allocation.measurement import CalibrationSet
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
@@ -25,11 +25,10 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, WeightRecord
 from onnxprune.pipeline.per_weight import PerWeight, fraction
 from onnxprune.pipeline.progress import Progress, silent, tracked
-from onnxprune.pruning import patterns, selection
-from onnxprune.pruning.scores import magnitude_chunks, magnitudes
+from onnxprune.pruning import selection
+from onnxprune.pruning.scores import magnitude_chunks
+from onnxprune.pruning.structure import Structure
 from onnxprune.pruning.thresholds import (
-    OutputSlice,
-    by_outputs,
     compared,
     count_within,
     last_tie,
@@ -37,9 +36,35 @@ from onnxprune.pruning.thresholds import (
     zeroed,
     zeroed_below,
 )
+from onnxprune.reconstruction.layers import Layer
+from onnxprune.reconstruction.pruning import layers_of, prune_layers
+from onnxprune.reconstruction.sequential import Fitted
+from onnxprune.reconstruction.shares import global_counts
 
 SCOPES = ("layer", "global", "channel")
+REFITTING = ("activation", "obs")  # saliencies that refit what stays
+SALIENCIES = ("magnitude", *REFITTING)
+_NAMED = 4  # weights in a note
 _WILD = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What the rule would do to a weight by magnitude.
+
+    Attributes:
+        weight: the weight.
+        pruned: its values then.
+        differs: whether they are others than before.
+        share: that goes.
+        zeros: entries that are 0 then.
+    """
+
+    weight: Weight
+    pruned: ChunkedArray
+    differs: bool
+    share: float | None
+    zeros: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +88,13 @@ class Magnitude(Pass):
         include: globs of weights to prune with the others although they are left alone by default: biases count
             as parameters, and under a global share few of them are worth their place.
         skip: globs of weights to leave alone.
+        saliency: which entries go, of as many as the rule says for each weight: magnitude; activation, magnitude times
+            the root mean square of the input (Sun et al. 2024); or obs, those whose loss the others make good best
+            (Hassibi and Stork 1993). The last two refit the entries that stay by least squares, layer after layer, and
+            shift biases. The default is obs with data, and magnitude without or where a layer's inputs are not known.
+        data: an .npz file or a folder (see `samples.load`) that the inputs of the layers are recorded on.
+        samples: at most so many samples of the data.
+        half: only samples of the first half that `samples.cut` makes: the second is held out.
     """
 
     name = "magnitude"
@@ -75,6 +107,10 @@ class Magnitude(Pass):
     set: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    saliency: str = ""
+    data: str = ""
+    samples: int = 128
+    half: bool = False
 
     @override
     def check(self) -> None:
@@ -102,6 +138,10 @@ class Magnitude(Pass):
             raise OptionError(
                 f"scope {self.scope} goes with sparsity" + (" and without set" if self.scope == "global" else "")
             )
+        if self.saliency not in ("", *SALIENCIES):
+            raise OptionError(f"saliency '{self.saliency}' is not one of {', '.join(SALIENCIES)}")
+        if self.saliency in REFITTING and not self.data:
+            raise OptionError(f"saliency {self.saliency} is measured on samples: give data")
         _ = self.shares  # its entries are checked
 
     @property
@@ -120,6 +160,16 @@ class Magnitude(Pass):
         return n, m
 
     @property
+    def _calibration(self) -> CalibrationSet:
+        return CalibrationSet(Path(self.data), self.samples, 0 if self.half else None)
+
+    @property
+    def _structure(self) -> Structure | None:
+        """What makes the mask where no threshold does."""
+        keep, block = self._n_of_m, self._block
+        return Structure(keep, block) if keep or block or self.scope == "channel" else None
+
+    @property
     def _block(self) -> tuple[int, int] | None:
         if not self.pattern or ":" in self.pattern:
             return None
@@ -130,36 +180,72 @@ class Magnitude(Pass):
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
-        change = Change()
-        shares = self._choose(find(model), change)
+        change, weights = Change(), find(model)
+        shares = self._choose(weights, change)
         for group in encoded_weights(model):
             change.skipped[group.name] = Reason(Kind.ENCODED, "is encoded: decode the model first", "encoded")
-        cut = None
-        if self.scope == "global":
+        saliency = self.saliency or (REFITTING[-1] if self.data else SALIENCIES[0])
+        layers = layers_of([weight for weight, _ in shares], weights) if saliency in REFITTING else {}
+        cut, counts = None, {}
+        if self.scope == "global" and saliency in REFITTING:
+            assert self.sparsity is not None
+            chosen = [weight for weight, _ in shares]
+            counts = global_counts(model, chosen, layers, self.sparsity, self._calibration, progress, self.name)
+        elif self.scope == "global":
             total = sum(w.size for w, _ in shares)
             assert self.sparsity is not None
             cut = selection.smallest(self._all_scores(model, shares), round(self.sparsity * total), total)
+        waiting, structure = dict[str, _Planned](), self._structure
         for _, (weight, share) in tracked(progress, self.name, shares, lambda entry: entry[0].nbytes(model)):
             chunked = weight.chunked(model)
-            if self._n_of_m is not None or self._block is not None or self.scope == "channel":
-                pruned, threshold = zeroed(weight, chunked, self._structured(weight, chunked, share)), None
+            if structure is not None:
+                pruned, threshold = zeroed(weight, chunked, structure.mask(weight, chunked, share or 0)), None
             else:
-                own = cut if cut is not None else self._cut(model, weight, share, len(shares))
+                own = cut if cut is not None else self._cut(model, weight, share, len(shares), counts.get(weight.name))
                 last, taken = last_tie(model, weight, own)
                 pruned, threshold = zeroed_below(weight, chunked, own.threshold, last), own.threshold
                 if cut is not None:
                     cut = replace(cut, ties=cut.ties - taken, equal=cut.equal - taken)
-            if share is not None and cut is None and threshold and weight.zero is None:  # then it is known
+            if share is not None and self.scope != "global" and threshold and weight.zero is None:  # then it is known
                 zeros, differs = round(share * weight.size), True
             else:
                 zeros, differs = compared(weight, chunked, pruned)
             change.weights[weight.name] = WeightRecord(valued=True, requested=share, zeros=zeros, threshold=threshold)
-            if differs:
+            if weight.name in layers:
+                waiting[weight.name] = _Planned(weight, pruned, differs, share, zeros)
+            elif differs:
                 weight.set_array(model, pruned)
                 change.modified = True
+        if saliency in REFITTING and shares:
+            self._refit(model, layers, waiting, saliency, change, progress)
         if self.loss is not None and change.modified:
             rate_distortion.spend(model, self.loss)
         return change
+
+    def _refit(
+        self, model: Model, layers: Mapping[str, Layer], planned: Mapping[str, _Planned], saliency: str,
+        change: Change, progress: Progress,
+    ) -> None:  # fmt: skip
+        """Prune the layers by saliency and refit what stays; by magnitude where their inputs turn out unknown."""
+        selects = {name: partial(self._mask, entry) for name, entry in planned.items()}
+        done = prune_layers(model, layers, selects, saliency, self._calibration, progress, self.name)
+        for name, entry in planned.items():
+            record = change.weights[name]
+            if name in done.weights:
+                zeros = entry.weight.zeros(entry.weight.chunked(model))
+                change.weights[name] = replace(record, zeros=zeros, threshold=None)
+                change.modified = True
+            elif entry.differs and name not in done.kept:
+                entry.weight.set_array(model, entry.pruned)
+                change.modified = True
+        change.notes += _refitted(done, [name for name in change.weights if name not in done.weights | done.kept])
+
+    def _mask(self, planned: _Planned, scores: Array) -> Array:
+        """Which entries go, of as many as the rule says: those of the smallest scores."""
+        weight, chunked = planned.weight, ChunkedArray.of(scores)
+        if self._structure is not None:
+            return self._structure.mask(weight, chunked, planned.share or 0)
+        return selection.smallest([lambda: [scores]], planned.zeros, weight.size).mask(scores)
 
     def _choose(self, weights: list[Weight], change: Change) -> list[tuple[Weight, float | None]]:
         """The weights to prune with their share, in the order of the model; the others into `skipped`."""
@@ -204,8 +290,10 @@ class Magnitude(Pass):
 
         return [partial(widened, part) for weight, _ in shares for part in magnitude_chunks(weight, model)]
 
-    def _cut(self, model: Model, weight: Weight, share: float | None, weights: int) -> selection.Cut:
-        """What is pruned of one weight among so many."""
+    def _cut(self, model: Model, weight: Weight, share: float | None, weights: int, count: int | None) -> selection.Cut:
+        """What is pruned of one weight among so many; `count` entries where that is known."""
+        if count is not None:
+            return selection.smallest(magnitude_chunks(weight, model), count, weight.size)
         if share is not None:
             return selection.smallest(magnitude_chunks(weight, model), round(share * weight.size), weight.size)
         if self.loss is not None:
@@ -215,37 +303,17 @@ class Magnitude(Pass):
             return selection.Cut(self.quality * standard_deviation(weight, weight.chunked(model)), 0)
         return selection.Cut(self.threshold or 0.0, 0)
 
-    def _structured(self, weight: Weight, chunked: ChunkedArray, share: float | None) -> Array:
-        """The mask of a pattern or of the channel scope, in the weight's shape: found for some outputs at a time."""
-        assert weight.out_axis is not None
-        inner = weight.in_axes[0]
-        batch = [a for a in range(chunked.ndim) if a not in (weight.out_axis, inner)]
-        order = (*batch, weight.out_axis, inner)
-        if self.scope == "channel":
-            order = (weight.out_axis, *(a for a in range(chunked.ndim) if a != weight.out_axis))
-        keep, block, back = self._n_of_m, self._block, np.argsort(order)
-        parts = by_outputs(weight, chunked, 1 if block is None else block[0])
-        mask = np.empty(chunked.shape, bool)
 
-        def scores(part: OutputSlice) -> Array:
-            return np.ascontiguousarray(magnitudes(weight, part.read()).transpose(order))
-
-        def pruned(part: OutputSlice) -> None:
-            own = scores(part)
-            if keep is not None:
-                found = patterns.keep_n_of_m(own, *keep)
-            else:
-                rows = own.reshape(own.shape[0], -1)
-                found = patterns.smallest_per_row(rows, round((share or 0) * rows.shape[1])).reshape(own.shape)
-            mask[part.where] = found.transpose(back)
-
-        if block is None:
-            deque(threads.run(pruned, parts), 0)
-            return mask
-        blocks = np.concatenate(
-            list(threads.run(lambda part: patterns.block_scores(scores(part), block), parts)), axis=-2
+def _refitted(done: Fitted, left: Sequence[str]) -> list[str]:
+    """What a user should know of weights that were refitted, and of those that were left to magnitude."""
+    notes = []
+    if done.weights:
+        notes.append(
+            f"{len(done.weights)} weights were refitted and {done.biases} biases shifted on {done.samples} samples of "
+            "the data: on these the result looks better than on others"
         )
-        cut = selection.smallest(
-            [lambda: [np.ascontiguousarray(blocks)]], round((share or 0) * blocks.size), blocks.size
-        )
-        return patterns.spread_blocks(cut.mask(blocks), block, tuple(mask.shape[a] for a in order)).transpose(back)
+    if left:
+        why = f": {done.failure}" if done.failure else ", because what they read could not be recorded"
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        notes.append(f"pruned by magnitude alone{why}: {', '.join(left[:_NAMED])}{more}")
+    return notes

@@ -54,6 +54,7 @@ class RuleKeywords(TypedDict, total=False):
     set: Sequence[str]
     include: Sequence[str]
     skip: Sequence[str]
+    saliency: str
 
 
 class StoringKeywords(TypedDict, total=False):

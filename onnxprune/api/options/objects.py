@@ -26,8 +26,28 @@ def taken(kind: type[Options], keywords: Mapping[str, Any], **more: Any) -> Opti
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The samples that the inputs of the layers are measured on.
+
+    Attributes:
+        data: see `Checks`.
+        samples: at most so many; None: the pass's own number.
+        half: see the encode pass.
+    """
+
+    data: PathLike | None = None
+    samples: int | None = None
+    half: bool = False
+
+    @property
+    def path(self) -> str:
+        """The data as an option of a pass."""
+        return "" if self.data is None else str(self.data)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What is pruned by magnitude; the fields are options of that pass."""
+    """What is pruned; the fields are options of the magnitude pass."""
 
     sparsity: float | None = None
     quality: float | None = None
@@ -37,6 +57,7 @@ class Rule:
     set: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
+    saliency: str = ""
 
     def __post_init__(self) -> None:
         """Check the types; the pass checks the rest."""
@@ -48,21 +69,19 @@ class Rule:
         shares = (self.sparsity, self.quality, self.threshold)
         return any(share is not None for share in shares) or ":" in self.pattern or bool(self.set)
 
-    def magnitude(self, loss: float | None = None) -> Magnitude:
-        """The pass that prunes by the rule."""
+    def magnitude(self, loss: float | None, calibration: Calibration) -> Magnitude:
+        """The pass that prunes by the rule.
+
+        Args:
+            loss: see the pass.
+            calibration: samples to record the layers' inputs on.
+        """
+        samples = Magnitude.samples if calibration.samples is None else calibration.samples
         return Magnitude(
             sparsity=self.sparsity, quality=self.quality, threshold=self.threshold, loss=loss, scope=self.scope,
-            pattern=self.pattern, set=self.set, include=self.include, skip=self.skip,
+            pattern=self.pattern, set=self.set, include=self.include, skip=self.skip, saliency=self.saliency,
+            data=calibration.path, samples=samples, half=calibration.half,
         )  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """The samples that the inputs of the layers are measured on; see the encode pass."""
-
-    data: PathLike | None = None
-    samples: int = Encode.samples
-    half: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +138,9 @@ class Storing:
         """
         return Encode(
             encoding=self.encoding, values=self.values, set=self.by_weight, skip=skip, loss=loss,
-            keep_zeros=keep_zeros, data="" if calibration.data is None else str(calibration.data),
-            importance=importance, samples=calibration.samples, half=calibration.half, prefer=self.prefer,
+            keep_zeros=keep_zeros, data=calibration.path, importance=importance,
+            samples=Encode.samples if calibration.samples is None else calibration.samples, half=calibration.half,
+            prefer=self.prefer,
         )  # fmt: skip
 
 

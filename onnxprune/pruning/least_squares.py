@@ -1,0 +1,155 @@
+"""Pruned rows that keep a layer's outputs: masks by what a removal costs, and the survivors by least squares.
+
+A layer with weights W reads x; with weights V it reads z, what the network gives as it is pruned by then. The outputs
+lose E|Wx - Vz|^2, a quadratic of V that second moments tell. Damping adds a multiple of |V - W|^2. numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxprune.core.dtypes import Array
+
+Select = Callable[[Array], Array]  # scores [groups, outputs, inputs] -> True where pruned
+DAMPINGS = (0.01, 0.05, 0.2, 1.0, 5.0)
+_JUDGED, _JUDGED_STEPS = 256, 20  # outputs of a group, and steps of their refit, that tell which damping is best
+_COSTED = 0.1  # damping of the cost of single removals
+_STEPS, _RESIDUAL = 40, 1e-3  # of conjugate gradients: at most so many, until the gradient is that share of the first
+_FEWEST, _MOST = 40, 300  # iterations of the alternating directions, within so many multiplications
+_MULTIPLICATIONS = 4e10
+_PENALTIES = (0.01, 70.0)  # of the distance to the mask: at first and at last
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Second moments of a layer's inputs, centred where the layer has a bias to shift.
+
+    Attributes:
+        own: float32 [groups, inputs, inputs], the mean of z z^T.
+        cross: the mean of x z^T.
+    """
+
+    own: Array
+    cross: Array
+
+    def error(self, rows: Array, pruned: Array) -> float:
+        """E|Wx - Vz|^2 without the part that no V changes.
+
+        Args:
+            rows: W, float32 [groups, outputs, inputs].
+            pruned: V.
+        """
+        pull = (pruned @ self.own - 2 * (rows @ self.cross)) * pruned
+        return float(pull.sum(dtype=np.float64))
+
+
+class Problem:
+    """The damped quadratic of one layer, in units that give every input the energy 1."""
+
+    def __init__(self, rows: Array, moments: Moments, damping: float) -> None:
+        energy = np.maximum(np.einsum("gii->gi", moments.own), 0)
+        added = damping * np.maximum(energy.mean(axis=1, keepdims=True), _TINY)
+        self.unit = np.sqrt(energy + added)[:, None, :]
+        self.target = (rows @ moments.cross + added[..., None] * rows) / self.unit
+        matrix = moments.own / (self.unit * self.unit.transpose(0, 2, 1))
+        np.einsum("gii->gi", matrix)[:] = 1
+        self.matrix = matrix
+        self.start = rows * self.unit
+
+    def refit(self, mask: Array, start: Array, steps: int = _STEPS) -> Array:
+        """The least V that is 0 under the mask, by conjugate gradients of all rows at once, in the units of `start`."""
+        keep = (~mask).astype(np.float32)
+        found = start * keep
+        left = (self.target - found @ self.matrix) * keep
+        step = left.copy()
+        energy = np.square(left).sum(-1, keepdims=True)
+        enough = _RESIDUAL**2 * np.square(self.target * keep).sum(-1, keepdims=True) + _TINY**2
+        for _ in range(steps):
+            if (energy <= enough).all():
+                break
+            moved = (step @ self.matrix) * keep
+            curved = (step * moved).sum(-1, keepdims=True)
+            length = np.where(energy > enough, energy / np.maximum(curved, _TINY**2), 0)
+            found += length * step
+            left -= length * moved
+            before, energy = energy, np.square(left).sum(-1, keepdims=True)
+            step = left + np.where(before > 0, energy / np.maximum(before, _TINY**2), 0) * step
+        return found
+
+    def split(self, select: Select) -> Array:
+        """The mask of the sparse least squares, by alternating directions (Meng et al. 2024): entries come and go."""
+        values, vectors = np.linalg.eigh(self.matrix)
+        values, back = np.maximum(values, 0)[:, None, :], vectors.transpose(0, 2, 1)
+        turned = self.target @ vectors
+        sparse = self.start
+        dual = np.zeros_like(sparse)
+        mask = select(np.abs(sparse))
+        sparse = np.where(mask, 0, sparse)
+        count = int(np.clip(_MULTIPLICATIONS / (2 * sparse.size * sparse.shape[-1]), _FEWEST, _MOST))
+        for penalty in np.geomspace(*_PENALTIES, count, dtype=np.float32):
+            dense = ((turned + (penalty * sparse - dual) @ vectors) / (values + penalty)) @ back
+            wanted = dense + dual / penalty
+            mask = select(np.abs(wanted))
+            sparse = np.where(mask, 0, wanted)
+            dual += penalty * (dense - sparse)
+        return mask
+
+
+def pruned_rows(rows: Array, halves: tuple[Moments, Moments], select: Select, saliency: str) -> Array:
+    """The rows of a layer pruned by saliency, the survivors refitted as far as half of the samples tells of the other.
+
+    Args:
+        rows: float32 [groups, outputs, inputs].
+        halves: the moments of each half of the samples.
+        select: scores -> the mask.
+        saliency: activation, |w| times the root of its input's energy (Sun et al. 2024), or obs, `Problem.split`.
+    """
+    damping = _damping(rows, halves, select)
+    whole = Moments((halves[0].own + halves[1].own) / 2, (halves[0].cross + halves[1].cross) / 2)
+    plain = np.where(select(np.abs(rows)), 0, rows)
+    if damping is None:
+        return plain
+    problem = Problem(rows, whole, damping)
+    mask = problem.split(select) if saliency == "obs" else select(np.abs(problem.start))
+    found = problem.refit(mask, problem.start) / problem.unit
+    return found if whole.error(rows, found) < whole.error(rows, plain) else plain
+
+
+def _damping(rows: Array, halves: tuple[Moments, Moments], select: Select) -> float | None:
+    """The damping at which survivors refitted on one half lose least on the other; None where as they are they do.
+
+    Some of the outputs tell.
+    """
+    energy = np.maximum(np.einsum("gii->gi", halves[0].own + halves[1].own), 0)[:, None, :]
+    some = slice(None, None, -(-rows.shape[1] // _JUDGED))
+    mask, own = select(np.abs(rows) * np.sqrt(energy))[:, some], rows[:, some]
+    plain, least, best = np.where(mask, 0, own), 0.0, None
+    for damping in DAMPINGS:
+        left = 0.0
+        for seen, unseen in (halves, halves[::-1]):
+            problem = Problem(own, seen, damping)
+            refitted = problem.refit(mask, problem.start, _JUDGED_STEPS) / problem.unit
+            left += unseen.error(own, refitted) - unseen.error(own, plain)
+        if left < least:
+            least, best = left, damping
+    return best
+
+
+def removal_costs(rows: Array, halves: tuple[Moments, Moments]) -> Array:
+    """What each entry's removal costs after the others of its row made it good, over the energy of all outputs.
+
+    Optimal Brain Surgeon (Hassibi and Stork 1993): w^2 over the diagonal of the inverse moments.
+
+    Args:
+        rows: float32 [groups, outputs, inputs].
+        halves: the moments of each half of the samples.
+    """
+    own = (halves[0].own + halves[1].own) / 2
+    problem = Problem(rows, Moments(own, own), _COSTED)
+    inverse = np.einsum("gii->gi", np.linalg.inv(problem.matrix))
+    energy = float(((rows @ own) * rows).sum(dtype=np.float64))
+    return np.square(problem.start) / np.maximum(inverse, 1)[:, None, :] / np.float32(max(energy, _TINY))

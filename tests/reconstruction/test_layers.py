@@ -1,0 +1,85 @@
+"""Layers whose inputs can be recorded: their vectors times their rows are what ONNX Runtime computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from onnxprune.model.discovery import find
+from onnxprune.reconstruction.layers import Layer
+from onnxprune.reconstruction.pruning import layers_of
+from tests.helpers.builders import info, model, node, normal
+from tests.helpers.running import load, run
+
+
+def layers(proto) -> dict[str, Layer]:
+    weights = find(load(proto))
+    return layers_of([weight for weight in weights if weight.reason is None], weights)
+
+
+@pytest.mark.parametrize("axis", ["matmul", "gemm", "conv", "lstm"])
+def test_rows_go_back_where_they_came_from(axis):
+    x, shape = {
+        "matmul": (info("x", ["N", 24]), (24, 16)), "gemm": (info("x", ["N", 24]), (16, 24)),
+        "conv": (info("x", ["N", 8, 9]), (20, 4, 5)), "lstm": (info("x", [3, "N", 24]), (2, 64, 24)),
+    }[axis]  # fmt: skip
+    made = {
+        "matmul": node("MatMul", ["x", "w"], ["y"]), "gemm": node("Gemm", ["x", "w"], ["y"], transB=1),
+        "conv": node("Conv", ["x", "w"], ["y"], group=2),
+        "lstm": node("LSTM", ["x", "w", "r"], ["y"], hidden_size=16, direction="bidirectional"),
+    }[axis]  # fmt: skip
+    weights = {"w": normal(*shape)} | ({"r": normal(2, 64, 16)} if axis == "lstm" else {})
+    layer = layers(model([made], [x], [info("y", None)], weights))["w"]
+    rows = layer.rows(weights["w"])
+    assert rows.shape == (layer.groups, weights["w"].size // layer.groups // layer.inputs, layer.inputs)
+    np.testing.assert_array_equal(layer.array(rows), weights["w"])
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("started", [True, False])
+def test_a_simple_recurrent_layer_is_the_sum_of_its_two_products(direction, started):
+    ways = 2 if direction == "bidirectional" else 1
+    weights = {"w": normal(ways, 32, 12) / 4, "r": normal(ways, 32, 32, seed=1) / 8}
+    names = ["x", "w", "r", "", "", "h"] if started else ["x", "w", "r"]
+    rnn = node("RNN", names, ["y"], hidden_size=32, direction=direction, activations=["Tanh"] * ways)
+    given = [info("x", [5, 3, 12])] + ([info("h", [ways, 3, 32])] if started else [])
+    proto = model([rnn], given, [info("y", [5, ways, 3, 32])], weights)
+    feeds = {"x": normal(5, 3, 12, seed=2)} | ({"h": normal(ways, 3, 32, seed=3)} if started else {})
+    (y,) = run(proto, feeds)
+    found = layers(proto)
+    products = [
+        np.einsum("dni,doi->dno", found[name].vectors({**feeds, "y": y}, rnn, 100, 0), weights[name]) for name in "wr"
+    ]
+    wanted = y.transpose(1, 0, 2, 3).reshape(ways, 15, 32)
+    np.testing.assert_allclose(np.tanh(products[0] + products[1]), wanted, atol=1e-5)
+
+
+def test_biases_are_found_wherever_exporters_put_them():
+    weights = {
+        "own": normal(16, 8, 3), "own.b": normal(16), "added": normal(16, 16, 1), "added.b": normal(1, 16, 1),
+        "normed": normal(16, 16, 1), "scale": normal(16), "shift": normal(16), "mean": normal(16),
+        "var": np.ones(16, np.float32), "bare": normal(16, 16, 1), "twice": normal(16, 16, 1), "both": normal(1, 16, 1),
+    }  # fmt: skip
+    nodes = [
+        node("Conv", ["x", "own", "own.b"], ["a"]),
+        node("Conv", ["a", "added"], ["b"]), node("Add", ["b", "added.b"], ["c"]),
+        node("Conv", ["c", "normed"], ["d"]),
+        node("BatchNormalization", ["d", "scale", "shift", "mean", "var"], ["e"]),
+        node("Conv", ["e", "bare"], ["f"]), node("Relu", ["f"], ["g"]),
+        node("Conv", ["g", "twice"], ["h"]), node("Add", ["h", "both"], ["i"]), node("Add", ["i", "both"], ["y"]),
+    ]  # fmt: skip
+    found = layers(model(nodes, [info("x", ["N", 8, 9])], [info("y", None)], weights))
+    biases = {name: None if layer.bias is None else layer.bias.weight.name for name, layer in found.items()}
+    assert biases == {"own": "own.b", "added": "added.b", "normed": "mean", "bare": None, "twice": None}
+
+
+def test_what_is_read_inside_bodies_or_with_lengths_is_no_layer():
+    lstm = node("LSTM", ["x", "w", "r", "", "lengths"], ["y"], hidden_size=16)
+    inputs = [info("x", [5, 3, 12]), info("lengths", [3], 6)]
+    weights = {"w": normal(1, 64, 12), "r": normal(1, 64, 16)}
+    assert not layers(model([lstm], inputs, [info("y", None)], weights))
+    late = node("GRU", ["x", "w", "r"], ["y"], hidden_size=16, linear_before_reset=1)
+    early = node("GRU", ["x", "w", "r"], ["y"], hidden_size=16)
+    weights = {"w": normal(1, 48, 12), "r": normal(1, 48, 16)}
+    assert set(layers(model([late], inputs[:1], [info("y", None)], weights))) == {"w", "r"}
+    assert set(layers(model([early], inputs[:1], [info("y", None)], weights))) == {"w"}

@@ -1,7 +1,7 @@
 """Error feedback: what rounding one input's weights got wrong is made good by the inputs that are rounded after it.
 
 Optimal Brain Surgeon (Hassibi and Stork 1993) in the order and with the Cholesky factor of GPTQ (Frantar et al. 2023);
-a level at 0 makes it prune as well (SparseGPT, Frantar and Alistarh 2023). numpy only.
+a level at 0 makes it prune as well (SparseGPT, Frantar and Alistarh 2023).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from onnxprune.core.dtypes import Array
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
 _MIN_ENERGY = 1e-30  # energy of an input
-_INVERTED_AT_ONCE = 64  # inputs
 _BLOCK = 128  # inputs whose errors are passed on at once to those after the block
 
 
@@ -89,21 +88,13 @@ def _energy(moment: Array) -> float:
 
 def _factor(moment: Array, energy: float, damping: float) -> Array:
     """The factor of one group's ordered inputs."""
+    from scipy.linalg.lapack import dtrtri  # at its first use: most commands do without
+
     damped = (1 - damping) * moment
     damped[np.diag_indices_from(damped)] += damping * energy
     # The factor of the inverse is the inverse of the factor from the other end.
-    return _inverse(np.linalg.cholesky(damped[::-1, ::-1]))[::-1, ::-1]
-
-
-def _inverse(lower: Array) -> Array:
-    """The inverse of a lower triangular matrix, by halves: `np.linalg.inv` takes eight times the operations."""
-    if len(lower) <= _INVERTED_AT_ONCE:
-        return np.linalg.inv(lower)
-    half, found = len(lower) // 2, np.zeros_like(lower)
-    found[:half, :half] = first = _inverse(lower[:half, :half])
-    found[half:, half:] = second = _inverse(lower[half:, half:])
-    found[half:, :half] = -(second @ (lower[half:, :half] @ first))
-    return found
+    inverse, _ = dtrtri(np.linalg.cholesky(damped[::-1, ::-1]), lower=1)
+    return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
 def _left(factor: Array, unseen: Array) -> float:

@@ -112,9 +112,7 @@ def test_data_brings_a_model_nearer_to_the_original_for_its_bytes(name, options,
     source.write_bytes(make().SerializeToString())
     every = inputs(math.prod(shape), 512, 5)[0].reshape(512, *shape)
     np.savez(data, x=every[:256])
-    pruned = tmp_path / "pruned.onnx"
-    onnxprune.prune(source, pruned, sparsity=options.get("sparsity", 0.0))
-    (reference,) = run(pruned.read_bytes(), {"x": every[256:]})
+    (reference,) = run(source.read_bytes(), {"x": every[256:]})
 
     def error(given: Path | None, **more) -> tuple[float, int]:
         out = tmp_path / "out.onnx"

@@ -115,11 +115,12 @@ class Encoder:
         if form is None:
             return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
         best = self._prepared(found, form, name, before)
-        if best is None and not self._folding(found, form.coded, _sparse_of(form)):
+        allowed = self._allowed(found, form.coded)
+        if best is None and allowed and not self._folding(found, form.coded, _sparse_of(form)):
             return None, _TOO_LARGE
         if best is not None or not asked:
             return best, ""
-        if not self._allowed(found, form.coded):
+        if not allowed:
             return None, f"{self.encoding} cannot hold {asked} where it stands"
         return None, f"{asked} gains nothing"
 

@@ -86,7 +86,7 @@ class Model:
         try:
             whole = model.payloads.file(file)
             model._parse(whole.view(0, len(whole)), lambda at, size: Stored(whole.handle, at, size))
-        except (DecodeError, ValueError, IndexError, RecursionError) as error:
+        except (DecodeError, ValueError, IndexError, RecursionError, TypeError) as error:  # a name may be bytes
             raise ModelError(f"{file} is not an ONNX model, or it is damaged") from error
         if not model.proto.HasField("graph") or not model.proto.opset_import:
             raise ModelError(f"{file} is not an ONNX model: it holds no graph or names no opset")
@@ -106,9 +106,9 @@ class Model:
         """Take in a serialised model; `payload` gives the bytes of large tensors by offset and size."""
         skeleton = protobuf.take_out(data, lambda at, size: self.payloads.keep(payload(at, size)))
         self.proto.ParseFromString(b"".join(skeleton))
+        restore_names(self.proto)
         self._order = sort_nodes(self.proto)
         self._drop_duplicates()
-        restore_names(self.proto)
 
     def _drop_duplicates(self) -> None:
         """Of initializers with the same name the last counts, as in ONNX Runtime; no other is read."""

@@ -241,6 +241,7 @@ def test_mapping_holds_only_what_is_looked_at(tmp_path, monkeypatch):
     patch = patched(1 << 10, 1 << 12, 0)
     try:
         patch.setattr("onnxprune.model.storage.PIECE", 1 << 14)
+        patch.setattr("onnxprune.model.storage._COPIED", 0)
         onnxprune.compress(source, tmp_path / "o.onnx", sparsity=0.9, values="shared:4", verify=False, jobs=1)
     finally:
         patch.undo()

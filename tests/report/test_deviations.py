@@ -48,7 +48,7 @@ def test_synthesised_inputs(tmp_path, sparsity):
     assert second.strip() == f"scores: {numbers}"
     far = output["sqnr_db"] < 20
     assert far == (sparsity > 0.9)
-    assert [FAR in line for line in rest] == [True] * far
+    assert [FAR in line for line in rest if "ms a run, measured here" not in line] == [True] * far
     html.write_report(result, tmp_path / "r.html")
     page = read(tmp_path / "r.html")
     assert "agreement" not in page.text

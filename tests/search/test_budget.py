@@ -331,8 +331,9 @@ def test_a_search_loads_and_verifies_once(model, samples, tmp_path, monkeypatch)
     assert len(verified) == len(prepared) == len(inspected) == 1
     assert len(zipped) == 2  # the original and the result
     assert len(opened) == found.trials  # a session for each try, whatever judges it
-    assert [path for path, *_ in loaded] == [model] * len(loaded)
-    assert len(loaded) <= 2  # to prune and to verify
+    paths = [path for path, *_ in loaded]
+    assert paths.count(model) <= 2  # to prune and to verify
+    assert len(paths) == paths.count(model) + 1  # and the result, to see what is decoded at each run
 
 
 def test_a_tolerance_runs_the_original_once(model, samples, tmp_path, monkeypatch):

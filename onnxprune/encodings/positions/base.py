@@ -30,9 +30,9 @@ class Encoding(ABC):
         """A bound below `payload` that costs no pass over the positions."""
         return self.payload(sparse)
 
-    @abstractmethod
     def largest(self, sparse: Sparse) -> int:
-        """Bytes of the largest tensor that its nodes make on the way to the carrier, that one aside."""
+        """Bytes of the largest tensor that its nodes make on the way to the carrier; here an int64 for each entry."""
+        return 8 * sparse.size
 
     @abstractmethod
     def pack(self, sparse: Sparse) -> Parts:

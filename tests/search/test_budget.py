@@ -326,7 +326,9 @@ def test_a_search_loads_and_verifies_once(model, samples, tmp_path, monkeypatch)
     verified = counted(monkeypatch, Verification, "of")
     prepared = counted(monkeypatch, DeadNeurons, "run")
     opened = counted(monkeypatch, judge_module, "open_session")
-    found = onnxprune.compress(model, tmp_path / "o.onnx", data=samples, sparsity=0.2, max_drop=20).search
+    found = onnxprune.compress(
+        model, tmp_path / "o.onnx", data=samples, sparsity=0.2, saliency="magnitude", max_drop=20
+    ).search
     assert found.trials > 3
     assert len(verified) == len(prepared) == len(inspected) == 1
     assert len(zipped) == 2  # the original and the result

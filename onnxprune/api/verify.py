@@ -118,7 +118,7 @@ class Verification:
                 latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
-        ran = decoding(result, feed, self._source)
+        ran = decoding(result, sample_files.pieces(inputs_of(opened.session), feed, 1)[0], self._source)
         found = Deviation(
             original.source, original.samples.count, "", found_facts, judged, original.kinds,
             ran if ran != Decoding() else None,

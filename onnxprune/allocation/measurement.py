@@ -197,7 +197,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     if form is not None:
         fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
         return Measured(form if fits else EXACT)
-    candidates = Candidates(model, weight)
+    candidates = Candidates(model, weight, integers=plan.encoder.targets.integers)
     if candidates.opset < Shared().opset(fused=False):
         return Measured()
     line = _curve(candidates, plan)

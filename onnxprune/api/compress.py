@@ -190,7 +190,7 @@ def prune(model: PathLike, out: PathLike, *, loss: float | None = None, **option
 @explicit(Checks)
 def encode(
     model: PathLike, out: PathLike, *, values: str | Sequence[str] = "exact", loss: float | None = None,
-    prefer: str = "speed", encoding: str = "auto", **checks: Unpack[CheckKeywords],
+    prefer: str = "speed", encoding: str = "auto", target: str | Sequence[str] = (), **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Store each weight in its smallest form: as it is, or with other values than exact within their loss.
 
@@ -203,13 +203,15 @@ def encode(
         loss: what `auto` may lose, summed over all weights; None is the default of the encode pass.
         prefer: speed or size.
         encoding: auto, graph, coo, or the name of an encoding.
+        target: the runtimes that the file is for, such as "tract" or "onnxruntime>=1.22"; any: all that are known.
         checks: the keywords of `transform`, from `data` on.
 
     Raises:
         OnnxPruneError: see `onnxprune.errors`.
         TypeError: there is no such keyword.
     """
-    storing = Storing.of({"values": values, "prefer": prefer, "encoding": encoding}, "exact")
+    given = {"values": values, "prefer": prefer, "encoding": encoding, "target": target}
+    storing = Storing.of(given, "exact")
     step = storing.encode(LOSS if loss is None else loss, keep_zeros=True)
     return transformed(model, out, [step], taken(Checks, checks), Saving({step.name}, storing.encoding != "auto"))
 

@@ -99,6 +99,13 @@ def values(default: str, loss: str) -> Callable[..., Any]:
             show_default=True,
             help="speed (encodings that load fast) or size (fewest bytes, plain and packed).",
         ),
+        click.option(
+            "--target",
+            multiple=True,
+            metavar="NAME",
+            help="The runtime that the file is for, or NAME>=VERSION: onnxruntime (from 1.25 on), onnxruntime-web, "
+            "openvino, opencv, tract, mnn, or any of these.  [default: onnxruntime]",
+        ),
     )
 
 

@@ -109,13 +109,15 @@ class Candidates:
         weight: of the model.
         lossless: `lossless` where it is known from a copy of the model.
         coded: what was coded before, by the id of the codebook; the latest small ones are kept in it.
+        integers: whether kernels may read small integers.
     """
 
     def __init__(
         self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None,
-        coded: dict[int, Candidate] | None = None,
+        coded: dict[int, Candidate] | None = None, integers: bool = True,
     ) -> None:  # fmt: skip
         self.model, self.weight, self._coded = model, weight, {} if coded is None else coded
+        self._integers = integers
         self.opset = opset_of(model, weight.scope)
         if lossless is not None:
             self.lossless = lossless
@@ -132,7 +134,7 @@ class Candidates:
 
     @cached_property
     def _readers(self) -> Readers | None:
-        return readers_of(self.weight)
+        return readers_of(self.weight) if self._integers else None
 
     def readers(self, opset: int = DEQUANTISE_AXIS) -> Readers | None:
         """Who reads the weight's integers, where the model has the opset for it."""

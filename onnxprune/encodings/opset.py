@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from onnxprune.encodings import Encoding, Sparse, Values, named
 from onnxprune.encodings.candidates import EXACT, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
+from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
 from onnxprune.encodings.values.integers import Int4
 from onnxprune.encodings.values.shared import Shared
@@ -18,16 +19,16 @@ from onnxprune.runtime.opset import raise_to
 _CODES = Shared().opset(fused=False)
 
 
-def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoding: str) -> Change:
+def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder: Encoder) -> Change:
     """Raise the model as far as the forms want, where its outputs stay the same; else to the next best opset.
 
     Args:
         model: the model.
         forms: its weights, and the form of each; None: whatever the loss allows.
-        encoding: see `Encoder`.
+        encoder: what will store them.
     """
     change, before, refusal = Change(), model.opset, ""
-    wanted = {version for version in _wanted(model, forms, encoding) if version > before}
+    wanted = {version for version in _wanted(model, forms, encoder) if version > before}
     for version in sorted(wanted, reverse=True):
         refusal = raise_to(model, version)
         if not refusal:
@@ -39,9 +40,10 @@ def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encod
     return change
 
 
-def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoding: str) -> set[int]:
+def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder: Encoder) -> set[int]:
     """Opsets at which some weight gets a better form."""
-    encodings, found = named(encoding), set[int]()
+    encodings = [each for each in named(encoder.encoding) if each.name in encoder.targets.encodings]
+    found = set[int]()
     highest = max((each.opset for each in encodings), default=0)
     if not encodings or model.opset >= max(INT4, highest):
         return found
@@ -50,9 +52,10 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encodin
         if not encodable(weight):
             continue
         form = asked if may_lose(weight) else EXACT
-        if isinstance(form, Int4) and readers_of(weight):
+        fused = encoder.targets.integers and readers_of(weight) is not None
+        if isinstance(form, Int4) and fused:
             found.add(INT4)
-        if (form is None or form.opset(fused=True) >= DEQUANTISE_AXIS) and readers_of(weight):
+        if (form is None or form.opset(fused=True) >= DEQUANTISE_AXIS) and fused:
             found.add(DEQUANTISE_AXIS)
         least = _CODES if form is None else form.opset(fused=False)
         if form is None or least > model.opset:

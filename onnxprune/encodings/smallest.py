@@ -21,8 +21,9 @@ from onnxprune.encodings.graph.insert import (
     prepare,
     prepare_sparse,
 )
+from onnxprune.encodings.targets import EVERY_FORM, Targets
 from onnxprune.model.discovery import in_function
-from onnxprune.model.weight import SMALL
+from onnxprune.model.weight import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
@@ -63,11 +64,13 @@ class Encoder:
 
     Attributes:
         encoding: auto, graph (those that decode themselves), coo, or the name of one.
+        targets: the runtimes that the file is for.
         prefer: speed takes rows, which load fast, in place of a flat run that is hardly smaller; size never does.
     """
 
     encoding: str = "auto"
     prefer: str = "speed"
+    targets: Targets = EVERY_FORM
 
     def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
         """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.
@@ -143,11 +146,14 @@ class Encoder:
     def _allowed(self, found: Candidates, coded: Coded) -> list[Encoding]:
         """The encodings that decode themselves and may hold the weight where it stands."""
         trivial = coded.codebook is None and coded.decoded == found.weight.zero_value.dtype and coded.scale is None
-        inside = in_function(found.weight.scope)
+        inside, readers = in_function(found.weight.scope), _readers(found.weight)
         return [
             form
             for form in named(self.encoding)
-            if form.opset <= found.opset and not (form.name == "dense" and trivial) and not (form.declares and inside)
+            if self.targets.allows(form.name, readers)
+            and form.opset <= found.opset
+            and not (form.name == "dense" and trivial)
+            and not (form.declares and inside)
         ]
 
     def _folding(self, found: Candidates, coded: Coded, sparse: Sparse) -> list[Encoding]:
@@ -196,7 +202,8 @@ class Encoder:
         """The weight as a sparse initializer where one may stand and takes fewer than `limit` bytes."""
         model, weight = found.model, found.weight
         opset, ir_version = SPARSE_INITIALIZER
-        allowed = self.encoding in ("auto", "coo") and model.opset >= opset and model.proto.ir_version >= ir_version
+        allowed = self.encoding in ("auto", "coo") and "coo" in self.targets.encodings
+        allowed = allowed and model.opset >= opset and model.proto.ir_version >= ir_version
         if not allowed or weight.scope.path or weight.store == "constant" or weight.zero is not None:
             return None
         sparse = Sparse.of(found.array, weight.zero_value)
@@ -207,6 +214,11 @@ class Encoder:
             return prepared
         prepared.discard(model)
         return None
+
+
+def _readers(weight: Weight) -> set[str]:
+    """The operators that read a weight, in its body and below."""
+    return {node.op_type for scope in weight.scope.inner() for node, _ in scope.readers.get(weight.value, ())}
 
 
 def _sparse_of(form: Candidate) -> Sparse:

@@ -17,6 +17,7 @@ from onnxprune.encodings.candidates import EXACT, Candidates, dense_because
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.opset import raise_for
 from onnxprune.encodings.smallest import Encoder, StoredWeight
+from onnxprune.encodings.targets import Targets
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.encoded_names import fresh_ids
@@ -56,6 +57,7 @@ class Encode(Pass):
         half: only samples of the first half that `samples.cut` makes: the second is held out.
         prefer: speed (forms that load fast) or size: never more bytes for that, and the codebooks of shared and
             int8:BITS are those whose codes `pack` makes smaller, for at most a fifth more squared error.
+        target: the runtimes that the file is for, NAME or NAME>=VERSION, or any; see `targets`.
     """
 
     name = "encode"
@@ -70,6 +72,7 @@ class Encode(Pass):
     samples: int = 64
     half: bool = False
     prefer: str = "speed"
+    target: tuple[str, ...] = ()
 
     @override
     def check(self) -> None:
@@ -82,6 +85,8 @@ class Encode(Pass):
             raise OptionError(f"loss must be a number from 0 up, not {self.loss}")
         self._form(self.values)
         self._plan([])
+        if self.encoding not in ("auto", "graph", *self._encoder.targets.encodings):
+            raise OptionError(f"{', '.join(self.target)} does not read the encoding '{self.encoding}'")
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
@@ -96,7 +101,7 @@ class Encode(Pass):
         check_patterns(weights, (*self._by_name.patterns, *self.skip))
         plan = self._plan(weights)
         forms = [(weight, asked.values) for weight, asked in zip(weights, plan.asked, strict=True)]
-        change = raise_for(model, forms, self.encoding)
+        change = raise_for(model, forms, self._encoder)
         if change.modified:  # the newer opset has nodes of its own
             weights = find(model)
             plan = self._plan(weights)
@@ -118,10 +123,12 @@ class Encode(Pass):
         change = copy.deepcopy(measurements.change)
         weights, choices = find(model), choose(measurements, self.loss)
         ids = fresh_ids(model.proto)
-        name, encoder = next(ids), Encoder(self.encoding, self.prefer)
+        name, encoder = next(ids), self._encoder
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             measured = measurements.weights[weight.name]
-            found = Candidates(model, weight, measured.lossless, measured.coded if again else None)
+            found = Candidates(
+                model, weight, measured.lossless, measured.coded if again else None, encoder.targets.integers
+            )
             stored = encoder.store(found, choices[weight.name], name)
             if stored.numbered:
                 name = next(ids)
@@ -131,6 +138,8 @@ class Encode(Pass):
         lossy = any(choice.codebook is not None for choice in choices.values())
         if lossy or model.spent:
             rate_distortion.spend(model, self.loss if lossy else 0.0)
+        if encoder.targets.left_out and change.modified:
+            change.notes.append(f"for {', '.join(self.target)} no use is made of {encoder.targets.left_out}")
         inputs = sum(weight.overridable for weight in weights)
         if inputs:
             change.notes.append(
@@ -138,6 +147,10 @@ class Encode(Pass):
                 "take them out of the inputs to have them encoded"
             )
         return change
+
+    @property
+    def _encoder(self) -> Encoder:
+        return Encoder(self.encoding, self.prefer, Targets.of(self.target))
 
     @property
     def _by_name(self) -> PerWeight[Values | None]:
@@ -159,7 +172,7 @@ class Encode(Pass):
             asked.append(Asked(form, named is not None))
         calibration = CalibrationSet(Path(self.data), self.samples, 0 if self.half else None) if self.data else None
         importance = PerWeight.parse("importance", self.importance, "NUMBER", amount)
-        return MeasurementPlan(asked, Encoder(self.encoding, self.prefer), not self.keep_zeros, calibration, importance)
+        return MeasurementPlan(asked, self._encoder, not self.keep_zeros, calibration, importance)
 
     def _report(self, weight: Weight, stored: StoredWeight, change: Change) -> None:
         """Say what became of a weight."""

@@ -64,6 +64,7 @@ class StoringKeywords(TypedDict, total=False):
     loss: float | None
     prefer: str
     encoding: str
+    target: str | Sequence[str]
 
 
 class ShapeKeywords(TypedDict, total=False):

@@ -94,6 +94,7 @@ class Storing:
         loss: see the encode pass; None leaves it to the function.
         prefer: see the encode pass, as `encoding`.
         encoding: the encoding of the positions.
+        target: the runtimes that the file is for, see the encode pass.
     """
 
     values: str = "auto"
@@ -101,6 +102,7 @@ class Storing:
     loss: float | None = None
     prefer: str = "speed"
     encoding: str = "auto"
+    target: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the types; the pass checks the rest."""
@@ -121,7 +123,9 @@ class Storing:
         if len(plain) > 1:
             raise OptionError(f"values {plain[0]} and {plain[1]} contradict each other: give one, and PATTERN=FORM")
         by_weight = tuple(entry for entry in entries if "=" in entry)
-        return taken(cls, keywords, values=(plain or [default])[0], by_weight=by_weight)
+        target = keywords.get("target", ())
+        named = (target,) if isinstance(target, str) else target
+        return taken(cls, {**keywords, "target": named}, values=(plain or [default])[0], by_weight=by_weight)
 
     def encode(
         self, loss: float, *, keep_zeros: bool, skip: tuple[str, ...] = (), importance: tuple[str, ...] = (),
@@ -140,7 +144,7 @@ class Storing:
             encoding=self.encoding, values=self.values, set=self.by_weight, skip=skip, loss=loss,
             keep_zeros=keep_zeros, data=calibration.path, importance=importance,
             samples=Encode.samples if calibration.samples is None else calibration.samples, half=calibration.half,
-            prefer=self.prefer,
+            prefer=self.prefer, target=self.target,
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from onnxprune.encodings import FORMS, GRAPH
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
+from onnxprune.encodings.targets import TARGETS, Targets, readers_in
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 
@@ -87,13 +88,17 @@ class FormCompatibility:
 
 @dataclass(frozen=True)
 class Compatibility:
-    """What a model needs of a runtime; `loads` and `fast` hold for the model with all its weights."""
+    """What a model needs of a runtime; `loads` and `fast` hold for the model with all its weights.
+
+    `targets` names the runtimes that read every encoded weight right and no slower, see `targets`.
+    """
 
     opset: int
     ir_version: int
     loads: str | None
     fast: str | None
     forms: list[FormCompatibility]
+    targets: list[str]
 
 
 def compatibility(model: Model) -> Compatibility:
@@ -107,7 +112,19 @@ def compatibility(model: Model) -> Compatibility:
         loads, fast = newest(own, needs.loads), newest(own, needs.fast)
         forms.append(FormCompatibility(name, count, needs.opset, loads, fast, *OPENVINO[trouble]))
     loads, fast = newest(own, *(f.loads for f in forms)), newest(own, *(f.fast for f in forms))
-    return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms)
+    return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms, _targets(model))
+
+
+def _targets(model: Model) -> list[str]:
+    """The runtimes for which every encoded weight has a form that they read."""
+    held = [("coo", False, set[str]()) for weight in find(model) if weight.store == "sparse"]
+    held += [(group.encoding, group.fused, readers_in(group.scope, group.value)) for group in encoded_weights(model)]
+    found = {name: Targets.of([name]) for name in TARGETS}
+    return [
+        name
+        for name, target in found.items()
+        if all(target.allows(encoding, readers) and (target.integers or not fused) for encoding, fused, readers in held)
+    ]
 
 
 def _forms(model: Model) -> Iterator[tuple[str, str, bool, str]]:

@@ -21,9 +21,9 @@ from onnxprune.encodings.graph.insert import (
     prepare,
     prepare_sparse,
 )
-from onnxprune.encodings.targets import EVERY_FORM, Targets
+from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
 from onnxprune.model.discovery import in_function
-from onnxprune.model.weight import SMALL, Weight
+from onnxprune.model.weight import SMALL
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
@@ -146,7 +146,7 @@ class Encoder:
     def _allowed(self, found: Candidates, coded: Coded) -> list[Encoding]:
         """The encodings that decode themselves and may hold the weight where it stands."""
         trivial = coded.codebook is None and coded.decoded == found.weight.zero_value.dtype and coded.scale is None
-        inside, readers = in_function(found.weight.scope), _readers(found.weight)
+        inside, readers = in_function(found.weight.scope), readers_in(found.weight.scope, found.weight.value)
         return [
             form
             for form in named(self.encoding)
@@ -214,11 +214,6 @@ class Encoder:
             return prepared
         prepared.discard(model)
         return None
-
-
-def _readers(weight: Weight) -> set[str]:
-    """The operators that read a weight, in its body and below."""
-    return {node.op_type for scope in weight.scope.inner() for node, _ in scope.readers.get(weight.value, ())}
 
 
 def _sparse_of(form: Candidate) -> Sparse:

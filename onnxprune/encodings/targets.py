@@ -11,6 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from onnxprune.errors import OptionError
+from onnxprune.model.scopes import Scope
+
+
+def readers_in(scope: Scope, value: str) -> set[str]:
+    """The operators that read a value, in a body and below."""
+    return {node.op_type for inner in scope.inner() for node, _ in inner.readers.get(value, ())}
+
 
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 

@@ -86,8 +86,11 @@ class Targets:
         )
 
     def allows(self, encoding: str, readers: Iterable[str]) -> bool:
-        """Whether a weight that these operators read may have an encoding."""
-        return encoding in self.encodings and (self.recurrent or encoding == "dense" or _RECURRENT.isdisjoint(readers))
+        """Whether a weight that these operators read may have an encoding; without a name every one."""
+        if not self.names:
+            return True
+        dense = encoding == "dense" or _RECURRENT.isdisjoint(readers)
+        return encoding in self.encodings and (self.recurrent or dense)
 
     @property
     def left_out(self) -> str:

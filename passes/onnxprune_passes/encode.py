@@ -85,7 +85,7 @@ class Encode(Pass):
             raise OptionError(f"loss must be a number from 0 up, not {self.loss}")
         self._form(self.values)
         self._plan([])
-        if self.encoding not in ("auto", "graph", *self._encoder.targets.encodings):
+        if self.target and self.encoding not in ("auto", "graph", *self._encoder.targets.encodings):
             raise OptionError(f"{', '.join(self.target)} does not read the encoding '{self.encoding}'")
 
     @override

@@ -1,17 +1,21 @@
 """Task accuracy of the models of models/, original beside compressed.
 
-python tools/accuracy.py [--model SUBSTRING ...] [--columns ...] [--data-samples N] [--json FILE]
+python tools/accuracy.py [--model SUBSTRING ...] [--columns ...] [--samples N] [--json FILE]
+python tools/accuracy.py --compress ARGS [ARGS ...] [--columns default|data]
 python tools/accuracy.py --samples-for NAME OUT.npz [--samples N]
 
-Needs `fetch_models.py` and `pip install matplotlib pillow scipy tokenizers`; tasks without data or
-packages are skipped and named. Their sets (tools/tasks) are small, some synthesised: they compare
-files of a model and are no benchmark. Exit code 1: a model failed.
+Column `data`: N samples that are never scored. Several ARGS are a column each; TASK in them is the
+metric of the task: '--max-drop 1 --metric TASK'. Needs `fetch_models.py` and `pip install
+matplotlib pillow scipy tokenizers`; tasks without data or packages are skipped and named. Their
+sets (tools/tasks) are small, some synthesised. Exit code 1: a model failed.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
+import os
 import shlex
 import subprocess
 import sys
@@ -33,8 +37,10 @@ from onnxprune import OnnxPruneError
 from onnxprune.runtime.session import open_session
 
 DYNAMIC_COLUMN = "quantize_dynamic"
-COLUMNS = ("default", "int8", DYNAMIC_COLUMN)
+DEFAULT, INT8, DATA = "default", "int8", "data"
+COLUMNS = (DEFAULT, INT8, DYNAMIC_COLUMN)
 PLAIN = "--values int8 --sparsity 0"
+WIDE = 5  # columns from which on a table has a line for each
 Maker = Callable[[Task, Path], Path]
 
 
@@ -43,8 +49,9 @@ class Failed(Exception):
 
 
 def compress(model: Path, out: Path, arguments: str) -> None:
-    """Run `onnxprune compress`."""
-    _run([*ONNXPRUNE, "compress", str(model), "-o", str(out), *shlex.split(arguments)], "onnxprune compress")
+    """Run `onnxprune compress`, which finds the metrics of the tasks."""
+    command = [*ONNXPRUNE, "compress", str(model), "-o", str(out), *shlex.split(arguments)]
+    _run(command, "onnxprune compress", {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
 
 
 def quantise(model: Path, out: Path) -> None:
@@ -52,8 +59,9 @@ def quantise(model: Path, out: Path) -> None:
     _run(DYNAMIC.filled({"{in}": model, "{out}": out}), "quantize_dynamic")
 
 
-def _run(command: Sequence[str], what: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
+    held = os.environ | (environment or {})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=held)
     if done.returncode:
         said = done.stderr.strip().splitlines() or ["no message"]
         raise Failed(f"{what} failed: {said[-1]}")
@@ -69,33 +77,51 @@ def counterpart(task: Task, against: Path) -> Path:
     raise Failed(f"{against} holds no {task.name}.onnx")
 
 
-def makers(columns: Sequence[str], against: Path | None, arguments: str, count: int) -> dict[str, Maker]:
-    """By column, what makes the file to score of a task and a folder to write to, and returns its path."""
+def makers(columns: Sequence[str], arguments: Sequence[str], count: int) -> dict[str, Maker]:
+    """By column, what makes the file to score of a task and a folder to write to, and returns its path.
 
-    def by_default(task: Task, folder: Path) -> Path:
-        compress(task.path, folder / "out.onnx", arguments)
+    Args:
+        columns: of COLUMNS, and DATA.
+        arguments: for `onnxprune compress`; with several, the columns DEFAULT and DATA are one for each.
+        count: the samples of DATA.
+    """
+
+    def without_data(task: Task, folder: Path, given: str) -> Path:
+        compress(task.path, folder / "out.onnx", f"--no-verify -q {_filled(given, task)}")
         return folder / "out.onnx"
 
-    def int8(task: Task, folder: Path) -> Path:
-        compress(task.path, folder / "out.onnx", f"{arguments} {PLAIN}")
+    def with_data(task: Task, folder: Path, given: str) -> Path:
+        path, judged = folder / "data.npz", _filled(given, task)
+        arrays = save_samples(task, path, count)
+        if judged == given and arrays.get("targets", np.zeros(())).dtype.kind == "U":  # text: the task's metric alone
+            np.savez_compressed(path, **{name: held for name, held in arrays.items() if name != "targets"})
+        compress(task.path, folder / "out.onnx", f"-q {judged} --data {shlex.quote(str(path))}")
         return folder / "out.onnx"
 
     def dynamic(task: Task, folder: Path) -> Path:
         quantise(task.path, folder / "out.onnx")
         return folder / "out.onnx"
 
-    def with_data(task: Task, folder: Path) -> Path:
-        arrays = save_samples(task, folder / "data.npz", count)
-        if arrays.get("targets", np.zeros(())).dtype.kind == "U":  # text: no metric of onnxprune's own reads it
-            np.savez_compressed(folder / "data.npz", **{k: v for k, v in arrays.items() if k != "targets"})
-        judged = arguments.replace("--no-verify", "")  # half of the samples judges
-        compress(task.path, folder / "out.onnx", f"{judged} --data {shlex.quote(str(folder / 'data.npz'))}")
-        return folder / "out.onnx"
+    made: dict[str, Maker] = {}
+    for column in columns:
+        if column == INT8:
+            made[INT8] = functools.partial(without_data, given=PLAIN)
+        elif column == DYNAMIC_COLUMN:
+            made[DYNAMIC_COLUMN] = dynamic
+        else:
+            maker, title = (with_data, f"--data of {count}") if column == DATA else (without_data, "")
+            for given in arguments:
+                label = f"{title} {given}".strip() or DEFAULT
+                made[label] = functools.partial(maker, given=given)
+    return made
 
-    if against is not None:
-        return {"against": lambda task, folder: counterpart(task, against)}
-    known: dict[str, Maker] = dict(zip(COLUMNS, (by_default, int8, dynamic), strict=True))
-    return {name: known[name] for name in columns} | ({f"--data of {count}": with_data} if count else {})
+
+def _filled(arguments: str, task: Task) -> str:
+    """The arguments with the metric of a task in place of TASK."""
+    words = [task.function if word == "TASK" else word for word in shlex.split(arguments)]
+    if "" in words:
+        raise Failed(f"{task.name} has no metric of its own for TASK")
+    return arguments if words == shlex.split(arguments) else shlex.join(words)
 
 
 def measure(task: Task, made: Mapping[str, Maker]) -> list[Row]:
@@ -144,14 +170,16 @@ def mean_ratio(rows: Sequence[Row]) -> float:
 def shown(rows: Sequence[Row]) -> str:
     """The scored models as markdown, those that defaults were chosen on apart from those that judge; then the others.
 
-    Accuracies are in percent, differences in points, agreement in percent of the items.
+    Accuracies are in percent, differences in points, agreement in percent of the items. A table of many columns has a
+    line for each in place of one for each model.
     """
     parts = []
     for chosen_on, title in ((True, "Chosen on"), (False, "Judged on")):
         models = by_model(row for row in rows if row.facts.get("chosen_on") == chosen_on)
         if models:
             columns = list(dict.fromkeys(row.tool for held in models.values() for row in held))
-            parts.append(f"{title}:\n\n{_table(models, columns)}\n{_means(models, columns)}")
+            laid_out = _table if len(columns) < WIDE else _turned
+            parts.append(f"{title}:\n\n{laid_out(models, columns)}\n{_means(models, columns)}")
     parts += [f"{row.model}, {row.tool}: {row.problem}\n" for row in rows if row.problem]
     return "\n".join(parts)
 
@@ -160,6 +188,25 @@ def _table(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
     head = ["model", "samples", "metric", "original %", "bytes"]
     head += [f"{column}: {fact}" for column in columns for fact in ("points", "agreement %", "ratio")]
     return markdown(head, (_cells(held, columns) for held in models.values()))
+
+
+def _turned(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
+    """A line for each column, with the ratio and the points of each model."""
+    first = {name: held[0] for name, held in models.items()}
+    lines = [["original %", *(f"{100 * row.facts['original']:.2f}" for row in first.values())]]
+    for column in columns:
+        scored = {name: row for name, held in models.items() for row in held if row.tool == column}
+        cells = (scored.get(name) for name in models)
+        lines.append([column, *("-" if row is None or row.problem else _ratio_and_points(row) for row in cells)])
+    return markdown(["", *(f"{name}, {row.facts['metric']}" for name, row in first.items())], lines)
+
+
+def _points(row: Row) -> str:
+    return f"{100 * (row.facts['compressed'] - row.facts['original']):+.2f}"
+
+
+def _ratio_and_points(row: Row) -> str:
+    return f"{row.ratio:.2f}x, {_points(row)}"
 
 
 def _cells(held: Sequence[Row], columns: Sequence[str]) -> list[str]:
@@ -172,8 +219,7 @@ def _cells(held: Sequence[Row], columns: Sequence[str]) -> list[str]:
         if row is None:
             cells += ["-"] * 3
             continue
-        points = 100 * (row.facts["compressed"] - row.facts["original"])
-        cells += [f"{points:+.2f}", f"{100 * row.facts['agreement']:.2f}", f"{row.ratio:.3f}"]
+        cells += [_points(row), f"{100 * row.facts['agreement']:.2f}", f"{row.ratio:.3f}"]
     return cells
 
 
@@ -244,14 +290,12 @@ def main() -> int:
     )
     parser.add_argument("--model", nargs="+", default=[""], metavar="SUBSTRING", help="tasks with this in the name")
     parser.add_argument("--against", type=Path, metavar="PATH", help="score this model, or NAME.onnx of this folder")
-    parser.add_argument(
-        "--compress", default="--no-verify -q", metavar="ARGS", help="for `onnxprune compress` without it"
-    )
-    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=COLUMNS, help="what to score (default all)")
-    parser.add_argument("--data-samples", type=int, default=0, metavar="N", help="and with --data of N, not scored")
+    parser.add_argument("--compress", nargs="+", default=[""], metavar="ARGS", help="for `onnxprune compress`")
+    choices = (*COLUMNS, DATA)
+    parser.add_argument("--columns", nargs="+", choices=choices, help="what to score (default all but data)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     parser.add_argument("--samples-for", nargs=2, metavar=("NAME", "OUT.npz"), help="write samples for --data, and end")
-    parser.add_argument("--samples", type=int, default=64, metavar="N", help="how many to write (default 64)")
+    parser.add_argument("--samples", type=int, default=64, metavar="N", help="how many of them (default 64)")
     options = parser.parse_args()
     if options.samples_for:
         name, out = options.samples_for
@@ -269,7 +313,10 @@ def main() -> int:
     if options.against and options.against.is_file() and len(chosen) > 1:
         parser.error("--against with a file takes one model: name it with --model")
     found = Results.begin("tools/accuracy.py", without_places(sys.argv[1:]))
-    made = makers(options.columns, options.against, options.compress, options.data_samples)
+    columns = options.columns or (COLUMNS if options.compress == [""] else [DEFAULT])
+    made = makers(columns, options.compress, options.samples)
+    if options.against is not None:
+        made = {"against": lambda task, folder: counterpart(task, options.against)}
     found.rows, faults = score(chosen, made)
     print(f"{found.caption}\n\n{shown(found.rows)}", end="")
     if options.json is not None:

@@ -113,3 +113,20 @@ def test_accuracy_is_shown_with_what_was_skipped(bench: SimpleNamespace, page: P
     assert "\ndefault: geometric mean of the ratios of 2 models 4.000\n" in text
     assert "\nquantize_dynamic: geometric mean of the ratios of 1 models 4.000\n" in text
     assert "\na, quantize_dynamic: it failed\n\nd, original: skipped: d.onnx is not there\n" in text
+
+
+def test_many_columns_are_a_line_each(bench: SimpleNamespace, page: Path) -> None:
+    row = bench.results.Row
+    found = bench.results.Results.begin("tools/accuracy.py", [])
+    for model, accuracy in (("a", 0.99), ("b", 0.9)):
+        facts = {"samples": 20, "metric": "top-1", "original": accuracy, "chosen_on": True, "agreement": 1.0}
+        for i in range(1, 6):
+            facts = facts | {"compressed": accuracy - i / 1000}
+            found.rows.append(row(model, f"--loss {i}", read=1000, bytes=100 * i, facts=facts))
+    found.rows[-1].problem = "it failed"
+    found.save(page.with_suffix("") / "speed.json")
+    call("tables", page)
+    text = page.read_text()
+    assert "\n|  | a, top-1 | b, top-1 |\n" in text
+    assert "\n| original % | 99.00 | 90.00 |\n| --loss 1 | 10.00x, -0.10 | 10.00x, -0.10 |\n" in text
+    assert "\n| --loss 5 | 2.00x, -0.50 | - |\n" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,9 @@ def test_the_metrics_that_tasks_name_are_there(tools: Any) -> None:
 class Eight:
     """A task with eight samples to give."""
 
+    name = "eight"
     function = "tasks.eight:right"
+    path = Path("eight.onnx")
 
     def unscored(self, count: int) -> dict[str, np.ndarray]:
         return {"image": np.zeros((min(count, 8), 2), np.float32), "targets": np.arange(min(count, 8))}
@@ -186,6 +189,38 @@ def test_samples_that_are_not_there_are_one_line(
     assert said.count("\n") == 1
     assert message in said
     assert not (tmp_path / "d.npz").exists()
+
+
+def test_arguments_are_a_column_each_and_take_the_metric_of_the_task(
+    tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracy, given, held = tools("accuracy"), [], []
+
+    def compress(model: Path, out: Path, arguments: str) -> None:
+        given.append(shlex.split(arguments))
+        if "--data" in arguments:
+            with np.load(given[-1][-1]) as data:
+                held.append({name: len(data[name]) for name in data.files})
+
+    monkeypatch.setattr(accuracy, "compress", compress)
+    task = Eight()
+    made = accuracy.makers(["default", "data"], ["--loss 1", "--max-drop 1 --metric TASK"], 4)
+    assert list(made) == [
+        "--loss 1",
+        "--max-drop 1 --metric TASK",
+        "--data of 4 --loss 1",
+        "--data of 4 --max-drop 1 --metric TASK",
+    ]
+    for make in made.values():
+        make(task, tmp_path)
+    assert given[0] == ["--no-verify", "-q", "--loss", "1"]
+    assert given[1][2:] == ["--max-drop", "1", "--metric", "tasks.eight:right"]
+    assert given[2][:-1] == ["-q", "--loss", "1", "--data"]
+    assert given[3][:-1] == ["-q", "--max-drop", "1", "--metric", "tasks.eight:right", "--data"]
+    assert held == [{"image": 4, "targets": 4}] * 2
+    monkeypatch.setattr(Eight, "function", "")
+    with pytest.raises(accuracy.Failed, match="no metric of its own"):
+        made["--data of 4 --max-drop 1 --metric TASK"](task, tmp_path)
 
 
 @pytest.mark.fetched

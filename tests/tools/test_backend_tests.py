@@ -31,7 +31,7 @@ def case(tool: ModuleType, proto: onnx.ModelProto, **given: np.ndarray):
 
 
 @pytest.mark.backend
-@pytest.mark.parametrize("sample", [["--every", "25"], ["--every", "31", "--hold"], ["--only", "test_*layer_norm*3d*"]])
+@pytest.mark.parametrize("sample", [["--every", "101"], ["--every", "151", "--hold"]])
 def test_a_sample_passes(sample: list[str]) -> None:
     command = [sys.executable, str(TOOLS / "backend_tests.py"), "--jobs", "1", *sample]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

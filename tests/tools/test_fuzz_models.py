@@ -41,12 +41,12 @@ def test_all_opsets_ir_versions_and_types_come(tool: ModuleType) -> None:
 
 
 def test_a_short_run_finds_nothing() -> None:
-    command = [sys.executable, str(TOOLS / "fuzz_models.py"), "--start", "100", "--count", "25", "--jobs", "1"]
+    command = [sys.executable, str(TOOLS / "fuzz_models.py"), "--start", "100", "--count", "10", "--jobs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    passed = re.search(r"25 models: (\d+) passed, \d+ refused, 0 failed", done.stdout)
+    passed = re.search(r"10 models: (\d+) passed, \d+ refused, 0 failed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) > 18
+    assert int(passed[1]) > 7
 
 
 def test_what_is_broken_is_found_and_named(tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

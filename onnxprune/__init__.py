@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnxprune.api.verify import verify
     from onnxprune.batch.compress_many import compress_many
     from onnxprune.batch.results import Batch
+    from onnxprune.demo.write import write_demo
     from onnxprune.layer_costs.costs import Costs
     from onnxprune.layer_costs.decoding import Decoding
     from onnxprune.masks.file import MaskFile
@@ -37,6 +38,7 @@ _EXPORTS = {
     "onnxprune.api.verify": ("verify",),
     "onnxprune.batch.compress_many": ("compress_many",),
     "onnxprune.batch.results": ("Batch",),
+    "onnxprune.demo.write": ("write_demo",),
     "onnxprune.layer_costs.costs": ("Costs",),
     "onnxprune.layer_costs.decoding": ("Decoding",),
     "onnxprune.masks.file": ("MaskFile",),
@@ -52,7 +54,8 @@ __all__ = [
     "Batch", "Costs", "Decoding", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks",
     "check_masks", "compat", "compress", "compress_many", "costs", "decode", "decoding", "encode",
     "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune", "read_masks", "save", "session",
-    "strip", "transform", "unpack", "update", "verify", "write_report",
+    "strip", "transform", "unpack", "update", "verify", "write_demo",
+    "write_report",
 ]  # fmt: skip
 
 

@@ -27,8 +27,8 @@ def cli() -> None:
 for _command in (
     transforming.compress, transforming.prune, transforming.strip, transforming.encode, transforming.decode,
     transforming.run, transforming.pack, transforming.unpack, inspecting.inspect, inspecting.compat, inspecting.verify,
-    inspecting.html_report, inspecting.passes, inspecting.sensitivity, retraining.masks, retraining.update,
-    retraining.iterate,
+    inspecting.html_report, inspecting.demo, inspecting.passes, inspecting.sensitivity, retraining.masks,
+    retraining.update, retraining.iterate,
 ):  # fmt: skip
     cli.add_command(_command)
 

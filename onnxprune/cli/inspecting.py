@@ -117,6 +117,33 @@ def html_report(model: Path, original: Path | None, out: Path, **options: Any) -
 
 
 @click.command()
+@opt.model
+@click.argument("original", type=opt.PLACE, required=False)
+@click.option("-o", "--out", type=opt.FILE, required=True, help="The folder to write the page to.")
+@click.option("--data", type=opt.FILE, help="Samples, as for verify: the page starts with the first.")
+@click.option("--runtime", type=opt.FILE, metavar="FOLDER", help="The unpacked npm package onnxruntime-web.")
+@click.option("--serve", is_flag=True, help="Serve the page on this machine until Ctrl-C.")
+@click.option("--port", type=int, default=8000, show_default=True, help="For --serve; 0 takes a free one.")
+def demo(model: PathLike, original: PathLike | None, out: Path, serve: bool, port: int, **options: Any) -> None:
+    """Write a web page that runs MODEL in the browser: size, load and latency, and its ORIGINAL beside it.
+
+    Without an ORIGINAL it is MODEL, which is compressed for onnxruntime-web first. The page loads nothing from
+    elsewhere; any web server can serve the folder. Without --runtime npm fetches onnxruntime-web: pip install
+    'onnxprune[demo]' brings npm where there is none.
+    """
+    from onnxprune.demo.server import server
+    from onnxprune.demo.write import write_demo
+
+    page = write_demo(model, out, original, **options)
+    if not serve:
+        click.echo(f"{page}: serve it with any web server, or with --serve")
+        return
+    with server(out, port) as serving:
+        click.echo(f"http://127.0.0.1:{serving.server_port}/ shows it; Ctrl-C ends")
+        serving.serve_forever()
+
+
+@click.command()
 def passes() -> None:
     """List the installed passes, built in and third-party, with their options."""
     import dataclasses

@@ -23,8 +23,10 @@ _FLAGS = (
 class Browser:
     """One tab; `problems` are the console's errors and warnings, exceptions, and requests that left the page."""
 
-    def __init__(self, seconds: float = 60) -> None:
+    def __init__(self, seconds: float = 60, home: str = "file:") -> None:
+        """`home` begins the address of whatever the page may ask for."""
         self.seconds, self.problems, self._number, self._rest = seconds, [], 0, b""
+        self.home = home
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         (theirs, self._to), (self._from, answers) = os.pipe(), os.pipe()
         reader, writer = 3, 4  # what Chromium expects
@@ -92,18 +94,20 @@ class Browser:
             self.problems.append(facts)
         elif method == "Log.entryAdded" and facts["entry"]["level"] in ("error", "warning"):
             self.problems.append(facts["entry"])
-        elif method == "Network.requestWillBeSent" and not facts["request"]["url"].startswith(("file:", "data:")):
+        elif method == "Network.requestWillBeSent" and not facts["request"]["url"].startswith(
+            (self.home, "data:", "blob:")
+        ):
             self.problems.append(facts["request"]["url"])
 
-    def open(self, page: Path, width: int, *, dark: bool = False) -> None:
-        """Load a file in a window of this width, a telephone's or a desk's."""
+    def open(self, page: Path | str, width: int, *, dark: bool = False) -> None:
+        """Load a file or an address in a window of this width, a telephone's or a desk's."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        loaded = 'document.readyState === "complete" && location.protocol === "file:"'
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.resolve().as_uri())
+        loaded = f'document.readyState === "complete" && location.href.startsWith("{self.home}")'
         while not self.evaluate(loaded):
             pass
 

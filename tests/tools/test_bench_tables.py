@@ -122,11 +122,11 @@ def test_many_columns_are_a_line_each(bench: SimpleNamespace, page: Path) -> Non
         facts = {"samples": 20, "metric": "top-1", "original": accuracy, "chosen_on": True, "agreement": 1.0}
         for i in range(1, 6):
             facts = facts | {"compressed": accuracy - i / 1000}
-            found.rows.append(row(model, f"--loss {i}", read=1000, bytes=100 * i, facts=facts))
+            found.rows.append(row(model, f"--loss 0.{i}", read=1000, bytes=100 * i, facts=facts))
     found.rows[-1].problem = "it failed"
     found.save(page.with_suffix("") / "speed.json")
     call("tables", page)
     text = page.read_text()
     assert "\n|  | a, top-1 | b, top-1 |\n" in text
-    assert "\n| original % | 99.00 | 90.00 |\n| --loss 1 | 10.00x, -0.10 | 10.00x, -0.10 |\n" in text
-    assert "\n| --loss 5 | 2.00x, -0.50 | - |\n" in text
+    assert "\n| original % | 99.00 | 90.00 |\n| --loss 0.1 | 10.00x, -0.10 | 10.00x, -0.10 |\n" in text
+    assert "\n| --loss 0.5 | 2.00x, -0.50 | - |\n" in text

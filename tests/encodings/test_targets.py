@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onnxprune
-from onnxprune.encodings import GRAPH
+from onnxprune.encodings import GATHERED, GRAPH
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.targets import EVERY_FORM, TARGETS, Targets
 from onnxprune.errors import OptionError
@@ -159,4 +159,4 @@ def test_openvino_gives_the_same_outputs(values, tmp_path):
 
 
 def test_every_encoding_has_a_runtime():
-    assert {name for target in TARGETS.values() for name in target.encodings} == {*GRAPH, "coo"}
+    assert {name for target in TARGETS.values() for name in target.encodings} == {*GRAPH, GATHERED.name, "coo"}

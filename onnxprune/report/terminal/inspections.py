@@ -139,7 +139,10 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
 def show_decoding(console: Console, found: Decoding) -> None:
     """Each encoded weight with what this ONNX Runtime does with it, and the time of a run."""
     console.print()
-    what = {"decoded at load": found.folded, "read as integers": found.fused, "decoded at each run": found.each_run}
+    what = {
+        "decoded at load": found.folded, "read as integers": found.fused, "decoded row by row": found.gathered,
+        "decoded at each run": found.each_run,
+    }  # fmt: skip
     rows = [[name, said] for said, names in what.items() for name in names]
     release = version("onnxruntime")
     print_table(console, [Column("weight", right=False), Column(f"onnxruntime {release}", right=False)], rows)

@@ -124,7 +124,7 @@ def restore_names(proto: ModelProto) -> None:
             around = found and _around(node, found)
             if found and around and any((*around, found["before"], found["after"])):
                 ids = ids or fresh_ids(proto)
-                _rename(scope, node, found, around, next(ids))
+                _rename(scope, found, around, next(ids))
 
 
 def _around(node: NodeProto, mark: re.Match[str]) -> tuple[str, str] | None:
@@ -134,7 +134,7 @@ def _around(node: NodeProto, mark: re.Match[str]) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def _rename(scope: Scope, node: NodeProto, mark: re.Match[str], around: tuple[str, str], new: str) -> None:
+def _rename(scope: Scope, mark: re.Match[str], around: tuple[str, str], new: str) -> None:
     """Call a weight's parts, and what was changed around its reader, by an id that nothing else has."""
     own, end = f"{around[0]}{mark['id']}.", around[1]
     before, after = mark["before"], mark["after"]
@@ -149,6 +149,8 @@ def _rename(scope: Scope, node: NodeProto, mark: re.Match[str], around: tuple[st
         re.DOTALL,
     )
     body = scope.body
+    found = [(each, _RENAMED.fullmatch(each.name)) for each in body.node if f":{mark['id']}" in each.name]
+    marked = [(each, m) for each, m in found if m and m["id"] == mark["id"] and _around(each, m) == around]
     for each in body.node:
         _replace(each.input, renamed)
         _replace(each.output, renamed)
@@ -157,13 +159,18 @@ def _rename(scope: Scope, node: NodeProto, mark: re.Match[str], around: tuple[st
             each.name = f"{label[1]}{new}{label[2]}{before}{label[3]}{after}"
     for entry in (*body.value_info, *(body.initializer if isinstance(body, GraphProto) else ())):
         entry.name = renamed(entry.name)
-    constant = "" if mark["constant"] is None else f":{before}{mark['constant']}"
-    held = Mark.parse(f"{mark['mark']}{new}:{mark['constant']}")
-    if held is not None and held.table:  # a tensor's name, and that of a node behind it
-        behind = before + held.constant if ".c" in held.flags else ""
-        node.name = str(replace(held, table=around[0] + held.table + end, constant=behind))
-    else:
-        node.name = f"{mark['mark']}{new}{constant}"
+    for each, own_mark in marked:
+        each.name = _renamed_mark(own_mark, new, around)
+
+
+def _renamed_mark(mark: re.Match[str], new: str, around: tuple[str, str]) -> str:
+    """The mark with another id, and with the names that its table and its Constant node have now."""
+    tail = mark["constant"]
+    held = Mark.parse(f"{mark['mark']}{new}:{tail}")
+    if held is None or not held.table:
+        return f"{mark['mark']}{new}" + ("" if tail is None else f":{mark['before']}{tail}")
+    behind = mark["before"] + held.constant if ".c" in held.flags else ""
+    return str(replace(held, table=around[0] + held.table + around[1], constant=behind))
 
 
 def _replace(names: MutableSequence[str], renamed: Callable[[str], str]) -> None:

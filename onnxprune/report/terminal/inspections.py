@@ -131,7 +131,8 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
     others = [name for name in TARGETS if name not in facts.targets]
     line(console, f"Read right and no slower by: {', '.join(facts.targets)}.")
     if others:
-        wrong = " MNN gives other numbers for this file, without an error." if "mnn" in others else ""
+        misread = any(f.form.startswith(("bitmask", "coo")) or f.form.endswith("for MatMul") for f in facts.forms)
+        wrong = " MNN gives other numbers for this file, without an error." if misread and "mnn" in others else ""
         line(console, f"For {', '.join(others)} encode again with --target NAME.{wrong}", "yellow" if wrong else "")
     line(console, "For other runtimes write dense weights: onnxprune decode MODEL -o OUT", "dim")
 

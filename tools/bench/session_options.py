@@ -1,8 +1,9 @@
-"""Latency under options of the session that matter to integers in front of MatMul, against the dense model.
+"""Latency under options of the session that matter to integers in front of MatMul, against dense.
 
-A MatMul of --width x --width is stored as int8 and int4 at opset 17 (a scale per column) and 21 (blocks), and run
-with one thread under each option, in turn with the dense model; the table shows medians of processor time over the
-dense model's in the same round. Options are those of `SessionOptions.add_session_config_entry`.
+A MatMul of --width x --width is stored as int8 and int4 at opset 17 (a scale per column) and 21
+(blocks), and run with one thread under each option, in turn with the dense model; the table shows
+medians of processor time over the dense model's in the same round. Options are those of
+`SessionOptions.add_session_config_entry`.
 """
 
 from __future__ import annotations

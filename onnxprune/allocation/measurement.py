@@ -15,6 +15,7 @@ from onnxprune.allocation.rate_distortion import RatePoint, curve, points
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.candidates import EXACT, HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, encodable, may_lose
+from onnxprune.encodings.graph.tables import gathers_of
 from onnxprune.encodings.smallest import NODES, Encoder
 from onnxprune.encodings.values.base import Values
 from onnxprune.encodings.values.integers import Int8
@@ -28,7 +29,7 @@ from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.pruning.scores import largest
-from onnxprune.quantization.channel_scales import extreme
+from onnxprune.quantization.channel_scales import extreme, peaks
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
 
@@ -36,9 +37,11 @@ _SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried wi
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _GAIN_SAMPLES = 4  # each costs a run per weight
 _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
+_TABLE = tuple((levels, 0.0) for levels in (4, 6, 9, 16, 40))  # of words that a codebook has as a whole
 _FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
 _RECURRENT = 1.5  # what a loss counts that goes round with the state
+_ROWS = 0.5  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
 _UNMEASURED = 2.0  # what a loss counts beside those that feedback makes less: the default with data is twice as large
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
@@ -197,7 +200,8 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     if form is not None:
         fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
         return Measured(form if fits else EXACT)
-    candidates = Candidates(model, weight, integers=plan.encoder.targets.integers)
+    encoder = plan.encoder
+    candidates = Candidates(model, weight, integers=encoder.targets.integers, tables=encoder.tables)
     if candidates.opset < Shared().opset(fused=False):
         return Measured()
     line = _curve(candidates, plan)
@@ -228,6 +232,9 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
         unit = unit_scale(wide)
         return curve(exact, [*found, *points(Histogram.of(wide, unit), wide.size, unit, prune)])
     histogram = Histogram.of(wide, scale)
+    if candidates.gathers:
+        found += [*points(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row), _whole_grid(wide, scale)]
+        return curve(exact, found)
     if readers is not None:
         found += points(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
         found += points(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
@@ -238,6 +245,13 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
             histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
             found += points(histogram, wide.size, unit, prune)
     return curve(exact, found, extreme(wide, scale, inner_axes(weight, transposed), _WATCHED), prune)
+
+
+def _whole_grid(wide: ChunkedArray, scale: Array) -> RatePoint:
+    """The rows of a table on grids of 255 steps up to the largest value of each: the mean loss of rounding to them."""
+    steps = peaks(wide, (1,)) / 127
+    lost = np.square(steps / scale.reshape(-1).astype(np.float64)) / 12
+    return RatePoint(wide.size + scale.nbytes + NODES, float(lost.mean()), values=Int8())
 
 
 def _feedbacks(model: Model, weights: dict[int, Weight], calibration: CalibrationSet | None) -> dict[int, Feedback]:
@@ -257,7 +271,7 @@ def _noise(
     model: Model, weights: Sequence[Weight], feedbacks: Sequence[Feedback | None], plan: MeasurementPlan
 ) -> list[float]:
     """What a unit of each weight's loss does to the outputs, against the usual weight."""
-    counted = [1.0] * len(weights)
+    counted = [_ROWS if plan.encoder.tables and gathers_of(weight) else 1.0 for weight in weights]
     if plan.importance.entries:
         counted = [plan.importance.get(weight.name, 1.0) for weight in weights]
     elif plan.calibration is not None and weights:

@@ -18,6 +18,7 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import EXACT
 from onnxprune.encodings.positions.digits import LAYOUTS
+from onnxprune.encodings.positions.gathered import row_layout
 from onnxprune.encodings.smallest import NODES
 from onnxprune.encodings.values.base import Values
 from onnxprune.model.model import Model
@@ -94,6 +95,7 @@ def points(
     snap: Snap | None = None,
     grid: Sequence[tuple[int, float]] = GRID,
     folded: bool = False,
+    row: int = 0,
 ) -> list[RatePoint]:
     """What codebooks of each number of levels and each threshold cost: those worth choosing from, see `hull`.
 
@@ -105,10 +107,12 @@ def points(
         snap: what the form makes of the levels.
         grid: how many levels are tried, and the share of the entries other than 0 that has to be kept for them.
         folded: see `RatePoint`.
+        row: entries of a row where each is packed by itself, zeros and all; 0: as what takes the fewest bytes.
     """
     if not histogram.energy:
         return []
-    thresholds = np.concatenate([[0.0], histogram.thresholds(KEPT_SHARES)]) if prune else np.zeros(1)
+    sparse = prune and not row
+    thresholds = np.concatenate([[0.0], histogram.thresholds(KEPT_SHARES)]) if sparse else np.zeros(1)
     kept = histogram.kept(thresholds)
     wanted = [
         (count, threshold)
@@ -122,7 +126,9 @@ def points(
         parts = [np.sort(each) if prune else each[1:] for each in levels]
         found = measured(histogram, *joined(parts, np.array([threshold for _, threshold in wanted]), prune))
     codes, zeros = np.array([(len(codebook.levels), codebook.shares[0]) for codebook in found]).T
-    sizes = _stored(codes, size - zeros, size) + NODES + (scale.nbytes if scale.size > 1 else 0)
+    stored = [size // row * row_layout(int(c), size // row, row).nbytes(row) for c in codes] if row else None
+    sizes = np.array(stored) if stored else _stored(codes, size - zeros, size)
+    sizes = sizes + NODES + (scale.nbytes if scale.size > 1 else 0)
     return hull(
         [
             RatePoint(nbytes, codebook.error / histogram.energy, codebook, scale, folded=folded)

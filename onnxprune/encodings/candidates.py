@@ -9,12 +9,13 @@ from functools import cached_property
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.graph.fusion import Readers, readers_of
+from onnxprune.encodings.graph.tables import gathers_of
 from onnxprune.encodings.values import FORMS, form_of
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, Coded, Values
 from onnxprune.encodings.values.floats import Exact, Half
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.lossless import again, few, fuses, halved
-from onnxprune.encodings.values.rounding import loss_of, on_grid, recoded, with_codebook
+from onnxprune.encodings.values.rounding import decoded, loss_of, on_grid, recoded, with_codebook
 from onnxprune.encodings.values.scales import computed, floats, live_channels
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import opset_of
@@ -110,12 +111,19 @@ class Candidates:
         lossless: `lossless` where it is known from a copy of the model.
         coded: what was coded before, by the id of the codebook; the latest small ones are kept in it.
         integers: whether kernels may read small integers.
+        tables: whether a table may be decoded row by row as rows are gathered; every row has a scale then.
+
+    Attributes:
+        gathers: the nodes that gather rows of such a table; empty for every other weight.
     """
 
     def __init__(
         self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None,
-        coded: dict[int, Candidate] | None = None, integers: bool = True,
+        coded: dict[int, Candidate] | None = None, integers: bool = True, tables: bool = False,
     ) -> None:  # fmt: skip
+        self.gathers = gathers_of(weight) if tables else []
+        if self.gathers:
+            weight = replace(weight, out_axis=0, in_axes=(1,))
         self.model, self.weight, self._coded = model, weight, {} if coded is None else coded
         self._integers = integers
         self.opset = opset_of(model, weight.scope)
@@ -221,7 +229,7 @@ class Candidates:
         if form is None:
             return None
         wide = live_channels(weight, floats(self.array))[0]
-        lost = loss_of(weight, wide, ChunkedArray.of(form.coded.carrier))
+        lost = loss_of(weight, wide, decoded(form.coded.carrier, None, form.coded.scale))
         return replace(form, coded=replace(form.coded, lost=lost))
 
     def _fitted(self, choice: Choice, codebook: Codebook) -> Candidate:

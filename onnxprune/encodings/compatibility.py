@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from onnxprune.encodings import FORMS, GRAPH
+from onnxprune.encodings import FORMS, packing
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
-from onnxprune.encodings.targets import TARGETS, Targets, readers_in
+from onnxprune.encodings.targets import TARGETS, Targets
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 
@@ -46,7 +46,9 @@ def support(encoding: str, values: str, fused: bool = False) -> Support:
     """What an encoding with a value form needs; `fused` says that DequantizeLinear stands in front of a MatMul."""
     if encoding == "coo":
         return COO
-    opset = max(GRAPH[encoding].opset, FORMS[values]().opset(fused))
+    held = packing(encoding)
+    assert held is not None
+    opset = max(held.opset, FORMS[values]().opset(fused))
     return Support(opset, *_FUSED[values]) if fused else Support(opset)
 
 
@@ -118,7 +120,7 @@ def compatibility(model: Model) -> Compatibility:
 def _targets(model: Model) -> list[str]:
     """The runtimes for which every encoded weight has a form that they read."""
     held = [("coo", False, set[str]()) for weight in find(model) if weight.store == "sparse"]
-    held += [(group.encoding, group.fused, readers_in(group.scope, group.value)) for group in encoded_weights(model)]
+    held += [(group.encoding, group.fused, group.readers) for group in encoded_weights(model)]
     found = {name: Targets.of([name]) for name in TARGETS}
     return [
         name
@@ -142,7 +144,7 @@ def _trouble(group: EncodedWeight, kinds: set[str]) -> str:
     """The key of `OPENVINO`."""
     if "BitShift" in kinds:
         return "BitShift"
-    if "CumSum" in kinds:
+    if "CumSum" in kinds and not group.gathered:
         inner = [reader for scope in group.scope.inner() for reader, _ in scope.readers.get(group.value, [])]
         if any(reader.op_type in _RECURRENT for reader in inner):
             return "recurrent"

@@ -10,6 +10,7 @@ import numpy as np
 from onnx import NodeProto, ValueInfoProto, helper, numpy_helper
 
 from onnxprune.core.dtypes import Array
+from onnxprune.model.encoded_names import Mark
 
 Parts = dict[str, Array]
 
@@ -24,7 +25,7 @@ class Builder:
 
     prefix: str
     output: str
-    mark: str
+    mark: Mark
     opset: int
     constants: Parts = field(default_factory=dict)
     nodes: list[NodeProto] = field(default_factory=list)
@@ -87,7 +88,7 @@ class Builder:
     def finish(self) -> None:
         """Let the last node write the weight."""
         self.nodes[-1].output[0] = self.output
-        self.nodes[-1].name = self.mark
+        self.nodes[-1].name = str(self.mark)
 
 
 SCATTER_ELEMENTS = 11  # the opset that renamed Scatter

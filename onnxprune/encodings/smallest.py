@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.encodings import GRAPH, Coded, Encoding, Sparse, named
+from onnxprune.encodings import GATHERED, GRAPH, Coded, Encoding, Sparse, named
 from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
     PreparedSparse,
@@ -19,6 +19,7 @@ from onnxprune.encodings.graph.insert import (
     insert,
     insert_sparse,
     prepare,
+    prepare_rows,
     prepare_sparse,
 )
 from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
@@ -28,7 +29,7 @@ from onnxprune.model.weight import SMALL
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
 _ROWS = GRAPH["rows"]
-_ROWS_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time: worth a fifth of a large matrix
+_MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix
 FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
 _TOO_LARGE = "onnxruntime would decode it at every run, for it keeps no tensor of more than 1 GiB that it makes"
 _TOO_MUCH = "whatever was planned for it lost more than twice that"
@@ -65,12 +66,18 @@ class Encoder:
     Attributes:
         encoding: auto, graph (those that decode themselves), coo, or the name of one.
         targets: the runtimes that the file is for.
-        prefer: speed takes rows, which load fast, in place of a flat run that is hardly smaller; size never does.
+        prefer: speed takes rows, which load fast, and tables that are decoded row by row in place of forms that are
+            hardly smaller; size never does.
     """
 
     encoding: str = "auto"
     prefer: str = "speed"
     targets: Targets = EVERY_FORM
+
+    @property
+    def tables(self) -> bool:
+        """Whether a table may be decoded row by row."""
+        return self.encoding in ("auto", "graph", GATHERED.name) and self.targets.allows(GATHERED.name, ("Gather",))
 
     def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
         """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.
@@ -119,7 +126,7 @@ class Encoder:
             return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
         best = self._prepared(found, form, name, before)
         allowed = self._allowed(found, form.coded)
-        if best is None and allowed and not self._folding(found, form.coded, _sparse_of(form)):
+        if best is None and allowed and not found.gathers and not self._folding(found, form.coded, _sparse_of(form)):
             return None, _TOO_LARGE
         if best is not None or not asked:
             return best, ""
@@ -140,6 +147,7 @@ class Encoder:
         sparse, scale = _sparse_of(form), form.coded.scale
         allowed = self._folding(found, form.coded, sparse)
         payloads = [encoding.payload(sparse) for encoding in allowed]
+        payloads += [GATHERED.payload(sparse)] if self._gathers(found, form, sparse) else []
         around = NODES + (scale.nbytes if scale is not None else 0)
         return min(payloads) + around if payloads else found.weight.nbytes(found.model)
 
@@ -172,15 +180,18 @@ class Encoder:
         """A form in its smallest encoding below `limit` bytes: only those whose packed arrays come close are packed."""
         sparse = _sparse_of(form)
         payloads: dict[str, int] = {}
+        gathers = self._gathers(found, form, sparse)
         allowed = self._folding(found, form.coded, sparse)
         for encoding in sorted(allowed, key=lambda encoding: encoding.least(sparse)):
             bound = min([limit, *payloads.values()]) + _NODES_DIFFER
             # Every encoding has the nodes of dense, and more.
             if encoding.least(sparse) < min(bound, payloads.get("dense", bound)):
                 payloads[encoding.name] = encoding.payload(sparse)
+        least = min(payloads.values(), default=limit)
+        if gathers and self.prefer == "speed" and GATHERED.payload(sparse) <= _MORE * least:
+            return self._under(found, self._rows(found, form, sparse, name), limit)
         if not payloads:
-            return None
-        least = min(payloads.values())
+            return self._under(found, self._rows(found, form, sparse, name), limit) if gathers else None
         if self.prefer == "speed" and _ROWS in allowed and _rows_instead(sparse, payloads, least):
             least = payloads[_ROWS.name]
             payloads = {_ROWS.name: least}
@@ -196,7 +207,32 @@ class Encoder:
                 best = prepared
             else:
                 prepared.discard(found.model)
+        if gathers and GATHERED.payload(sparse) < least + _NODES_DIFFER:
+            rows = self._under(found, self._rows(found, form, sparse, name), best.nbytes if best else limit)
+            if rows is not None and best is not None:
+                best.discard(found.model)
+            best = rows or best
         return best
+
+    def _gathers(self, found: Candidates, form: Candidate, sparse: Sparse) -> bool:
+        """Whether a form of a table may be decoded row by row."""
+        coded = form.coded
+        trivial = coded.codebook is None and coded.decoded == found.weight.zero_value.dtype
+        fits = coded.scale is None or coded.scale.size == 1 or len(coded.scale) == found.weight.shape[0]
+        return bool(found.gathers) and not trivial and fits and GATHERED.fits(sparse, found.opset)
+
+    @staticmethod
+    def _rows(found: Candidates, form: Candidate, sparse: Sparse, name: str) -> PreparedWeight:
+        """A form of a table that is decoded row by row."""
+        return prepare_rows(found.model, found.weight, form.coded, sparse, form.values, name, found.gathers)
+
+    @staticmethod
+    def _under(found: Candidates, prepared: PreparedWeight, limit: int) -> PreparedWeight | None:
+        """What was prepared, where it takes fewer than so many bytes."""
+        if prepared.nbytes < limit:
+            return prepared
+        prepared.discard(found.model)
+        return None
 
     def _sparse(self, found: Candidates, limit: int) -> PreparedSparse | None:
         """The weight as a sparse initializer where one may stand and takes fewer than `limit` bytes."""
@@ -226,4 +262,4 @@ def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:
     sparsely = large and sparse.codebook is not None and sparse.kept < sparse.size / 2
     if sparsely and _ROWS.name not in payloads and ("flat" in payloads or "bitmask" in payloads):
         payloads[_ROWS.name] = _ROWS.payload(sparse)
-    return sparsely and _ROWS.name in payloads and payloads[_ROWS.name] <= _ROWS_MORE * least
+    return sparsely and _ROWS.name in payloads and payloads[_ROWS.name] <= _MORE * least

@@ -41,7 +41,7 @@ class Target:
 
 _RUNS = frozenset({"flat", "rows", "dense"})
 TARGETS = {
-    "onnxruntime": Target("1.15", _RUNS | {"bitmask", "coo"}, integers="1.25"),
+    "onnxruntime": Target("1.15", _RUNS | {"bitmask", "coo", "gathered"}, integers="1.25"),
     "onnxruntime-web": Target("1.30", _RUNS | {"bitmask"}),
     "openvino": Target("2026.4", _RUNS, recurrent=False),
     "opencv": Target("5.0", _RUNS),

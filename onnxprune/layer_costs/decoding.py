@@ -1,4 +1,4 @@
-"""What becomes of encoded weights in ONNX Runtime: decoded once, read by a kernel, or decoded at each run."""
+"""What becomes of encoded weights in ONNX Runtime: decoded once, row by row, by a kernel, or all at each run."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Decoding:
         folded: names of those that are decoded when the model is loaded.
         fused: of those whose small integers a kernel reads.
         each_run: of those that are decoded at every run.
+        gathered: of tables of which each run decodes the rows that it gathers.
         latency_ms: median of a run of the model, `after`, and of the dense one, `before`; empty where none is slower
             or faster for its encoding, or nothing was there to compare with.
     """
@@ -33,6 +34,7 @@ class Decoding:
     folded: list[str] = field(default_factory=list)
     fused: list[str] = field(default_factory=list)
     each_run: list[str] = field(default_factory=list)
+    gathered: list[str] = field(default_factory=list)
     latency_ms: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -63,12 +65,13 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None) -> Decoding:
             model.write(Path(folder) / "model.onnx")
             ran = _ran(Path(folder) / "model.onnx", feeds)
     integers = {group.name for group in groups if group.fused}
-    each_run = [name for name, mark in marks.items() if mark in ran]
+    gathered = [group.name for group in groups if group.gathered]
+    each_run = [name for name, mark in marks.items() if mark in ran and name not in gathered]
     fused = [name for name, mark in marks.items() if mark not in ran and name in integers]
-    folded = [name for name, mark in marks.items() if mark not in ran and name not in integers]
-    compared = dense is not None and bool(each_run or fused)
+    folded = [name for name, mark in marks.items() if mark not in ran and name not in {*integers, *gathered}]
+    compared = dense is not None and bool(each_run or fused or gathered)
     times = _race(dense, path, feeds) if dense is not None and compared else {}
-    return Decoding(folded, fused, each_run, times)
+    return Decoding(folded, fused, each_run, gathered, times)
 
 
 def _ran(path: Path, feeds: Feeds) -> set[str]:

@@ -3,7 +3,7 @@
 The parts of one weight are found by names alone, so that any tool that keeps names keeps the weight decodable:
 constants and inner values are called `<id>.<part>` (`~7.codes`), and the node that writes the weight is called
 `onnxprune:<encoding>:<values><flags>:<element type>:<id>`, with the name of the Constant node behind it that the
-weight was.
+weight was. A table whose rows are gathered has such a node behind each Gather; its own name is in the mark.
 
 Tools that merge or inline models put something in front of every name or behind it: `restore_names` takes that away
 again when a model is read.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, MutableSequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onnx import GraphProto, ModelProto, NodeProto
 
@@ -21,6 +21,8 @@ from onnxprune.model.scopes import Scope, scopes_of
 
 _OWNER = "onnxprune"
 _ID = "~"
+_TABLE = ".g"  # the flag of a table, with the length of its name
+_LENGTH = re.compile(r"\.g(\d+)")
 _RENAMED = re.compile(
     rf"(?P<before>.*?)(?P<mark>{_OWNER}:\w+:\w+[^:]*:\w+:)(?P<id>{_ID}\d+)(?P<after>[^:]*)(:(?P<constant>.*))?",
     re.DOTALL,
@@ -38,6 +40,7 @@ class Mark:
         element: the weight's element type, in ONNX's words.
         id: what the names of its parts begin with.
         constant: the name of the Constant node that the weight was, or "".
+        table: the weight's name, where the node writes rows of it in place of all.
     """
 
     encoding: str
@@ -46,15 +49,22 @@ class Mark:
     element: str
     id: str
     constant: str = ""
+    table: str = ""
 
     @property
     def prefix(self) -> str:
         """What the names of its parts begin with, the dot included."""
         return f"{self.id}."
 
+    def of_reader(self, number: int) -> Mark:
+        """The mark behind another reader of a table: no two nodes may have one name."""
+        return replace(self, flags=f"{self.flags}.r{number}") if number else self
+
     def __str__(self) -> str:
-        name = f"{_OWNER}:{self.encoding}:{self.values}{self.flags}:{self.element}:{self.id}"
-        return f"{name}:{self.constant}" if self.constant else name
+        flags = f"{self.flags}{_TABLE}{len(self.table)}" if self.table else self.flags
+        name = f"{_OWNER}:{self.encoding}:{self.values}{flags}:{self.element}:{self.id}"
+        tail = self.table + self.constant
+        return f"{name}:{tail}" if tail else name
 
     @classmethod
     def parse(cls, name: str) -> Mark | None:
@@ -63,7 +73,12 @@ class Mark:
         if len(label) < 5 or label[0] != _OWNER or not label[4].startswith(_ID):
             return None
         values, dot, flags = label[2].partition(".")
-        return cls(label[1], values, dot + flags, *label[3:])
+        tail = label[5] if len(label) > 5 else ""
+        found = _LENGTH.search(dot + flags)
+        if found is None:
+            return cls(label[1], values, dot + flags, label[3], label[4], tail)
+        rest, length = _LENGTH.sub("", dot + flags), int(found[1])
+        return cls(label[1], values, rest, label[3], label[4], tail[length:], tail[:length])
 
 
 def prefixes(proto: ModelProto) -> tuple[str, ...]:
@@ -109,7 +124,7 @@ def restore_names(proto: ModelProto) -> None:
             around = found and _around(node, found)
             if found and around and any((*around, found["before"], found["after"])):
                 ids = ids or fresh_ids(proto)
-                _rename(scope, node, found, around, next(ids))
+                _rename(scope, found, around, next(ids))
 
 
 def _around(node: NodeProto, mark: re.Match[str]) -> tuple[str, str] | None:
@@ -119,7 +134,7 @@ def _around(node: NodeProto, mark: re.Match[str]) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def _rename(scope: Scope, node: NodeProto, mark: re.Match[str], around: tuple[str, str], new: str) -> None:
+def _rename(scope: Scope, mark: re.Match[str], around: tuple[str, str], new: str) -> None:
     """Call a weight's parts, and what was changed around its reader, by an id that nothing else has."""
     own, end = f"{around[0]}{mark['id']}.", around[1]
     before, after = mark["before"], mark["after"]
@@ -134,6 +149,8 @@ def _rename(scope: Scope, node: NodeProto, mark: re.Match[str], around: tuple[st
         re.DOTALL,
     )
     body = scope.body
+    found = [(each, _RENAMED.fullmatch(each.name)) for each in body.node if f":{mark['id']}" in each.name]
+    marked = [(each, m) for each, m in found if m and m["id"] == mark["id"] and _around(each, m) == around]
     for each in body.node:
         _replace(each.input, renamed)
         _replace(each.output, renamed)
@@ -142,8 +159,18 @@ def _rename(scope: Scope, node: NodeProto, mark: re.Match[str], around: tuple[st
             each.name = f"{label[1]}{new}{label[2]}{before}{label[3]}{after}"
     for entry in (*body.value_info, *(body.initializer if isinstance(body, GraphProto) else ())):
         entry.name = renamed(entry.name)
-    constant = "" if mark["constant"] is None else f":{before}{mark['constant']}"
-    node.name = f"{mark['mark']}{new}{constant}"
+    for each, own_mark in marked:
+        each.name = _renamed_mark(own_mark, new, around)
+
+
+def _renamed_mark(mark: re.Match[str], new: str, around: tuple[str, str]) -> str:
+    """The mark with another id, and with the names that its table and its Constant node have now."""
+    tail = mark["constant"]
+    held = Mark.parse(f"{mark['mark']}{new}:{tail}")
+    if held is None or not held.table:
+        return f"{mark['mark']}{new}" + ("" if tail is None else f":{mark['before']}{tail}")
+    behind = mark["before"] + held.constant if ".c" in held.flags else ""
+    return str(replace(held, table=around[0] + held.table + around[1], constant=behind))
 
 
 def _replace(names: MutableSequence[str], renamed: Callable[[str], str]) -> None:

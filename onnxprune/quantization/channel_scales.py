@@ -119,7 +119,7 @@ class Channels:
         return float(found.max(initial=least))
 
 
-def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...]) -> float:
+def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...], watched: bool = True) -> float:
     """The squared error of a weight over its energy: the mean over its channels, or half that of the worst one.
 
     Each channel counts by its entries other than 0, as in the histogram of the weight over its channels' scales.
@@ -128,6 +128,7 @@ def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...]) -> fl
         wide: the weight, float32 or float64.
         decoded: what it became, in the same shape.
         axes: those that a channel spans.
+        watched: whether the worst channel counts.
     """
 
     def sums(rows: RowRange, part: Array) -> list[Array]:
@@ -142,7 +143,10 @@ def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...]) -> fl
     parts = [unit for chunk in wide.each(sums) for unit in chunk]
     error, energy, held = (np.sum(parts, axis=0) if 0 in axes else np.concatenate(parts, axis=1)).reshape(3, -1)
     lost = error[energy > 0] / energy[energy > 0]
-    return float(max(np.average(lost, weights=held[energy > 0]), lost.max() / 2)) if lost.size else 0.0
+    if not lost.size:
+        return 0.0
+    mean = float(np.average(lost, weights=held[energy > 0]))
+    return max(mean, float(lost.max()) / 2) if watched else mean
 
 
 def _squares(part: Array, axes: tuple[int, ...]) -> Array:

@@ -12,7 +12,7 @@ from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.choice import choose
 from onnxprune.allocation.measurement import Asked, CalibrationSet, MeasurementPlan, Measurements, measure
 from onnxprune.core.override import override
-from onnxprune.encodings import GRAPH, Values, form_of
+from onnxprune.encodings import GATHERED, GRAPH, Values, form_of
 from onnxprune.encodings.candidates import EXACT, Candidates, dense_because
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.opset import raise_for
@@ -76,7 +76,7 @@ class Encode(Pass):
 
     @override
     def check(self) -> None:
-        choices = ("auto", "graph", "coo", *GRAPH)
+        choices = ("auto", "graph", "coo", *GRAPH, GATHERED.name)
         if self.encoding not in choices:
             raise OptionError(f"encoding '{self.encoding}' is not one of {', '.join(choices)}")
         if self.prefer not in ("speed", "size"):
@@ -127,8 +127,9 @@ class Encode(Pass):
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             measured = measurements.weights[weight.name]
             found = Candidates(
-                model, weight, measured.lossless, measured.coded if again else None, encoder.targets.integers
-            )
+                model, weight, measured.lossless, measured.coded if again else None, encoder.targets.integers,
+                encoder.tables,
+            )  # fmt: skip
             stored = encoder.store(found, choices[weight.name], name)
             if stored.numbered:
                 name = next(ids)

@@ -44,6 +44,8 @@ ENCODED = [
     "ir3-dense-half",
     "qdq-flat-shared4",
     "fp64-rows-half",
+    "table-gathered-shared2",
+    "table-gathered-int4",
 ]
 INTEGERS = ("fused", "twice", "qdq")  # a kernel that reads integers rounds what it multiplies with them
 

@@ -13,6 +13,7 @@ from onnxprune.encodings.positions import digits as words
 from onnxprune.encodings.positions import gaps
 from onnxprune.encodings.positions.digits import LAYOUTS, DigitLayout, layout_for
 from onnxprune.encodings.sparse import Sparse
+from onnxprune.model.encoded_names import Mark
 from tests.helpers.builders import info, model, node
 from tests.helpers.running import newest_opset, run
 
@@ -54,7 +55,7 @@ def test_the_runtime_unpacks_the_same_numbers(version):
             top = min(layout.radix, 2**31)
             shaped = DigitLayout(layout.dtype, layout.digits, max(2, min(3, top)) if j == 2 else top)
             parts = words.pack(numbers_below(shaped.radix, shape), shaped, "n")
-            build = Builder(f"{i}.{j}.", f"y{i}.{j}", "", version)
+            build = Builder(f"{i}.{j}.", f"y{i}.{j}", Mark("dense", "shared", "", "FLOAT", "~0"), version)
             words.emit(build, parts, "n")
             nodes += build.nodes
             held |= build.constants

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import onnxprune
-from onnxprune.encodings import GRAPH
+from onnxprune.encodings import GATHERED, GRAPH
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.targets import EVERY_FORM, TARGETS, Targets
 from onnxprune.errors import OptionError
@@ -75,7 +75,7 @@ def test_what_is_left_out_is_said(tmp_path):
     text = call(
         "encode", tmp_path / "m.onnx", "-o", tmp_path / "o.onnx", "--values", "int8", "--target", "opencv"
     ).output
-    assert "for opencv no use is made of bitmask, coo, integers in front of MatMul" in " ".join(text.split())
+    assert "for opencv no use is made of bitmask, coo, gathered, integers in front of MatMul" in " ".join(text.split())
     call("encode", tmp_path / "m.onnx", "-o", tmp_path / "o.onnx", "--values", "int8")
     shown = " ".join(call("compat", tmp_path / "o.onnx").stdout.split())
     assert "MNN gives other numbers for this file" in shown
@@ -159,4 +159,4 @@ def test_openvino_gives_the_same_outputs(values, tmp_path):
 
 
 def test_every_encoding_has_a_runtime():
-    assert {name for target in TARGETS.values() for name in target.encodings} == {*GRAPH, "coo"}
+    assert {name for target in TARGETS.values() for name in target.encodings} == {*GRAPH, GATHERED.name, "coo"}

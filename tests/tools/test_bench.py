@@ -95,6 +95,7 @@ def test_requests_that_cannot_be_met_are_one_line(arguments: list[str], said: st
         (["models", "--model", MODELS / "lenet-300-100.onnx", "--runs", "1"], 2, {"latency_ms"}),
         (["forms", "--model", "lenet-300-100", "--runs", "1"], 6, {"error", "packed_bytes", "batch_64_ms"}),
         (["latency", "--model", MODELS / "lenet-5.onnx", "--rounds", "1"], 2, set()),
+        (["session", "--width", "64", "--batch", "2", "--rounds", "1"], 15, {"batch", "ratios"}),
         (["strip", "--network", "squeezenet", "--model", MODELS / "lenet-5.onnx", "--rounds", "1"], 6, {"operations"}),
         (["analysis", "--nodes", "8"], 2, {"nodes"}),
     ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from . import analysis, crowd, defaults, forms, growth, latency, models, phases, scan, strip
+from . import analysis, crowd, defaults, forms, growth, latency, models, phases, scan, session_options, strip
 
 TOOL = "tools/bench"
 MEASURES: dict[str, ModuleType] = {
@@ -21,6 +21,7 @@ MEASURES: dict[str, ModuleType] = {
     "crowd": crowd,
     "forms": forms,
     "latency": latency,
+    "session": session_options,
     "strip": strip,
     "analysis": analysis,
     "scan": scan,

@@ -39,6 +39,11 @@ class ConstantParts:
     constants: dict[str, TensorProto]
     nodes: list[NodeProto]
 
+    @property
+    def written(self) -> set[str]:
+        """What the nodes write for others."""
+        return {self.value}
+
     @classmethod
     def of(cls, scope: Scope, value: str) -> ConstantParts | None:
         """What a value of a body is computed from; None where that is not constants of the same body alone."""
@@ -122,7 +127,7 @@ class ConstantParts:
         """
         makers = [self.scope.producers[name] for name in self.constants if name in self.scope.producers]
         own = {id(node): node for node in [*nodes, *makers]}
-        inner = {node.output[0] for node in own.values()} - {self.value} | set(self.constants)
+        inner = {node.output[0] for node in own.values()} - self.written | set(self.constants)
         body = self.scope.body
         read = {name for node in body.node if id(node) not in own for name in node.input if name in inner}
         kept: set[int] = set()

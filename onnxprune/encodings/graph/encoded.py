@@ -14,10 +14,12 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.core.dtypes import FLOATS, Array
-from onnxprune.encodings import FORMS, GRAPH
+from onnxprune.encodings import FORMS, GATHERED, packing
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.constant_parts import ConstantParts
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
+from onnxprune.encodings.graph.tables import TableParts, table_parts
+from onnxprune.encodings.targets import readers_in
 from onnxprune.encodings.values.nodes import weight_of_carrier
 from onnxprune.errors import ModelError
 from onnxprune.model.encoded_names import Mark
@@ -98,6 +100,16 @@ class EncodedWeight:
         return any(node.op_type == "DequantizeLinear" for node in self.nodes)
 
     @property
+    def gathered(self) -> bool:
+        """Whether rows of it are gathered, and decoded then."""
+        return isinstance(self.parts, TableParts)
+
+    @property
+    def readers(self) -> set[str]:
+        """The operators that read it, in its body and below."""
+        return {"Gather"} if self.gathered else readers_in(self.scope, self.value)
+
+    @property
     def was_constant(self) -> bool:
         """Whether the weight was a Constant node."""
         return "c" in self.flags.split(".")
@@ -135,7 +147,11 @@ class EncodedWeight:
         try:
             parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
             shape = self._shape(parts)
-            positions, values = GRAPH[self.encoding].unpack(parts, shape)
+            if "inside" in parts:
+                parts["view"] = np.array([shape[0], *parts["inside"]])
+            held = packing(self.encoding)
+            assert held is not None
+            positions, values = held.unpack(parts, shape)
             dense = np.full(math.prod(shape), self.fill_value.astype(values.dtype), values.dtype)
             dense[positions] = values
             return weight_of_carrier(dense.reshape(shape), parts, self.flags, self.element)
@@ -143,6 +159,8 @@ class EncodedWeight:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
 
     def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
+        if self.gathered:
+            return GATHERED.shape(parts)
         if self.encoding == "dense" and "shape" not in parts:
             if "powers" in parts:
                 return (int(parts["end"][0]) if "end" in parts else parts["codes"].size * parts["powers"].size,)
@@ -155,7 +173,7 @@ class EncodedWeight:
             return None
         parts = {
             part: model.array(self.constants[self.prefix + part])
-            for part in ("book", "scale", "view")
+            for part in ("book", "scale", "view", "inside")
             if self.prefix + part in self.constants
         }
         codebook, scale = parts.get("book"), parts.get("scale")
@@ -166,6 +184,8 @@ class EncodedWeight:
         if scale is not None and self.fused and not block:  # one for each output, along the carrier's last axis
             scale = scale.reshape(-1, 1) if transposed else scale.reshape(1, -1)
         view = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else ()
+        if scale is not None and "inside" in parts:
+            view = (len(scale), *(int(d) for d in parts["inside"]))
         return Coding(self.values, codebook, scale, view, int(block[1]) if block else 0, transposed)
 
     def zero(self, model: Model) -> Array:
@@ -192,19 +212,34 @@ def encoded_weights(model: Model) -> list[EncodedWeight]:
     """
     found = []
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
+        tables: set[str] = set()
         for node in scope.body.node:
             mark = Mark.parse(node.name)
             if mark is None:
                 continue
-            if mark.encoding not in GRAPH or mark.values not in FORMS or mark.element not in _ELEMENTS:
+            if not packing(mark.encoding) or mark.values not in FORMS or mark.element not in _ELEMENTS:
                 raise ModelError(
                     f"'{node.output[0]}' was encoded as {mark.encoding}/{mark.values}, which this version does not know"
                 )
-            parts = ConstantParts.of(scope, node.output[0])
+            if mark.table:
+                if mark.id in tables:
+                    continue
+                tables.add(mark.id)
+                marked = [other for other in scope.body.node if _id(other) == mark.id]
+                parts: ConstantParts | None = table_parts(scope, mark, marked)
+            else:
+                parts = ConstantParts.of(scope, node.output[0])
             if parts is None or not parts.constants:
-                raise ModelError(f"the encoded weight '{node.output[0]}' has lost its constants")
-            found.append(EncodedWeight(scope, node.output[0], mark, _with_copies(parts, mark.prefix)))
+                raise ModelError(f"the encoded weight '{mark.table or node.output[0]}' has lost its constants")
+            whole = parts if mark.table else _with_copies(parts, mark.prefix)
+            found.append(EncodedWeight(scope, parts.value, mark, whole))
     return found
+
+
+def _id(node: NodeProto) -> str:
+    """The id in a node's mark; "" where it has none."""
+    mark = Mark.parse(node.name)
+    return "" if mark is None else mark.id
 
 
 def _with_copies(parts: ConstantParts, prefix: str) -> ConstantParts:
@@ -238,8 +273,12 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
     if encoded.intact and encoded.fused:
         fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
         nodes = [*nodes, *(node for node in body.node if node.output and node.output[0].startswith(encoded.prefix))]
+    if isinstance(encoded.parts, TableParts):
+        encoded.parts.restore()
     places, unread = encoded.parts.leaving(nodes)
     at = places[0]
+    if isinstance(encoded.parts, TableParts):
+        at = min(at, *(index for index, node in enumerate(body.node) if node.input[:1] == [encoded.value]))
     # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
     for index in reversed(places):
         del body.node[index]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.encodings import Coded, Encoding, Sparse, Values
+from onnxprune.encodings import GATHERED, Coded, Encoding, Sparse, Values
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named, index_of
 from onnxprune.encodings.graph.fusion import Readers
+from onnxprune.encodings.graph.tables import insert_rows
 from onnxprune.encodings.nodes import Builder
 from onnxprune.encodings.values.nodes import emit
 from onnxprune.model.discovery import opset_of
@@ -30,6 +31,8 @@ class PreparedWeight:
     tensors: list[TensorProto]
     nbytes: int
     fused: tuple[NodeProto, str] | None  # the reader of the integers, and what it is to read
+    gathers: list[NodeProto] = field(default_factory=list)  # the readers of rows of a table
+    rows: list[list[NodeProto]] = field(default_factory=list)  # what each is to be, and the nodes behind it
 
     def discard(self, model: Model) -> None:
         """Give its arrays back."""
@@ -53,14 +56,36 @@ def prepare(
         name: the id of the encoded weight, which no other has.
         readers: the nodes that read integers of the carrier; None for nodes that read the decoded weight.
     """
-    parts = encoding.pack(sparse)
-    element = TensorProto.DataType.Name(weight.element)
+    build = _builder(model, weight, coded, encoding.name, values, name)
+    dense = encoding.emit(build, encoding.pack(sparse), sparse.shape, coded.fill_value)
+    fused = _finish(build, dense, coded, weight.element, readers)
+    tensors, nbytes = _stored(model, weight, build)
+    return PreparedWeight(encoding.name, sparse, build, tensors, nbytes, fused)
+
+
+def prepare_rows(
+    model: Model, weight: Weight, coded: Coded, sparse: Sparse, values: Values, name: str, gathers: list[NodeProto]
+) -> PreparedWeight:
+    """`prepare` for a table whose rows are decoded behind the nodes that gather them."""
+    build = _builder(model, weight, coded, GATHERED.name, values, name)
+    before, rows = GATHERED.emit(build, GATHERED.pack(sparse), coded, gathers, weight.element)
+    build.nodes = [*before, *(node for _, *behind in rows for node in behind)]
+    tensors, nbytes = _stored(model, weight, build)
+    build.nodes = before
+    return PreparedWeight(GATHERED.name, sparse, build, tensors, nbytes, None, gathers, rows)
+
+
+def _builder(model: Model, weight: Weight, coded: Coded, encoding: str, values: Values, name: str) -> Builder:
+    """What collects the nodes of a weight, with the mark that the last of them gets."""
     flags = coded.flags + (".c" if weight.store == "constant" else "") + _place_flags(model, weight)
     constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
-    mark = Mark(encoding.name, values.name, flags, element, name, constant)
-    build = Builder(mark.prefix, weight.value, str(mark), opset_of(model, weight.scope))
-    dense = encoding.emit(build, parts, sparse.shape, coded.fill_value)
-    fused = _finish(build, dense, coded, weight.element, readers)
+    table = weight.value if encoding == GATHERED.name else ""
+    mark = Mark(encoding, values.name, flags, TensorProto.DataType.Name(weight.element), name, constant, table)
+    return Builder(mark.prefix, weight.value, mark, opset_of(model, weight.scope))
+
+
+def _stored(model: Model, weight: Weight, build: Builder) -> tuple[list[TensorProto], int]:
+    """The constants as tensors, and the bytes that they and the nodes take."""
     tensors = []
     for key, array in build.constants.items():
         own = array.dtype == numpy_dtype(weight.element)
@@ -74,7 +99,7 @@ def prepare(
     around = TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
     sizes = [model.nbytes(t) + around for t in tensors]
     sizes += [node.ByteSize() + TAG for node in build.nodes] + [info.ByteSize() + TAG for info in build.declared]
-    return PreparedWeight(encoding.name, sparse, build, tensors, sum(sizes), fused)
+    return tensors, sum(sizes)
 
 
 def _finish(
@@ -134,6 +159,7 @@ def insert(model: Model, weight: Weight, prepared: PreparedWeight) -> None:
     at = _remove(model, weight)
     for offset, node in enumerate(nodes):
         body.node.insert(at + offset, node)
+    insert_rows(weight.scope, prepared.gathers, prepared.rows)
     if prepared.fused:
         fusion.apply(weight.scope, *prepared.fused, prepared.build.prefix, prepared.sparse.shape[1])
 

@@ -11,28 +11,15 @@ from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.sparse import Sparse
 
 
-class Encoding(ABC):
-    """One way to store the positions and the values of a sparse tensor.
-
-    `pack` and `unpack` are numpy and inverse to each other; `emit` writes the nodes that do what
-    `unpack` does inside ONNX Runtime, from the same parts.
-    """
+class Packing(ABC):
+    """Arrays that hold a tensor: `pack` and `unpack` are numpy and inverse to each other."""
 
     name: ClassVar[str]
-    opset: ClassVar[int]  # the lowest opset whose operators it needs
-    declares: ClassVar[bool] = False  # needs `Builder.declare`, which has no effect inside a function
+    opset: ClassVar[int]  # the lowest opset whose operators its nodes need
 
     @abstractmethod
     def payload(self, sparse: Sparse) -> int:
         """Bytes of the packed arrays, without packing."""
-
-    def least(self, sparse: Sparse) -> int:
-        """A bound below `payload` that costs no pass over the positions."""
-        return self.payload(sparse)
-
-    def largest(self, sparse: Sparse) -> int:
-        """Bytes of the largest tensor that its nodes make on the way to the carrier; here an int64 for each entry."""
-        return 8 * sparse.size
 
     @abstractmethod
     def pack(self, sparse: Sparse) -> Parts:
@@ -41,6 +28,23 @@ class Encoding(ABC):
     @abstractmethod
     def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
         """(flat positions, values) to write over a tensor of the fill value."""
+
+
+class Encoding(Packing):
+    """One way to store the positions and the values of a sparse tensor.
+
+    `emit` writes the nodes that do what `unpack` does inside ONNX Runtime, from the same parts.
+    """
+
+    declares: ClassVar[bool] = False  # needs `Builder.declare`, which has no effect inside a function
+
+    def least(self, sparse: Sparse) -> int:
+        """A bound below `payload` that costs no pass over the positions."""
+        return self.payload(sparse)
+
+    def largest(self, sparse: Sparse) -> int:
+        """Bytes of the largest tensor that its nodes make on the way to the carrier; here an int64 for each entry."""
+        return 8 * sparse.size
 
     @abstractmethod
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:

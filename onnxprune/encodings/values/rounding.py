@@ -50,7 +50,7 @@ def with_codebook(
     lost = 0.0
     if planned:
         plain = _plain(codes, wide, scale, codebook.levels, stored, prune, feedback)
-        lost = loss_of(weight, wide, _decoded(plain, values, factor), transposed)
+        lost = loss_of(weight, wide, decoded(plain, values, factor), transposed)
     return Coded(codes, np.zeros((), kind), values, factor, lost=lost)
 
 
@@ -79,7 +79,7 @@ def on_grid(
     lost = 0.0
     if planned:
         plain = _plain(codes, wide, scale, levels, moved, prune, feedback)
-        lost = loss_of(weight, wide, _decoded(plain, values, stored), transposed)
+        lost = loss_of(weight, wide, decoded(plain, values, stored), transposed)
     return replace(oriented(codes, values, stored, transposed), lost=lost)
 
 
@@ -125,7 +125,7 @@ def recoded(
     codes, lost = _rounded(weight, wide, one, levels, moved, prune, feedback), 0.0
     if planned:
         plain = _plain(codes, wide, one, levels, moved, prune, feedback)
-        lost = loss(wide, _decoded(plain, levels), tuple(range(wide.ndim)))
+        lost = loss(wide, decoded(plain, levels), tuple(range(wide.ndim)))
     values = (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype)
     return Coded(codes, weight.zero_value, values, lost=lost)
 
@@ -133,21 +133,24 @@ def recoded(
 def loss_of(weight: Weight, wide: ChunkedArray, decoded: ChunkedArray, transposed: bool | None = None) -> float:
     """What a weight has lost, see `channel_scales.loss`; all of it is one channel where the axes are not known.
 
+    A row of a table is no channel, which every input goes through: rows count by their mean.
+
     Args:
         weight: its axes.
         wide: its values.
         decoded: what they became.
         transposed: see `Values.code`.
     """
-    return loss(wide, decoded, inner_axes(weight, transposed) or tuple(range(wide.ndim)))
+    axes = inner_axes(weight, transposed)
+    return loss(wide, decoded, axes or tuple(range(wide.ndim)), weight.linear or not axes)
 
 
-def _decoded(codes: Array, values: Array, scale: Array | None = None) -> ChunkedArray:
-    """What the codes stand for, whenever it is read."""
-    table = values.astype(np.float32)
+def decoded(codes: Array | ChunkedArray, values: Array | None, scale: Array | None = None) -> ChunkedArray:
+    """What the codes stand for, whenever it is read; without values they are themselves."""
+    table = None if values is None else values.astype(np.float32)
 
     def decode(rows: RowRange, columns: slice, part: Array) -> Array:
-        found = table.take(part)
+        found = part.astype(np.float32) if table is None else table.take(part)
         if scale is not None:
             own = part_of(scale, rows)
             found *= own if own.ndim < 2 or own.shape[1] == 1 else own[:, columns]
@@ -222,6 +225,8 @@ def _rounded(
     codes = np.empty(wide.shape, np.uint8 if len(levels) <= 256 else np.uint16)
     kernel = math.prod(wide.shape[a] for a in inner[1:])
     widths = ([kernel] if kernel >= _KERNEL else []) + [math.prod(wide.shape[a] for a in inner)]
+    if not weight.linear:  # nothing adds up along the rows of a table
+        widths = []
 
     def rounded(part: Array, own: Array) -> Array:
         """The codes of some outputs."""

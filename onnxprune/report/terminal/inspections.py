@@ -131,7 +131,8 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
     others = [name for name in TARGETS if name not in facts.targets]
     line(console, f"Read right and no slower by: {', '.join(facts.targets)}.")
     if others:
-        wrong = " MNN gives other numbers for this file, without an error." if "mnn" in others else ""
+        misread = any(f.form.startswith(("bitmask", "coo")) or f.form.endswith("for MatMul") for f in facts.forms)
+        wrong = " MNN gives other numbers for this file, without an error." if misread and "mnn" in others else ""
         line(console, f"For {', '.join(others)} encode again with --target NAME.{wrong}", "yellow" if wrong else "")
     line(console, "For other runtimes write dense weights: onnxprune decode MODEL -o OUT", "dim")
 
@@ -139,7 +140,10 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
 def show_decoding(console: Console, found: Decoding) -> None:
     """Each encoded weight with what this ONNX Runtime does with it, and the time of a run."""
     console.print()
-    what = {"decoded at load": found.folded, "read as integers": found.fused, "decoded at each run": found.each_run}
+    what = {
+        "decoded at load": found.folded, "read as integers": found.fused, "decoded row by row": found.gathered,
+        "decoded at each run": found.each_run,
+    }  # fmt: skip
     rows = [[name, said] for said, names in what.items() for name in names]
     release = version("onnxruntime")
     print_table(console, [Column("weight", right=False), Column(f"onnxruntime {release}", right=False)], rows)

@@ -85,7 +85,8 @@ def _show_closing(console: Console, result: Result) -> None:
     if result.cost is not None:
         _show_cost(console, result.cost)
     if result.integers and result.deviation.decoding is None:
-        text = f"{_matrices(result.integers)} read as integers from onnxruntime 1.25 on; before, slower than dense"
+        read = _count(result.integers, "matrix", "matrices")
+        text = f"{read} read as integers from onnxruntime 1.25 on; before, slower than dense"
         line(console, f"  speed       {text}", "dim")
     elif zeros and result.cost is None and not result.integers:
         line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
@@ -166,14 +167,17 @@ def show_speed(console: Console, found: Decoding) -> None:
         line(console, "              encode the dense model again, with --values shared:6 for old releases", "yellow")
     if found.latency_ms:
         slow, fast = found.latency_ms["before"], found.latency_ms["after"]
-        what = f": {_matrices(len(found.fused))} read as integers" if found.fused else ""
-        hint = "; --values shared:6 computes as before" if found.slower > _SLOWER else ""
+        did = [f"{_count(len(found.fused), 'matrix', 'matrices')} read as integers"] if found.fused else []
+        did += [f"{_count(len(found.gathered), 'table', 'tables')} decoded row by row"] if found.gathered else []
+        what = f": {', '.join(did)}" if did else ""
+        otherwise = "--values shared:6 computes" if found.fused or not did else "--encoding dense runs"
+        hint = f"; {otherwise} as before" if found.slower > _SLOWER else ""
         text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)}){what}{hint}"
         line(console, f"  speed       {text}", "yellow" if hint else "")
 
 
-def _matrices(count: int) -> str:
-    return "1 matrix is" if count == 1 else f"{count} matrices are"
+def _count(count: int, one: str, many: str) -> str:
+    return f"1 {one} is" if count == 1 else f"{count} {many} are"
 
 
 def _deviation_text(output: dict[str, Any], source: str) -> str:

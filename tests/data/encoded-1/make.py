@@ -10,6 +10,7 @@ Files of this version must decode for ever. To make them again is no repair: ano
 | fused | a MatMul and a Gemm that reads the transpose: DequantizeLinear reads the integers of int8 and int4 |
 | folded | a Gemm with alpha and a convolution: scales per channel or block, folded when the model is loaded |
 | twice | a matrix that a MatMul reads as integers and an Add as numbers |
+| table | rows that two Gathers read, each decoded by itself |
 | if, function, opset9, ir3, qdq, fp64 | those of the tests' builders: other bodies, opsets, IR versions and types |
 
 `packed.onnxz` is packed from `fused-dense-int8.onnx`, `curves.json` is a sensitivity scan of `folded`, and `batch` is
@@ -26,13 +27,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 import onnxprune
+from onnxprune.encodings.graph import tables
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.search import sensitivity
 from tests.helpers.builders import MODELS, info, model, node, normal
 from tests.helpers.running import arrays
 
+tables.MIN_ROWS = tables.MIN_ELEMENTS = 1  # a small file shows as much
 ENCODINGS = ("flat", "rows", "bitmask", "dense")
 FORMS = ("exact", "half", "shared:4", "int8", "int4")
 
@@ -62,7 +66,19 @@ def twice() -> onnx.ModelProto:
     return model(nodes, [info("x", [64, 64])], [info("y", [64, 64])], {"w": normal(64, 64)}, opset=21, ir_version=10)
 
 
-BUILD = {"fused": (fused, 0.97), "folded": (folded, 0.88), "twice": (twice, 0.97)}  # the sparsity
+def table() -> onnx.ModelProto:
+    nodes = [node("Gather", ["w", "first"], ["a"]), node("Gather", ["w", "second"], ["b"], axis=0)]
+    outputs = [info(name, [3, 50]) for name in ("a", "b")]
+    ids = [info(name, [3], TensorProto.INT64) for name in ("first", "second")]
+    return model(nodes, ids, outputs, {"w": normal(64, 50)}, opset=13)
+
+
+BUILD = {
+    "fused": (fused, 0.97),
+    "folded": (folded, 0.88),
+    "twice": (twice, 0.97),
+    "table": (table, 0.5),
+}  # the sparsity
 BUILD |= {name: (MODELS[name][0], 0.88) for name in ("if", "function", "opset9", "ir3", "qdq", "fp64")}
 FILES = [
     *(("folded", encoding, form) for encoding in ENCODINGS for form in FORMS if (encoding, form) != ("dense", "exact")),
@@ -70,6 +86,7 @@ FILES = [
     ("fused", "flat", "int8:5"), ("fused", "auto", "auto"), ("folded", "coo", "exact"),
     ("twice", "bitmask", "int4"), ("if", "flat", "shared:4"), ("function", "bitmask", "int8:5"),
     ("opset9", "bitmask", "exact"), ("ir3", "dense", "half"), ("qdq", "flat", "shared:4"), ("fp64", "rows", "half"),
+    ("table", "gathered", "shared:2"), ("table", "gathered", "int4"),
 ]  # fmt: skip
 
 

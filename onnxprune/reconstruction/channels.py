@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxprune.allocation.measurement import CalibrationSet
 from onnxprune.channels.coupling import Coupling, Family
+from onnxprune.channels.coupling.removable_axes import LinearLayer
 from onnxprune.core.dtypes import Array
 from onnxprune.model.discovery import find
 from onnxprune.pipeline.progress import Progress
@@ -51,14 +52,14 @@ class ReadChannels:
         self._unknown: set[int] = set()  # groups that something reads whose inputs are not known
         self._unknown |= set(np.flatnonzero(coupling.used).tolist())
         for linear in coupling.layers:
-            if linear.source is None:
+            if linear.source is None or _passes(coupling, linear):
                 continue
             entries = coupling.groups(linear.source).reshape(-1)
             layer = known.get(linear.weight)
             labels = None if layer is None else _spread(entries, layer)
             if layer is None or labels is None:
                 self._unknown |= set(entries.tolist())
-            elif not _depthwise(layer):
+            else:
                 self._labels[layer.weight.name] = labels
 
     def orders(self, families: Sequence[Family], counts: Sequence[int]) -> list[Order | None]:
@@ -123,7 +124,7 @@ class ReadChannels:
 
 def _spread(entries: Array, layer: Layer) -> Array | None:
     """The group of each input of a layer, [groups, inputs], from those of the channels that it reads."""
-    channels = layer.weight.shape[layer.weight.in_axes[0]]
+    channels = layer.weight.shape[layer.in_axes[0]]
     if entries.size == channels:  # all groups, or directions, read the same
         found = np.tile(entries, (layer.groups, 1))
     elif entries.size == channels * layer.groups:
@@ -133,6 +134,9 @@ def _spread(entries: Array, layer: Layer) -> Array | None:
     return np.repeat(found, layer.inputs // channels, axis=1)
 
 
-def _depthwise(layer: Layer) -> bool:
-    """Whether each channel that it reads goes with what it makes of it."""
-    return layer.groups > 1 and layer.weight.kind == "conv" and layer.weight.shape[layer.weight.in_axes[0]] == 1
+def _passes(coupling: Coupling, linear: LinearLayer) -> bool:
+    """Whether each channel that a layer reads goes with what it makes of it: a depthwise convolution."""
+    if linear.source is None or linear.recurrent:
+        return False
+    read, made = coupling.groups(linear.source).reshape(-1), coupling.groups(linear.target).reshape(-1)
+    return made.size % read.size == 0 and np.array_equal(np.repeat(read, made.size // read.size), made)

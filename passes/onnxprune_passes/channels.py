@@ -108,17 +108,13 @@ class Channels(Pass):
         families = [f for f in families_of(coupling) if not self.only or set(self.only) & set(f.weights)]
         gone = np.zeros(len(coupling.protected), bool)
         ranked = [family.groups[np.argsort(scores[family.groups], kind="stable")] for family in families]
-        if self.scope == "layer":
-            counts = [round(self.sparsity * len(family)) for family in ranked]
-        else:
-            counts = self._global_counts(ranked, scores)
-        counts = [self._rounded(len(family), count) for family, count in zip(ranked, counts, strict=True)]
+        counts = [round(self.sparsity * len(family)) for family in ranked]
         if read is not None:
-            orders = read.orders(families, counts)
-            left = [family for family, order, n in zip(families, orders, counts, strict=True) if order is None and n]
-            if left:
-                change.notes.append(_by_norm(left))
-            ranked = [r if o is None else o.groups for r, o in zip(ranked, orders, strict=True)]
+            counts, ranked = self._by_costs(read, families, counts, ranked, change)
+        elif self.scope == "global":
+            relative = [scores[family] / (scores[family].mean() or 1.0) for family in ranked]
+            counts = self._global_counts(relative, ranked, round(self.sparsity * sum(map(len, ranked))))
+        counts = [self._rounded(len(family.groups), count) for family, count in zip(families, counts, strict=True)]
         for family, count in zip(ranked, counts, strict=True):
             gone[family[:count]] = True
         while emptied := coupling.emptied(gone):  # a part of a family, behind a Split for instance
@@ -127,20 +123,48 @@ class Channels(Pass):
                 gone[groups[np.argmax(scores[groups])]] = False
         return gone
 
+    def _by_costs(
+        self, read: ReadChannels, families: list[Family], counts: list[int], ranked: list[Array], change: Change
+    ) -> tuple[list[int], list[Array]]:
+        """How many groups of each family go, and in which order, where samples say it; else as given."""
+        most = [self._most(len(family)) for family in ranked]
+        found = dict(enumerate(read.orders(families, counts if self.scope == "layer" else most)))
+        orders = {number: order for number, order in found.items() if order is not None}
+        counts, ranked = list(counts), list(ranked)
+        if self.scope == "global":
+            costs = [np.maximum.accumulate(order.costs) for order in orders.values()]
+            total = sum(counts[number] for number in orders)
+            chosen = self._global_counts(costs, [ranked[number] for number in orders], total)
+            for number, count in zip(orders, chosen, strict=True):
+                counts[number] = count
+        left = [family for number, family in enumerate(families) if counts[number] and number not in orders]
+        change.notes += [_by_norm(left)] if left else []
+        for number, order in orders.items():
+            ranked[number] = order.groups
+        return counts, ranked
+
     def _rounded(self, groups: int, count: int) -> int:
         """How many of so many groups go for a multiple to stay."""
         kept = max(groups - count, 1)
         return groups - min(-(-kept // self.multiple) * self.multiple, groups)
 
-    def _global_counts(self, ranked: list[Array], scores: Array) -> list[int]:
-        """How many of each family are among the least of all, each family's floor kept."""
-        relative = [scores[family] / (scores[family].mean() or 1.0) for family in ranked]
-        most = [len(family) - max(int(np.ceil(self.floor * len(family))), 1) for family in ranked]
-        sizes = np.repeat(np.arange(len(ranked)), most)
-        offered = np.concatenate([r[:m] for r, m in zip(relative, most, strict=True)] or [np.empty(0)])
-        count = round(self.sparsity * sum(map(len, ranked)))
+    def _most(self, groups: int) -> int:
+        """How many of so many groups may go."""
+        return groups - max(int(np.ceil(self.floor * groups)), 1)
+
+    def _global_counts(self, scores: Sequence[Array], families: Sequence[Array], count: int) -> list[int]:
+        """How many of each family are among the least of all, each family's floor kept.
+
+        Args:
+            scores: of the groups of each family, ascending.
+            families: their groups.
+            count: how many go in all.
+        """
+        most = [self._most(len(family)) for family in families]
+        sizes = np.repeat(np.arange(len(families)), most)
+        offered = np.concatenate([s[:m] for s, m in zip(scores, most, strict=True)] or [np.empty(0)])
         chosen = sizes[np.argsort(offered, kind="stable")[:count]]
-        return np.bincount(chosen, minlength=len(ranked)).tolist()
+        return np.bincount(chosen, minlength=len(families)).tolist()
 
 
 def _by_norm(families: Sequence[Family]) -> str:

@@ -98,7 +98,8 @@ class ReadChannels:
 
         wanted = {name for names in waiting.values() for name in names}
         layers = [layer for layer in self._layers if layer.weight.name in wanted]
-        fit(self._coupling.model, layers, self._calibration, measured, self._progress, self._name)
+        if layers:
+            fit(self._coupling.model, layers, self._calibration, measured, self._progress, self._name)
         return found
 
     def repair(self, gone: Array) -> Fitted:

@@ -80,12 +80,15 @@ class Channels(Pass):
         change = Change()
         for coupling in couplings(model):
             read = None
-            if self.data and self.score in ("", "obs") and self.sparsity and not coupling.scope.path:
+            repairs = self.data and self.score in ("", "obs") and self.sparsity
+            if repairs and not coupling.scope.path:
                 read = ReadChannels(coupling, self._calibration, progress, self.name)
             gone = self._chosen(coupling, read, change)
             if gone.any():
                 if read is not None:
                     change.notes += _repaired(read.repair(gone), read.readers(gone))
+                elif repairs:  # what the layers of a body read is not recorded
+                    change.notes.append(_by_norm([f for f in families_of(coupling) if gone[f.groups].any()]))
                 surgery = Surgery(coupling)
                 surgery.perform(gone)
                 change.removed += surgery.removed

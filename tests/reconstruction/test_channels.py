@@ -13,7 +13,7 @@ from onnxprune.model.model import Model
 from onnxprune.pipeline.change import Change
 from onnxprune_passes import Channels
 from tests.helpers import graph_checks as checks
-from tests.helpers.builders import info, mlp, model, node, normal
+from tests.helpers.builders import if_branches, info, mlp, model, node, normal
 from tests.helpers.running import load, put, run, serialise
 from tests.passes.test_channels import stack
 from tests.reconstruction.test_sequential import correlated, error, lstm
@@ -119,6 +119,16 @@ def test_what_cannot_be_recorded_goes_by_norm_and_is_said(tmp_path):
     Channels(sparsity=0.25).run(plain)
     assert serialise(opened) == serialise(plain)
     assert any("chosen by norm" in note and "those of a" in note for note in change.notes)
+
+
+def test_channels_of_a_branch_go_by_norm_and_it_is_said(tmp_path):
+    proto = if_branches()
+    np.savez(tmp_path / "data.npz", x=correlated(40, 64), c=np.ones(40, bool))
+    opened, plain = load(proto), load(proto)
+    change = Channels(sparsity=0.25, data=str(tmp_path / "data.npz")).run(opened)
+    assert Channels(sparsity=0.25).run(plain).modified
+    assert serialise(opened) == serialise(plain)
+    assert any("chosen by norm" in note and "outer" in note for note in change.notes)
 
 
 @pytest.mark.parametrize("score", ["l1", "l2"])

@@ -42,10 +42,11 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
-    encode pass. `channels` removes a share of whole channels first (`multiple` is the pass's); `strip=False` leaves all
-    shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads. With a `scan` (see
-    `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that each costs the metric about the
-    same, and `set` changes single ones; without a rule the loss of a layer counts for what it costs the metric there.
+    encode pass. `channels` removes a share of whole channels first, and with `data` refits what reads them (`multiple`
+    is the pass's); `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no
+    runtime reads. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that
+    each costs the metric about the same, and `set` changes single ones; without a rule the loss of a layer counts for
+    what it costs the metric there.
     Where the loss decides, a `tolerance` halves it until the result keeps within. With `max_drop` the largest loss is
     searched for at which the metric is no more than that worse than the original's, on both halves of the data
     (`search`). After `time_limit` seconds the best that was found is written. With `data` and no word on what may be
@@ -66,7 +67,7 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     calibration = Calibration(data=checks.data)
     if searched:
         calibration = Calibration(data=checks.data, samples=CALIBRATION, half=checks.data is not None)
-    recipe = Recipe(rule=rule, storing=storing, shapes=shapes, calibration=calibration)
+    recipe = Recipe(rule=rule, storing=storing, shapes=shapes, calibration=calibration, repairing=calibration)
     if searched and (storing.loss is not None or checks.tolerance is not None or recipe.settled):
         raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
     open_ended = not (searched or rule.given or recipe.settled or storing.loss is not None)
@@ -131,8 +132,8 @@ def _promise(source: Path, checks: Checks) -> Promise | None:
 
 def _promised(tries: Tries, promise: Promise) -> Result:
     """The result of the first attempt that keeps the promise; of the last one where none does."""
-    recipe = tries.recipe
-    half = replace(recipe.calibration, half=True)
+    half = replace(tries.recipe.calibration, half=True)
+    recipe = replace(tries.recipe, repairing=half)
     plain = Tries(tries.opened.copy(), replace(recipe, calibration=Calibration()), tries.target, tries.checks)
     calibrated = Tries(tries.opened, replace(recipe, calibration=half), tries.target, tries.checks)
     for attempt in ATTEMPTS:
@@ -228,7 +229,7 @@ def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> R
 @takes_arrays
 @explicit(Checks)
 def strip(
-    model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "l1", scope: str = "layer",
+    model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "", scope: str = "layer",
     multiple: int = 1, strip_metadata: bool = False, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Remove dead neurons, and whole channels before them.
@@ -237,7 +238,8 @@ def strip(
         model: the model; encoded weights are decoded first.
         out: the file to write.
         channels: the share of whole channels to remove, 0 <= channels < 1; None removes dead ones only.
-        score: l1, l2 or batchnorm: by which channels are ranked.
+        score: l1, l2 or batchnorm, by which channels are ranked, or obs, which goes with data and refits what reads
+            them; empty: obs with data, else l1.
         scope: layer or global: what the share is taken over.
         multiple: kept channels are rounded up to a multiple of this.
         strip_metadata: whether doc strings and metadata go that no runtime reads.
@@ -247,6 +249,8 @@ def strip(
         OnnxPruneError: see `onnxprune.errors`.
         TypeError: there is no such keyword.
     """
+    judged = taken(Checks, checks)
+    calibration = Calibration(data=judged.data)
     shapes = Stripping(channels=channels, multiple=multiple, strip_metadata=strip_metadata)
-    steps = [*shapes.first(), *shapes.before(score, scope), *shapes.after(encoded=False)]
-    return transformed(model, out, steps, taken(Checks, checks))
+    steps = [*shapes.first(), *shapes.before(calibration, score, scope), *shapes.after(encoded=False)]
+    return transformed(model, out, steps, judged)

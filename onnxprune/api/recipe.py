@@ -24,6 +24,7 @@ class Recipe:
         storing: how weights are stored.
         shapes: which shapes change.
         calibration: samples that the inputs of the layers are measured on.
+        repairing: samples on which layers are refitted to the channels that stay.
         importance: what a unit of a weight's loss counts; see the encode pass.
     """
 
@@ -31,6 +32,7 @@ class Recipe:
     storing: Storing
     shapes: Stripping
     calibration: Calibration
+    repairing: Calibration
     importance: tuple[str, ...] = ()
 
     @property
@@ -57,7 +59,7 @@ class Recipe:
         pruned = rule.given or storing.values != "auto" or bool(rule.pattern)
         return [
             *self.shapes.first(),
-            *self.shapes.before(),
+            *self.shapes.before(self.repairing),
             *([magnitude] if pruned else ()),
             *self.shapes.after(encoded=True),
             self.encode(loss),

@@ -154,7 +154,11 @@ rules = stack(
 )
 channels = stack(
     click.option(
-        "--channels", type=float, metavar="S", help="Remove this share of the channels, those of least norm first."
+        "--channels",
+        type=float,
+        metavar="S",
+        help="Remove this share of the channels: of least norm, or with --data those that are missed least, and "
+        "refit what reads them.",
     ),
     click.option(
         "--multiple", type=int, default=1, show_default=True, help="Round the number of kept channels up to a multiple."

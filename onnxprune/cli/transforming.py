@@ -81,7 +81,9 @@ def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any)
 @opt.model
 @opt.out
 @opt.channels
-@click.option("--score", default="l1", show_default=True, help="The score of a channel: l1, l2 or batchnorm.")
+@click.option(
+    "--score", default="", help="The score of a channel: l1, l2, batchnorm or obs.  [default: l1; obs with --data]"
+)
 @click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer or global.")
 @opt.strip_metadata
 @opt.checks

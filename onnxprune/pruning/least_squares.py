@@ -47,6 +47,9 @@ class Moments:
         return float(pull.sum(dtype=np.float64))
 
 
+Halves = tuple[Moments, Moments]  # of each half of the samples
+
+
 class Problem:
     """The damped quadratic of one layer, in units that give every input the energy 1."""
 
@@ -99,7 +102,7 @@ class Problem:
         return mask
 
 
-def pruned_rows(rows: Array, halves: tuple[Moments, Moments], select: Select, saliency: str) -> Array:
+def pruned_rows(rows: Array, halves: Halves, select: Select, saliency: str) -> Array:
     """The rows of a layer pruned by saliency, the survivors refitted as far as half of the samples tells of the other.
 
     Args:
@@ -119,7 +122,7 @@ def pruned_rows(rows: Array, halves: tuple[Moments, Moments], select: Select, sa
     return found if whole.error(rows, found) < whole.error(rows, plain) else plain
 
 
-def _damping(rows: Array, halves: tuple[Moments, Moments], select: Select) -> float | None:
+def _damping(rows: Array, halves: Halves, select: Select) -> float | None:
     """The damping at which survivors refitted on one half lose least on the other; None where as they are they do.
 
     Some of the outputs tell.
@@ -139,7 +142,7 @@ def _damping(rows: Array, halves: tuple[Moments, Moments], select: Select) -> fl
     return best
 
 
-def removal_costs(rows: Array, halves: tuple[Moments, Moments]) -> Array:
+def removal_costs(rows: Array, halves: Halves) -> Array:
     """What each entry's removal costs after the others of its row made it good, over the energy of all outputs.
 
     Optimal Brain Surgeon (Hassibi and Stork 1993): w^2 over the diagonal of the inverse moments.

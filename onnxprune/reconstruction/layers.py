@@ -15,6 +15,8 @@ from onnxprune.model.operators import RECURRENT, attribute, domain
 from onnxprune.model.weight import Weight
 from onnxprune.reconstruction.biases import FLOATS, Bias, bias_of
 
+_SPREADING = "ConvTranspose"
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -40,14 +42,21 @@ class Layer:
     @property
     def key(self) -> str:
         """What layers have in common that read the same vectors."""
-        conv = self.nodes[0].op_type == "Conv"
+        operator = self.nodes[0].op_type
+        conv = operator == "Conv"
         alike = [(*self.reads(node), *(sorted(map(str, node.attribute)) if conv else ())) for node in self.nodes]
-        return f"{conv} {self.groups} {self.weight.shape[2:] if conv else self.position} {alike}"
+        kind = conv or (operator if operator == _SPREADING else False)
+        return f"{kind} {self.groups} {self.weight.shape[2:] if conv else self.position} {alike}"
 
     @property
     def inputs(self) -> int:
         """What an output of a group sums over."""
-        return math.prod(self.weight.shape[axis] for axis in self.weight.in_axes)
+        return math.prod(self.weight.shape[axis] for axis in self.in_axes)
+
+    @property
+    def in_axes(self) -> tuple[int, ...]:
+        """The weight's axes along which those lie."""
+        return (0,) if self.nodes[0].op_type == _SPREADING else self.weight.in_axes
 
     @property
     def _recurrent(self) -> bool:
@@ -58,8 +67,8 @@ class Layer:
         """The weight's axes with outputs before inputs."""
         weight = self.weight
         assert weight.out_axis is not None
-        first = [a for a in range(len(weight.shape)) if a != weight.out_axis and a not in weight.in_axes]
-        return (*first, weight.out_axis, *weight.in_axes)
+        first = [a for a in range(len(weight.shape)) if a != weight.out_axis and a not in self.in_axes]
+        return (*first, weight.out_axis, *self.in_axes)
 
     def rows(self, array: Array) -> Array:
         """The weight, or something of its shape, as [groups, outputs, inputs]."""
@@ -80,6 +89,9 @@ class Layer:
     def vectors(self, values: Mapping[str, Array], node: NodeProto, most: int, seed: int) -> Array:
         """Up to `most` of them, drawn: float32 [groups, vectors, inputs]."""
         rng = np.random.default_rng(seed)
+        if node.op_type == _SPREADING:
+            x = values[node.input[0]]
+            return vectors(np.moveaxis(x, 1, -1), node, self.weight.shape, most, rng)
         if not self._recurrent:
             return vectors(values[node.input[0]], node, self.weight.shape, most, rng)
         if self.position == 1:
@@ -124,9 +136,25 @@ def layer_of(weight: Weight, constants: Mapping[str, Weight]) -> Layer | None:
         constants: of the main graph, by value.
     """
     nodes = reading_layers(weight)
+    if _spreading(weight):
+        return Layer(weight, (weight.scope.readers[weight.value][0][0],))
     if nodes:
         return Layer(weight, tuple(nodes), 1, bias_of(weight, nodes[0], constants) if len(nodes) == 1 else None)
     return _recurrent_layer(weight, constants)
+
+
+def _spreading(weight: Weight) -> bool:
+    """Whether one ConvTranspose without groups reads it: a matrix of each place's channels, then sums.
+
+    Where windows overlap, the error of the products stands for that of the sums.
+    """
+    main = not weight.scope.path and isinstance(weight.scope.body, GraphProto)
+    readers = weight.scope.readers.get(weight.value, [])
+    if not main or len(readers) != 1 or weight.scope.reads(weight.value) != 1:
+        return False
+    node, position = readers[0]
+    alone = node.op_type == _SPREADING and not domain(node) and position == 1 and attribute(node, "group", 1) == 1
+    return alone and weight.out_axis == 1 and weight.element in FLOATS and weight.shape[0] <= WIDEST
 
 
 def _recurrent_layer(weight: Weight, constants: Mapping[str, Weight]) -> Layer | None:

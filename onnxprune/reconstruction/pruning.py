@@ -11,9 +11,9 @@ from onnxprune.core.dtypes import Array, array_dtype
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.pruning.least_squares import pruned_rows
+from onnxprune.pruning.least_squares import Halves, pruned_rows
 from onnxprune.reconstruction.layers import Layer, layer_of
-from onnxprune.reconstruction.sequential import Fitted, Halves, fit
+from onnxprune.reconstruction.sequential import Fitted, fit
 
 Select = Callable[[Array], Array]  # scores of a weight's shape, not negative -> True where pruned
 _LEAST = np.float32(1e-30)  # the score of what is not 0 yet, so that zeros go first
@@ -62,12 +62,12 @@ def prune_layers(
         gone = mask(np.abs(rows))
         if not rows[gone].any() and all(np.array_equal(half.own, half.cross) for half in halves):
             return None
-        return _held(rows, pruned_rows(rows, halves, mask, saliency), layer.weight)
+        return held(rows, pruned_rows(rows, halves, mask, saliency), layer.weight)
 
     return fit(model, list(layers.values()), calibration, change, progress, name)
 
 
-def _held(before: Array, after: Array, weight: Weight) -> Array:
+def held(before: Array, after: Array, weight: Weight) -> Array:
     """The rows as the weight's type holds them: what stays does not become 0 or infinite by rounding."""
     dtype = array_dtype(weight.element)
     most = np.finfo(dtype).max

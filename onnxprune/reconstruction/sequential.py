@@ -19,7 +19,7 @@ from onnxprune.core.dtypes import Array, array_dtype
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.pipeline.progress import Progress, tracked
-from onnxprune.pruning.least_squares import Moments
+from onnxprune.pruning.least_squares import Halves, Moments
 from onnxprune.reconstruction.layers import Layer, hidden
 from onnxprune.reconstruction.record import Record
 from onnxprune.reconstruction.replay import Replay
@@ -28,7 +28,6 @@ from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.session import Feeds, inputs_of, open_session
 
 _AT_A_TIME = 8  # samples of a run, whose activations are held together
-Halves = tuple[Moments, Moments]
 Change = Callable[[Layer, Array, Halves], Array | None]  # (layer, rows, moments) -> the rows that come; None: as it is
 
 

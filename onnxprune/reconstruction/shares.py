@@ -13,10 +13,10 @@ from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pruning import selection
-from onnxprune.pruning.least_squares import removal_costs
+from onnxprune.pruning.least_squares import Halves, removal_costs
 from onnxprune.pruning.scores import magnitudes
 from onnxprune.reconstruction.layers import Layer
-from onnxprune.reconstruction.sequential import Halves, fit
+from onnxprune.reconstruction.sequential import fit
 
 
 def global_counts(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from onnxprune.allocation.measurement import CalibrationSet
 from onnxprune.channels.cleanup import remove_unused
-from onnxprune.channels.coupling import Coupling, RemovableAxis, couplings, families_of
+from onnxprune.channels.coupling import Coupling, Family, RemovableAxis, couplings, families_of
 from onnxprune.channels.surgery import Surgery
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
@@ -16,9 +19,12 @@ from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.reconstruction.channels import ReadChannels
+from onnxprune.reconstruction.sequential import Fitted
 
-SCORES = ("l1", "l2", "batchnorm")
+SCORES = ("l1", "l2", "batchnorm", "obs")
 SCOPES = ("layer", "global")
+_NAMED = 4  # weights in a note
 _LARGEST = np.finfo(np.float64).max / 2**20  # norms are added up
 
 
@@ -31,20 +37,28 @@ class Channels(Pass):
 
     Options:
         sparsity: share of the groups to remove, 0 <= sparsity < 1: round(sparsity * n) of each family, or of all.
-        score: l1 or l2, the norm over all weights that make the group, or batchnorm, its |scale|.
+        score: l1 or l2, the norm over all weights that make the group, or batchnorm, its |scale|; obs, which needs
+            data: what the removal costs the layers that read the group, which are refitted to what stays. Empty: obs
+            with data, else l1.
         scope: what the share is taken over: layer (each family) or global, by scores over their family's mean.
         floor: share of each family that stays at the least when the scope is global.
         multiple: kept counts are rounded up to a multiple of this.
         only: names of weights: the families that they make, and no others.
+        data: a file or folder of inputs.
+        samples: at most so many of them.
+        half: whether only every second sample is used.
     """
 
     name = "channels"
     sparsity: float
-    score: str = "l1"
+    score: str = ""
     scope: str = "layer"
     floor: float = 0.1
     multiple: int = 1
     only: tuple[str, ...] = ()
+    data: str = ""
+    samples: int = 128
+    half: bool = False
 
     @override
     def check(self) -> None:
@@ -52,8 +66,10 @@ class Channels(Pass):
             raise OptionError(f"channels: sparsity must be at least 0 and below 1, not {self.sparsity}")
         if not 0 <= self.floor <= 1:
             raise OptionError(f"channels: floor must be from 0 to 1, not {self.floor}")
-        if self.score not in SCORES:
+        if self.score not in ("", *SCORES):
             raise OptionError(f"channels: score '{self.score}' is not one of {', '.join(SCORES)}")
+        if self.score == "obs" and not self.data:
+            raise OptionError("channels: score obs is measured on samples: give data")
         if self.scope not in SCOPES:
             raise OptionError(f"channels: scope '{self.scope}' is not one of {', '.join(SCOPES)}")
         if self.multiple < 1:
@@ -63,8 +79,16 @@ class Channels(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         change = Change()
         for coupling in couplings(model):
-            gone = self._chosen(coupling)
+            read = None
+            repairs = self.data and self.score in ("", "obs") and self.sparsity
+            if repairs and not coupling.scope.path:
+                read = ReadChannels(coupling, self._calibration, progress, self.name)
+            gone = self._chosen(coupling, read, change)
             if gone.any():
+                if read is not None:
+                    change.notes += _repaired(read.repair(gone), read.readers(gone))
+                elif repairs:  # what the layers of a body read is not recorded
+                    change.notes.append(_by_norm([f for f in families_of(coupling) if gone[f.groups].any()]))
                 surgery = Surgery(coupling)
                 surgery.perform(gone)
                 change.removed += surgery.removed
@@ -76,37 +100,98 @@ class Channels(Pass):
             remove_unused(model)
         return change
 
-    def _chosen(self, coupling: Coupling) -> Array:
+    @property
+    def _calibration(self) -> CalibrationSet:
+        return CalibrationSet(Path(self.data), self.samples, 0 if self.half else None)
+
+    def _chosen(self, coupling: Coupling, read: ReadChannels | None, change: Change) -> Array:
         """Group -> whether it goes."""
-        scores = _scores(coupling, self.score)
-        families = [
-            family.groups for family in families_of(coupling) if not self.only or set(self.only) & set(family.weights)
-        ]
+        norm = self.score if self.score in SCORES[:-1] else SCORES[0]
+        scores = _scores(coupling, norm)
+        families = [f for f in families_of(coupling) if not self.only or set(self.only) & set(f.weights)]
         gone = np.zeros(len(coupling.protected), bool)
-        ranked = [family[np.argsort(scores[family], kind="stable")] for family in families]
-        if self.scope == "layer":
-            counts = [round(self.sparsity * len(family)) for family in ranked]
-        else:
-            counts = self._global_counts(ranked, scores)
+        ranked = [family.groups[np.argsort(scores[family.groups], kind="stable")] for family in families]
+        counts = [round(self.sparsity * len(family)) for family in ranked]
+        if read is not None:
+            counts, ranked = self._by_costs(read, families, counts, ranked, change)
+        elif self.scope == "global":
+            relative = [scores[family] / (scores[family].mean() or 1.0) for family in ranked]
+            counts = self._global_counts(relative, ranked, round(self.sparsity * sum(map(len, ranked))))
+        counts = [self._rounded(len(family.groups), count) for family, count in zip(families, counts, strict=True)]
         for family, count in zip(ranked, counts, strict=True):
-            kept = max(len(family) - count, 1)
-            kept = min(-(-kept // self.multiple) * self.multiple, len(family))
-            gone[family[: len(family) - kept]] = True
+            gone[family[:count]] = True
         while emptied := coupling.emptied(gone):  # a part of a family, behind a Split for instance
             for removable in emptied:
                 groups = coupling.groups(removable).reshape(-1)
                 gone[groups[np.argmax(scores[groups])]] = False
         return gone
 
-    def _global_counts(self, ranked: list[Array], scores: Array) -> list[int]:
-        """How many of each family are among the least of all, each family's floor kept."""
-        relative = [scores[family] / (scores[family].mean() or 1.0) for family in ranked]
-        most = [len(family) - max(int(np.ceil(self.floor * len(family))), 1) for family in ranked]
-        sizes = np.repeat(np.arange(len(ranked)), most)
-        offered = np.concatenate([r[:m] for r, m in zip(relative, most, strict=True)] or [np.empty(0)])
-        count = round(self.sparsity * sum(map(len, ranked)))
+    def _by_costs(
+        self, read: ReadChannels, families: list[Family], counts: list[int], ranked: list[Array], change: Change
+    ) -> tuple[list[int], list[Array]]:
+        """How many groups of each family go, and in which order, where samples say it; else as given."""
+        most = [self._most(len(family)) for family in ranked]
+        found = dict(enumerate(read.orders(families, counts if self.scope == "layer" else most)))
+        orders = {number: order for number, order in found.items() if order is not None}
+        counts, ranked = list(counts), list(ranked)
+        if self.scope == "global":
+            costs = [np.maximum.accumulate(order.costs) for order in orders.values()]
+            total = sum(counts[number] for number in orders)
+            chosen = self._global_counts(costs, [ranked[number] for number in orders], total)
+            for number, count in zip(orders, chosen, strict=True):
+                counts[number] = count
+        left = [family for number, family in enumerate(families) if counts[number] and number not in orders]
+        change.notes += [_by_norm(left)] if left else []
+        for number, order in orders.items():
+            ranked[number] = order.groups
+        return counts, ranked
+
+    def _rounded(self, groups: int, count: int) -> int:
+        """How many of so many groups go for a multiple to stay."""
+        kept = max(groups - count, 1)
+        return groups - min(-(-kept // self.multiple) * self.multiple, groups)
+
+    def _most(self, groups: int) -> int:
+        """How many of so many groups may go."""
+        return groups - max(int(np.ceil(self.floor * groups)), 1)
+
+    def _global_counts(self, scores: Sequence[Array], families: Sequence[Array], count: int) -> list[int]:
+        """How many of each family are among the least of all, each family's floor kept.
+
+        Args:
+            scores: of the groups of each family, ascending.
+            families: their groups.
+            count: how many go in all.
+        """
+        most = [self._most(len(family)) for family in families]
+        sizes = np.repeat(np.arange(len(families)), most)
+        offered = np.concatenate([s[:m] for s, m in zip(scores, most, strict=True)] or [np.empty(0)])
         chosen = sizes[np.argsort(offered, kind="stable")[:count]]
-        return np.bincount(chosen, minlength=len(ranked)).tolist()
+        return np.bincount(chosen, minlength=len(families)).tolist()
+
+
+def _by_norm(families: Sequence[Family]) -> str:
+    """What a user should know of channels that were chosen without samples."""
+    weights = [weight for family in families for weight in family.weights]
+    more = f" and {len(weights) - _NAMED} more" if len(weights) > _NAMED else ""
+    named = ", ".join(weights[:_NAMED])
+    return f"channels chosen by norm, because what reads them could not be recorded: those of {named}{more}"
+
+
+def _repaired(done: Fitted, readers: Sequence[str]) -> list[str]:
+    """What a user should know of layers that were refitted, and of those that were not."""
+    notes = []
+    if done.weights:
+        notes.append(
+            f"{len(done.weights)} weights were refitted and {done.biases} biases shifted on {done.samples} samples of "
+            "the data: on these the result looks better than on others"
+        )
+    left = [name for name in readers if name not in done.weights]
+    if left:
+        why = f": {done.failure}" if done.failure else ""
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        notes.append(f"read fewer channels and could not be refitted{why}: {', '.join(left[:_NAMED])}{more}")
+    return notes
 
 
 def _scores(coupling: Coupling, score: str) -> Array:

@@ -17,15 +17,17 @@ def layers(proto) -> dict[str, Layer]:
     return layers_of([weight for weight in weights if weight.reason is None], weights)
 
 
-@pytest.mark.parametrize("axis", ["matmul", "gemm", "conv", "lstm"])
+@pytest.mark.parametrize("axis", ["matmul", "gemm", "conv", "conv_transpose", "lstm"])
 def test_rows_go_back_where_they_came_from(axis):
     x, shape = {
         "matmul": (info("x", ["N", 24]), (24, 16)), "gemm": (info("x", ["N", 24]), (16, 24)),
-        "conv": (info("x", ["N", 8, 9]), (20, 4, 5)), "lstm": (info("x", [3, "N", 24]), (2, 64, 24)),
+        "conv": (info("x", ["N", 8, 9]), (20, 4, 5)), "conv_transpose": (info("x", ["N", 8, 9]), (8, 20, 5)),
+        "lstm": (info("x", [3, "N", 24]), (2, 64, 24)),
     }[axis]  # fmt: skip
     made = {
         "matmul": node("MatMul", ["x", "w"], ["y"]), "gemm": node("Gemm", ["x", "w"], ["y"], transB=1),
         "conv": node("Conv", ["x", "w"], ["y"], group=2),
+        "conv_transpose": node("ConvTranspose", ["x", "w"], ["y"], strides=[2]),
         "lstm": node("LSTM", ["x", "w", "r"], ["y"], hidden_size=16, direction="bidirectional"),
     }[axis]  # fmt: skip
     weights = {"w": normal(*shape)} | ({"r": normal(2, 64, 16)} if axis == "lstm" else {})
@@ -33,6 +35,17 @@ def test_rows_go_back_where_they_came_from(axis):
     rows = layer.rows(weights["w"])
     assert rows.shape == (layer.groups, weights["w"].size // layer.groups // layer.inputs, layer.inputs)
     np.testing.assert_array_equal(layer.array(rows), weights["w"])
+
+
+def test_a_transposed_convolution_is_a_product_at_each_place():
+    weights, x = {"w": normal(12, 5, 2, 3)}, normal(2, 12, 4, 3, seed=1)
+    step = node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 3])  # windows side by side
+    proto = model([step], [info("x", [2, 12, 4, 3])], [info("y", [2, 5, 8, 9])], weights)
+    layer = layers(proto)["w"]
+    vectors = layer.vectors({"x": x}, step, 100, 0)
+    products = (vectors @ layer.rows(weights["w"]).transpose(0, 2, 1)).reshape(2, 4, 3, 2, 3, 5)
+    wanted = products.transpose(0, 5, 1, 3, 2, 4).reshape(2, 5, 8, 9)
+    np.testing.assert_allclose(run(proto, {"x": x})[0], wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])

@@ -177,11 +177,28 @@ class Stripping:
         """What runs before all others: encoded weights are dense, and take over what is left of their notes."""
         return [Decode(), *([StripMetadata()] if self.strip_metadata else ())]
 
-    def before(self, score: str = "l1", scope: str = "layer") -> list[Channels]:
-        """What runs before weights are pruned."""
+    def before(self, calibration: Calibration, score: str = "", scope: str = "layer") -> list[Channels]:
+        """What runs before weights are pruned.
+
+        Args:
+            calibration: samples to record on what reads the channels.
+            score: the pass's, as `scope`.
+            scope: what the share is taken over.
+        """
         if self.channels is None:
             return []
-        return [Channels(sparsity=self.channels, score=score, scope=scope, multiple=self.multiple)]
+        samples = Channels.samples if calibration.samples is None else calibration.samples
+        return [
+            Channels(
+                sparsity=self.channels,
+                score=score,
+                scope=scope,
+                multiple=self.multiple,
+                data=calibration.path,
+                samples=samples,
+                half=calibration.half,
+            )
+        ]
 
     def after(self, *, encoded: bool) -> list[DeadNeurons]:
         """What runs after weights were pruned; `encoded` is the pass's."""

@@ -122,7 +122,9 @@ def feed(consumer: str) -> Any:
     return rng.standard_normal(shape).astype("float32")
 
 
-def write_cases(folder: Path, consumers: Iterable[str] = CONSUMERS, opsets: Iterable[int] = tuple(OPSETS)) -> list[Case]:
+def write_cases(
+    folder: Path, consumers: Iterable[str] = CONSUMERS, opsets: Iterable[int] = tuple(OPSETS)
+) -> list[Case]:
     """Every form that takes fewer bytes than the dense tensor, in front of every consumer, at every opset."""
     forms = [(encoding, values) for values in VALUES for encoding in GRAPH] + [("coo", "exact")]
     written = []

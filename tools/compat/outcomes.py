@@ -1,10 +1,11 @@
 """The word for what a runtime did with a case.
 
-    once      the weight is decoded while loading, the outputs are those of the decoded model
-    fused     a kernel reads the small integers
-    each run  the weight is decoded at every inference, or the kernel takes as long as that
-    wrong     the outputs are not those of the decoded model
-    refused   the encoded model does not load or run
+once      the weight is decoded while loading, the outputs are those of the decoded model
+fused     a kernel reads the small integers
+each run  the weight is decoded at every inference, or the kernel takes as long as that
+wrong     the outputs are not those of the decoded model
+expanded  the file that the runtime wants is as large as that of the decoded model
+refused   the encoded model does not load or run
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from .cases import Case
 
 CLOSE, CLOSE_INTEGERS = 1e-4, 0.02  # relative error; kernels that read integers may round the activations too
 SOURCE = 2e-3  # from onnxruntime's outputs, beyond which a runtime does not compute the decoded model
-SLOW = 1.5  # times as long as the decoded model
+EXPANDED = 0.75  # of the decoded model's file
+SLOW, SLOW_SECONDS = 2.0, 10e-6  # times as long as the decoded model, and so much longer
 UNREAD = "decoded model refused"
 
 
@@ -40,12 +42,17 @@ def outcome(case: Case, found: dict[str, Any]) -> Seen:
         return Seen("refused", found["reason"])
     if not min(found["own_error"], _far(found)) <= (CLOSE_INTEGERS if case.fused else CLOSE):
         return Seen("wrong", f"relative error {found['own_error']:.2g}")
-    if "encoded_run" not in found:
+    if "reason" in found:
         return Seen("refused", found["reason"])
+    stored = [found.get(f"{kind}_facts", {}).get("stored") for kind in ("encoded", "decoded")]
+    if stored[0] is not None and stored[0] > EXPANDED * stored[1]:
+        return Seen("expanded", f"{stored[0] / stored[1]:.2f} of the dense model's file")
     decoding = _decoding(found)
     if decoding is None:
-        slow = found["encoded_run"] > SLOW * found["decoded_run"]
-        return Seen("each run", f"{found['encoded_run'] / found['decoded_run']:.1f} times the decoded model's time") if slow else Seen("fused" if case.fused else "once")
+        times = found["encoded_run"] / found["decoded_run"]
+        if times > SLOW and found["encoded_run"] - found["decoded_run"] > SLOW_SECONDS:
+            return Seen("each run", f"{times:.1f} times as long as the decoded model")
+        return Seen("fused" if case.fused and found["own_error"] > CLOSE else "once")
     left, fused = decoding
     return Seen("each run", ", ".join(sorted(left))) if left else Seen("fused" if fused else "once")
 

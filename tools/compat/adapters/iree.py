@@ -37,6 +37,7 @@ class Running:
         self.function = bound[name]
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         found = self.function(*feeds.values())
         return [np.asarray(each) for each in (found if isinstance(found, tuple | list) else [found])]
 

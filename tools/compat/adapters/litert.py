@@ -20,7 +20,8 @@ class Running:
         source = shutil.copy(path, work / "model.onnx")  # which the converter rewrites
         onnx2tf.convert(
             input_onnx_file_path=str(source), output_folder_path=str(work / "made"), non_verbose=True,
-            keep_shape_absolutely_input_names=list(feeds), disable_model_save=False, copy_onnx_input_output_names_to_tflite=True,
+            keep_shape_absolutely_input_names=list(feeds), disable_model_save=False,
+            copy_onnx_input_output_names_to_tflite=True,
         )  # fmt: skip
         (made,) = (work / "made").glob("*_float32.tflite")
         self.facts = {"bytes": made.stat().st_size}
@@ -32,6 +33,7 @@ class Running:
         self.outputs = list(zip(self.interpreter.get_output_details(), outputs.values(), strict=True))
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         for name, array in feeds.items():
             held = self.inputs[name]
             self.interpreter.set_tensor(held["index"], array.astype(held["dtype"]))

@@ -16,7 +16,7 @@ import MNN.expr as expr
 import MNN.nn as nn
 import numpy as np
 
-REPEATS = 2  # it computes other numbers from one conversion to the next where it reads memory that nothing wrote
+REPEATS = 1  # it computes other numbers from one conversion to the next where it reads memory that nothing wrote
 Shapes = dict[str, tuple[int, ...]]  # of the outputs, by name
 
 
@@ -39,6 +39,7 @@ class Running:
         self.module = nn.load_module_from_file(str(converted), list(feeds), list(outputs), runtime_manager=runtime)
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         given = []
         for array in feeds.values():
             whole = array.dtype == np.int64  # MNN has none of 64 bits

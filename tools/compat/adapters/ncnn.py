@@ -43,6 +43,7 @@ class Running:
             raise RuntimeError("outputs are missing in what pnnx wrote")
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         extractor = self.net.create_extractor()
         held = []
         for place, array in enumerate(feeds.values()):

@@ -7,6 +7,7 @@ from typing import Any
 
 import onnxruntime as ort
 
+TIMED = False  # the graph tells what is decoded when
 Shapes = dict[str, tuple[int, ...]]  # of the outputs, by name
 
 
@@ -23,6 +24,7 @@ class Running:
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         return self.session.run(self.outputs, feeds)
 
 

@@ -18,6 +18,7 @@ class Running:
         self.net, self.outputs = cv2.dnn.readNetFromONNX(str(path)), list(outputs)
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         for name, array in feeds.items():
             self.net.setInput(array, name)
         return list(self.net.forward(self.outputs))

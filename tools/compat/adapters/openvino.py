@@ -7,6 +7,7 @@ from typing import Any
 
 import openvino
 
+TIMED = False  # the graph tells what is decoded when
 Shapes = dict[str, tuple[int, ...]]  # of the outputs, by name
 
 
@@ -23,6 +24,7 @@ class Running:
         self.profiled = core.compile_model(model, "CPU", hint | {"PERF_COUNT": True})
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         result = self.request.infer(feeds)
         self.feeds = feeds
         return [result[output] for output in self.outputs]

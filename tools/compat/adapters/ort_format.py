@@ -21,10 +21,11 @@ class Running:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = 1
-        self.facts = {"bytes": path.stat().st_size}
+        self.facts = {"stored": path.stat().st_size}
         self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         return self.session.run(self.outputs, feeds)
 
 

@@ -17,6 +17,7 @@ class Running:
         self.model = tract.onnx().load(str(path)).into_model().into_runnable()
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         return [output.to_numpy() for output in self.model.run(list(feeds.values()))]
 
 

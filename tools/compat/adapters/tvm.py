@@ -23,6 +23,7 @@ class Running:
         self.machine = relax.VirtualMachine(tvm.compile(module, target="llvm"), self.device)
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         found = self.machine["main"](*(tvm.runtime.tensor(array, self.device) for array in feeds.values()))
         many = not hasattr(found, "numpy")
         return [each.numpy() for each in (found if many else [found])]

@@ -46,10 +46,12 @@ class Running:
         return answer
 
     def run(self, feeds: dict[str, Any]) -> list[Any]:
+        """The outputs, in the order of the model."""
         found = self._ask({"run": 1})["outputs"]
         return [np.array(found[name]["data"], dtype=np.float64).reshape(found[name]["dims"]) for name in self.outputs]
 
     def seconds(self, count: int) -> float:
+        """Processor seconds of a run."""
         return self._ask({"run": count})["seconds"]
 
     def __del__(self) -> None:

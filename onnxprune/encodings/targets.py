@@ -19,6 +19,7 @@ from onnxprune.model.scopes import Scope
 NAMES = tuple(releases())
 KERNELS = frozenset({"onnxruntime", "ort-format"})  # whose integer kernels are those of the verified runs
 _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newest that was measured
+_NOT_ANY = frozenset({"litert"})  # of Conv its converter reads halves alone: `any` would be empty
 _LAYERS = {
     "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
     "LSTM": ("LSTM",), "GRU": ("LSTM",), "RNN": ("LSTM",),
@@ -53,7 +54,7 @@ class Targets:
 
     @classmethod
     def of(cls, specs: Iterable[str]) -> Targets:
-        """From NAME or NAME>=VERSION; `any` stands for all that are known.
+        """From NAME or NAME>=VERSION; `any` stands for all but litert.
 
         Raises:
             OptionError: a runtime is not known, or a version is older than what was measured.
@@ -130,7 +131,7 @@ def _parsed(spec: str) -> list[tuple[str, str]]:
     """The names and versions of a spec."""
     found = re.fullmatch(r"([a-z-]+)(?:>=(\d+(?:\.\d+)*))?", spec.replace(" ", ""))
     if found is not None and found[1] == "any" and not found[2]:
-        return [(name, _oldest(name)) for name in NAMES]
+        return [(name, _oldest(name)) for name in NAMES if name not in _NOT_ANY]
     if found is None or found[1] not in NAMES:
         raise OptionError(f"target '{spec}' is not one of any, {', '.join(NAMES)} (or NAME>=VERSION)")
     name, version = found[1], found[2] or _oldest(found[1])

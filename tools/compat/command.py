@@ -53,7 +53,7 @@ def _forms(asked: list[Environment], environments: Path) -> None:
         print(f"{len(cases)} models", file=sys.stderr)
         for environment in asked:
             found = forms.measure(environment, environments, Path(place), cases)
-            seen = {case: outcome(case, result) for case, result in found.items()}
+            seen = {case: outcome(case, result, environment.slow) for case, result in found.items()}
             print(environment.name, dict(Counter(what.word for what in seen.values())), file=sys.stderr)
             rows, day = forms.merged(seen), datetime.date.today().isoformat()
             data.write(data.with_forms(data.read(), environment.runtime, environment.version, day, rows))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .outcomes import SLOW
+
 NUMPY = "numpy==2.4.6"
 _ORT = (
     "1.15.1", "1.16.3", "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4", "1.25.1",
@@ -41,6 +43,7 @@ class Environment:
         values: value forms of its cases; () stands for all.
         consumers: layers of its cases; () stands for all.
         seconds: that a case may take.
+        slow: times as long as the decoded model, beyond which a weight counts as decoded at each run.
     """
 
     runtime: str
@@ -53,6 +56,7 @@ class Environment:
     values: tuple[str, ...] = ()
     consumers: tuple[str, ...] = ()
     seconds: float = 120
+    slow: float = SLOW
 
     @property
     def name(self) -> str:
@@ -99,7 +103,7 @@ ENVIRONMENTS = [
         )
         for version in _ORT
     ),
-    Environment("onnxruntime-web", "1.30.0", (NUMPY,), node=("onnxruntime-web@1.30.0",), adapter="web"),
+    Environment("onnxruntime-web", "1.30.0", (NUMPY,), node=("onnxruntime-web@1.30.0",), adapter="web", slow=3.0),
     Environment(
         "ort-format", "1.32.0", ("onnxruntime==1.32.0", "onnx==1.23.2", NUMPY), adapter="ort_format"
     ),
@@ -111,7 +115,7 @@ ENVIRONMENTS = [
     Environment("tvm", "0.27.0.post1", ("apache-tvm==0.27.0.post1", "onnx==1.23.2", NUMPY), **_SLOW),
     Environment(
         "iree", "3.13.0", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2", NUMPY),
-        **(_SLOWEST | {"values": ("exact", "shared:4")}),
+        **(_SLOWEST | {"values": ("exact", "shared:4"), "consumers": ("MatMul", "Gemm Relu", "Conv", "Gather")}),
     ),
     Environment(
         "litert", "2.1.0",

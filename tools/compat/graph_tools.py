@@ -78,7 +78,7 @@ def _decodes(path: Path) -> str:
     if not count:
         return "dense"
     try:
-        onnxprune.decode(path, path.with_suffix(".decoded"), verify=False, overwrite=True)
+        onnxprune.decode(path, path.with_suffix(".decoded"), verify=False)
     except OnnxPruneError as error:
         return f"**decode fails**: {error}"[:60]
     return f"{count} decode"

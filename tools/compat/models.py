@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 from onnx.tools import update_model_dims
@@ -49,14 +50,16 @@ def fixed(name: str, place: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _input(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> Any:
-    """Words, a mask of ones, or a white picture with black strokes in a line: a detector is silent on noise."""
-    rng = np.random.default_rng(0)
+    """Words, a mask of ones, or two black words on white: on noise a detector's outputs are near 0."""
     if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-        return rng.integers(1000, 20000, shape) if value.name == "input_ids" else np.ones(shape, np.int64)
-    picture = np.ones(shape, np.float32)
-    height, width = shape[-2:]
-    strokes = rng.random((height // 8, width)) < 0.4
-    picture[..., height // 2 : height // 2 + height // 8, :] -= 2 * strokes
+        words = np.random.default_rng(0).integers(1000, 20000, shape)
+        return words if value.name == "input_ids" else np.ones(shape, np.int64)
+    page, size = np.full(shape[-2:], 255, np.uint8), shape[-1] / 125
+    for place, word in enumerate(("Sparse", "weights"), 1):
+        at = (shape[-1] // 16, shape[-2] * 3 * place // 8)
+        cv2.putText(page, word, at, cv2.FONT_HERSHEY_SIMPLEX, size, 0, 1 + int(2 * size))
+    picture = np.empty(shape, np.float32)
+    picture[:] = page / 127.5 - 1
     return picture
 
 

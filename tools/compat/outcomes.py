@@ -34,8 +34,8 @@ class Seen:
     reason: str = ""
 
 
-def outcome(case: Case, found: dict[str, Any]) -> Seen:
-    """The word for what the runner found."""
+def outcome(case: Case, found: dict[str, Any], slow: float = SLOW) -> Seen:
+    """The word for what the runner found; `slow`: times as long as the decoded model."""
     if not found.get("decoded_error", 1.0) <= SOURCE:
         return Seen(UNREAD, found.get("reason", "other outputs than onnxruntime's"))
     if "own_error" not in found:
@@ -50,7 +50,7 @@ def outcome(case: Case, found: dict[str, Any]) -> Seen:
     decoding = _decoding(found)
     if decoding is None:
         times = found["encoded_run"] / found["decoded_run"]
-        if times > SLOW and found["encoded_run"] - found["decoded_run"] > SLOW_SECONDS:
+        if times > slow and found["encoded_run"] - found["decoded_run"] > SLOW_SECONDS:
             return Seen("each run", f"{times:.1f} times as long as the decoded model")
         return Seen("fused" if case.fused and found["own_error"] > CLOSE else "once")
     left, fused = decoding

@@ -136,7 +136,7 @@ def _targets(model: Model) -> tuple[list[str], list[str]]:
     for name in NAMES:
         target = Targets.of([name])
         if all(
-            target.allows(encoding, values, readers, fused) and (not scaled or target.allows(encoding, "int8", readers))
+            target.allows(encoding, values, readers, fused) and (not scaled or target.allows_scaled(encoding, readers))
             for encoding, values, fused, scaled, readers in held
         ):
             good.append(name)

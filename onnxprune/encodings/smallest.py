@@ -152,7 +152,7 @@ class Encoder:
             form
             for form in named(self.encoding)
             if self.targets.allows(form.name, values, readers, coded.fused)
-            and (coded.fused or coded.scale is None or self.targets.allows(form.name, "int8", readers))
+            and (coded.fused or coded.scale is None or self.targets.allows_scaled(form.name, readers))
             and form.opset <= found.opset
             and not (form.name == "dense" and trivial)
             and not (form.declares and inside)

@@ -88,6 +88,10 @@ class Targets:
         layers = {layer for reader in readers or ("",) for layer in _layers(reader, values, fused)}
         return all((encoding, values, fused, layer) in self.good for layer in layers)
 
+    def allows_scaled(self, encoding: str, readers: Iterable[str]) -> bool:
+        """Whether a codebook may stand in front of a scale: scattered as int8 is; in dense positions it is a product."""
+        return encoding == "dense" or self.allows(encoding, "int8", readers)
+
     @property
     def left_out(self) -> str:
         """What they do not read, in words; "" if nothing."""

@@ -91,7 +91,9 @@ def test_a_release_decides_whether_kernels_read_integers():
     assert Targets.of([]) == EVERY_FORM
 
 
-@pytest.mark.parametrize("spec", ["", "caffe", "onnxruntime>=1.14", "tract>=0.1", "any>=1", "mnn>=", "MNN", "opencv>=x"])
+@pytest.mark.parametrize(
+    "spec", ["", "caffe", "onnxruntime>=1.14", "tract>=0.1", "any>=1", "mnn>=", "MNN", "opencv>=x"]
+)
 def test_a_target_that_was_not_measured_is_refused(spec):
     with pytest.raises(OptionError):
         Encode(target=(spec,))

@@ -89,7 +89,7 @@ class Targets:
         return all((encoding, values, fused, layer) in self.good for layer in layers)
 
     def allows_scaled(self, encoding: str, readers: Iterable[str]) -> bool:
-        """Whether a codebook may stand in front of a scale: scattered as int8 is; in dense positions it is a product."""
+        """Whether a codebook may stand in front of a scale: dense it is a product, else it is scattered as int8 is."""
         return encoding == "dense" or self.allows(encoding, "int8", readers)
 
     @property

@@ -10,7 +10,7 @@ from onnxprune.errors import OnnxPruneError
 if TYPE_CHECKING:
     from onnxprune.api.compress import compress, decode, encode, prune, strip
     from onnxprune.api.files import load, pack, save, session, unpack
-    from onnxprune.api.inspect import compat, costs, decoding, inspect
+    from onnxprune.api.inspect import compat, costs, decoding, expanded, inspect
     from onnxprune.api.mask_files import apply_masks, check_masks, export_masks, read_masks, update
     from onnxprune.api.result import Result
     from onnxprune.api.transform import transform
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "onnxprune.api.compress": ("compress", "decode", "encode", "prune", "strip"),
     "onnxprune.api.files": ("load", "pack", "save", "session", "unpack"),
-    "onnxprune.api.inspect": ("compat", "costs", "decoding", "inspect"),
+    "onnxprune.api.inspect": ("compat", "costs", "decoding", "expanded", "inspect"),
     "onnxprune.api.mask_files": ("apply_masks", "check_masks", "export_masks", "read_masks", "update"),
     "onnxprune.api.result": ("Result",),
     "onnxprune.api.transform": ("transform",),
@@ -53,9 +53,8 @@ _HOMES = {name: module for module, names in _EXPORTS.items() for name in names}
 __all__ = [
     "Batch", "Costs", "Decoding", "Iteration", "MaskFile", "Model", "OnnxPruneError", "Result", "apply_masks",
     "check_masks", "compat", "compress", "compress_many", "costs", "decode", "decoding", "encode",
-    "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune", "read_masks", "save", "session",
-    "strip", "transform", "unpack", "update", "verify", "write_demo",
-    "write_report",
+    "expanded", "export_masks", "inspect", "iterate", "load", "pack", "passes", "prune", "read_masks", "save",
+    "session", "strip", "transform", "unpack", "update", "verify", "write_demo", "write_report",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from onnxprune.layer_costs.decoding import Decoding, decoding_of
 from onnxprune.layer_costs.measure import account
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.pipeline.run import METADATA
 from onnxprune.runtime.held_data import Data, path_of
+from onnxprune_passes import Encode
 
 _OF_RESULTS = ("requested", "bytes_after", "shape_after")  # facts that only two models have
 
@@ -53,6 +56,25 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
             opened.payloads.forget_pages()
         rows.append(row)
     return rows
+
+
+@local(opened=True, packed=True)
+def expanded(model: PathLike | Model) -> list[str]:
+    """Weights that were encoded and are dense initializers now, because a graph tool computed them.
+
+    Told by the record of passes in the model's metadata, and by weights that `encode` would make smaller without a
+    loss. Empty where any weight is encoded still.
+    """
+    opened = model if isinstance(model, Model) else Model.load(model)
+    record = next((entry.value for entry in opened.proto.metadata_props if entry.key == METADATA), "")
+    passes = re.findall(r"(?:^| )(encode|decode)(?=[ {]|$)", record)
+    if not passes or passes[-1] == "decode" or encoded_weights(opened):
+        return []
+    weights = find(opened)
+    if any(weight.store == "sparse" for weight in weights):
+        return []
+    smaller = Encode(encoding="graph").run(opened).weights
+    return [weight.name for weight in weights if smaller[weight.name].encoding != "dense"]
 
 
 @local(packed=True)

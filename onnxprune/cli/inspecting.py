@@ -42,6 +42,12 @@ def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None,
         click.echo(terminal.to_json(rows), nl=False)
     else:
         terminal.show_inspection(console(), rows)
+        dense = onnxprune.expanded(model)
+        if dense:
+            warn(
+                f"{len(dense)} weights were encoded and are dense now, such as '{dense[0]}': a graph tool "
+                "or an optimiser computed them. Encode again, as the last step: onnxprune encode"
+            )
 
 
 @click.command()

@@ -104,7 +104,7 @@ def values(default: str, loss: str) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME",
             help="The runtime that the file is for, or NAME>=VERSION: onnxruntime (from 1.25 on), onnxruntime-web, "
-            "openvino, opencv, tract, mnn, or any of these.  [default: onnxruntime]",
+            "openvino, opencv, tract, mnn, ncnn, tvm, iree, litert, or any (all but litert).  [default: onnxruntime]",
         ),
     )
 

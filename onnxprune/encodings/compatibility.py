@@ -1,4 +1,4 @@
-"""Which runtimes read an encoded model: what `tools/compat.py` measured, and what of it concerns one model.
+"""Which runtimes read an encoded model: what `tools/compat` measured, and what of it concerns one model.
 
 Measured on 2026-11-23 with onnxruntime 1.15.1 to 1.32.0 (the last patch of each release) and OpenVINO 2026.4.1, on
 CPUs. Older releases were not tried: they do not install on Python 3.11.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from onnxprune.encodings import FORMS, packing
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
-from onnxprune.encodings.targets import TARGETS, Targets
+from onnxprune.encodings.targets import NAMES, Targets, misread, readers_in
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 
@@ -92,7 +92,8 @@ class FormCompatibility:
 class Compatibility:
     """What a model needs of a runtime; `loads` and `fast` hold for the model with all its weights.
 
-    `targets` names the runtimes that read every encoded weight right and no slower, see `targets`.
+    `targets` names the runtimes that read every encoded weight right and no slower, see `targets`; `wrong` those that
+    were seen to give other outputs, without an error, for a form that is in it.
     """
 
     opset: int
@@ -101,6 +102,7 @@ class Compatibility:
     fast: str | None
     forms: list[FormCompatibility]
     targets: list[str]
+    wrong: list[str]
 
 
 def compatibility(model: Model) -> Compatibility:
@@ -114,19 +116,35 @@ def compatibility(model: Model) -> Compatibility:
         loads, fast = newest(own, needs.loads), newest(own, needs.fast)
         forms.append(FormCompatibility(name, count, needs.opset, loads, fast, *OPENVINO[trouble]))
     loads, fast = newest(own, *(f.loads for f in forms)), newest(own, *(f.fast for f in forms))
-    return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms, _targets(model))
+    return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms, *_targets(model))
 
 
-def _targets(model: Model) -> list[str]:
-    """The runtimes for which every encoded weight has a form that they read."""
-    held = [("coo", False, set[str]()) for weight in find(model) if weight.store == "sparse"]
-    held += [(group.encoding, group.fused, group.readers) for group in encoded_weights(model)]
-    found = {name: Targets.of([name]) for name in TARGETS}
-    return [
-        name
-        for name, target in found.items()
-        if all(target.allows(encoding, readers) and (target.integers or not fused) for encoding, fused, readers in held)
+def _held(model: Model) -> list[tuple[str, str, bool, bool, set[str]]]:
+    """Of each encoded weight: encoding, value form, whether a kernel reads it, whether it has a scale, its readers."""
+    held = [
+        ("coo", "exact", False, False, readers_in(weight.scope, weight.value))
+        for weight in find(model)
+        if weight.store == "sparse"
     ]
+    for group in encoded_weights(model):
+        scaled = f"{group.prefix}scale" in group.constants and not group.fused
+        held.append((group.encoding, group.values, group.fused, scaled, readers_in(group.scope, group.value)))
+    return held
+
+
+def _targets(model: Model) -> tuple[list[str], list[str]]:
+    """The runtimes that read every encoded weight right, and those that give other outputs."""
+    held, good, wrong = _held(model), [], []
+    for name in NAMES:
+        target = Targets.of([name])
+        if all(
+            target.allows(encoding, values, readers, fused) and (not scaled or target.allows_scaled(encoding, readers))
+            for encoding, values, fused, scaled, readers in held
+        ):
+            good.append(name)
+        elif any(misread(name, *each[:3], each[4]) for each in held):
+            wrong.append(name)
+    return good, wrong
 
 
 def _forms(model: Model) -> Iterator[tuple[str, str, bool, str]]:

@@ -42,7 +42,7 @@ def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encod
 
 def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder: Encoder) -> set[int]:
     """Opsets at which some weight gets a better form."""
-    encodings = [each for each in named(encoder.encoding) if encoder.targets.allows(each.name, ())]
+    encodings = [each for each in named(encoder.encoding) if encoder.targets.takes(each.name)]
     found = set[int]()
     highest = max((each.opset for each in encodings), default=0)
     if not encodings or model.opset >= max(INT4, highest):

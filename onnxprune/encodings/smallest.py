@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.encodings import GATHERED, GRAPH, Coded, Encoding, Sparse, named
+from onnxprune.encodings import GATHERED, GRAPH, Encoding, Sparse, named
 from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
     PreparedSparse,
@@ -77,7 +77,7 @@ class Encoder:
     @property
     def tables(self) -> bool:
         """Whether a table may be decoded row by row."""
-        return self.encoding in ("auto", "graph", GATHERED.name) and self.targets.allows(GATHERED.name, ("Gather",))
+        return self.encoding in ("auto", "graph", GATHERED.name) and self.targets.tables
 
     def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
         """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.
@@ -125,8 +125,8 @@ class Encoder:
         if form is None:
             return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
         best = self._prepared(found, form, name, before)
-        allowed = self._allowed(found, form.coded)
-        if best is None and allowed and not found.gathers and not self._folding(found, form.coded, _sparse_of(form)):
+        allowed = self._allowed(found, form)
+        if best is None and allowed and not found.gathers and not self._folding(found, form, _sparse_of(form)):
             return None, _TOO_LARGE
         if best is not None or not asked:
             return best, ""
@@ -145,28 +145,31 @@ class Encoder:
     def estimate(self, found: Candidates, form: Candidate) -> int:
         """Bytes of a form, nodes and names included."""
         sparse, scale = _sparse_of(form), form.coded.scale
-        allowed = self._folding(found, form.coded, sparse)
+        allowed = self._folding(found, form, sparse)
         payloads = [encoding.payload(sparse) for encoding in allowed]
         payloads += [GATHERED.payload(sparse)] if self._gathers(found, form, sparse) else []
         around = NODES + (scale.nbytes if scale is not None else 0)
         return min(payloads) + around if payloads else found.weight.nbytes(found.model)
 
-    def _allowed(self, found: Candidates, coded: Coded) -> list[Encoding]:
-        """The encodings that decode themselves and may hold the weight where it stands."""
+    def _allowed(self, found: Candidates, candidate: Candidate) -> list[Encoding]:
+        """The encodings that decode themselves and may hold a form of the weight where it stands."""
+        coded, values = candidate.coded, candidate.values.name
         trivial = coded.codebook is None and coded.decoded == found.weight.zero_value.dtype and coded.scale is None
         inside, readers = in_function(found.weight.scope), readers_in(found.weight.scope, found.weight.value)
         return [
             form
             for form in named(self.encoding)
-            if self.targets.allows(form.name, readers)
+            if self.targets.allows(form.name, values, readers, coded.fused)
+            and (coded.fused or coded.scale is None or self.targets.allows_scaled(form.name, readers))
             and form.opset <= found.opset
             and not (form.name == "dense" and trivial)
             and not (form.declares and inside)
         ]
 
-    def _folding(self, found: Candidates, coded: Coded, sparse: Sparse) -> list[Encoding]:
+    def _folding(self, found: Candidates, form: Candidate, sparse: Sparse) -> list[Encoding]:
         """Those that may hold the weight and that ONNX Runtime decodes once, when it loads the model."""
-        allowed, item = self._allowed(found, coded), coded.decoded.itemsize
+        allowed, coded = self._allowed(found, form), form.coded
+        item = coded.decoded.itemsize
         if not coded.fused:
             item = max(item, np.dtype(numpy_dtype(found.weight.element)).itemsize, 4 * (coded.scale is not None))
         if item * sparse.size > FOLDED:  # a dense initializer alone needs no folding
@@ -181,7 +184,7 @@ class Encoder:
         sparse = _sparse_of(form)
         payloads: dict[str, int] = {}
         gathers = self._gathers(found, form, sparse)
-        allowed = self._folding(found, form.coded, sparse)
+        allowed = self._folding(found, form, sparse)
         for encoding in sorted(allowed, key=lambda encoding: encoding.least(sparse)):
             bound = min([limit, *payloads.values()]) + _NODES_DIFFER
             # Every encoding has the nodes of dense, and more.
@@ -238,7 +241,8 @@ class Encoder:
         """The weight as a sparse initializer where one may stand and takes fewer than `limit` bytes."""
         model, weight = found.model, found.weight
         opset, ir_version = SPARSE_INITIALIZER
-        allowed = self.encoding in ("auto", "coo") and "coo" in self.targets.encodings
+        readers = readers_in(weight.scope, weight.value)
+        allowed = self.encoding in ("auto", "coo") and self.targets.allows("coo", "exact", readers)
         allowed = allowed and model.opset >= opset and model.proto.ir_version >= ir_version
         if not allowed or weight.scope.path or weight.store == "constant" or weight.zero is not None:
             return None

@@ -1,7 +1,8 @@
-"""Targets: the runtimes that a file is for, and what each of them was seen to read right and no slower than dense.
+"""Targets: the runtimes that a file is for, and what all of them were seen to read right and no slower than dense.
 
-Measured with `tools/compat.py`; docs/runtimes.md holds the tables. A runtime that reads a form wrong without an error
-is the reason for this file: nothing is allowed here that was not seen to give the outputs of the decoded model.
+A runtime that reads a form wrong without an error is the reason for this file: nothing is allowed here that was not
+seen to give the outputs of the decoded model, see `measured`. Integers that a kernel reads are left to onnxruntime, by
+which results are verified: kernels of other runtimes round in ways of their own.
 """
 
 from __future__ import annotations
@@ -9,9 +10,26 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
+from onnxprune.encodings.measured import Key, number, releases
 from onnxprune.errors import OptionError
 from onnxprune.model.scopes import Scope
+
+NAMES = tuple(releases())
+KERNELS = frozenset({"onnxruntime", "ort-format"})  # whose integer kernels are those of the verified runs
+_OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newest that was measured
+_TABLES = frozenset({"onnxruntime"})  # where tables that are decoded row by row were timed in a whole model
+_BY_ROW = frozenset({"gathered"})
+_NOT_ANY = frozenset({"litert"})  # of Conv its converter reads halves alone: `any` would be empty
+_LAYERS = {
+    "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
+    "LSTM": ("LSTM",), "GRU": ("LSTM",), "RNN": ("LSTM",),
+}  # fmt: skip
+# Those whose integers a kernel may read: which of them it is, is not looked at.
+_FUSED = ("MatMul", "MatMul Add", "Gemm Relu")
+_OTHERS = ("MatMul", "Gemm Relu", "Conv", "Gather")  # what another reader is judged by: all of them
+_QUANTISED = ("QDQ MatMul", "QDQ Conv")
 
 
 def readers_in(scope: Scope, value: str) -> set[str]:
@@ -19,88 +37,103 @@ def readers_in(scope: Scope, value: str) -> set[str]:
     return {node.op_type for inner in scope.inner() for node, _ in inner.readers.get(value, ())}
 
 
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a runtime reads.
-
-    Attributes:
-        version: that was measured, the oldest that may be asked for.
-        encodings: names of those that decode themselves, and coo.
-        integers: the version from which kernels read small integers faster than they read floats; "" if none does.
-        recurrent: whether weights of LSTM, GRU and RNN may be sparse.
-    """
-
-    version: str
-    encodings: frozenset[str]
-    integers: str = ""
-    recurrent: bool = True
-
-
-_RUNS = frozenset({"flat", "rows", "dense"})
-TARGETS = {
-    "onnxruntime": Target("1.15", _RUNS | {"bitmask", "coo", "gathered"}, integers="1.25"),
-    "onnxruntime-web": Target("1.30", _RUNS | {"bitmask"}),
-    "openvino": Target("2026.4", _RUNS, recurrent=False),
-    "opencv": Target("5.0", _RUNS),
-    "tract": Target("0.23.9", _RUNS | {"bitmask"}),
-    "mnn": Target("3.6.1", _RUNS),
-}
-_NEWEST_ASKED = "1.25"  # of onnxruntime, unless told
-
-
 @dataclass(frozen=True)
 class Targets:
     """What all of some runtimes read.
 
     Attributes:
-        names: of them, as they were asked for.
-        encodings: names of the encodings.
+        names: of them, as they were asked for; without one everything is allowed.
+        good: the forms, by the layer that reads the weight.
         integers: whether kernels may read small integers.
-        recurrent: whether weights of LSTM, GRU and RNN may be sparse.
+        tables: whether tables may be decoded row by row.
     """
 
     names: tuple[str, ...] = ()
-    encodings: frozenset[str] = TARGETS["onnxruntime"].encodings
+    good: frozenset[Key] = frozenset()
     integers: bool = True
-    recurrent: bool = True
+    tables: bool = True
 
     @classmethod
     def of(cls, specs: Iterable[str]) -> Targets:
-        """From NAME or NAME>=VERSION; `any` stands for all that are known.
+        """From NAME or NAME>=VERSION; `any` stands for all but litert.
 
         Raises:
-            OptionError: a runtime is not known, or a version is older than what was tried.
+            OptionError: a runtime is not known, or a version is older than what was measured.
         """
-        asked = [parsed for spec in specs for parsed in _parsed(spec)]
+        asked = tuple(dict.fromkeys(specs))
         if not asked:
             return cls()
-        held = [(TARGETS[name], version) for name, version in asked]
-        return cls(
-            tuple(dict.fromkeys(specs)),
-            frozenset.intersection(*(target.encodings for target, _ in held)),
-            all(bool(target.integers) and _number(version) >= _number(target.integers) for target, version in held),
-            all(target.recurrent for target, _ in held),
-        )
+        wanted = [parsed for spec in asked for parsed in _parsed(spec)]
+        good = frozenset.intersection(*(_good(name, version) for name, version in wanted))
+        return cls(asked, good, any(fused for _, _, fused, _ in good), all(name in _TABLES for name, _ in wanted))
 
-    def allows(self, encoding: str, readers: Iterable[str]) -> bool:
-        """Whether a weight that these operators read may have an encoding; without a name every one."""
+    @property
+    def encodings(self) -> frozenset[str]:
+        """Names of the encodings that may be taken somewhere."""
         if not self.names:
+            return EVERY_ENCODING
+        return frozenset(key[0] for key in self.good) | (_BY_ROW if self.tables else frozenset())
+
+    def takes(self, encoding: str) -> bool:
+        """Whether an encoding may be taken somewhere; without a target every one, of other packages too."""
+        return not self.names or encoding in self.encodings
+
+    def allows(self, encoding: str, values: str, readers: Iterable[str], fused: bool = False) -> bool:
+        """Whether a weight that these operators read may have a form; without a target every one.
+
+        Args:
+            encoding: its name.
+            values: the value form's name.
+            readers: operators; one that was not measured counts like the worst of those that were.
+            fused: whether the integers are for a kernel.
+        """
+        if not self.names or (encoding == "dense" and values == "exact"):
             return True
-        dense = encoding == "dense" or _RECURRENT.isdisjoint(readers)
-        return encoding in self.encodings and (self.recurrent or dense)
+        if encoding in _BY_ROW:
+            return self.tables
+        layers = {layer for reader in readers or ("",) for layer in _layers(reader, values, fused)}
+        return all((encoding, values, fused, layer) in self.good for layer in layers)
+
+    def allows_scaled(self, encoding: str, readers: Iterable[str]) -> bool:
+        """Whether a codebook may stand in front of a scale: dense it is a product, else it is scattered as int8 is."""
+        return encoding == "dense" or self.allows(encoding, "int8", readers)
 
     @property
     def left_out(self) -> str:
         """What they do not read, in words; "" if nothing."""
-        out = sorted(EVERY_FORM.encodings - self.encodings)
+        if not self.names:
+            return ""
+        out = sorted(EVERY_ENCODING - self.encodings)
         out += [] if self.integers else ["integers in front of MatMul"]
-        out += [] if self.recurrent else ["sparse weights of LSTM, GRU and RNN"]
+        recurrent = {encoding for encoding, _, _, layer in self.good if layer == "LSTM"}
+        out += [] if recurrent > {"dense"} else ["sparse weights of LSTM, GRU and RNN"]
         return ", ".join(out)
 
 
+def _layers(reader: str, values: str, fused: bool) -> tuple[str, ...]:
+    """The measured layers that an operator is judged by."""
+    if fused:
+        return _FUSED
+    if reader == "DequantizeLinear" and values == "exact":
+        return _QUANTISED
+    return _LAYERS.get(reader, _OTHERS)
+
+
+def misread(name: str, encoding: str, values: str, fused: bool, readers: Iterable[str]) -> bool:
+    """Whether the newest release of a runtime was seen to give other outputs for a form that these operators read."""
+    layers = {layer for reader in readers for layer in _layers(reader, values, fused)}
+    return any((encoding, values, fused, layer) in releases()[name][-1].wrong for layer in layers)
+
+
+@cache
+def _good(name: str, version: str) -> frozenset[Key]:
+    """What every measured release from a version on reads right and fast."""
+    held = [release.good for release in releases()[name] if number(release.version) >= number(version)]
+    good = frozenset.intersection(*held)
+    return good if name in KERNELS else frozenset(key for key in good if not key[2])
+
+
+EVERY_ENCODING = frozenset(key[0] for release in releases()["onnxruntime"] for key in release.words) | _BY_ROW
 EVERY_FORM = Targets()
 
 
@@ -108,18 +141,21 @@ def _parsed(spec: str) -> list[tuple[str, str]]:
     """The names and versions of a spec."""
     found = re.fullmatch(r"([a-z-]+)(?:>=(\d+(?:\.\d+)*))?", spec.replace(" ", ""))
     if found is not None and found[1] == "any" and not found[2]:
-        return [(name, _default(name)) for name in TARGETS]
-    if found is None or found[1] not in TARGETS:
-        raise OptionError(f"target '{spec}' is not one of any, {', '.join(TARGETS)} (or NAME>=VERSION)")
-    name, version = found[1], found[2] or _default(found[1])
-    if _number(version) < _number(TARGETS[name].version):
-        raise OptionError(f"target '{spec}': {name} was not tried before {TARGETS[name].version}")
+        return [(name, _oldest(name)) for name in NAMES if name not in _NOT_ANY]
+    if found is None or found[1] not in NAMES:
+        raise OptionError(f"target '{spec}' is not one of any, {', '.join(NAMES)} (or NAME>=VERSION)")
+    name, version = found[1], found[2] or _oldest(found[1])
+    first, last = (number(releases()[name][place].version)[: len(number(version))] for place in (0, -1))
+    if not first <= number(version) <= last:
+        raise OptionError(f"target '{spec}': measured were {_span(name)}")
     return [(name, version)]
 
 
-def _default(name: str) -> str:
-    return _NEWEST_ASKED if name == "onnxruntime" else TARGETS[name].version
+def _span(name: str) -> str:
+    """The measured releases."""
+    first, last = releases()[name][0].version, releases()[name][-1].version
+    return f"{name} {first}" if first == last else f"{name} {first} to {last}"
 
 
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(map(int, version.split(".")))
+def _oldest(name: str) -> str:
+    return _OLDEST.get(name) or releases()[name][-1].version

@@ -1,11 +1,12 @@
-"""The script that measures which runtimes read a model, against the table."""
+"""The tool that measures which runtimes read a model: against the table, and the page against its data."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import sys
-from types import ModuleType
+from types import SimpleNamespace
 
 import onnxruntime as ort
 import pytest
@@ -15,46 +16,102 @@ from tests.helpers.repository import TOOLS
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def tool(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.syspath_prepend(str(TOOLS))
-    return importlib.import_module("compat")
+    names = ("cases", "data", "environments", "forms", "outcomes", "page", "runner")
+    return SimpleNamespace(**{name: importlib.import_module(f"compat.{name}") for name in names})
+
+
+def here(tool: SimpleNamespace, monkeypatch: pytest.MonkeyPatch):
+    """This environment in place of one of its own."""
+    monkeypatch.setattr(tool.environments.Environment, "python", lambda self, folder: sys.executable)
+    return tool.environments.Environment("onnxruntime", ort.__version__, ())
 
 
 def test_this_onnxruntime_does_what_the_table_says(tool, tmp_path, monkeypatch):
-    """Fewer consumers and opsets than the script measures, all forms."""
-    monkeypatch.setattr(tool, "CONSUMERS", ("MatMul Add", "Conv"))
-    monkeypatch.setattr(tool, "OPSETS", {17: 8, 21: 10})
-    cases = tool.write_cases(tmp_path)
+    """Fewer consumers and opsets than the tool measures, all forms."""
+    cases = tool.cases.write_cases(tmp_path, ("MatMul Add", "Conv"), (17, 21))
     assert {(c.encoding, c.values.split(":")[0]) for c in cases} == {*OPSETS, ("coo", "exact")} - {("dense", "exact")}
-    name, seen, _ = tool.measure(sys.executable, tmp_path, cases)
-    assert name == f"onnxruntime {ort.__version__}"
-    here = number(ort.__version__)
-    for case, found in seen.items():
-        values = case.values.split(":")[0]
-        fused = values in FUSED and case.consumer != "Conv"
-        loads, fast = FUSED[values][1:] if fused else FOLDED
-        if here < number(loads):
-            assert found.word == "no", (case, found)
-        elif here < number(fast):
-            assert found.word == "each run", (case, found)
-        else:
-            assert found.word == ("fused" if fused else "folded"), (case, found)
-    assert seen.keys() == set(cases)
+    found = tool.forms.measure(here(tool, monkeypatch), tmp_path, tmp_path, cases)
+    assert found.keys() == {*cases}
+    for case, result in found.items():
+        seen = tool.outcomes.outcome(case, result)
+        loads, fast = FUSED[case.values.split(":")[0]][1:] if case.fused else FOLDED
+        release = number(ort.__version__)
+        good = "fused" if case.fused else "once"
+        expected = "refused" if release < number(loads) else "each run" if release < number(fast) else good
+        assert seen.word == expected, (case, seen)
 
 
-def test_rows_and_columns_with_the_same_cells_are_one(tool):
-    def seen(word: str, last: str) -> dict:
-        case = tool.Case("flat", "exact", "MatMul", 17)
-        return {
-            case: tool.Seen(word), dataclasses.replace(case, encoding="rows"): tool.Seen(word),
-            dataclasses.replace(case, opset=21): tool.Seen(tool.UNREAD),
-            dataclasses.replace(case, values="int4", opset=21): tool.Seen(last),
-        }  # fmt: skip
+def test_a_process_that_dies_or_does_not_end_is_an_outcome(tool):
+    def dies(say):
+        say({"decoded_error": 0.0})
+        import os
 
-    columns = {"a 1": seen("folded", tool.UNREAD), "a 2": seen("folded", "no"), "b 1": seen("folded", "fused")}
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in tool.table(columns).splitlines()]
-    assert lines[0][3:] == ["a 1 to 2", "b 1"]
-    assert lines[2:] == [
-        ["exact", "flat, rows", "MatMul", "folded", "folded"],
-        ["int4", "flat", "MatMul", "no", "fused"],
-    ]
+        os.abort()
+
+    def hangs(say):
+        import time
+
+        time.sleep(60)
+
+    assert tool.runner.bounded(dies, 30) == {"decoded_error": 0.0, "reason": "died of signal 6"}
+    assert tool.runner.bounded(hangs, 0.2) == {"reason": "no answer in 0 s"}
+    assert "ValueError: no" in tool.runner.bounded(lambda say: int("no"), 30)["reason"].replace("invalid literal", "no")
+
+
+@pytest.mark.parametrize(
+    ("fused", "found", "word"),
+    [
+        (False, {"decoded_error": 0.5}, "decoded model refused"),
+        (False, {"decoded_error": 0.0, "reason": "no such operator"}, "refused"),
+        (False, {"decoded_error": 0.0, "encoded_error": 0.5, "own_error": 0.5}, "wrong"),
+        (False, {"decoded_error": 0.0, "encoded_error": 5e-3, "own_error": 5e-3}, "wrong"),
+        (False, {"encoded_run": 1e-4, "decoded_run": 1e-4}, "once"),
+        (False, {"encoded_run": 9e-4, "decoded_run": 1e-4}, "each run"),
+        (True, {"encoded_error": 5e-3, "own_error": 5e-3, "encoded_run": 1e-4, "decoded_run": 1e-4}, "fused"),
+        (True, {"encoded_run": 9e-4, "decoded_run": 1e-4}, "each run"),
+        (False, {"encoded_facts": {"stored": 9}, "decoded_facts": {"stored": 10}}, "expanded"),
+    ],
+)
+def test_the_word_for_what_was_found(tool, fused, found, word):
+    case = tool.cases.Case("flat", "exact", fused, "MatMul", 17)
+    fine = {} if "decoded_error" in found else {"decoded_error": 0.0, "encoded_error": 0.0, "own_error": 0.0}
+    assert tool.outcomes.outcome(case, fine | found).word == word
+
+
+def test_rows_with_the_same_outcome_are_one(tool):
+    case, seen = tool.cases.Case("flat", "exact", False, "MatMul", 17), tool.outcomes.Seen
+    rows = tool.forms.merged(
+        {
+            case: seen("once"), dataclasses.replace(case, encoding="rows"): seen("once"),
+            dataclasses.replace(case, opset=21): seen(tool.outcomes.UNREAD),
+            dataclasses.replace(case, values="int4"): seen("refused", "why"),
+        }
+    )  # fmt: skip
+    assert [(row["encoding"], row["values"], row["opset"], row["outcome"]) for row in rows] == [
+        (["flat", "rows"], ["exact"], [17], "once"), (["flat"], ["int4"], [17], "refused"),
+    ]  # fmt: skip
+    assert rows[1]["reason"] == "why"
+
+
+def test_the_data_file_is_what_the_tool_writes(tool, tmp_path, monkeypatch):
+    before = tool.data.PLACE.read_text()
+    monkeypatch.setattr(tool.data, "PLACE", tmp_path / "runtimes.json")
+    tool.data.write(json.loads(before))
+    assert (tmp_path / "runtimes.json").read_text() == before
+
+
+def test_the_page_holds_what_the_data_says(tool):
+    text = tool.page.PAGE.read_text()
+    assert tool.page.made(text) == text
+    assert "<!-- table: forms -->" in text
+
+
+def test_versions_that_agree_are_one_entry(tool):
+    rows = [{"encoding": ["flat"], "outcome": "once"}]
+    data = tool.data.with_forms(dict(tool.data.EMPTY), "a", "1.9", "2026-11-29", rows)
+    data = tool.data.with_forms(data, "a", "1.10", "2026-11-29", rows)
+    assert [held["versions"] for held in data["forms"]] == [["1.9", "1.10"]]
+    data = tool.data.with_forms(data, "a", "1.10", "2026-11-29", [])
+    assert [held["versions"] for held in data["forms"]] == [["1.9"], ["1.10"]]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from onnxprune.allocation.curves import Curves
 from onnxprune.encodings.compatibility import Compatibility
-from onnxprune.encodings.targets import TARGETS
+from onnxprune.encodings.targets import NAMES
 from onnxprune.layer_costs.costs import Costs
 from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.report.terminal.results import show_speed
@@ -128,12 +128,12 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
     for note in dict.fromkeys(f.note for f in facts.forms if f.note):
         line(console, f"{note}.", "yellow")
     line(console, "Leave the session's graph optimisation on: without it every inference decodes.")
-    others = [name for name in TARGETS if name not in facts.targets]
+    others = [name for name in NAMES if name not in facts.targets]
     line(console, f"Read right and no slower by: {', '.join(facts.targets)}.")
     if others:
-        misread = any(f.form.startswith(("bitmask", "coo")) or f.form.endswith("for MatMul") for f in facts.forms)
-        wrong = " MNN gives other numbers for this file, without an error." if misread and "mnn" in others else ""
-        line(console, f"For {', '.join(others)} encode again with --target NAME.{wrong}", "yellow" if wrong else "")
+        line(console, f"For {', '.join(others)} encode again with --target NAME.")
+    if facts.wrong:
+        line(console, f"{', '.join(facts.wrong)}: other numbers for forms in this file, without an error.", "yellow")
     line(console, "For other runtimes write dense weights: onnxprune decode MODEL -o OUT", "dim")
 
 

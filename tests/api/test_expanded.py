@@ -1,0 +1,24 @@
+"""Weights that a graph tool made dense again."""
+
+from __future__ import annotations
+
+import onnx
+import onnxruntime as ort
+
+import onnxprune
+from tests.helpers.builders import mlp
+from tests.helpers.commands import call
+
+
+def test_a_file_that_an_optimiser_wrote_is_told(tmp_path):
+    onnx.save(mlp((96, 96, 96)), tmp_path / "m.onnx")
+    onnxprune.compress(tmp_path / "m.onnx", tmp_path / "c.onnx", sparsity=0.8, values="exact", verify=False)
+    assert onnxprune.expanded(tmp_path / "c.onnx") == onnxprune.expanded(tmp_path / "m.onnx") == []
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "o.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    ort.InferenceSession(str(tmp_path / "c.onnx"), options, providers=["CPUExecutionProvider"])
+    assert len(onnxprune.expanded(tmp_path / "o.onnx")) == 2
+    assert "2 weights were encoded and are dense now" in call("inspect", tmp_path / "o.onnx").output
+    onnxprune.decode(tmp_path / "c.onnx", tmp_path / "d.onnx", verify=False)
+    assert onnxprune.expanded(tmp_path / "d.onnx") == []

@@ -1,0 +1,1 @@
+"""Which runtimes read which forms: encoded models in environments of their own."""

@@ -1,0 +1,71 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from . import data, forms, graph_tools, models, page
+from .cases import write_cases
+from .environments import ENVIRONMENTS, Environment
+from .outcomes import outcome
+
+DESCRIPTION = "Measure which runtimes read which encodings, and write what docs/runtimes.md and --target go by."
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="compat", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, title="commands", metavar="COMMAND")
+    for name, does in (
+        ("forms", "run every form in front of every layer, and write the outcomes"),
+        ("models", "compress whole models for each runtime and time them there"),
+        ("tools", "give encoded files to graph tools, and write what becomes of them"),
+        ("tables", "make the tables of docs/runtimes.md from what was measured"),
+    ):
+        command = commands.add_parser(name, help=does, description=does)
+        if name in ("forms", "models"):
+            command.add_argument("runtimes", nargs="*", metavar="RUNTIME", help="such as tract or onnxruntime-1.25.1")
+        if name != "tables":
+            command.add_argument("--environments", type=Path, required=True, help="a folder; what is missing is made")
+        else:
+            command.add_argument("--check", action="store_true", help="write nothing; exit code 1 if they differ")
+    options = parser.parse_args()
+    if options.command == "tables":
+        return page.write(check=options.check)
+    if options.command == "tools":
+        data.write(data.read() | {"tools": graph_tools.measure(options.environments)})
+        return 0
+    asked = [each for each in ENVIRONMENTS if not options.runtimes or {each.runtime, each.name} & {*options.runtimes}]
+    if not asked:
+        parser.error(f"none of {', '.join(dict.fromkeys(each.runtime for each in ENVIRONMENTS))}")
+    (_forms if options.command == "forms" else _models)(asked, options.environments)
+    return 0
+
+
+def _forms(asked: list[Environment], environments: Path) -> None:
+    """Write the outcomes, one environment after the other."""
+    with tempfile.TemporaryDirectory() as place:
+        cases = write_cases(Path(place))
+        print(f"{len(cases)} models", file=sys.stderr)
+        for environment in asked:
+            found = forms.measure(environment, environments, Path(place), cases)
+            seen = {case: outcome(case, result, environment.slow) for case, result in found.items()}
+            print(environment.name, dict(Counter(what.word for what in seen.values())), file=sys.stderr)
+            rows, day = forms.merged(seen), datetime.date.today().isoformat()
+            data.write(data.with_forms(data.read(), environment.runtime, environment.version, day, rows))
+
+
+def _models(asked: list[Environment], environments: Path) -> None:
+    """Write the ratios of whole models, one environment after the other; of a runtime its newest release."""
+    newest = {environment.runtime: environment for environment in asked}
+    for environment in newest.values():
+        day = datetime.date.today().isoformat()
+        head = {"runtime": environment.runtime, "version": environment.version, "measured": day}
+        rows = [head | row for row in models.measure(environment, environments)]
+        for row in rows:
+            print(row, file=sys.stderr)
+        data.write(data.with_models(data.read(), environment.runtime, rows))

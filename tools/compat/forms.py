@@ -1,0 +1,46 @@
+"""All forms in an environment, and the boxes of cases that have the same outcome."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from .boxes import Box, boxes
+from .cases import Case
+from .environments import Environment
+from .outcomes import UNREAD, Seen
+
+FIELDS = ("encoding", "values", "fused", "consumer", "opset")
+
+
+def measure(environment: Environment, environments: Path, folder: Path, cases: Iterable[Case]) -> dict[Case, Any]:
+    """What the runner found of the cases in a folder; of those at the environment's opsets and in its value forms."""
+    asked = [case for case in cases if environment.asks(case.consumer, case.values, case.opset)]
+    with tempfile.TemporaryDirectory() as place:
+        listed, out = Path(place) / "cases.json", Path(place) / "results"
+        listed.write_text(json.dumps([{"name": case.name, "folder": str(folder / case.name)} for case in asked]))
+        environment.run(environments, listed, out)
+        found = {result["name"]: result for result in map(json.loads, out.read_text().splitlines())}
+    return {case: found[case.name] for case in asked}
+
+
+def merged(seen: dict[Case, Seen]) -> list[dict[str, Any]]:
+    """The rows of a data file: cases with the same outcome are one row, whose fields list their values."""
+    by_word: dict[str, list[tuple[Any, ...]]] = {}
+    for case, what in seen.items():
+        if what.word != UNREAD:
+            by_word.setdefault(what.word, []).append(tuple(getattr(case, field) for field in FIELDS))
+    rows = []
+    for word, rest in sorted(by_word.items()):
+        for box in boxes(rest):
+            reasons = [seen[case].reason for case in seen if seen[case].word == word and _inside(case, box)]
+            row: dict[str, Any] = dict(zip(FIELDS, map(list, box), strict=True)) | {"outcome": word}
+            rows.append(row | ({"reason": reasons[0][:160]} if reasons[0] and word != "each run" else {}))
+    return rows
+
+
+def _inside(case: Case, box: Box) -> bool:
+    return all(getattr(case, field) in held for field, held in zip(FIELDS, box, strict=True))

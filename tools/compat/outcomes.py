@@ -1,0 +1,86 @@
+"""The word for what a runtime did with a case.
+
+once      the weight is decoded while loading, the outputs are those of the decoded model
+fused     a kernel reads the small integers
+each run  the weight is decoded at every inference, or the kernel takes as long as that
+wrong     the outputs are not those of the decoded model
+expanded  the file that the runtime wants is as large as that of the decoded model
+refused   the encoded model does not load or run
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from .cases import Case
+
+CLOSE, CLOSE_INTEGERS = 1e-4, 0.02  # relative error; kernels that read integers may round the activations too
+SOURCE = 2e-3  # from onnxruntime's outputs, beyond which a runtime does not compute the decoded model
+EXPANDED = 0.75  # of the decoded model's file
+SLOW, SLOW_SECONDS = 2.0, 10e-6  # times as long as the decoded model, and so much longer
+UNREAD = "decoded model refused"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an environment did with a case: the word, and why it is refused or wrong."""
+
+    word: str
+    reason: str = ""
+
+
+def outcome(case: Case, found: dict[str, Any], slow: float = SLOW) -> Seen:
+    """The word for what the runner found; `slow`: times as long as the decoded model."""
+    if not found.get("decoded_error", 1.0) <= SOURCE:
+        return Seen(UNREAD, found.get("reason", "other outputs than onnxruntime's"))
+    if "own_error" not in found:
+        return Seen("refused", found["reason"])
+    if not min(found["own_error"], _far(found)) <= (CLOSE_INTEGERS if case.fused else CLOSE):
+        return Seen("wrong", f"relative error {found['own_error']:.2g}")
+    if "reason" in found:
+        return Seen("refused", found["reason"])
+    stored = [found.get(f"{kind}_facts", {}).get("stored") for kind in ("encoded", "decoded")]
+    if stored[0] is not None and stored[0] > EXPANDED * stored[1]:
+        return Seen("expanded", f"{stored[0] / stored[1]:.2f} of the dense model's file")
+    decoding = _decoding(found)
+    if decoding is None:
+        times = found["encoded_run"] / found["decoded_run"]
+        if times > slow and found["encoded_run"] - found["decoded_run"] > SLOW_SECONDS:
+            return Seen("each run", f"{times:.1f} times as long as the decoded model")
+        return Seen("fused" if case.fused and found["own_error"] > CLOSE else "once")
+    left, fused = decoding
+    return Seen("each run", ", ".join(sorted(left))) if left else Seen("fused" if fused else "once")
+
+
+def _far(found: dict[str, Any]) -> float:
+    """The error against onnxruntime, where repeated loads did not differ from each other."""
+    return found["encoded_error"] if found["own_error"] <= 2 * SOURCE else float("inf")
+
+
+def _decoding(found: dict[str, Any]) -> tuple[Counter[str], bool] | None:
+    """What is computed from constants at every run beyond the decoded model, and whether a kernel reads integers."""
+    facts = [found.get(f"{kind}_facts", {}) for kind in ("encoded", "decoded")]
+    if "optimised" in facts[0]:
+        facts = [optimised(Path(each["optimised"])) for each in facts]
+    if "decoding" not in facts[0]:
+        return None
+    return Counter(facts[0]["decoding"]) - Counter(facts[1]["decoding"]), facts[0]["fused"]
+
+
+def optimised(path: Path) -> dict[str, Any]:
+    """The nodes of an optimised graph that compute from constants, and whether a kernel reads integers."""
+    graph = onnx.load(path).graph
+    fixed = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
+    decoding, fused = [], False
+    for node in graph.node:
+        named = [name for name in node.input if name]
+        if node.op_type == "Constant" or (named and fixed.issuperset(named)):
+            fixed.update(node.output)
+            decoding += [] if node.op_type == "Constant" else [node.op_type]
+        fused |= node.op_type == "MatMulNBits"
+    return {"decoding": decoding, "fused": fused}

@@ -98,9 +98,20 @@ class TableParts(ConstantParts):
         return {node.output[0] for node in self.marked}
 
     def restore(self) -> None:
-        """Let the readers read the table again, and write what they wrote; the marked nodes still do, too."""
+        """Let the readers read the table again, and write what they wrote; the marked nodes still do, too.
+
+        Equal readers may have become one, as ONNX Runtime makes them: it gets a copy for each further marked node.
+        """
+        body, done = self.scope.body, set()
         for reader, last in zip(self.readers, self.marked, strict=True):
-            reader.input[0], reader.output[0] = self.value, last.output[0]
+            own = reader
+            if id(reader) in done:
+                place = next(index for index, other in enumerate(body.node) if other is reader) + 1
+                body.node.insert(place, reader)
+                own = body.node[place]
+                own.name = ""
+            done.add(id(reader))
+            own.input[0], own.output[0] = self.value, last.output[0]
 
 
 def table_parts(scope: Scope, mark: Mark, marked: Sequence[NodeProto]) -> TableParts | None:

@@ -238,6 +238,18 @@ def test_what_the_runtime_optimised_is_decoded(values, tmp_path):
     assert_same(run(serialise(opened), ids), run(data, ids))
 
 
+def test_a_name_that_a_merged_model_brings_is_kept_for_it():
+    first = onnx.load_from_string(serialise(encoded(network(rank=1), values="shared:4")))
+    product = model([node("MatMul", ["x", "w"], ["z"])], [info("x", [None, 48])], [info("z", [None, 3])],
+                    {"w": normal(48, 3)})  # fmt: skip
+    merged = onnx.compose.merge_models(first, product, io_map=[("y0", "x")])
+    opened = load(merged)
+    Decode().run(opened)
+    assert sorted(weight.name for weight in find(opened)) == ["w", "w_1"]
+    feeds = {"i0": np.arange(400)}
+    assert_same(run(serialise(opened), feeds), run(merged, feeds))
+
+
 def test_notes_of_a_constant_come_back_whichever_reader_is_left():
     proto = network(constant=True, readers=2)
     proto.graph.node[0].doc_string = "words"

@@ -145,7 +145,16 @@ def table_parts(scope: Scope, mark: Mark, marked: Sequence[NodeProto]) -> TableP
         new = [read for read in producer.input if read not in seen]
         waiting += new
         seen.update(new)
-    return TableParts(scope, mark.table, constants, nodes, found, list(marked))
+    return TableParts(scope, _free_name(scope, mark.table), constants, nodes, found, list(marked))
+
+
+def _free_name(scope: Scope, name: str) -> str:
+    """The name, or with a number behind it where another value has it by now: a packed table does not hold it."""
+    free, number = name, 0
+    while scope.owner(free) is not None or scope.shadows(free):
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 def _reader(scope: Scope, mark: Mark, node: NodeProto) -> NodeProto | None:

@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.core.override import override
 from onnxprune.encodings.graph.constant_parts import ConstantParts
+from onnxprune.encodings.values.floats import Half
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
@@ -158,14 +159,23 @@ def _free_name(scope: Scope, name: str) -> str:
 
 
 def _reader(scope: Scope, mark: Mark, node: NodeProto) -> NodeProto | None:
-    """The Gather of a marked node: the one on the way from it that ids select rows for, not codes entries of a book."""
+    """The Gather of a marked node: the one on the way from it that selects rows, not the one that looks up a codebook.
+
+    Names need not tell. Packed rows are integers, or float16 without a codebook; a codebook is floats.
+    """
     current: NodeProto | None = node
     while current is not None and current.input:
-        looked_up = current.op_type == "Gather"
-        if looked_up and not current.input[1].startswith(mark.prefix):
+        looks_up = current.op_type == "Gather"
+        if looks_up and (mark.values == Half.name or _integers(scope, current.input[0])):
             return current
-        current = scope.producers.get(current.input[1 if looked_up else 0])
+        current = scope.producers.get(current.input[1 if looks_up else 0])
     return None
+
+
+def _integers(scope: Scope, name: str) -> bool:
+    """Whether a value is a constant of integers."""
+    tensor = scope.constant(name)
+    return tensor is not None and tensor.data_type not in FLOATS
 
 
 def _between(scope: Scope, last: NodeProto, reader: NodeProto) -> set[int]:

@@ -41,6 +41,7 @@ _TABLE = tuple((levels, 0.0) for levels in (4, 6, 9, 16, 40))  # of words that a
 _FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
 _RECURRENT = 1.5  # what a loss counts that goes round with the state
+_SPARSE = 0.5  # share of zeros in a table from which forms that skip them are tried too: half of it packed by rows
 _ROWS = 0.5  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
 _UNMEASURED = 2.0  # what a loss counts beside those that feedback makes less: the default with data is twice as large
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
@@ -234,7 +235,8 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     histogram = Histogram.of(wide, scale)
     if candidates.gathers:
         found += [*points(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row), _whole_grid(wide, scale)]
-        return curve(exact, found)
+        if histogram.zeros <= _SPARSE * wide.size:
+            return curve(exact, found)
     if readers is not None:
         found += points(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
         found += points(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
@@ -244,7 +246,8 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
             unit = unit_scale(wide)
             histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
             found += points(histogram, wide.size, unit, prune)
-    return curve(exact, found, extreme(wide, scale, inner_axes(weight, transposed), _WATCHED), prune)
+    worst = None if candidates.gathers else extreme(wide, scale, inner_axes(weight, transposed), _WATCHED)
+    return curve(exact, found, worst, prune)
 
 
 def _whole_grid(wide: ChunkedArray, scale: Array) -> RatePoint:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx.compose
+import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,6 +207,84 @@ def test_parts_that_others_share_are_computed_by_the_runtime():
     np.testing.assert_array_equal(group.array(changed), before)
     Decode().run(changed)
     np.testing.assert_array_equal(find(changed)[0].array(changed), before)
+
+
+def twice() -> onnx.ModelProto:
+    """The same rows as two outputs."""
+    nodes = [node("Gather", ["w", "i"], [name]) for name in "yz"]
+    return model(nodes, [info("i", ["N"], TensorProto.INT64)], [info(name, ["N", 48]) for name in "yz"], {"w": table()})
+
+
+def saved_by_the_runtime(data: bytes, folder: Path) -> bytes:
+    """Constants folded and equal nodes made one, by ONNX Runtime's own optimiser."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folder / "optimised.onnx")
+    ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return (folder / "optimised.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("values", ["shared:4", "half", "int8", "int4"])
+def test_what_the_runtime_optimised_is_decoded(values, tmp_path):
+    data = serialise(encoded(twice(), values=values))
+    saved = saved_by_the_runtime(data, tmp_path)
+    ids = {"i": np.arange(-400, 400)}
+    gathers = [each for each in onnx.load_from_string(saved).graph.node if each.input[1:] == ["i"]]
+    assert len({each.input[0] for each in gathers}) == len(gathers)  # one has read the table for both
+    opened = Model.of_bytes(saved)
+    Decode().run(opened)
+    assert [weight.name for weight in find(opened)] == ["w"]
+    assert [each.op_type for each in opened.proto.graph.node] == ["Gather", "Gather"]
+    assert_same(run(serialise(opened), ids), run(data, ids))
+
+
+def test_a_name_that_a_merged_model_brings_is_kept_for_it():
+    first = onnx.load_from_string(serialise(encoded(network(rank=1), values="shared:4")))
+    product = model([node("MatMul", ["x", "w"], ["z"])], [info("x", [None, 48])], [info("z", [None, 3])],
+                    {"w": normal(48, 3)})  # fmt: skip
+    merged = onnx.compose.merge_models(first, product, io_map=[("y0", "x")])
+    opened = load(merged)
+    Decode().run(opened)
+    assert sorted(weight.name for weight in find(opened)) == ["w", "w_1"]
+    feeds = {"i0": np.arange(400)}
+    assert_same(run(serialise(opened), feeds), run(merged, feeds))
+
+
+def test_notes_of_a_constant_come_back_whichever_reader_is_left():
+    proto = network(constant=True, readers=2)
+    proto.graph.node[0].doc_string = "words"
+    for gone in ([], ["y0"], ["y1"]):
+        opened = load(onnx.load_from_string(serialise(encoded(proto, values="shared:4"))))
+        graph = opened.proto.graph
+        for name in gone:
+            last = next(each for each in graph.node if each.output[0] == f"g{name[1:]}")
+            graph.node.remove(next(each for each in graph.node if each.output[0] == name))
+            graph.node.remove(last)
+            del graph.output[int(name[1:])]
+        Decode().run(opened)
+        assert [each.doc_string for each in graph.node if each.op_type == "Constant"] == ["words"]
+
+
+def test_a_table_of_zeros_takes_what_skips_them(monkeypatch):
+    weight = table(4000)
+    weight[np.abs(weight) < np.quantile(np.abs(weight), 0.95)] = 0
+    sizes = []
+    for least in (1, weight.size + 1):
+        monkeypatch.setattr(tables, "MIN_ELEMENTS", least)
+        (group,) = encoded_weights(opened := encoded(network(weight), values="auto"))
+        assert not group.gathered
+        sizes.append(group.nbytes(opened))
+    assert sizes[0] <= sizes[1]
+
+
+def test_rows_of_nearly_nothing_stay_as_they_were_coded():
+    weight = table()
+    weight[5:50] *= 1e-38
+    opened = encoded(network(weight), values="int4")
+    first = serialise(opened)
+    Decode().run(opened)
+    Encode(values="int4").run(opened)
+    assert serialise(opened) == first
 
 
 @given(st.text(min_size=1, max_size=9), st.text(max_size=5), st.integers(0, 3))

@@ -52,8 +52,9 @@ class EncodedWeight:
     @property
     def intact(self) -> bool:
         """Whether it still has every part for itself and under the name that tells what it is."""
-        if not all(name.startswith(self.prefix) for name in self.constants):
-            return False
+        names = [name.removeprefix(self.prefix) for name in self.constants if name.startswith(self.prefix)]
+        if len(names) < len(self.constants) or any(name.isdecimal() for name in names):
+            return False  # `<id>.<number>` is what a node computed, and ONNX Runtime folded in a file that it wrote
         sizes = [node.input[0] for node in self.nodes if node.op_type == "ConstantOfShape"]
         return not any(node.op_type == "Reshape" and node.input[1] in sizes for node in self.nodes)
 

@@ -59,7 +59,7 @@ def prepare(
     build = _builder(model, weight, coded, encoding.name, values, name)
     dense = encoding.emit(build, encoding.pack(sparse), sparse.shape, coded.fill_value)
     fused = _finish(build, dense, coded, weight.element, readers)
-    tensors, nbytes = _stored(model, weight, build)
+    tensors, nbytes = _stored(model, weight, build, build.nodes[-1:])
     return PreparedWeight(encoding.name, sparse, build, tensors, nbytes, fused)
 
 
@@ -70,7 +70,7 @@ def prepare_rows(
     build = _builder(model, weight, coded, GATHERED.name, values, name)
     before, rows = GATHERED.emit(build, GATHERED.pack(sparse), coded, gathers, weight.element)
     build.nodes = [*before, *(node for _, *behind in rows for node in behind)]
-    tensors, nbytes = _stored(model, weight, build)
+    tensors, nbytes = _stored(model, weight, build, [behind[-1] for behind in rows])
     build.nodes = before
     return PreparedWeight(GATHERED.name, sparse, build, tensors, nbytes, None, gathers, rows)
 
@@ -84,8 +84,8 @@ def _builder(model: Model, weight: Weight, coded: Coded, encoding: str, values: 
     return Builder(mark.prefix, weight.value, mark, opset_of(model, weight.scope))
 
 
-def _stored(model: Model, weight: Weight, build: Builder) -> tuple[list[TensorProto], int]:
-    """The constants as tensors, and the bytes that they and the nodes take."""
+def _stored(model: Model, weight: Weight, build: Builder, marked: list[NodeProto]) -> tuple[list[TensorProto], int]:
+    """The constants as tensors, and the bytes that they and the nodes take; a Constant's notes go to marked nodes."""
     tensors = []
     for key, array in build.constants.items():
         own = array.dtype == numpy_dtype(weight.element)
@@ -95,7 +95,8 @@ def _stored(model: Model, weight: Weight, build: Builder) -> tuple[list[TensorPr
     if tensors and isinstance(weight.tensor, TensorProto):
         copy_notes(weight.tensor, tensors[0])
     if weight.store == "constant":
-        copy_notes(weight.scope.producers[weight.value], build.nodes[-1])
+        for node in marked:
+            copy_notes(weight.scope.producers[weight.value], node)
     around = TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
     sizes = [model.nbytes(t) + around for t in tensors]
     sizes += [node.ByteSize() + TAG for node in build.nodes] + [info.ByteSize() + TAG for info in build.declared]

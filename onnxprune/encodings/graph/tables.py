@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.core.override import override
 from onnxprune.encodings.graph.constant_parts import ConstantParts
+from onnxprune.encodings.values.floats import Half
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
@@ -98,9 +99,20 @@ class TableParts(ConstantParts):
         return {node.output[0] for node in self.marked}
 
     def restore(self) -> None:
-        """Let the readers read the table again, and write what they wrote; the marked nodes still do, too."""
+        """Let the readers read the table again, and write what they wrote; the marked nodes still do, too.
+
+        Equal readers may have become one, as ONNX Runtime makes them: it gets a copy for each further marked node.
+        """
+        body, done = self.scope.body, set()
         for reader, last in zip(self.readers, self.marked, strict=True):
-            reader.input[0], reader.output[0] = self.value, last.output[0]
+            own = reader
+            if id(reader) in done:
+                place = next(index for index, other in enumerate(body.node) if other is reader) + 1
+                body.node.insert(place, reader)
+                own = body.node[place]
+                own.name = ""
+            done.add(id(reader))
+            own.input[0], own.output[0] = self.value, last.output[0]
 
 
 def table_parts(scope: Scope, mark: Mark, marked: Sequence[NodeProto]) -> TableParts | None:
@@ -134,18 +146,36 @@ def table_parts(scope: Scope, mark: Mark, marked: Sequence[NodeProto]) -> TableP
         new = [read for read in producer.input if read not in seen]
         waiting += new
         seen.update(new)
-    return TableParts(scope, mark.table, constants, nodes, found, list(marked))
+    return TableParts(scope, _free_name(scope, mark.table), constants, nodes, found, list(marked))
+
+
+def _free_name(scope: Scope, name: str) -> str:
+    """The name, or with a number behind it where another value has it by now: a packed table does not hold it."""
+    free, number = name, 0
+    while scope.owner(free) is not None or scope.shadows(free):
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 def _reader(scope: Scope, mark: Mark, node: NodeProto) -> NodeProto | None:
-    """The Gather of a marked node: the one on the way from it that ids select rows for, not codes entries of a book."""
+    """The Gather of a marked node: the one on the way from it that selects rows, not the one that looks up a codebook.
+
+    Names need not tell. Packed rows are integers, or float16 without a codebook; a codebook is floats.
+    """
     current: NodeProto | None = node
     while current is not None and current.input:
-        looked_up = current.op_type == "Gather"
-        if looked_up and not current.input[1].startswith(mark.prefix):
+        looks_up = current.op_type == "Gather"
+        if looks_up and (mark.values == Half.name or _integers(scope, current.input[0])):
             return current
-        current = scope.producers.get(current.input[1 if looked_up else 0])
+        current = scope.producers.get(current.input[1 if looks_up else 0])
     return None
+
+
+def _integers(scope: Scope, name: str) -> bool:
+    """Whether a value is a constant of integers."""
+    tensor = scope.constant(name)
+    return tensor is not None and tensor.data_type not in FLOATS
 
 
 def _between(scope: Scope, last: NodeProto, reader: NodeProto) -> set[int]:

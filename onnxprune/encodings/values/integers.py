@@ -113,9 +113,9 @@ INT4_CODEBOOK = np.array([0, *range(-7, 0), *range(1, 8)], np.int8)
 def _least_error(wide: Array, axes: tuple[int, ...]) -> Array:
     """The scale (axes kept as 1) of a grid from -7 to 7 with the least squared error among eight."""
     top = np.abs(wide).max(axes, keepdims=True)
-    best, least = np.where(top > 0, top / 7, 1.0), None
+    best, least = np.where(top > _DEAD, top / 7, 1.0), None
     for share in np.linspace(1.0, 0.65, 8):
-        scale = np.where(top > 0, top * (share / 7), 1.0).astype(wide.dtype)
+        scale = np.where(top > _DEAD, top * (share / 7), 1.0).astype(wide.dtype)
         error = np.square(wide - np.rint(wide / scale).clip(-7, 7) * scale).sum(axes, keepdims=True)
         if least is None:
             best, least = scale, error

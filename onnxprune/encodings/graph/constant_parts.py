@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxruntime import GraphOptimizationLevel, SessionOptions
 
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
@@ -19,7 +19,6 @@ from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
 from onnxprune.model.operators import domain
 from onnxprune.model.scopes import Scope, constant_value, scopes_of
-from onnxprune.model.storage import bytes_of
 from onnxprune.runtime.session import open_session, run
 
 
@@ -80,11 +79,7 @@ class ConstantParts:
             graph.node.append(helper.make_node("Cast", [self.value], [f"{self.value} wide"], to=TensorProto.FLOAT))
             graph.output[0].name = f"{self.value} wide"
         for name, tensor in self.constants.items():
-            held = TensorProto(
-                data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(bytes_of(model.array(tensor)))
-            )
-            held.name = name
-            graph.initializer.append(held)
+            graph.initializer.append(numpy_helper.from_array(model.array(tensor), name))  # which packs small types
         made = ModelProto(ir_version=max(model.proto.ir_version, 4), graph=graph)
         made.opset_import.add(version=opset_of(model, self.scope))
         options = SessionOptions()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PLACE = Path(__file__).resolve().parents[2] / "onnxprune" / "encodings" / "runtimes.json"
-EMPTY: dict[str, list[Any]] = {"forms": [], "models": [], "tool_forms": [], "tools": []}
+EMPTY: dict[str, list[Any]] = {"forms": [], "models": [], "tools": []}
 
 
 def read() -> dict[str, list[Any]]:
@@ -52,10 +52,8 @@ def write(data: dict[str, Any]) -> None:
     models = ",\n".join(f"  {json.dumps(row)}" for row in data["models"])
     forms = ",\n".join(f"  {line}" for line in lines)
     tools = ",\n".join(f"  {json.dumps(row)}" for row in data["tools"])
-    named = json.dumps(data["tool_forms"])
     PLACE.write_text(
-        f'{{\n "forms": [\n{forms}\n ],\n "models": [\n{models}\n ],\n'
-        f' "tool_forms": {named},\n "tools": [\n{tools}\n ]\n}}\n',
+        f'{{\n "forms": [\n{forms}\n ],\n "models": [\n{models}\n ],\n "tools": [\n{tools}\n ]\n}}\n',
         encoding="utf-8",
     )
 

@@ -98,8 +98,9 @@ def _models(held: dict[str, Any]) -> str:
 
 def _tools(held: dict[str, Any]) -> str:
     """Of each graph tool and form: bytes over the file's before, outputs, decode."""
-    rows = [[row["tool"], *(row["results"][form] for form in held["tool_forms"])] for row in held["tools"]]
-    return _markdown(["tool", *held["tool_forms"]], rows)
+    forms = list(held["tools"][0]["results"])
+    rows = [[row["tool"], *(row["results"][form] for form in forms)] for row in held["tools"]]
+    return _markdown(["tool", *forms], rows)
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"forms": _forms, "models": _models, "tools": _tools}

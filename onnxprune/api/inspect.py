@@ -63,7 +63,7 @@ def expanded(model: PathLike | Model) -> list[str]:
     """Weights that were encoded and are dense initializers now, because a graph tool computed them.
 
     Told by the record of passes in the model's metadata, and by weights that `encode` would make smaller without a
-    loss. Empty where any weight is encoded still.
+    loss. Empty where any weight is encoded still. A `Model` stays as it is.
     """
     opened = model if isinstance(model, Model) else Model.load(model)
     record = next((entry.value for entry in opened.proto.metadata_props if entry.key == METADATA), "")
@@ -73,8 +73,16 @@ def expanded(model: PathLike | Model) -> list[str]:
     weights = find(opened)
     if any(weight.store == "sparse" for weight in weights):
         return []
-    smaller = Encode(encoding="graph").run(opened).weights
+    smaller = Encode(encoding="graph").run(opened.copy()).weights
     return [weight.name for weight in weights if smaller[weight.name].encoding != "dense"]
+
+
+@local(opened=True, packed=True)
+def inspection(model: PathLike | Model) -> tuple[list[dict[str, Any]], list[str]]:
+    """What `inspect` and `expanded` say of a model that is read once."""
+    opened = model if isinstance(model, Model) else Model.load(model)
+    dense = expanded(opened)  # first: `inspect` decodes
+    return inspect(opened), dense
 
 
 @local(packed=True)

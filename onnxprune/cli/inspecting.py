@@ -28,6 +28,7 @@ def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None,
     nonzero share of the weights (weight %) and of the output as the next layer reads it (act %), weight % times the
     act % of the layer's input (FLOP %; the network's input counts in full), milliseconds of a run.
     """
+    from onnxprune.api.inspect import inspection
     from onnxprune.report import terminal
 
     if cost or data is not None or samples is not None:
@@ -37,17 +38,16 @@ def inspect(model: PathLike, cost: bool, data: Path | None, samples: int | None,
         else:
             terminal.show_costs(console(), costs)
         return
-    rows = onnxprune.inspect(model)
     if as_json:
-        click.echo(terminal.to_json(rows), nl=False)
-    else:
-        terminal.show_inspection(console(), rows)
-        dense = onnxprune.expanded(model)
-        if dense:
-            warn(
-                f"{len(dense)} weights were encoded and are dense now, such as '{dense[0]}': a graph tool "
-                "or an optimiser computed them. Encode again, as the last step: onnxprune encode"
-            )
+        click.echo(terminal.to_json(onnxprune.inspect(model)), nl=False)
+        return
+    rows, dense = inspection(model)
+    terminal.show_inspection(console(), rows)
+    if dense:
+        warn(
+            f"{len(dense)} weights were encoded and are dense now, such as '{dense[0]}': a graph tool "
+            "or an optimiser computed them. Encode again, as the last step: onnxprune encode"
+        )
 
 
 @click.command()

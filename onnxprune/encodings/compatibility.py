@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 from onnxprune.encodings import FORMS, packing
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
-from onnxprune.encodings.targets import NAMES, Targets, misread, readers_in
+from onnxprune.encodings.measured import releases
+from onnxprune.encodings.targets import Targets, misread, readers_in
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 
@@ -119,30 +120,29 @@ def compatibility(model: Model) -> Compatibility:
     return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms, *_targets(model))
 
 
-def _held(model: Model) -> list[tuple[str, str, bool, bool, set[str]]]:
-    """Of each encoded weight: encoding, value form, whether a kernel reads it, whether it has a scale, its readers."""
+def _held(model: Model) -> list[tuple[str, str, set[str], bool, bool]]:
+    """Of each encoded weight: encoding, value form, readers, whether a kernel reads it, whether it has a scale."""
     held = [
-        ("coo", "exact", False, False, readers_in(weight.scope, weight.value))
+        ("coo", "exact", readers_in(weight.scope, weight.value), False, False)
         for weight in find(model)
         if weight.store == "sparse"
     ]
     for group in encoded_weights(model):
         scaled = f"{group.prefix}scale" in group.constants and not group.fused
-        held.append((group.encoding, group.values, group.fused, scaled, readers_in(group.scope, group.value)))
+        held.append((group.encoding, group.values, group.readers, group.fused, scaled))
     return held
 
 
 def _targets(model: Model) -> tuple[list[str], list[str]]:
     """The runtimes that read every encoded weight right, and those that give other outputs."""
     held, good, wrong = _held(model), [], []
-    for name in NAMES:
+    for name in releases():
         target = Targets.of([name])
         if all(
-            target.allows(encoding, values, readers, fused) and (not scaled or target.allows_scaled(encoding, readers))
-            for encoding, values, fused, scaled, readers in held
+            target.allows(encoding, values, readers, fused, scaled) for encoding, values, readers, fused, scaled in held
         ):
             good.append(name)
-        elif any(misread(name, *each[:3], each[4]) for each in held):
+        elif any(misread(name, *each[:4]) for each in held):
             wrong.append(name)
     return good, wrong
 

@@ -159,8 +159,7 @@ class Encoder:
         return [
             form
             for form in named(self.encoding)
-            if self.targets.allows(form.name, values, readers, coded.fused)
-            and (coded.fused or coded.scale is None or self.targets.allows_scaled(form.name, readers))
+            if self.targets.allows(form.name, values, readers, coded.fused, coded.scale is not None and not coded.fused)
             and form.opset <= found.opset
             and not (form.name == "dense" and trivial)
             and not (form.declares and inside)
@@ -193,8 +192,6 @@ class Encoder:
         least = min(payloads.values(), default=limit)
         if gathers and self.prefer == "speed" and GATHERED.payload(sparse) <= _MORE * least:
             return self._under(found, self._rows(found, form, sparse, name), limit)
-        if not payloads:
-            return self._under(found, self._rows(found, form, sparse, name), limit) if gathers else None
         if self.prefer == "speed" and _ROWS in allowed and _rows_instead(sparse, payloads, least):
             least = payloads[_ROWS.name]
             payloads = {_ROWS.name: least}

@@ -12,15 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from onnxprune.encodings import GATHERED, GRAPH
 from onnxprune.encodings.measured import Key, number, releases
 from onnxprune.errors import OptionError
 from onnxprune.model.scopes import Scope
 
-NAMES = tuple(releases())
 KERNELS = frozenset({"onnxruntime", "ort-format"})  # whose integer kernels are those of the verified runs
 _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newest that was measured
 _TABLES = frozenset({"onnxruntime"})  # where tables that are decoded row by row were timed in a whole model
-_BY_ROW = frozenset({"gathered"})
+EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
 _NOT_ANY = frozenset({"litert"})  # of Conv its converter reads halves alone: `any` would be empty
 _LAYERS = {
     "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
@@ -72,13 +72,15 @@ class Targets:
         """Names of the encodings that may be taken somewhere."""
         if not self.names:
             return EVERY_ENCODING
-        return frozenset(key[0] for key in self.good) | (_BY_ROW if self.tables else frozenset())
+        return frozenset(key[0] for key in self.good) | ({GATHERED.name} if self.tables else set())
 
     def takes(self, encoding: str) -> bool:
         """Whether an encoding may be taken somewhere; without a target every one, of other packages too."""
         return not self.names or encoding in self.encodings
 
-    def allows(self, encoding: str, values: str, readers: Iterable[str], fused: bool = False) -> bool:
+    def allows(
+        self, encoding: str, values: str, readers: Iterable[str], fused: bool = False, scaled: bool = False
+    ) -> bool:
         """Whether a weight that these operators read may have a form; without a target every one.
 
         Args:
@@ -86,17 +88,15 @@ class Targets:
             values: the value form's name.
             readers: operators; one that was not measured counts like the worst of those that were.
             fused: whether the integers are for a kernel.
+            scaled: whether a scale stands behind: dense that is a product, else what is scattered is as int8 is.
         """
         if not self.names or (encoding == "dense" and values == "exact"):
             return True
-        if encoding in _BY_ROW:
+        if encoding == GATHERED.name:
             return self.tables
         layers = {layer for reader in readers or ("",) for layer in _layers(reader, values, fused)}
-        return all((encoding, values, fused, layer) in self.good for layer in layers)
-
-    def allows_scaled(self, encoding: str, readers: Iterable[str]) -> bool:
-        """Whether a codebook may stand in front of a scale: dense it is a product, else it is scattered as int8 is."""
-        return encoding == "dense" or self.allows(encoding, "int8", readers)
+        read = all((encoding, values, fused, layer) in self.good for layer in layers)
+        return read and (not scaled or encoding == "dense" or self.allows(encoding, "int8", readers))
 
     @property
     def left_out(self) -> str:
@@ -119,7 +119,7 @@ def _layers(reader: str, values: str, fused: bool) -> tuple[str, ...]:
     return _LAYERS.get(reader, _OTHERS)
 
 
-def misread(name: str, encoding: str, values: str, fused: bool, readers: Iterable[str]) -> bool:
+def misread(name: str, encoding: str, values: str, readers: Iterable[str], fused: bool) -> bool:
     """Whether the newest release of a runtime was seen to give other outputs for a form that these operators read."""
     layers = {layer for reader in readers for layer in _layers(reader, values, fused)}
     return any((encoding, values, fused, layer) in releases()[name][-1].wrong for layer in layers)
@@ -133,7 +133,6 @@ def _good(name: str, version: str) -> frozenset[Key]:
     return good if name in KERNELS else frozenset(key for key in good if not key[2])
 
 
-EVERY_ENCODING = frozenset(key[0] for release in releases()["onnxruntime"] for key in release.words) | _BY_ROW
 EVERY_FORM = Targets()
 
 
@@ -141,9 +140,9 @@ def _parsed(spec: str) -> list[tuple[str, str]]:
     """The names and versions of a spec."""
     found = re.fullmatch(r"([a-z-]+)(?:>=(\d+(?:\.\d+)*))?", spec.replace(" ", ""))
     if found is not None and found[1] == "any" and not found[2]:
-        return [(name, _oldest(name)) for name in NAMES if name not in _NOT_ANY]
-    if found is None or found[1] not in NAMES:
-        raise OptionError(f"target '{spec}' is not one of any, {', '.join(NAMES)} (or NAME>=VERSION)")
+        return [(name, _oldest(name)) for name in releases() if name not in _NOT_ANY]
+    if found is None or found[1] not in releases():
+        raise OptionError(f"target '{spec}' is not one of any, {', '.join(releases())} (or NAME>=VERSION)")
     name, version = found[1], found[2] or _oldest(found[1])
     first, last = (number(releases()[name][place].version)[: len(number(version))] for place in (0, -1))
     if not first <= number(version) <= last:

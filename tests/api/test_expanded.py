@@ -20,5 +20,9 @@ def test_a_file_that_an_optimiser_wrote_is_told(tmp_path):
     ort.InferenceSession(str(tmp_path / "c.onnx"), options, providers=["CPUExecutionProvider"])
     assert len(onnxprune.expanded(tmp_path / "o.onnx")) == 2
     assert "2 weights were encoded and are dense now" in call("inspect", tmp_path / "o.onnx").output
+    opened = onnxprune.load(tmp_path / "o.onnx")
+    before = opened.to_bytes()
+    assert onnxprune.expanded(opened) == onnxprune.expanded(tmp_path / "o.onnx")
+    assert opened.to_bytes() == before
     onnxprune.decode(tmp_path / "c.onnx", tmp_path / "d.onnx", verify=False)
     assert onnxprune.expanded(tmp_path / "d.onnx") == []

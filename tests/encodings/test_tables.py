@@ -17,8 +17,8 @@ import onnxprune
 from onnxprune.allocation.rate_distortion import GRID
 from onnxprune.encodings.graph import tables
 from onnxprune.encodings.graph.encoded import encoded_weights
+from onnxprune.encodings.measured import releases
 from onnxprune.encodings.positions.gathered import row_layout
-from onnxprune.encodings.targets import NAMES
 from onnxprune.model.discovery import find
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
@@ -156,7 +156,7 @@ def inner() -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("proto", "options"), [
     (tied(), {}), (inner(), {}), (network(), {"encoding": "dense"}), (network(opset=10), {"values": "shared:4"}),
-    *((network(), {"target": (name,)}) for name in NAMES if name != "onnxruntime"),
+    *((network(), {"target": (name,)}) for name in releases() if name != "onnxruntime"),
 ], ids=str)  # fmt: skip
 def test_what_cannot_be_read_row_by_row_is_not(proto, options):
     opened = encoded(proto, **{"values": "shared:4", **options})

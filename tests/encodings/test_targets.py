@@ -14,7 +14,7 @@ import onnxprune
 from onnxprune.encodings import GATHERED, GRAPH
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.measured import releases
-from onnxprune.encodings.targets import EVERY_FORM, NAMES, Targets, readers_in
+from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
 from onnxprune.errors import OptionError
 from onnxprune_passes import Encode
 from tests.helpers.builders import MODELS, info, model, node, normal
@@ -55,7 +55,7 @@ def encoded(proto: onnx.ModelProto, **options):
 
 
 @pytest.mark.parametrize("values", VALUES)
-@pytest.mark.parametrize("target", [*NAMES, "any"])
+@pytest.mark.parametrize("target", [*releases(), "any"])
 def test_every_form_of_a_file_is_one_that_the_target_reads(tmp_path, target, values):
     allowed = Targets.of([target])
     for proto in (network(), network(21, 10), recurrent(), MODELS["if"][0](), MODELS["opset9"][0]()):
@@ -66,7 +66,7 @@ def test_every_form_of_a_file_is_one_that_the_target_reads(tmp_path, target, val
         (tmp_path / "m.onnx").write_bytes(serialise(opened))
         assert target == "any" or target in onnxprune.compat(tmp_path / "m.onnx").targets
         if target == "any":
-            assert {*NAMES} - {"litert"} <= {*onnxprune.compat(tmp_path / "m.onnx").targets}
+            assert {*releases()} - {"litert"} <= {*onnxprune.compat(tmp_path / "m.onnx").targets}
         for group in groups:
             readers = readers_in(group.scope, group.value)
             assert allowed.allows(group.encoding, group.values, readers, group.fused), (group.name, target)
@@ -104,7 +104,7 @@ def test_an_encoding_that_the_target_does_not_read_is_refused():
         Encode(target=("opencv",), encoding="bitmask")
 
 
-@given(st.lists(st.sampled_from(list(NAMES)), min_size=1, max_size=4), st.permutations(list(NAMES)))
+@given(st.lists(st.sampled_from(list(releases())), min_size=1, max_size=4), st.permutations(list(releases())))
 def test_more_targets_never_allow_more(some, every):
     few, whole = Targets.of(some), Targets.of(every)
     assert whole.encodings <= few.encodings
@@ -162,7 +162,11 @@ def test_openvino_gives_the_same_outputs(values, tmp_path):
 
 
 def test_every_encoding_has_a_runtime():
-    assert {encoding for name in NAMES for encoding in Targets.of([name]).encodings} == {*GRAPH, GATHERED.name, "coo"}
+    assert {encoding for name in releases() for encoding in Targets.of([name]).encodings} == {
+        *GRAPH,
+        GATHERED.name,
+        "coo",
+    }
 
 
 def test_what_was_seen_to_be_wrong_is_in_no_target():

@@ -6,7 +6,7 @@ more, and others drop the names of nodes. Such a weight is computed once, by ONN
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -46,23 +46,8 @@ class ConstantParts:
     @classmethod
     def of(cls, scope: Scope, value: str) -> ConstantParts | None:
         """What a value of a body is computed from; None where that is not constants of the same body alone."""
-        constants: dict[str, TensorProto] = {}
-        nodes: list[NodeProto] = []
-        waiting, seen = [value], {value, ""}
-        while waiting:
-            name = waiting.pop()
-            producer = scope.producers.get(name)
-            tensor = scope.initializers.get(name) if producer is None else constant_value(producer)
-            if tensor is not None and name not in scope.inputs:
-                constants[name] = tensor
-            elif producer is None or domain(producer) or any(a.HasField("g") for a in producer.attribute):
-                return None
-            else:
-                nodes.append(producer)
-                new = [read for read in producer.input if read not in seen]
-                waiting += new
-                seen.update(new)
-        return cls(scope, value, constants, nodes)
+        found = computed_from(scope, [value])
+        return None if found is None else cls(scope, value, *found)
 
     def array(self, model: Model, element: int = TensorProto.UNDEFINED) -> Array:
         """The value as ONNX Runtime computes it.
@@ -131,6 +116,38 @@ class ConstantParts:
             read |= {name for key in staying for name in own[key].input}
         places = [index for index, node in enumerate(body.node) if id(node) in own.keys() - kept]
         return places, [name for name in self.constants if name not in read]
+
+
+def computed_from(
+    scope: Scope, values: Sequence[str], given: Iterable[str] = ()
+) -> tuple[dict[str, TensorProto], list[NodeProto]] | None:
+    """The constants and the nodes of a body that values are computed from, the writer of the first of them first.
+
+    Args:
+        scope: the body.
+        values: names.
+        given: names that are there by other means.
+
+    Returns:
+        None where that is more than constants of the same body and what is given.
+    """
+    constants: dict[str, TensorProto] = {}
+    nodes: list[NodeProto] = []
+    waiting, seen = list(reversed(values)), {*values, *given, ""}
+    while waiting:
+        name = waiting.pop()
+        producer = scope.producers.get(name)
+        tensor = scope.initializers.get(name) if producer is None else constant_value(producer)
+        if tensor is not None and name not in scope.inputs:
+            constants[name] = tensor
+        elif producer is None or domain(producer) or any(a.HasField("g") for a in producer.attribute):
+            return None
+        else:
+            nodes.append(producer)
+            new = [read for read in producer.input if read not in seen]
+            waiting += new
+            seen.update(new)
+    return constants, nodes
 
 
 _SCATTERS = frozenset({"Scatter", "ScatterElements"})

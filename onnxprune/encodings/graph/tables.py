@@ -14,12 +14,12 @@ from onnx import NodeProto, TensorProto, numpy_helper
 
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.core.override import override
-from onnxprune.encodings.graph.constant_parts import ConstantParts
+from onnxprune.encodings.graph.constant_parts import ConstantParts, computed_from
 from onnxprune.encodings.values.floats import Half
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
-from onnxprune.model.scopes import Scope, constant_value
+from onnxprune.model.scopes import Scope
 from onnxprune.model.weight import Weight
 
 # A run may gather more rows than a small table has, and there is little to save: 1 MiB of float32 at the least.
@@ -127,25 +127,11 @@ def table_parts(scope: Scope, mark: Mark, marked: Sequence[NodeProto]) -> TableP
     found = [node for node in readers if node is not None]
     if len(found) < len(readers):
         return None
-    own, ids = {id(node) for node in found}, {node.input[1] for node in found}
-    constants: dict[str, TensorProto] = {}
-    nodes: list[NodeProto] = []
-    waiting = [node.output[0] for node in marked]
-    seen = {*waiting, *ids, ""}
-    while waiting:
-        name = waiting.pop(0)
-        producer = scope.producers.get(name)
-        tensor = scope.initializers.get(name) if producer is None else constant_value(producer)
-        if tensor is not None and name not in scope.inputs:
-            constants[name] = tensor
-            continue
-        if producer is None or domain(producer) or any(a.HasField("g") for a in producer.attribute):
-            return None
-        if id(producer) not in own:
-            nodes.append(producer)
-        new = [read for read in producer.input if read not in seen]
-        waiting += new
-        seen.update(new)
+    parts = computed_from(scope, [node.output[0] for node in marked], [node.input[1] for node in found])
+    if parts is None:
+        return None
+    own, (constants, nodes) = {id(node) for node in found}, parts
+    nodes = [node for node in nodes if id(node) not in own]
     return TableParts(scope, _free_name(scope, mark.table), constants, nodes, found, list(marked))
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from onnxprune.allocation.curves import Curves
 from onnxprune.encodings.compatibility import Compatibility
-from onnxprune.encodings.targets import NAMES
+from onnxprune.encodings.measured import releases
 from onnxprune.layer_costs.costs import Costs
 from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.report.terminal.results import show_speed
@@ -128,7 +128,7 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
     for note in dict.fromkeys(f.note for f in facts.forms if f.note):
         line(console, f"{note}.", "yellow")
     line(console, "Leave the session's graph optimisation on: without it every inference decodes.")
-    others = [name for name in NAMES if name not in facts.targets]
+    others = [name for name in releases() if name not in facts.targets]
     line(console, f"Read right and no slower by: {', '.join(facts.targets)}.")
     if others:
         line(console, f"For {', '.join(others)} encode again with --target NAME.")

@@ -10,6 +10,14 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.model.reason import Reason
 
+_NAMED = 4  # weights in a note
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of some weights, and how many more there are, as a note lists them."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
+
 
 @dataclass(frozen=True)
 class Removed:

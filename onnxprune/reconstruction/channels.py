@@ -49,8 +49,8 @@ class ReadChannels:
         self._layers = list(layers_of(weights, weights).values())
         known = {layer.weight.value: layer for layer in self._layers}
         self._labels: dict[str, Array] = {}  # weight -> the group of each input, [groups, inputs]
-        self._unknown: set[int] = set()  # groups that something reads whose inputs are not known
-        self._unknown |= set(np.flatnonzero(coupling.used).tolist())
+        # Groups that something reads whose inputs are not known.
+        self._unknown = set(np.flatnonzero(coupling.used).tolist())
         for linear in coupling.layers:
             if linear.source is None or _passes(coupling, linear):
                 continue

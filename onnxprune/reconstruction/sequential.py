@@ -18,6 +18,7 @@ from onnxprune.allocation.measurement import CalibrationSet
 from onnxprune.core.dtypes import Array, array_dtype
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
+from onnxprune.pipeline.change import some_of
 from onnxprune.pipeline.progress import Progress, tracked
 from onnxprune.pruning.least_squares import Halves, Moments
 from onnxprune.reconstruction.layers import Layer, hidden
@@ -48,6 +49,25 @@ class Fitted:
     biases: int = 0
     samples: int = 0
     failure: str = ""
+
+    def notes(self, left: Sequence[str], without: str, because: str = "") -> list[str]:
+        """What a user should know of weights that were refitted, and of those that were left out.
+
+        Args:
+            left: the names of the latter.
+            without: what was done to them.
+            because: why, where nothing failed.
+        """
+        notes = []
+        if self.weights:
+            notes.append(
+                f"{len(self.weights)} weights were refitted and {self.biases} biases shifted on {self.samples} samples "
+                "of the data: on these the result looks better than on others"
+            )
+        if left:
+            why = f": {self.failure}" if self.failure else because
+            notes.append(f"{without}{why}: {some_of(left)}")
+        return notes
 
 
 def fit(

@@ -17,14 +17,12 @@ from onnxprune.core.override import override
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
-from onnxprune.pipeline.change import Change
+from onnxprune.pipeline.change import Change, some_of
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.reconstruction.channels import ReadChannels
-from onnxprune.reconstruction.sequential import Fitted
 
 SCORES = ("l1", "l2", "batchnorm", "obs")
 SCOPES = ("layer", "global")
-_NAMED = 4  # weights in a note
 _LARGEST = np.finfo(np.float64).max / 2**20  # norms are added up
 
 
@@ -46,7 +44,7 @@ class Channels(Pass):
         only: names of weights: the families that they make, and no others.
         data: a file or folder of inputs.
         samples: at most so many of them.
-        half: whether only every second sample is used.
+        half: only samples of the first half that `samples.cut` makes: the second is held out.
     """
 
     name = "channels"
@@ -86,7 +84,9 @@ class Channels(Pass):
             gone = self._chosen(coupling, read, change)
             if gone.any():
                 if read is not None:
-                    change.notes += _repaired(read.repair(gone), read.readers(gone))
+                    done = read.repair(gone)
+                    left = [name for name in read.readers(gone) if name not in done.weights]
+                    change.notes += done.notes(left, "read fewer channels and could not be refitted")
                 elif repairs:  # what the layers of a body read is not recorded
                     change.notes.append(_by_norm([f for f in families_of(coupling) if gone[f.groups].any()]))
                 surgery = Surgery(coupling)
@@ -173,25 +173,7 @@ class Channels(Pass):
 def _by_norm(families: Sequence[Family]) -> str:
     """What a user should know of channels that were chosen without samples."""
     weights = [weight for family in families for weight in family.weights]
-    more = f" and {len(weights) - _NAMED} more" if len(weights) > _NAMED else ""
-    named = ", ".join(weights[:_NAMED])
-    return f"channels chosen by norm, because what reads them could not be recorded: those of {named}{more}"
-
-
-def _repaired(done: Fitted, readers: Sequence[str]) -> list[str]:
-    """What a user should know of layers that were refitted, and of those that were not."""
-    notes = []
-    if done.weights:
-        notes.append(
-            f"{len(done.weights)} weights were refitted and {done.biases} biases shifted on {done.samples} samples of "
-            "the data: on these the result looks better than on others"
-        )
-    left = [name for name in readers if name not in done.weights]
-    if left:
-        why = f": {done.failure}" if done.failure else ""
-        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-        notes.append(f"read fewer channels and could not be refitted{why}: {', '.join(left[:_NAMED])}{more}")
-    return notes
+    return f"channels chosen by norm, because what reads them could not be recorded: those of {some_of(weights)}"
 
 
 def _scores(coupling: Coupling, score: str) -> Array:

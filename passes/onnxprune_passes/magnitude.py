@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,13 +38,11 @@ from onnxprune.pruning.thresholds import (
 )
 from onnxprune.reconstruction.layers import Layer
 from onnxprune.reconstruction.pruning import layers_of, prune_layers
-from onnxprune.reconstruction.sequential import Fitted
 from onnxprune.reconstruction.shares import global_counts
 
 SCOPES = ("layer", "global", "channel")
 REFITTING = ("activation", "obs")  # saliencies that refit what stays
 SALIENCIES = ("magnitude", *REFITTING)
-_NAMED = 4  # weights in a note
 _WILD = re.compile(r"[*?\[]")
 
 
@@ -238,7 +236,9 @@ class Magnitude(Pass):
             elif entry.differs and name not in done.kept:
                 entry.weight.set_array(model, entry.pruned)
                 change.modified = True
-        change.notes += _refitted(done, [name for name in change.weights if name not in done.weights | done.kept])
+        left = [name for name in change.weights if name not in done.weights | done.kept]
+        because = ", because what they read could not be recorded"
+        change.notes += done.notes(left, "pruned by magnitude alone", because)
 
     def _mask(self, planned: _Planned, scores: Array) -> Array:
         """Which entries go, of as many as the rule says: those of the smallest scores."""
@@ -302,18 +302,3 @@ class Magnitude(Pass):
         if self.quality is not None:
             return selection.Cut(self.quality * standard_deviation(weight, weight.chunked(model)), 0)
         return selection.Cut(self.threshold or 0.0, 0)
-
-
-def _refitted(done: Fitted, left: Sequence[str]) -> list[str]:
-    """What a user should know of weights that were refitted, and of those that were left to magnitude."""
-    notes = []
-    if done.weights:
-        notes.append(
-            f"{len(done.weights)} weights were refitted and {done.biases} biases shifted on {done.samples} samples of "
-            "the data: on these the result looks better than on others"
-        )
-    if left:
-        why = f": {done.failure}" if done.failure else ", because what they read could not be recorded"
-        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
-        notes.append(f"pruned by magnitude alone{why}: {', '.join(left[:_NAMED])}{more}")
-    return notes

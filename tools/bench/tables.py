@@ -7,15 +7,14 @@ machine and the versions. A table without such a file stays as it is, and is nam
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .marks import replaced
 from .measures import showing
 from .results import Results
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks.md"
-_MARK = re.compile(r"^<!-- (?:table: (?P<name>[\w.-]+)|end table) -->\n", re.MULTILINE)
 
 
 @dataclass
@@ -41,18 +40,12 @@ class Page:
             page = cls(path, path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-        marks, at = list(_MARK.finditer(page.before)), 0
-        if [bool(mark["name"]) for mark in marks] != [True, False] * (len(marks) // 2):
-            raise ValueError(f"{path}: each <!-- table: NAME --> needs an <!-- end table --> before the next")
-        for start, end in zip(marks[::2], marks[1::2], strict=True):
-            page.after += page.before[at : start.end()] + page._made(start["name"], start.end(), end.start())
-            at = end.start()
-        page.after += page.before[at:]
+        page.after = replaced(path, page.before, page._made)
         return page
 
-    def _made(self, name: str, start: int, stop: int) -> str:
-        """The table of a name in place of `before[start:stop]`."""
-        file, old = self.path.with_suffix("") / f"{name}.json", self.before[start:stop]
+    def _made(self, name: str, old: str) -> str:
+        """The table of a name in place of the old one."""
+        file = self.path.with_suffix("") / f"{name}.json"
         if not file.exists():
             self.lines.append(f"{name}: left as it is, there is no {self.path.stem}/{file.name}")
             return old

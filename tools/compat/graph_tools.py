@@ -30,7 +30,10 @@ CLOSE, CLOSE_HALF = 1e-4, 0.02
 
 def measure(environments: Path) -> list[dict[str, Any]]:
     """A row for each tool, a cell for each form of LeNet-300-100, four fifths of whose weights are 0."""
-    rows: list[dict[str, Any]] = [{"tool": f"{tool} {version}", "results": {}} for tool, (version, _) in TOOLS.items()]
+    versions = dict(package.split("==") for package in GRAPH_TOOLS.packages)
+    rows: list[dict[str, Any]] = [
+        {"tool": f"{tool} {versions[package]}", "results": {}} for tool, (package, _) in TOOLS.items()
+    ]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for form, options in FORMS.items():

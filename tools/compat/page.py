@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from bench.marks import replaced
+
 from . import data
 from .boxes import boxes
 from .data import number
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "runtimes.md"
-_MARK = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n)(?P<table>.*?)(<!-- end table -->\n)", re.DOTALL)
 _WORDS = ("once", "fused", "each run", "expanded", "wrong", "refused")  # from good to bad
 _BITS = re.compile(r":\d+")
 
@@ -37,11 +38,7 @@ def write(*, check: bool) -> int:
 def made(text: str) -> str:
     """A page with its tables made again."""
     held = data.read()
-
-    def table(found: re.Match[str]) -> str:
-        return found[1] + "\n" + TABLES[found["name"]](held) + "\n\n" + found[4]
-
-    return _MARK.sub(table, text)
+    return replaced(PAGE, text, lambda name, _: f"\n{TABLES[name](held)}\n\n")
 
 
 def _markdown(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

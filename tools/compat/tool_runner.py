@@ -95,20 +95,20 @@ def inliner(source: str, made: str) -> None:
     onnx.save(inliner.inline_local_functions(onnx.load(source)), made)
 
 
-# name: version of its package, and what runs it
+# name: its package, and what runs it
 TOOLS: dict[str, tuple[str, Callable[[str, str], None]]] = {
-    "onnxsim": ("0.8.1", onnxsim),
-    "onnxslim": ("0.1.98", onnxslim),
-    "onnxslim, size_threshold=65536": ("0.1.98", onnxslim_threshold),
-    "onnxoptimizer": ("0.4.2", onnxoptimizer),
-    "onnx version_converter to 23": ("1.23.2", version_converter),
-    "onnx compose.add_prefix": ("1.23.2", compose_prefix),
-    "onnx inliner": ("1.23.2", inliner),
-    "onnxconverter_common float16": ("1.16.0", converter_float16),
-    "onnxruntime.transformers float16": ("1.32.0", transformers_float16),
-    "onnxruntime quantize_dynamic": ("1.32.0", quantize_dynamic),
-    "onnxruntime quant_pre_process": ("1.32.0", quant_pre_process),
-    "onnxruntime optimized_model_filepath, basic": ("1.32.0", optimised_basic),
+    "onnxsim": ("onnxsim", onnxsim),
+    "onnxslim": ("onnxslim", onnxslim),
+    "onnxslim, size_threshold=65536": ("onnxslim", onnxslim_threshold),
+    "onnxoptimizer": ("onnxoptimizer", onnxoptimizer),
+    "onnx version_converter to 23": ("onnx", version_converter),
+    "onnx compose.add_prefix": ("onnx", compose_prefix),
+    "onnx inliner": ("onnx", inliner),
+    "onnxconverter_common float16": ("onnxconverter-common", converter_float16),
+    "onnxruntime.transformers float16": ("onnxruntime", transformers_float16),
+    "onnxruntime quantize_dynamic": ("onnxruntime", quantize_dynamic),
+    "onnxruntime quant_pre_process": ("onnxruntime", quant_pre_process),
+    "onnxruntime optimized_model_filepath, basic": ("onnxruntime", optimised_basic),
 }
 
 

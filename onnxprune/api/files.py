@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import tempfile
@@ -15,8 +16,9 @@ from onnxprune.api.remote import local
 from onnxprune.api.stages import placed
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.files import PathLike
+from onnxprune.encodings.compatibility import FUSING, newest, session_entries
 from onnxprune.encodings.graph.encoded import encoded_weights
-from onnxprune.errors import RuntimeFailure
+from onnxprune.errors import ModelError, RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.packed import reader, writer
 from onnxprune.packed.coder import CodeLayout
@@ -75,7 +77,8 @@ def session(
 ) -> ort.InferenceSession:
     """An ONNX Runtime session for a model, packed or not; the keywords are those of `InferenceSession`.
 
-    A packed model is restored in memory, or in a temporary folder where it is large or has external data.
+    A packed model is restored in memory, or in a temporary folder where it is large or has external data. Without
+    `sess_options` a release that lacks the kernel for integers in front of MatMul folds them to floats.
 
     Raises:
         PackedError: the packed file is damaged.
@@ -83,8 +86,9 @@ def session(
     """
 
     def opened(source: str | bytes) -> ort.InferenceSession:
+        settings = _fitting(source) if sess_options is None else sess_options
         try:
-            return ort.InferenceSession(source, sess_options, providers=list(providers), **options)
+            return ort.InferenceSession(source, settings, providers=list(providers), **options)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(model)}: {error}") from error
 
@@ -97,3 +101,15 @@ def session(
         place = Path(folder) / "model.onnx"
         reader.unpack(Path(model), place)
         return opened(os.fspath(place))
+
+
+def _fitting(source: str | bytes) -> ort.SessionOptions:
+    """Options under which the installed release runs the model as fast as it can."""
+    settings, release = ort.SessionOptions(), ".".join(ort.__version__.split(".")[:2])
+    if newest(release, FUSING) == release:
+        return settings
+    with contextlib.suppress(ModelError):  # ONNX Runtime says what is wrong, and reads .ort files
+        model = Model.of_bytes(source) if isinstance(source, bytes) else Model.load(source)
+        for key, value in session_entries(model).items():
+            settings.add_session_config_entry(key, value)
+    return settings

@@ -20,8 +20,10 @@ from onnxprune.encodings.measured import releases
 from onnxprune.encodings.targets import Targets, misread, readers_in
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.scopes import scopes_of
 
 OLDEST = "1.15"
+FUSING = "1.25"  # the first with a kernel for all integers in front of a MatMul
 # The first onnxruntime release that reads an opset and an IR version.
 RELEASES = (
     (OLDEST, 19, 9), ("1.17", 20, 9), ("1.18", 21, 10), ("1.21", 22, 10), ("1.23", 23, 11), ("1.24", 25, 13),
@@ -40,7 +42,7 @@ class Support:
 
 COO = Support(11)
 # int4 in front of a MatMul that no Add follows is fast from 1.23 on.
-_FUSED = {"int8": (OLDEST, "1.25"), "int4": ("1.23", "1.25")}
+_FUSED = {"int8": (OLDEST, FUSING), "int4": ("1.23", FUSING)}
 
 
 def support(encoding: str, values: str, fused: bool = False) -> Support:
@@ -64,6 +66,7 @@ OPENVINO = {
     "": ("loads", ""),
 }
 _RECURRENT = ("LSTM", "GRU", "RNN")
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,20 @@ def compatibility(model: Model) -> Compatibility:
         forms.append(FormCompatibility(name, count, needs.opset, loads, fast, *OPENVINO[trouble]))
     loads, fast = newest(own, *(f.loads for f in forms)), newest(own, *(f.fast for f in forms))
     return Compatibility(model.opset, model.proto.ir_version, loads, fast, forms, *_targets(model))
+
+
+def session_entries(model: Model) -> dict[str, str]:
+    """The session's entries under which onnxruntime before `FUSING` runs a model as fast as its dense original.
+
+    Without the kernel integers in front of a MatMul are dequantised at every inference; without ONNX Runtime's
+    treatment of quantised operators they are folded to floats while loading. A model that quantises values itself
+    keeps that treatment.
+    """
+    fused = [group for group in encoded_weights(model) if group.fused]
+    ours = {id(node) for group in fused for node in group.nodes}
+    nodes = (node for top in scopes_of(model.proto) for scope in top.inner() for node in scope.body.node)
+    own = any(node.op_type in _QUANTISING and id(node) not in ours for node in nodes)
+    return {"session.disable_quant_qdq": "1"} if fused and not own else {}
 
 
 def _held(model: Model) -> list[tuple[str, str, set[str], bool, bool]]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import helper
 
 import onnxprune
+from onnxprune.encodings.compatibility import session_entries
 from onnxprune.errors import PackedError, RuntimeFailure
+from onnxprune.model.model import Model
 from onnxprune.packed import reader
 from tests.helpers.builders import mlp
 from tests.helpers.running import outputs, put
@@ -43,6 +48,37 @@ def test_a_session_unpacks_to_a_folder_and_removes_it(external, tmp_path, monkey
     expected = answers(ort.InferenceSession(external))
     assert answers(onnxprune.session(tmp_path / "m.onnxz")) == expected
     assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(("release", "entry"), [("1.24.4", True), ("1.25.0", False), ("1.33.0.dev1+cpu", False)])
+def test_a_release_without_the_kernel_folds_integers(tmp_path, monkeypatch, release, entry):
+    monkeypatch.setattr(ort, "__version__", release)
+    integers, shared = tmp_path / "int8.onnx", tmp_path / "shared.onnx"
+    dense = put(tmp_path / "dense.onnx", mlp((64, 128, 16)))
+    onnxprune.compress(dense, integers, values="int8", verify=False)
+    onnxprune.compress(dense, shared, values="shared:4", verify=False)
+    onnxprune.pack(integers, tmp_path / "int8.onnxz")
+
+    def folds(path, **keywords):
+        options = onnxprune.session(path, **keywords).get_session_options()
+        with contextlib.suppress(RuntimeError):  # the entry is not there
+            return options.get_session_config_entry("session.disable_quant_qdq") == "1"
+        return False
+
+    assert folds(integers) == folds(tmp_path / "int8.onnxz") == entry
+    assert not folds(dense) and not folds(shared)
+    assert not folds(integers, sess_options=ort.SessionOptions())
+
+
+def test_a_model_that_quantises_itself_keeps_its_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr(ort, "__version__", "1.24.4")
+    node = helper.make_node("DynamicQuantizeLinear", ["input"], ["small", "scale", "zero"])
+    model = put(tmp_path / "m.onnx", mlp((64, 128, 16)))
+    onnxprune.compress(model, tmp_path / "int8.onnx", values="int8", verify=False)
+    proto = onnx.load(tmp_path / "int8.onnx")
+    node.input[0] = proto.graph.input[0].name
+    proto.graph.node.insert(0, node)
+    assert not session_entries(Model(proto))
 
 
 def test_sessions_that_do_not_open(small, tmp_path):

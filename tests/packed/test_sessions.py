@@ -66,7 +66,8 @@ def test_a_release_without_the_kernel_folds_integers(tmp_path, monkeypatch, rele
         return False
 
     assert folds(integers) == folds(tmp_path / "int8.onnxz") == entry
-    assert not folds(dense) and not folds(shared)
+    assert not folds(dense)
+    assert not folds(shared)
     assert not folds(integers, sess_options=ort.SessionOptions())
 
 

@@ -8,6 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from onnxprune.model.model import Model
+from onnxprune.model.operators import attribute
+from onnxprune.model.scopes import scopes_of
 from onnxprune.runtime.session import Feeds, as_written, profile, run
 
 ShapeList = list[list[int]]
@@ -22,10 +25,13 @@ class Layer:
     inputs: ShapeList
     outputs: ShapeList
     name: str = ""
+    equation: str = ""  # of an Einsum
 
     @property
     def flops(self) -> int:
         """Twice its multiplications (Han et al. 2015 count so); 0 for what is no layer with weights or matrices."""
+        if self.kind == "Einsum":
+            return 2 * _summed(self.equation, self.inputs)
         count = _MULTIPLICATIONS.get(self.kind)
         return 2 * count(self.inputs, self.outputs) if count is not None else 0
 
@@ -42,10 +48,37 @@ def layers(path: Path, feeds: Feeds) -> list[Layer]:
     options.add_session_config_entry("session.disable_prepacking", "1")  # packed weights have no shape any more
     events = profile(path, lambda session: run(session, feeds), options)
     nodes = [(e["name"], e["args"]) for e in events if e.get("cat") == "Node" and "output_type_shape" in e["args"]]
-    return [
-        Layer(n["op_name"], _shapes(n["input_type_shape"]), _shapes(n["output_type_shape"]), name.removesuffix(KERNEL))
-        for name, n in nodes
-    ]
+    equations = _equations(path) if any(n["op_name"] == "Einsum" for _, n in nodes) else {}
+    found = []
+    for name, n in nodes:
+        own = name.removesuffix(KERNEL)
+        shapes = _shapes(n["input_type_shape"]), _shapes(n["output_type_shape"])
+        found.append(Layer(n["op_name"], *shapes, own, equations.get(own, "")))
+    return found
+
+
+def _equations(path: Path) -> dict[str, str]:
+    """What each Einsum sums, by the name of its node."""
+    scopes = (scope for top in scopes_of(Model.load(path).proto) for scope in top.inner())
+    nodes = (node for scope in scopes for node in scope.body.node if node.op_type == "Einsum")
+    return {node.name: attribute(node, "equation", b"").decode() for node in nodes}
+
+
+def _summed(equation: str, inputs: ShapeList) -> int:
+    """Multiplications of a product of two: one for each place of all labels together; 0 for other equations."""
+    operands = equation.replace(" ", "").partition("->")[0].split(",")
+    if len(operands) != 2 or len(inputs) != 2:
+        return 0
+    sizes: dict[str, int] = {}
+    for labels, shape in zip(operands, inputs, strict=True):
+        first, dots, last = labels.partition("...")
+        spread = len(shape) - len(first) - len(last)
+        if spread and not dots:
+            return 0
+        between = [f"...{spread - axis}" for axis in range(spread)]  # they meet from the right
+        for label, size in zip([*first, *between, *last], shape, strict=True):
+            sizes[label] = max(size, sizes.get(label, 1))
+    return prod(sizes.values())
 
 
 def _shapes(described: list[dict[str, Any]]) -> ShapeList:
@@ -97,4 +130,4 @@ _MULTIPLICATIONS: dict[str, Callable[[ShapeList, ShapeList], int]] = {
     "RNN": _recurrent,
     "DynamicQuantizeLSTM": _recurrent,
 }
-COUNTED = frozenset(_MULTIPLICATIONS)
+COUNTED = frozenset({*_MULTIPLICATIONS, "Einsum"})

@@ -220,3 +220,21 @@ def test_what_cannot_be_measured_is_one_error(tmp_path):
     onnx.save(strings, path)
     with pytest.raises(DataError, match="no inputs could be synthesised"):
         onnxprune.costs(path)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shape", "multiplications"),
+    [
+        ("bsi,io->bso", [2, 3, 16], 2 * 3 * 16 * 32),
+        ("b...i,io", [2, 3, 16], 2 * 3 * 16 * 32),
+        (" ...i , oi -> ...o ", [2, 3, 5, 32], 2 * 3 * 5 * 32 * 16),
+    ],
+)
+def test_an_einsum_counts_each_place_of_its_labels(tmp_path, equation, shape, multiplications):
+    nodes = [node("Einsum", ["x", "w"], ["y"], equation=equation)]
+    outputs = [info("y", [*shape[:-1], None])]
+    proto = model(nodes, [info("x", shape)], outputs, {"w": normal(16, 32)})
+    onnx.save(proto, tmp_path / "m.onnx")
+    (layer,) = onnxprune.costs(tmp_path / "m.onnx", samples=2).layers
+    assert layer.kind == "Einsum"
+    assert layer.flops * 2 == 2 * multiplications  # the first axis counts as samples

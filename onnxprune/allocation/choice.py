@@ -35,7 +35,7 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
             for point in measured.curve[: measured.curve.index(chosen) + 1]:
                 choice = Choice(
                     point.values, point.codebook, point.scale, measurements.prune, measured.feedback, point.folded,
-                    planned=point.loss, finer=choice,
+                    point.kept, point.loss, choice,
                 )  # fmt: skip
             assert choice is not None
             choices[name] = choice

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxprune.allocation.input_moments import moments
 from onnxprune.allocation.noise_gain import gains
+from onnxprune.allocation.output_curve import SCALES_COST, output_curve
 from onnxprune.allocation.rate_distortion import RatePoint, curve, points
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
@@ -33,7 +34,6 @@ from onnxprune.quantization.channel_scales import extreme, peaks
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
 
-_SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _GAIN_SAMPLES = 4  # each costs a run per weight
 _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
@@ -174,8 +174,8 @@ def measure(
         found.append(measured)
     curved = [number for number, measured in enumerate(found) if measured.curve]
     coded = [number for number, measured in enumerate(found) if measured.curve or _has_codebook(measured.values)]
-    for number, feedback in _feedbacks(model, {n: weights[n] for n in coded}, plan.calibration).items():
-        found[number] = replace(found[number], feedback=feedback)
+    if plan.calibration is not None and coded:
+        _fit(model, {n: weights[n] for n in coded}, found, plan, plan.calibration)
     counts = _noise(model, [weights[n] for n in curved], [found[n].feedback for n in curved], plan)
     for number, noise in zip(curved, counts, strict=True):
         found[number] = replace(found[number], noise=noise)
@@ -202,7 +202,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
         fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
         return Measured(form if fits else EXACT)
     encoder = plan.encoder
-    candidates = Candidates(model, weight, integers=encoder.targets.integers, tables=encoder.tables)
+    candidates = _candidates(model, weight, encoder)
     if candidates.opset < Shared().opset(fused=False):
         return Measured()
     line = _curve(candidates, plan)
@@ -242,7 +242,7 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
         found += points(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
     else:
         found += points(histogram, wide.size, scale, prune)
-        if scale.nbytes > _SCALES_COST * exact:
+        if scale.nbytes > SCALES_COST * exact:
             unit = unit_scale(wide)
             histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
             found += points(histogram, wide.size, unit, prune)
@@ -257,17 +257,25 @@ def _whole_grid(wide: ChunkedArray, scale: Array) -> RatePoint:
     return RatePoint(wide.size + scale.nbytes + NODES, float(lost.mean()), values=Int8())
 
 
-def _feedbacks(model: Model, weights: dict[int, Weight], calibration: CalibrationSet | None) -> dict[int, Feedback]:
-    """How errors are passed on in the weights whose inputs were measured on the samples."""
-    if calibration is None or not weights:
-        return {}
+def _fit(
+    model: Model, weights: dict[int, Weight], found: list[Measured], plan: MeasurementPlan, calibration: CalibrationSet
+) -> None:
+    """Measure the inputs of weights on the samples: how errors are passed on, and what outputs lose."""
     measured = moments(model, list(weights.values()), calibration.source, calibration.samples, calibration.half)
-    found = {}
     for number in reversed(weights):
-        held = measured.pop()  # as large as what is made of it
-        if held is not None:
-            found[number] = Feedback.of(held)
-    return found
+        halves = measured.pop()  # as large as what is made of it
+        if halves is None:
+            continue
+        feedback, line = Feedback.of(halves), found[number].curve
+        if line:
+            candidates = _candidates(model, weights[number], plan.encoder)
+            line = tuple(output_curve(line, candidates, halves, feedback, plan.prune))
+            model.payloads.forget_pages()
+        found[number] = replace(found[number], feedback=feedback, curve=line)
+
+
+def _candidates(model: Model, weight: Weight, encoder: Encoder) -> Candidates:
+    return Candidates(model, weight, integers=encoder.targets.integers, tables=encoder.tables)
 
 
 def _noise(
@@ -285,7 +293,7 @@ def _noise(
         counted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
     unmeasured = 1.0 if plan.calibration is None else _UNMEASURED
     left = [
-        feedback.remaining if feedback is not None else max(unmeasured, _RECURRENT if weight.kind in RECURRENT else 1.0)
+        1.0 if feedback is not None else max(unmeasured, _RECURRENT if weight.kind in RECURRENT else 1.0)
         for weight, feedback in zip(weights, feedbacks, strict=True)
     ]
     return [count * rest for count, rest in zip(counted, left, strict=True)]

@@ -54,6 +54,7 @@ class RatePoint:
         scale: per channel, or one for all.
         values: the form, where there is no codebook.
         folded: whether the codebook is decoded at load though a kernel could read integers of a grid.
+        kept: the share of the entries that are left before the others are rounded, see `Choice`.
     """
 
     nbytes: float
@@ -62,6 +63,7 @@ class RatePoint:
     scale: Array | None = None
     values: Values = EXACT
     folded: bool = False
+    kept: float = 0.0
 
 
 def curve(
@@ -120,14 +122,12 @@ def points(
         for count, least in grid
         if share >= least
     ]
-    found = fit_codebooks(histogram, wanted, prune)
-    if snap is not None:
-        levels = [snap(codebook.levels) for codebook in found]
-        parts = [np.sort(each) if prune else each[1:] for each in levels]
-        found = measured(histogram, *joined(parts, np.array([threshold for _, threshold in wanted]), prune))
+    found = snapped(
+        histogram, fit_codebooks(histogram, wanted, prune), [threshold for _, threshold in wanted], prune, snap
+    )
     codes, zeros = np.array([(len(codebook.levels), codebook.shares[0]) for codebook in found]).T
-    stored = [size // row * row_layout(int(c), size // row, row).nbytes(row) for c in codes] if row else None
-    sizes = np.array(stored) if stored else _stored(codes, size - zeros, size)
+    packed = [size // row * row_layout(int(c), size // row, row).nbytes(row) for c in codes] if row else None
+    sizes = np.array(packed) if packed else stored(codes, size - zeros, size)
     sizes = sizes + NODES + (scale.nbytes if scale.size > 1 else 0)
     return hull(
         [
@@ -137,7 +137,18 @@ def points(
     )
 
 
-def _stored(levels: Array, kept: Array, size: int) -> Array:
+def snapped(
+    histogram: Histogram, codebooks: Sequence[Codebook], thresholds: Sequence[float], prune: bool, snap: Snap | None
+) -> list[Codebook]:
+    """Codebooks with the levels that a form makes of theirs; the others are as in `fit_codebooks`."""
+    if snap is None:
+        return list(codebooks)
+    levels = [snap(codebook.levels) for codebook in codebooks]
+    parts = [np.sort(each) if prune else each[1:] for each in levels]
+    return measured(histogram, *joined(parts, np.array(thresholds), prune))
+
+
+def stored(levels: Array, kept: Array, size: int) -> Array:
     """Bytes of the smallest form of each codebook, gaps estimated as if the kept entries were spread evenly.
 
     Args:

@@ -43,8 +43,9 @@ class Choice:
         prune: whether the codebook may make entries 0.
         feedback: how rounding errors are passed on, where the layer's inputs were measured.
         folded: whether the codebook is decoded at load, whoever reads the weight.
+        kept: the share of the entries that are left, by their feedback, before the others are rounded; 0: all.
         planned: the loss that it was chosen for: squared error over energy, of the weight or half that of its worst
-            channel; None where no loss decided.
+            channel, or of its outputs where there is feedback; None where no loss decided.
         finer: what is taken instead where it loses more than twice that; None: the values themselves.
     """
 
@@ -54,6 +55,7 @@ class Choice:
     prune: bool = True
     feedback: Feedback | None = None
     folded: bool = False
+    kept: float = 0.0
     planned: float | None = None
     finer: Choice | None = None
 
@@ -242,9 +244,12 @@ class Candidates:
         transposed = readers.transposed if readers else None
         wide = live_channels(weight, floats(self.array), transposed)[0]
         if readers is None or choice.folded:
-            coded = with_codebook(weight, wide, scale, codebook, prune, feedback, transposed, planned=True)
+            coded = with_codebook(
+                weight, wide, scale, codebook, prune, feedback, transposed, kept=choice.kept, planned=True
+            )
             return Candidate(Shared(), coded)
-        return Candidate(Int8(), on_grid(weight, wide, scale, codebook, prune, transposed, feedback, planned=True))
+        coded = on_grid(weight, wide, scale, codebook, prune, transposed, feedback, kept=choice.kept, planned=True)
+        return Candidate(Int8(), coded)
 
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +18,7 @@ Select = Callable[[Array], Array]  # scores [groups, outputs, inputs] -> True wh
 DAMPINGS = (0.01, 0.05, 0.2, 1.0, 5.0)
 _JUDGED, _JUDGED_STEPS = 256, 20  # outputs of a group, and steps of their refit, that tell which damping is best
 _COSTED = 0.1  # damping of the cost of single removals
+STEPS = 40  # of the alternating directions that choose most of what many would
 _STEPS, _RESIDUAL = 40, 1e-3  # of conjugate gradients: at most so many, until the gradient is that share of the first
 _FEWEST, _MOST = 40, 300  # iterations of the alternating directions, within so many multiplications
 _MULTIPLICATIONS = 4e10
@@ -63,6 +65,40 @@ class Problem:
         self.matrix = matrix
         self.start = rows * self.unit
 
+    @classmethod
+    def of(cls, rows: Array, own: Array, damping: float) -> Problem:
+        """That of a network which is pruned nowhere else.
+
+        Args:
+            rows: float32 [groups, outputs, inputs].
+            own: float32 [groups, inputs, inputs], the mean of x x^T.
+            damping: from 0 to 1, how far that gives way to independent inputs.
+        """
+        return cls(rows, Moments(own, own), damping / max(1 - damping, _TINY))
+
+    @cached_property
+    def _turned(self) -> tuple[Array, Array]:
+        """Eigenvalues and eigenvectors of the matrix."""
+        values, vectors = np.linalg.eigh(self.matrix)
+        return values, vectors
+
+    def kept(self, share: float, steps: int) -> Array:
+        """The rows with a share of their entries, refitted; the others are 0.
+
+        Args:
+            share: of all entries.
+            steps: of the alternating directions.
+        """
+        gone = self.start.size - max(1, round(share * self.start.size))
+
+        def smallest(scores: Array) -> Array:
+            mask = np.zeros(scores.size, bool)
+            mask[np.argpartition(scores.reshape(-1), gone - 1)[:gone]] = True
+            return mask.reshape(scores.shape)
+
+        mask = self.split(smallest, steps) if gone else np.zeros(self.start.shape, bool)
+        return np.where(mask, 0, self.refit(mask, self.start) / self.unit)
+
     def refit(self, mask: Array, start: Array, steps: int = _STEPS) -> Array:
         """The least V that is 0 under the mask, by conjugate gradients of all rows at once, in the units of `start`."""
         keep = (~mask).astype(np.float32)
@@ -83,17 +119,22 @@ class Problem:
             step = left + np.where(before > 0, energy / np.maximum(before, _TINY**2), 0) * step
         return found
 
-    def split(self, select: Select) -> Array:
-        """The mask of the sparse least squares, by alternating directions (Meng et al. 2024): entries come and go."""
-        values, vectors = np.linalg.eigh(self.matrix)
+    def split(self, select: Select, steps: int | None = None) -> Array:
+        """The mask of the sparse least squares, by alternating directions (Meng et al. 2024): entries come and go.
+
+        Args:
+            select: scores -> the mask.
+            steps: how many; None: as many as so large a problem is worth.
+        """
+        values, vectors = self._turned
         values, back = np.maximum(values, 0)[:, None, :], vectors.transpose(0, 2, 1)
         turned = self.target @ vectors
         sparse = self.start
         dual = np.zeros_like(sparse)
         mask = select(np.abs(sparse))
         sparse = np.where(mask, 0, sparse)
-        count = int(np.clip(_MULTIPLICATIONS / (2 * sparse.size * sparse.shape[-1]), _FEWEST, _MOST))
-        for penalty in np.geomspace(*_PENALTIES, count, dtype=np.float32):
+        most = _MULTIPLICATIONS / (2 * sparse.size * sparse.shape[-1])
+        for penalty in np.geomspace(*_PENALTIES, steps or int(np.clip(most, _FEWEST, _MOST)), dtype=np.float32):
             dense = ((turned + (penalty * sparse - dual) @ vectors) / (values + penalty)) @ back
             wanted = dense + dual / penalty
             mask = select(np.abs(wanted))

@@ -42,7 +42,9 @@ def fit_codebook(histogram: Histogram, levels: int, prune: bool, threshold: floa
     return fit_codebooks(histogram, [(levels, threshold)], prune)[0]
 
 
-def fit_codebooks(histogram: Histogram, wanted: Sequence[tuple[int, float]], prune: bool) -> list[Codebook]:
+def fit_codebooks(
+    histogram: Histogram, wanted: Sequence[tuple[int, float]], prune: bool, *, once: bool = False
+) -> list[Codebook]:
     """Lloyd's algorithm for codebooks of at most so many codes, 0.0 included.
 
     One start spreads the levels with the cube root of the density, the optimum for many levels: heavy tails get the few
@@ -54,19 +56,20 @@ def fit_codebooks(histogram: Histogram, wanted: Sequence[tuple[int, float]], pru
         wanted: of each codebook the codes, at least 2, and a threshold: with `prune` the magnitude up to which all
             entries become 0; 0.0: those nearest to it.
         prune: whether entries may become 0; otherwise only zeros are.
+        once: whether the first start is enough.
     """
     counts = np.array([codes - 1 for codes, _ in wanted], np.intp)
     thresholds = np.array([threshold for _, threshold in wanted])
     short = counts < len(histogram.values)
-    fitted = iter(_fitted(histogram, counts[short], thresholds[short], prune) if short.any() else [])
+    fitted = iter(_fitted(histogram, counts[short], thresholds[short], prune, once) if short.any() else [])
     return [next(fitted) if each else _every(histogram) for each in short]
 
 
-def _fitted(histogram: Histogram, counts: Array, thresholds: Array, prune: bool) -> list[Codebook]:
+def _fitted(histogram: Histogram, counts: Array, thresholds: Array, prune: bool, once: bool) -> list[Codebook]:
     """The codebooks of fewer levels than the histogram has values."""
     points, layout = spread(histogram, counts, thresholds, prune)
     found = measured(histogram, settled(histogram, points, layout), layout)
-    if not prune:
+    if not (prune or once):
         for at in np.flatnonzero(counts <= _FEW):
             points, layout = joined([optimal(histogram, int(counts[at]))], np.zeros(1), prune)
             others = measured(histogram, settled(histogram, points, layout), layout)

@@ -6,7 +6,8 @@ a level at 0 makes it prune as well (SparseGPT, Frantar and Alistarh 2023).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,18 +20,45 @@ _BLOCK = 128  # inputs whose errors are passed on at once to those after the blo
 
 
 @dataclass(frozen=True)
+class Rounded:
+    """What is rounded; see `Feedback.round`."""
+
+    rows: Array
+    levels: Array
+    prune: bool
+    boundaries: Array | None = None
+
+    @property
+    def codes(self) -> Array:
+        """The code of each level that may be chosen, uint8, the levels ascending."""
+        found = np.argsort(self.levels, kind="stable") if self.prune else 1 + np.arange(len(self.levels) - 1)
+        return found.astype(np.uint8)
+
+    @property
+    def cells(self) -> tuple[Array, Array]:
+        """These levels and the borders of their cells, float32."""
+        points = self.levels[self.codes].astype(np.float32)
+        borders = (points[1:] + points[:-1]) / 2 if self.boundaries is None else self.boundaries.astype(np.float32)
+        return points, borders
+
+
+@dataclass(frozen=True)
 class Feedback:
     """How the rounding error of one input's weights is passed on to the others, for each group of a layer.
 
     Attributes:
         order: [groups, inputs], those of most energy first.
         factor: float32 [groups, inputs, inputs], upper: its transpose times itself inverts the damped moments.
+        moments: float32 [groups, inputs, inputs], the mean of x x^T over the inputs x.
+        damping: how far they give way to those of independent inputs.
         remaining: the squared error of the outputs that is left, over that of errors that are not passed on.
     """
 
     order: Array
     factor: Array
-    remaining: float
+    moments: Array
+    damping: float
+    remaining: float = 1.0
 
     @classmethod
     def of(cls, halves: Array) -> Feedback:
@@ -46,13 +74,24 @@ class Feedback:
             for damping in DAMPINGS:
                 left[damping] += _left(_factor(known, _energy(seen), damping), other)
         damping = min(left, key=left.__getitem__)
+        whole = float(np.trace(halves[1], axis1=1, axis2=2).sum(dtype=np.float64))
+        return cls.damped(halves.mean(0), damping, min(1.0, left[damping] / max(whole, _MIN_ENERGY)))
+
+    @classmethod
+    def damped(cls, moments: Array, damping: float, remaining: float = 1.0) -> Feedback:
+        """Prepare moments at a damping.
+
+        Args:
+            moments: float32 [groups, inputs, inputs].
+            damping: from 0 to 1.
+            remaining: see `Feedback`.
+        """
         orders, factors = [], []
-        for moment in halves.mean(0):
+        for moment in moments:
             orders.append(_order(moment))
             factor = _factor(_ordered(moment, orders[-1]), _energy(moment), damping)
             factors.append(factor.astype(np.float32))
-        whole = float(np.trace(halves[1], axis1=1, axis2=2).sum(dtype=np.float64))
-        return cls(np.stack(orders), np.stack(factors), min(1.0, left[damping] / max(whole, _MIN_ENERGY)))
+        return cls(np.stack(orders), np.stack(factors), moments, damping, remaining)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.
@@ -63,13 +102,40 @@ class Feedback:
             prune: whether entries other than 0 may get code 0; zeros keep theirs without it.
             boundaries: as in `quantise.Codebook`.
         """
-        codes = np.zeros(rows.shape, np.uint8)
-        if len(levels) > 1:
-            each = len(rows) // len(self.order)
-            for group, (order, factor) in enumerate(zip(self.order, self.factor, strict=True)):
-                part = slice(group * each, (group + 1) * each)
-                codes[part] = _round(rows[part], order, factor, levels, prune, boundaries)
+        return self.round_each([Rounded(rows, levels, prune, boundaries)])[0]
+
+    def round_each(self, wanted: Sequence[Rounded]) -> list[Array]:
+        """`round` of several versions of a weight, side by side: a step costs little more for many than for one."""
+        codes = [np.zeros(each.rows.shape, np.uint8) for each in wanted]
+        some = [(each, code) for each, code in zip(wanted, codes, strict=True) if len(each.levels) > 1]
+        for group, (order, factor) in enumerate(zip(self.order, self.factor, strict=True)):
+            parts = []
+            for each, code in some:
+                size = len(each.rows) // len(self.order)
+                part = slice(group * size, (group + 1) * size)
+                parts.append((replace(each, rows=each.rows[part]), code[part]))
+            if parts:
+                _round(parts, order, factor)
         return codes
+
+
+def output_loss(moments: Array, rows: Array, rounded: Array) -> Array:
+    """The squared error of each output over its energy if the inputs were independent and alike; float64 [outputs].
+
+    So errors that no input is correlated with lose as much as they are of the weight.
+
+    Args:
+        moments: float32 [groups, inputs, inputs], the mean of x x^T over the inputs x.
+        rows: float [outputs, inputs], the groups follow each other.
+        rounded: what they became.
+    """
+    groups, inputs, _ = moments.shape
+    each = rows.reshape(groups, -1, inputs)
+    error = (rounded.reshape(each.shape) - each).astype(np.float32)
+    squared = ((error @ moments) * error).sum(-1, dtype=np.float64).clip(0)
+    mean = np.trace(moments, axis1=1, axis2=2, dtype=np.float64)[:, None] / inputs
+    energy = mean * np.square(each).sum(-1, dtype=np.float64)
+    return np.where(energy > 0, squared / np.where(energy > 0, energy, 1), 0.0).reshape(-1)
 
 
 def _order(moment: Array) -> Array:
@@ -107,21 +173,27 @@ def _left(factor: Array, unseen: Array) -> float:
     return left
 
 
-def _round(rows: Array, order: Array, factor: Array, levels: Array, prune: bool, boundaries: Array | None) -> Array:
-    """`Feedback.round` for one group."""
-    x = rows[:, order].T.astype(np.float32)  # [inputs, outputs]: a row is rounded at once
-    fixed = None if prune else x == 0
-    ranked = np.argsort(levels, kind="stable") if prune else 1 + np.arange(len(levels) - 1)
-    points, code_of = levels[ranked].astype(np.float32), ranked.astype(np.uint8)
-    borders = (points[1:] + points[:-1]) / 2 if boundaries is None else boundaries.astype(np.float32)
-    ranks = np.empty(x.shape, np.uint8)
+def _round(parts: Sequence[tuple[Rounded, Array]], order: Array, factor: Array) -> None:
+    """`Feedback.round_each` for one group: what is wanted, and where its codes go."""
+    # [inputs, outputs]: a row is rounded at once, those of all parts beside each other.
+    x = np.concatenate([each.rows[:, order].T.astype(np.float32) for each, _ in parts], axis=1)
+    ends = np.cumsum([len(each.rows) for each, _ in parts])
+    own = [slice(end - len(each.rows), end) for end, (each, _) in zip(ends, parts, strict=True)]
+    fixed = None if all(each.prune for each, _ in parts) else x == 0
+    if fixed is not None:
+        for each, here in zip((each for each, _ in parts), own, strict=True):
+            if each.prune:
+                fixed[:, here] = False
+    cells = [each.cells for each, _ in parts]
+    ranks, value = np.empty(x.shape, np.uint8), np.empty(x.shape[1], np.float32)
     passed_on = np.empty((_BLOCK, x.shape[1]), np.float32)
     for at in range(0, len(x), _BLOCK):
         end = min(at + _BLOCK, len(x))
         errors = np.empty((end - at, x.shape[1]), np.float32)
         for i in range(at, end):
-            ranks[i] = rank = borders.searchsorted(x[i], side="right")
-            value = points.take(rank)
+            for (points, borders), here in zip(cells, own, strict=True):
+                ranks[i, here] = rank = borders.searchsorted(x[i, here], side="right")
+                points.take(rank, out=value[here])
             if fixed is not None:
                 value[fixed[i]] = 0
             error = np.subtract(x[i], value, out=errors[i - at])
@@ -129,9 +201,8 @@ def _round(rows: Array, order: Array, factor: Array, levels: Array, prune: bool,
             after = x[i + 1 : end]
             after -= np.multiply(factor[i, i + 1 : end, None], error, out=passed_on[: len(after)])
         x[end:] -= factor[at:end, end:].T @ errors
-    codes = code_of[ranks]
-    if fixed is not None:
-        codes[fixed] = 0
-    found = np.empty_like(codes)
-    found[order] = codes
-    return found.T
+    for (each, codes), here in zip(parts, own, strict=True):
+        found = each.codes[ranks[:, here]]
+        if fixed is not None:
+            found[fixed[:, here]] = 0
+        codes[:, order] = found.T

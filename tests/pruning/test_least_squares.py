@@ -109,6 +109,20 @@ def test_n_of_m_stays_n_of_m(saliency):
     assert ((found.reshape(-1, 4) != 0).sum(1) == 2).all()
 
 
+@given(share=st.floats(0, 1), groups=st.integers(1, 3), seed=st.integers(0, 99), damping=st.sampled_from([0.01, 0.5]))
+def test_a_share_is_kept_to_the_entry_and_loses_less_than_by_magnitude(share, groups, seed, damping):
+    rows = normal(groups, 4, 20, seed=seed)
+    own = np.stack([x.T @ x / len(x) for x in (correlated(20, 60, seed + g) for g in range(groups))])
+    kept = Problem.of(rows, own, damping).kept(share, 40)
+    count = max(1, round(share * rows.size))
+    assert np.count_nonzero(kept) <= count <= np.count_nonzero(kept) + 2  # a refit may end at 0
+    moments = Moments(own, own)
+    plain = np.where(select(rows.size - count)(np.abs(rows)), 0, rows)
+    scale = abs(moments.error(rows, rows))
+    slack = 2 * damping * scale  # damping draws towards the rows as they were
+    assert moments.error(rows, kept) <= moments.error(rows, plain) + slack + 1e-3 * scale
+
+
 def test_groups_are_fitted_by_themselves():
     x = [correlated(9, 300, seed) for seed in (1, 2)]
     rows, each = normal(2, 4, 9, seed=4), [halves_of(part, part) for part in x]

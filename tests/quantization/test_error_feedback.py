@@ -14,7 +14,7 @@ import onnxprune
 from onnxprune.quantization import rounding
 from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.entropy_constrained import EXCESS, constrained
-from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.quantization.error_feedback import Feedback, Rounded
 from onnxprune.quantization.histogram import Histogram
 from tests.helpers.builders import conv_net, info, mlp, model, node, normal
 from tests.helpers.running import run
@@ -56,6 +56,20 @@ def test_codes_keep_what_they_promise(seed, bits, width, groups, prune, tight, c
     if not prune:
         np.testing.assert_array_equal(codes == 0, rows == 0)
     np.testing.assert_array_equal(codes, feedback.round(rows, codebook.levels, prune, codebook.boundaries))
+
+
+@given(seed=st.integers(0, 99), groups=st.integers(1, 3), width=st.integers(1, 150))
+def test_versions_side_by_side_get_the_codes_of_each_by_itself(seed, groups, width):
+    rng = np.random.default_rng(seed)
+    feedback = Feedback.of(moments_of(inputs(width, 40, seed, groups)))
+    wanted = []
+    for prune, outputs in ((True, 2), (False, 1), (False, 3), (True, 1)):
+        rows = np.where(rng.random((outputs * groups, width)) < 0.3, 0, rng.standard_normal((outputs * groups, width)))
+        codebook = fit_codebook(Histogram.of(rows.astype(np.float32)), 5, prune)
+        wanted.append(Rounded(rows.astype(np.float32), codebook.levels, prune, codebook.boundaries))
+    for found, one in zip(feedback.round_each(wanted), wanted, strict=True):
+        alone = feedback.round(one.rows, one.levels, one.prune, one.boundaries)
+        assert np.mean(found != alone) <= 0.01  # products of another width may end in another last bit
 
 
 @given(seed=st.integers(0, 99), bits=st.integers(2, 8), prune=st.booleans())

@@ -329,7 +329,7 @@ def test_a_search_loads_and_verifies_once(model, samples, tmp_path, monkeypatch)
     found = onnxprune.compress(
         model, tmp_path / "o.onnx", data=samples, sparsity=0.2, saliency="magnitude", max_drop=20
     ).search
-    assert found.trials > 3
+    assert found.trials > 1
     assert len(verified) == len(prepared) == len(inspected) == 1
     assert len(zipped) == 2  # the original and the result
     assert len(opened) == found.trials  # a session for each try, whatever judges it

@@ -14,9 +14,11 @@ from onnxprune.core.dtypes import Array
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.scales import centred, halves, inner_axes, tidy_scale
 from onnxprune.model.weight import Weight
+from onnxprune.pruning.least_squares import STEPS, Problem
 from onnxprune.quantization.channel_scales import heaviest, loss
 from onnxprune.quantization.codebook import Codebook
-from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.quantization.error_feedback import Feedback, output_loss
+from onnxprune.quantization.histogram import root_mean_square
 from onnxprune.quantization.rounding import balance, encode
 
 _FITTED, _LEAST_FITTED = 32, 8  # one channel in so many has its scale fitted, but so many at the least
@@ -25,7 +27,7 @@ _KERNEL = 4  # entries of a convolution kernel from which its errors are added u
 
 def with_codebook(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool,
-    feedback: Feedback | None = None, transposed: bool | None = None, *, planned: bool = False,
+    feedback: Feedback | None = None, transposed: bool | None = None, *, kept: float = 0.0, planned: bool = False,
 ) -> Coded:  # fmt: skip
     """A weight as codes into a float codebook; a scale for the whole weight goes into the codebook.
 
@@ -37,8 +39,12 @@ def with_codebook(
         prune: whether entries other than 0 may get code 0.
         feedback: how rounding errors are passed on.
         transposed: whether the MatMul whose channels the scale is of reads the transpose; None: those of the weight.
+        kept: the share of the entries that pruning with feedback leaves, see `pruned`; 0: nothing is pruned first.
         planned: whether a plan is held against what the weight loses, which is measured then.
     """
+    original = wide
+    if kept and feedback is not None:
+        wide, prune = pruned(weight, wide, feedback, kept), False
     scale = fitted_scale(weight, wide, scale, codebook, prune, transposed)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     values = codebook.levels * unit
@@ -47,16 +53,13 @@ def with_codebook(
     stored = replace(codebook, levels=values.astype(np.float64) / unit)
     codes = _rounded(weight, wide, scale, codebook.levels, stored, prune, feedback)
     factor = None if scale.size == 1 else scale
-    lost = 0.0
-    if planned:
-        plain = _plain(codes, wide, scale, codebook.levels, stored, prune, feedback)
-        lost = loss_of(weight, wide, decoded(plain, values, factor), transposed)
+    lost = loss_of(weight, original, decoded(codes, values, factor), transposed, feedback) if planned else 0.0
     return Coded(codes, np.zeros((), kind), values, factor, lost=lost)
 
 
 def on_grid(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, transposed: bool | None,
-    feedback: Feedback | None = None, *, planned: bool = False,
+    feedback: Feedback | None = None, *, kept: float = 0.0, planned: bool = False,
 ) -> Coded:  # fmt: skip
     """A weight as codes into a codebook of int8 values; the grid of 255 steps ends at the largest level.
 
@@ -68,18 +71,19 @@ def on_grid(
         prune: whether entries other than 0 may get code 0.
         transposed: see `oriented`.
         feedback: how rounding errors are passed on.
+        kept: see `with_codebook`.
         planned: see `with_codebook`.
     """
+    original = wide
+    if kept and feedback is not None:
+        wide, prune = pruned(weight, wide, feedback, kept), False
     levels, top = gridded(codebook.levels, prune)
     moved = _moved(codebook, levels)
     scale = fitted_scale(weight, wide, scale, moved, prune, transposed)
     codes = _rounded(weight, wide, scale, levels, moved, prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     stored = tidy_scale(scale.astype(np.float64) * (top / 127))
-    lost = 0.0
-    if planned:
-        plain = _plain(codes, wide, scale, levels, moved, prune, feedback)
-        lost = loss_of(weight, wide, decoded(plain, values, stored), transposed)
+    lost = loss_of(weight, original, decoded(codes, values, stored), transposed, feedback) if planned else 0.0
     return replace(oriented(codes, values, stored, transposed), lost=lost)
 
 
@@ -122,27 +126,60 @@ def recoded(
     one = np.ones((1,) * wide.ndim, np.float32)
     levels = whole(codebook.levels, prune)
     moved = _moved(codebook, levels)
-    codes, lost = _rounded(weight, wide, one, levels, moved, prune, feedback), 0.0
-    if planned:
-        plain = _plain(codes, wide, one, levels, moved, prune, feedback)
-        lost = loss(wide, decoded(plain, levels), tuple(range(wide.ndim)))
+    codes = _rounded(weight, wide, one, levels, moved, prune, feedback)
+    lost = loss(wide, decoded(codes, levels), tuple(range(wide.ndim))) if planned else 0.0
     values = (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype)
     return Coded(codes, weight.zero_value, values, lost=lost)
 
 
-def loss_of(weight: Weight, wide: ChunkedArray, decoded: ChunkedArray, transposed: bool | None = None) -> float:
+def loss_of(
+    weight: Weight, wide: ChunkedArray, decoded: ChunkedArray, transposed: bool | None = None,
+    feedback: Feedback | None = None,
+) -> float:  # fmt: skip
     """What a weight has lost, see `channel_scales.loss`; all of it is one channel where the axes are not known.
 
-    A row of a table is no channel, which every input goes through: rows count by their mean.
+    A row of a table is no channel, which every input goes through: rows count by their mean. Where the inputs are
+    known, a channel loses what its output does, see `output_loss`.
 
     Args:
         weight: its axes.
         wide: its values.
         decoded: what they became.
         transposed: see `Values.code`.
+        feedback: of its inputs.
     """
+    if feedback is not None:
+        rows, inputs = outputs_first(weight, wide), feedback.order.shape[1]
+        each = output_loss(
+            feedback.moments, rows.reshape(-1, inputs), outputs_first(weight, decoded).reshape(-1, inputs)
+        )
+        return max(float(each.mean()), float(each.max(initial=0.0)) / 2)
     axes = inner_axes(weight, transposed)
     return loss(wide, decoded, axes or tuple(range(wide.ndim)), weight.linear or not axes)
+
+
+def outputs_first(weight: Weight, wide: ChunkedArray) -> Array:
+    """The values with the axes of the outputs first."""
+    inner = inner_axes(weight)
+    return wide.whole().transpose(tuple(a for a in range(wide.ndim) if a not in inner) + inner)
+
+
+def pruned(weight: Weight, wide: ChunkedArray, feedback: Feedback, kept: float) -> ChunkedArray:
+    """The values with a share of the entries, chosen and refitted such that the outputs keep what they can.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        feedback: of its inputs.
+        kept: the share.
+    """
+    inner = inner_axes(weight)
+    order = tuple(a for a in range(wide.ndim) if a not in inner) + inner
+    values, groups = outputs_first(weight, wide), len(feedback.order)
+    rows = values.reshape(groups, -1, feedback.order.shape[1]).astype(np.float32)
+    scale = root_mean_square(rows, (2,)).astype(np.float32)
+    found = Problem.of(rows / scale, feedback.moments, feedback.damping).kept(kept, STEPS) * scale
+    return ChunkedArray.of(np.ascontiguousarray(found.reshape(values.shape).transpose(np.argsort(order))))
 
 
 def decoded(codes: Array | ChunkedArray, values: Array | None, scale: Array | None = None) -> ChunkedArray:
@@ -182,17 +219,6 @@ def _moved(codebook: Codebook, levels: Array) -> Codebook:
     return replace(
         codebook, levels=levels, boundaries=codebook.boundaries if len(levels) == len(codebook.levels) else None
     )
-
-
-def _plain(
-    codes: Array, wide: ChunkedArray, scale: Array, nearest: Array, codebook: Codebook, prune: bool,
-    feedback: Feedback | None,
-) -> Array:  # fmt: skip
-    """The codes without feedback, which makes the outputs' error less and the weight's own larger.
-
-    They tell what the codebook loses by itself, whoever reads the weight.
-    """
-    return codes if feedback is None else encode(wide.whole(), scale, nearest, prune, codebook.boundaries)
 
 
 def _rounded(

@@ -1,0 +1,203 @@
+"""The curve of a weight whose inputs are known: what its outputs lose, and points at which it is pruned by them first.
+
+What most inputs of a layer do others can do for them: choosing by the outputs what stays of a weight, and refitting it,
+keeps several times fewer entries than a threshold on each by itself (`least_squares.py`). Some outputs are pruned and
+rounded by one half of the samples, as all of them would be, and the other half tells what they lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onnxprune.allocation.rate_distortion import RatePoint, Snap, hull, snapped, stored
+from onnxprune.core.chunked import ChunkedArray
+from onnxprune.core.dtypes import Array
+from onnxprune.encodings.candidates import Candidates
+from onnxprune.encodings.smallest import NODES
+from onnxprune.encodings.values.rounding import gridded, outputs_first
+from onnxprune.encodings.values.scales import live_channels, unit_scale
+from onnxprune.pruning.least_squares import Problem
+from onnxprune.quantization.channel_scales import Channels
+from onnxprune.quantization.codebook import Codebook, fit_codebooks
+from onnxprune.quantization.error_feedback import Feedback, Rounded, output_loss
+from onnxprune.quantization.histogram import Histogram
+
+SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
+KEPT = (0.6, 0.4, 0.26, 0.17, 0.11, 0.07, 0.045, 0.028, 0.017)  # shares of the entries
+LEVELS = (3, 4, 6, 9, 13, 16, 21, 40, 73)
+_TRIED = 3  # numbers of levels of each share: those whose error comes nearest to that of pruning
+_LEAST_INPUTS, _LEAST_SIZE = 8, 256  # of a weight that is pruned so
+_SOME, _HEAVY = 28, 8  # outputs that tell, and those of the largest values for their scale
+_STEPS = 16  # of the alternating directions: `STEPS` would lose a little less
+
+
+def output_curve(
+    line: Sequence[RatePoint], candidates: Candidates, halves: Array, feedback: Feedback, prune: bool
+) -> list[RatePoint]:
+    """The points of a weight by what its outputs lose.
+
+    Args:
+        line: its points by what the weight loses.
+        candidates: its forms.
+        halves: [2, groups, inputs, inputs], the moments of its inputs on each half of the samples.
+        feedback: of both.
+        prune: whether entries may become 0.
+    """
+    large = halves.shape[-1] >= _LEAST_INPUTS and candidates.weight.size >= _LEAST_SIZE
+    sample = _Sample.of(candidates, halves, feedback) if prune and large else None
+    if sample is None:
+        return hull([point if point.codebook is None else _passed_on(point, feedback) for point in line])
+    return hull([*(point for point in line if point.codebook is None), *sample.judged(line)])
+
+
+def _passed_on(point: RatePoint, feedback: Feedback) -> RatePoint:
+    return replace(point, loss=point.loss * feedback.remaining)
+
+
+@dataclass(frozen=True)
+class _Version:
+    """Some outputs as a point of the curve would have them.
+
+    Attributes:
+        point: without what it costs.
+        rounded: what is rounded, over the scale of each output.
+        scale: float32 [outputs, 1], over that of the weight's channels.
+        entries: how many codes are not 0; None: that is counted.
+    """
+
+    point: RatePoint
+    rounded: Rounded
+    scale: Array
+    entries: float | None
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Some outputs of a weight.
+
+    Attributes:
+        candidates: of the weight.
+        rows: float32 [groups, outputs, inputs], each over its scale.
+        scale: of the weight's channels.
+        units: float32 [outputs, 1], those of the outputs.
+        problem: of the outputs, on one half of the samples.
+        passing: how errors are passed on, by that half.
+        unseen: the moments of the other one.
+        without_scale: whether points without a scale for each channel are worth trying.
+    """
+
+    candidates: Candidates
+    rows: Array
+    scale: Array
+    units: Array
+    problem: Problem
+    passing: Feedback
+    unseen: Array
+    without_scale: bool
+
+    @classmethod
+    def of(cls, candidates: Candidates, halves: Array, feedback: Feedback) -> _Sample | None:
+        """Draw outputs; None where the weight has channels that are too small for a scale."""
+        weight, readers = candidates.weight, candidates.readers()
+        assert candidates.wide is not None
+        wide, scale = live_channels(weight, candidates.wide, readers.transposed if readers else None)
+        if scale is None:
+            return None
+        rows = outputs_first(weight, wide).reshape(len(feedback.order), -1, halves.shape[-1])
+        whole = np.broadcast_to(scale.astype(np.float32), wide.shape)
+        units = outputs_first(weight, ChunkedArray.of(whole)).reshape(rows.shape)[..., :1]
+        groups, some = _drawn(rows, units)
+        rows, units = rows[groups][:, some], units[groups][:, some]
+        rows = (rows / units).astype(np.float32)
+        seen = np.ascontiguousarray(halves[0][groups])
+        without = readers is None and scale.nbytes > SCALES_COST * weight.nbytes(candidates.model)
+        return cls(
+            candidates, rows, scale, units.reshape(-1, 1), Problem.of(rows, seen, feedback.damping),
+            Feedback.damped(seen, feedback.damping), halves[1][groups], without,
+        )  # fmt: skip
+
+    def judged(self, line: Sequence[RatePoint]) -> list[RatePoint]:
+        """What the given points cost, and those at which the weight is pruned first."""
+        versions = [*self._plain(line), *self._pruned()]
+        size, flat, found = self.candidates.weight.size, self.rows.reshape(-1, self.rows.shape[-1]), []
+        for version, codes in zip(versions, self.passing.round_each([v.rounded for v in versions]), strict=True):
+            point, levels = version.point, version.rounded.levels
+            each = output_loss(self.unseen, flat, levels.astype(np.float32)[codes] * version.scale)
+            entries = np.count_nonzero(codes) / codes.size * size if version.entries is None else version.entries
+            nbytes = float(stored(np.array([float(len(levels))]), np.array([entries]), size)[0])
+            nbytes += NODES + (point.scale.nbytes if point.scale is not None and point.scale.size > 1 else 0)
+            found.append(replace(point, nbytes=nbytes, loss=max(float(each.mean()), float(each.max()) / 2)))
+        return found
+
+    def _plain(self, line: Sequence[RatePoint]) -> Iterator[_Version]:
+        """The versions of given points."""
+        flat = self.rows.reshape(-1, self.rows.shape[-1])
+        for point in line:
+            if point.codebook is not None and point.scale is not None:
+                yield self._version(point, flat, self._ratio(point.scale), True, None)
+
+    def _pruned(self) -> Iterator[_Version]:
+        """The versions at which a share of the entries is kept."""
+        size, flat = self.candidates.weight.size, self.rows.reshape(-1, self.rows.shape[-1])
+        snap: Snap | None = _on_grid if self.candidates.readers() else None
+        forms = [(self.scale, snap)]
+        if self.without_scale:
+            assert self.candidates.wide is not None
+            forms.append((unit_scale(self.candidates.wide), None))
+        for share in KEPT:
+            kept = self.problem.kept(share, _STEPS).reshape(flat.shape)
+            lost = float(output_loss(self.unseen, flat, kept).mean())
+            for scale, on_grid in forms:
+                ratio = self._ratio(scale)
+                for codebook in _codebooks(Histogram.of(kept / ratio), lost / self.passing.remaining, on_grid):
+                    point = RatePoint(0.0, 0.0, codebook, scale, kept=share)
+                    yield self._version(point, kept, ratio, False, share * size)
+
+    def _ratio(self, scale: Array) -> Array:
+        """A scale over that of the channels; float32 [outputs, 1]."""
+        if scale.size > 1:
+            return np.ones_like(self.units)
+        return (scale.astype(np.float32).reshape(1, 1) / self.units).astype(np.float32)
+
+    def _version(self, point: RatePoint, rows: Array, ratio: Array, prune: bool, entries: float | None) -> _Version:
+        codebook = point.codebook
+        assert codebook is not None
+        assert point.scale is not None
+        if point.scale.size > 1:
+            ratio = ratio * _grown(rows, codebook, prune)
+        return _Version(point, Rounded(rows / ratio, codebook.levels, prune, codebook.boundaries), ratio, entries)
+
+
+def _grown(rows: Array, codebook: Codebook, prune: bool) -> Array:
+    """What the scales of the outputs that the codebook would clip grow by; float32 [outputs, 1]."""
+    heavy = np.argsort(-np.abs(rows).max(-1), kind="stable")[:_HEAVY]
+    grown = np.ones((len(rows), 1), np.float32)
+    grown[heavy, 0] = Channels.of(heavy, rows[heavy], np.ones(len(heavy))).fitted(codebook, prune)[0]
+    return grown
+
+
+def _codebooks(histogram: Histogram, lost: float, snap: Snap | None) -> list[Codebook]:
+    """Codebooks for what is kept, whose error is near that of what is not: squared, of entries of energy 1."""
+    wanted = [(levels, 0.0) for levels in LEVELS]
+    found = snapped(histogram, fit_codebooks(histogram, wanted, False, once=True), [0.0] * len(wanted), False, snap)
+    errors = np.array([max(codebook.error, 1e-12) for codebook in found]) / max(histogram.energy, 1e-12)
+    near = np.argsort(np.abs(np.log(errors / max(lost, 1e-12))), kind="stable")[:_TRIED]
+    return [found[at] for at in sorted(near)]
+
+
+def _on_grid(levels: Array) -> Array:
+    return gridded(levels, False)[0]
+
+
+def _drawn(rows: Array, units: Array) -> tuple[Array, Array]:
+    """Which groups, and which outputs of each: evenly spread, and of a single group the heaviest."""
+    groups, outputs, _ = rows.shape
+    at = np.unique(np.linspace(0, groups - 1, min(groups, _SOME)).astype(np.intp))
+    some = np.unique(np.linspace(0, outputs - 1, min(outputs, max(1, _SOME // len(at)))).astype(np.intp))
+    if groups == 1:
+        peaks = np.abs(rows[0]).max(-1) / units[0, :, 0]
+        some = np.union1d(some, np.argsort(-peaks, kind="stable")[:_HEAVY])
+    return at, some

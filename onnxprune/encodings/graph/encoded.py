@@ -16,7 +16,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings import FORMS, GATHERED, packing
 from onnxprune.encodings.graph import fusion
-from onnxprune.encodings.graph.constant_parts import ConstantParts
+from onnxprune.encodings.graph.constant_parts import ConstantParts, PartsAtReaders
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
 from onnxprune.encodings.graph.tables import TableParts, table_parts
 from onnxprune.encodings.targets import readers_in
@@ -213,7 +213,7 @@ def encoded_weights(model: Model) -> list[EncodedWeight]:
     """
     found = []
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
-        tables: set[str] = set()
+        known: set[str] = set()
         for node in scope.body.node:
             mark = Mark.parse(node.name)
             if mark is None:
@@ -222,17 +222,17 @@ def encoded_weights(model: Model) -> list[EncodedWeight]:
                 raise ModelError(
                     f"'{node.output[0]}' was encoded as {mark.encoding}/{mark.values}, which this version does not know"
                 )
-            if mark.table:
-                if mark.id in tables:
+            if mark.weight:
+                if mark.id in known:
                     continue
-                tables.add(mark.id)
+                known.add(mark.id)
                 marked = [other for other in scope.body.node if _id(other) == mark.id]
                 parts: ConstantParts | None = table_parts(scope, mark, marked)
             else:
                 parts = ConstantParts.of(scope, node.output[0])
             if parts is None or not parts.constants:
-                raise ModelError(f"the encoded weight '{mark.table or node.output[0]}' has lost its constants")
-            whole = parts if mark.table else _with_copies(parts, mark.prefix)
+                raise ModelError(f"the encoded weight '{mark.weight or node.output[0]}' has lost its constants")
+            whole = parts if mark.weight else _with_copies(parts, mark.prefix)
             found.append(EncodedWeight(scope, parts.value, mark, whole))
     return found
 
@@ -271,15 +271,15 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
     notes = NodeProto()
     copy_notes(encoded.nodes[0], notes)
     nodes = encoded.nodes
+    if isinstance(encoded.parts, PartsAtReaders):
+        encoded.parts.restore()
     if encoded.intact and encoded.fused:
         fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
         nodes = [*nodes, *(node for node in body.node if node.output and node.output[0].startswith(encoded.prefix))]
-    if isinstance(encoded.parts, TableParts):
-        encoded.parts.restore()
     places, unread = encoded.parts.leaving(nodes)
     at = places[0]
-    if isinstance(encoded.parts, TableParts):
-        at = min(at, *(index for index, node in enumerate(body.node) if node.input[:1] == [encoded.value]))
+    if isinstance(encoded.parts, PartsAtReaders):
+        at = min(at, *(index for index, node in enumerate(body.node) if encoded.value in node.input))
     # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
     for index in reversed(places):
         del body.node[index]

@@ -79,8 +79,8 @@ def _builder(model: Model, weight: Weight, coded: Coded, encoding: str, values: 
     """What collects the nodes of a weight, with the mark that the last of them gets."""
     flags = coded.flags + (".c" if weight.store == "constant" else "") + _place_flags(model, weight)
     constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
-    table = weight.value if encoding == GATHERED.name else ""
-    mark = Mark(encoding, values.name, flags, TensorProto.DataType.Name(weight.element), name, constant, table)
+    unwritten = weight.value if encoding == GATHERED.name else ""
+    mark = Mark(encoding, values.name, flags, TensorProto.DataType.Name(weight.element), name, constant, unwritten)
     return Builder(mark.prefix, weight.value, mark, opset_of(model, weight.scope))
 
 

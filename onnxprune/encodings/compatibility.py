@@ -40,7 +40,7 @@ class Support:
 
 COO = Support(11)
 # int4 in front of a MatMul that no Add follows is fast from 1.23 on.
-_FUSED = {"int8": (OLDEST, "1.25"), "int4": ("1.23", "1.25")}
+_FUSED = {"int8": (OLDEST, "1.25"), "int8-dynamic": (OLDEST, "1.25"), "int4": ("1.23", "1.25")}
 
 
 def support(encoding: str, values: str, fused: bool = False) -> Support:

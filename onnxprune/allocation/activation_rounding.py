@@ -30,6 +30,7 @@ LIMIT, ROW_LIMIT = 0.05, 0.15  # relative L2 error of a product, and of its wors
 _ROWS = 1024  # of a layer's input that are multiplied, drawn over all samples
 _AT_A_TIME = 8  # samples of a run, whose activations are held together
 _UNREAD = f"no MatMul or Gemm alone reads it, or it has fewer than {MIN_FUSED_ELEMENTS:,} entries"
+_UNSUPPORTED = "kernels of the targets were not seen to multiply its integers"
 _INSIDE = "it is read inside a body or a function, where nothing is measured"
 _WIDE = f"its layer has more than {MAX_INPUTS:,} inputs"
 _OPSET = f"the model's opset is lower than {Int8Dynamic().opset(fused=True)}"
@@ -54,7 +55,8 @@ def refusals(
         DataError: the samples do not fit the model.
         RuntimeFailure: the model does not run.
     """
-    found = [_layer(Candidates(model, weight, integers=integers)) for weight in weights]
+    allowed = Int8Dynamic.name in integers
+    found = [_layer(Candidates(model, weight)) if allowed else _UNSUPPORTED for weight in weights]
     layers = [layer for layer in found if isinstance(layer, _Layer)]
     if layers:
         _record(model, layers, source, samples, half)

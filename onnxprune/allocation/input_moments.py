@@ -53,7 +53,7 @@ def moments(
         return [None] * len(weights)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        _write_exposed(model, names, path)
+        write_exposed(model, names, path)
         session = open_session(path)
         feeds, _ = sample_files.load(source, inputs_of(session), samples, half)
         pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs_of(session), feed, _AT_A_TIME)]
@@ -92,7 +92,7 @@ def _measurable(weight: Weight, node: NodeProto, position: int) -> bool:
     )
 
 
-def _write_exposed(model: Model, names: Sequence[str], path: Path) -> None:
+def write_exposed(model: Model, names: Sequence[str], path: Path) -> None:
     """Write the model with values as outputs of the main graph."""
     with model.edited() as proto:
         graph = proto.graph

@@ -9,16 +9,27 @@ from pathlib import Path
 
 import numpy as np
 
+from onnxprune.allocation.activation_rounding import refusals
 from onnxprune.allocation.input_moments import moments
 from onnxprune.allocation.noise_gain import gains
 from onnxprune.allocation.output_curve import SCALES_COST, output_curve
 from onnxprune.allocation.rate_distortion import RatePoint, curve, points
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
-from onnxprune.encodings.candidates import EXACT, HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, encodable, may_lose
+from onnxprune.encodings.candidates import (
+    EXACT,
+    HALF,
+    INT8,
+    MIN_HALF_ELEMENTS,
+    Candidate,
+    Candidates,
+    encodable,
+    may_lose,
+)
 from onnxprune.encodings.graph.tables import gathers_of
 from onnxprune.encodings.smallest import NODES, Encoder
 from onnxprune.encodings.values.base import Values
+from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.rounding import gridded, whole
 from onnxprune.encodings.values.scales import centred, inner_axes, live_channels, unit_scale
@@ -103,6 +114,7 @@ class Measured:
 
     Attributes:
         values: the form that it gets where no loss decides.
+        refused: why it is int8 in place of the int8-dynamic that was asked for; "" where it is not.
         halved: whether any loss above 0 makes it float16.
         curve: its rate and distortion; empty where no loss decides.
         changed: whether it was changed since it was coded: what had been spent on it is lost.
@@ -113,6 +125,7 @@ class Measured:
     """
 
     values: Values = EXACT
+    refused: str = ""
     halved: bool = False
     curve: tuple[RatePoint, ...] = ()
     changed: bool = False
@@ -172,6 +185,10 @@ def measure(
         elif measured.lossless:
             measured = replace(measured, lossless=None)
         found.append(measured)
+    dynamic = [number for number, measured in enumerate(found) if isinstance(measured.values, Int8Dynamic)]
+    for number, refused in zip(dynamic, _refusals(model, [weights[n] for n in dynamic], plan), strict=True):
+        if refused:
+            found[number] = replace(found[number], values=INT8, refused=refused)
     curved = [number for number, measured in enumerate(found) if measured.curve]
     coded = [number for number, measured in enumerate(found) if measured.curve or _has_codebook(measured.values)]
     if plan.calibration is not None and coded:
@@ -254,7 +271,17 @@ def _whole_grid(wide: ChunkedArray, scale: Array) -> RatePoint:
     """The rows of a table on grids of 255 steps up to the largest value of each: the mean loss of rounding to them."""
     steps = peaks(wide, (1,)) / 127
     lost = np.square(steps / scale.reshape(-1).astype(np.float64)) / 12
-    return RatePoint(wide.size + scale.nbytes + NODES, float(lost.mean()), values=Int8())
+    return RatePoint(wide.size + scale.nbytes + NODES, float(lost.mean()), values=INT8)
+
+
+def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) -> list[str]:
+    """Why each of the weights may not be int8-dynamic, or ""."""
+    if not weights:
+        return []
+    calibration = plan.calibration
+    assert calibration is not None  # the pass refuses int8-dynamic without data
+    integers = plan.encoder.targets.integers
+    return refusals(model, weights, integers, calibration.source, calibration.samples, calibration.half)
 
 
 def _fit(

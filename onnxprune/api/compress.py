@@ -134,7 +134,8 @@ def _promised(tries: Tries, promise: Promise) -> Result:
     """The result of the first attempt that keeps the promise; of the last one where none does."""
     half = replace(tries.recipe.calibration, half=True)
     recipe = replace(tries.recipe, repairing=half)
-    plain = Tries(tries.opened.copy(), replace(recipe, calibration=Calibration()), tries.target, tries.checks)
+    without = half if recipe.storing.needs_data else Calibration()
+    plain = Tries(tries.opened.copy(), replace(recipe, calibration=without), tries.target, tries.checks)
     calibrated = Tries(tries.opened, replace(recipe, calibration=half), tries.target, tries.checks)
     for attempt in ATTEMPTS:
         chosen = calibrated if attempt.calibrated else plain
@@ -213,8 +214,10 @@ def encode(
     """
     given = {"values": values, "prefer": prefer, "encoding": encoding, "target": target}
     storing = Storing.of(given, "exact")
-    step = storing.encode(LOSS if loss is None else loss, keep_zeros=True)
-    return transformed(model, out, [step], taken(Checks, checks), Saving({step.name}, storing.encoding != "auto"))
+    judged = taken(Checks, checks)
+    calibration = Calibration(data=judged.data) if storing.needs_data else Calibration()
+    step = storing.encode(LOSS if loss is None else loss, keep_zeros=True, calibration=calibration)
+    return transformed(model, out, [step], judged, Saving({step.name}, storing.encoding != "auto"))
 
 
 @local(writes="out")

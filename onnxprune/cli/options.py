@@ -79,7 +79,10 @@ encoding = click.option(
 )
 
 
-FORMS = "exact, half, shared:BITS, int8, int8:BITS, int4, or auto (within the loss); PATTERN=FORM for some weights."
+FORMS = (
+    "exact, half, shared:BITS, int8, int8:BITS, int4, int8-dynamic (with --data), or auto (within the loss); "
+    "PATTERN=FORM for some weights."
+)
 
 
 def values(default: str, loss: str) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.graph.fusion import Readers, readers_of
 from onnxprune.encodings.graph.tables import gathers_of
 from onnxprune.encodings.values import FORMS, form_of
-from onnxprune.encodings.values.base import DEQUANTISE_AXIS, Coded, Values
+from onnxprune.encodings.values.base import Coded, Values
 from onnxprune.encodings.values.floats import Exact, Half
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.lossless import again, few, fuses, halved
@@ -26,7 +26,7 @@ from onnxprune.quantization.codebook import Codebook
 from onnxprune.quantization.error_feedback import Feedback
 
 MIN_HALF_ELEMENTS = 64  # elements below which half precision saves less than its Cast takes
-EXACT, HALF = Exact(), Half()
+EXACT, HALF, INT8 = Exact(), Half(), Int8()
 _TRUSTED = 2.0  # a codebook that loses more than so many times the planned loss does not fit
 _KEPT, _KEPT_BYTES = 3, 1 << 20  # codings of a weight that are kept for the next loss, of so many bytes at the most
 _ROUNDED = 1e-6  # of a loss: scales and levels become float16
@@ -112,7 +112,7 @@ class Candidates:
         weight: of the model.
         lossless: `lossless` where it is known from a copy of the model.
         coded: what was coded before, by the id of the codebook; the latest small ones are kept in it.
-        integers: whether kernels may read small integers.
+        integers: the value forms whose integers kernels may read.
         tables: whether a table may be decoded row by row as rows are gathered; every row has a scale then.
 
     Attributes:
@@ -121,7 +121,7 @@ class Candidates:
 
     def __init__(
         self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None,
-        coded: dict[int, Candidate] | None = None, integers: bool = True, tables: bool = False,
+        coded: dict[int, Candidate] | None = None, integers: Container[str] = FORMS, tables: bool = False,
     ) -> None:  # fmt: skip
         self.gathers = gathers_of(weight) if tables else []
         if self.gathers:
@@ -144,16 +144,12 @@ class Candidates:
 
     @cached_property
     def _readers(self) -> Readers | None:
-        return readers_of(self.weight) if self._integers else None
+        return readers_of(self.weight)
 
-    def readers(self, opset: int = DEQUANTISE_AXIS) -> Readers | None:
-        """Who reads the weight's integers, where the model has the opset for it."""
-        return self._readers if self.opset >= opset else None
-
-    def _readers_for(self, form: Values) -> Readers | None:
-        """Who reads the integers of a form, where it has such."""
-        fused = form.opset(fused=True)
-        return self.readers(fused) if fused > form.opset(fused=False) else None
+    def readers(self, form: Values = INT8) -> Readers | None:
+        """Who reads the integers of a form, where it has a kernel and the model the opset for it."""
+        allowed = form.has_kernel and form.name in self._integers and self.opset >= form.opset(fused=True)
+        return self._readers if allowed else None
 
     @cached_property
     def lossless(self) -> tuple[Candidate, ...]:
@@ -164,7 +160,7 @@ class Candidates:
         coding = self.model.codings.get(self.weight.name)
         if coding is not None and coding.scale is not None and coding.form in FORMS:
             form = form_of(coding.form)
-            readers = self._readers_for(form)
+            readers = self.readers(form)
             if readers and not fuses(coding, self.weight.shape, readers.transposed):
                 readers = None
             if self.opset >= form.opset(fused=False):
@@ -207,7 +203,7 @@ class Candidates:
             return None
         if weight.element in QUANTISED and isinstance(form, Shared):
             return Candidate(form, form.recode(weight, self.array, feedback))
-        readers = self._readers_for(form)
+        readers = self.readers(form)
         coded = form.code(weight, self.array, readers.transposed if readers else None, feedback)
         if readers and readers.others and coded and coded.block and coded.carrier.shape[0] % coded.block:
             coded = form.code(weight, self.array, None, feedback)
@@ -249,7 +245,7 @@ class Candidates:
             )
             return Candidate(Shared(), coded)
         coded = on_grid(weight, wide, scale, codebook, prune, transposed, feedback, kept=choice.kept, planned=True)
-        return Candidate(Int8(), coded)
+        return Candidate(INT8, coded)
 
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:

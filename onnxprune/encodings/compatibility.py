@@ -42,7 +42,7 @@ class Support:
 
 COO = Support(11)
 # int4 in front of a MatMul that no Add follows is fast from 1.23 on.
-_FUSED = {"int8": (OLDEST, FUSING), "int4": ("1.23", FUSING)}
+_FUSED = {"int8": (OLDEST, FUSING), "int8-dynamic": (OLDEST, FUSING), "int4": ("1.23", FUSING)}
 
 
 def support(encoding: str, values: str, fused: bool = False) -> Support:
@@ -66,7 +66,7 @@ OPENVINO = {
     "": ("loads", ""),
 }
 _RECURRENT = ("LSTM", "GRU", "RNN")
-_QUANTISING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+_QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def session_entries(model: Model) -> dict[str, str]:
     treatment of quantised operators they are folded to floats while loading. A model that quantises values itself
     keeps that treatment.
     """
-    fused = [group for group in encoded_weights(model) if group.fused]
+    fused = [group for group in encoded_weights(model) if group.fused and not group.dynamic]
     ours = {id(node) for group in fused for node in group.nodes}
     nodes = (node for top in scopes_of(model.proto) for scope in top.inner() for node in scope.body.node)
     own = any(node.op_type in _QUANTISING and id(node) not in ours for node in nodes)

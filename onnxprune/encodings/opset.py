@@ -9,7 +9,7 @@ from onnxprune.encodings.candidates import EXACT, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
-from onnxprune.encodings.values.integers import Int4
+from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
@@ -52,11 +52,9 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder
         if not encodable(weight):
             continue
         form = asked if may_lose(weight) else EXACT
-        fused = encoder.targets.integers and readers_of(weight) is not None
-        if isinstance(form, Int4) and fused:
-            found.add(INT4)
-        if (form is None or form.opset(fused=True) >= DEQUANTISE_AXIS) and fused:
-            found.add(DEQUANTISE_AXIS)
+        kernel = Int8() if form is None else form
+        if kernel.has_kernel and kernel.name in encoder.targets.integers and readers_of(weight) is not None:
+            found.update({kernel.opset(fused=True), DEQUANTISE_AXIS})
         least = _CODES if form is None else form.opset(fused=False)
         if form is None or least > model.opset:
             found.add(max(least, highest))  # which encoding is the smallest for codes is known once there are codes

@@ -138,7 +138,7 @@ class Encoder:
     def _alone(found: Candidates, choice: Choice, best: PreparedWeight | PreparedSparse) -> bool:
         """Whether the chosen form stands without a comparison: it has a kernel, or nothing else comes near it."""
         asked = choice.asked
-        if asked is not None and isinstance(best, PreparedWeight) and best.fused:
+        if asked is not None and isinstance(best, PreparedWeight) and best.kernel:
             return True  # asked for whatever it takes
         return not found.lossless and asked != HALF
 
@@ -195,7 +195,7 @@ class Encoder:
         if self.prefer == "speed" and _ROWS in allowed and _rows_instead(sparse, payloads, least):
             least = payloads[_ROWS.name]
             payloads = {_ROWS.name: least}
-        readers, dense = found.readers() if form.coded.fused else None, payloads.get("dense", limit)
+        readers, dense = found.readers(form.values) if form.coded.fused else None, payloads.get("dense", limit)
         best: PreparedWeight | None = None
         for chosen, payload in payloads.items():
             if payload >= min(limit, least + _NODES_DIFFER) or (chosen != "dense" and payload >= dense):

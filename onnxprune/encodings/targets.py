@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from onnxprune.encodings import GATHERED, GRAPH
+from onnxprune.encodings import FORMS, GATHERED, GRAPH
 from onnxprune.encodings.measured import Key, number, releases
+from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError
 from onnxprune.model.scopes import Scope
 
-KERNELS = frozenset({"onnxruntime", "ort-format"})  # whose integer kernels are those of the verified runs
+# Whose integer kernels are those of the verified runs; the rounding of int8-dynamic is the same everywhere.
+KERNELS = frozenset({"onnxruntime", "ort-format"})
 _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newest that was measured
 _TABLES = frozenset({"onnxruntime"})  # where tables that are decoded row by row were timed in a whole model
 EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
@@ -44,13 +46,13 @@ class Targets:
     Attributes:
         names: of them, as they were asked for; without one everything is allowed.
         good: the forms, by the layer that reads the weight.
-        integers: whether kernels may read small integers.
+        integers: the value forms whose small integers kernels may read.
         tables: whether tables may be decoded row by row.
     """
 
     names: tuple[str, ...] = ()
     good: frozenset[Key] = frozenset()
-    integers: bool = True
+    integers: frozenset[str] = frozenset(FORMS)
     tables: bool = True
 
     @classmethod
@@ -65,7 +67,8 @@ class Targets:
             return cls()
         wanted = [parsed for spec in asked for parsed in _parsed(spec)]
         good = frozenset.intersection(*(_good(name, version) for name, version in wanted))
-        return cls(asked, good, any(fused for _, _, fused, _ in good), all(name in _TABLES for name, _ in wanted))
+        integers = frozenset(values for _, values, fused, _ in good if fused)
+        return cls(asked, good, integers, all(name in _TABLES for name, _ in wanted))
 
     @property
     def encodings(self) -> frozenset[str]:
@@ -104,7 +107,7 @@ class Targets:
         if not self.names:
             return ""
         out = sorted(EVERY_ENCODING - self.encodings)
-        out += [] if self.integers else ["integers in front of MatMul"]
+        out += [] if self.integers - {Int8Dynamic.name} else ["integers in front of MatMul"]
         recurrent = {encoding for encoding, _, _, layer in self.good if layer == "LSTM"}
         out += [] if recurrent > {"dense"} else ["sparse weights of LSTM, GRU and RNN"]
         return ", ".join(out)
@@ -125,12 +128,19 @@ def misread(name: str, encoding: str, values: str, readers: Iterable[str], fused
     return any((encoding, values, fused, layer) in releases()[name][-1].wrong for layer in layers)
 
 
+# Releases before it multiply integers wrong on processors with AMX, from 32 rows on (microsoft/onnxruntime#27671). The
+# measured processors have none.
+_SOUND = {"onnxruntime": (1, 25)}
+
+
 @cache
 def _good(name: str, version: str) -> frozenset[Key]:
     """What every measured release from a version on reads right and fast."""
     held = [release.good for release in releases()[name] if number(release.version) >= number(version)]
     good = frozenset.intersection(*held)
-    return good if name in KERNELS else frozenset(key for key in good if not key[2])
+    if number(version) < _SOUND.get(name, ()):
+        good = frozenset(key for key in good if key[1] != Int8Dynamic.name)
+    return good if name in KERNELS else frozenset(key for key in good if not key[2] or key[1] == Int8Dynamic.name)
 
 
 EVERY_FORM = Targets()

@@ -60,15 +60,17 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None) -> Decoding:
     if not groups:
         return Decoding()
     ran = _ran(path, feeds)
-    if any(_OWNER in name and name not in marks.values() for name in ran):  # another tool changed the names
+    known = {*marks.values(), *(group.decoder for group in groups)}
+    if any(_OWNER in name and name not in known for name in ran):  # another tool changed the names
         with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
             model.write(Path(folder) / "model.onnx")
             ran = _ran(Path(folder) / "model.onnx", feeds)
     integers = {group.name for group in groups if group.fused}
     gathered = [group.name for group in groups if group.gathered]
-    each_run = [name for name, mark in marks.items() if mark in ran and name not in gathered]
-    fused = [name for name, mark in marks.items() if mark not in ran and name in integers]
-    folded = [name for name, mark in marks.items() if mark not in ran and name not in {*integers, *gathered}]
+    decoded = {group.name for group in groups if group.decoder in ran}
+    each_run = [name for name in marks if name in decoded and name not in gathered]
+    fused = [name for name in marks if name not in decoded and name in integers]
+    folded = [name for name in marks if name not in decoded and name not in {*integers, *gathered}]
     compared = dense is not None and bool(each_run or fused or gathered)
     times = _race(dense, path, feeds) if dense is not None and compared else {}
     return Decoding(folded, fused, each_run, gathered, times)

@@ -3,7 +3,8 @@
 The parts of one weight are found by names alone, so that any tool that keeps names keeps the weight decodable:
 constants and inner values are called `<id>.<part>` (`~7.codes`), and the node that writes the weight is called
 `onnxprune:<encoding>:<values><flags>:<element type>:<id>`, with the name of the Constant node behind it that the
-weight was. A table whose rows are gathered has such a node behind each Gather; its own name is in the mark.
+weight was. A weight whose readers read packed rows or integers is written by no node: such a node stands behind each
+reader, and the weight's own name is in the mark.
 
 Tools that merge or inline models put something in front of every name or behind it: `restore_names` takes that away
 again when a model is read.
@@ -21,7 +22,7 @@ from onnxprune.model.scopes import Scope, scopes_of
 
 _OWNER = "onnxprune"
 _ID = "~"
-_TABLE = ".g"  # the flag of a table, with the length of its name
+_WEIGHT = ".g"  # the flag of a weight that no node writes, with the length of its name
 _LENGTH = re.compile(r"\.g(\d+)")
 _RENAMED = re.compile(
     rf"(?P<before>.*?)(?P<mark>{_OWNER}:\w+:\w+[^:]*:\w+:)(?P<id>{_ID}\d+)(?P<after>[^:]*)(:(?P<constant>.*))?",
@@ -40,7 +41,7 @@ class Mark:
         element: the weight's element type, in ONNX's words.
         id: what the names of its parts begin with.
         constant: the name of the Constant node that the weight was, or "".
-        table: the weight's name, where the node writes rows of it in place of all.
+        weight: the weight's name, where the node writes what its reader makes of it: rows of a table, a product.
     """
 
     encoding: str
@@ -49,7 +50,7 @@ class Mark:
     element: str
     id: str
     constant: str = ""
-    table: str = ""
+    weight: str = ""
 
     @property
     def prefix(self) -> str:
@@ -57,13 +58,13 @@ class Mark:
         return f"{self.id}."
 
     def of_reader(self, number: int) -> Mark:
-        """The mark behind another reader of a table: no two nodes may have one name."""
+        """The mark behind another reader: no two nodes may have one name."""
         return replace(self, flags=f"{self.flags}.r{number}") if number else self
 
     def __str__(self) -> str:
-        flags = f"{self.flags}{_TABLE}{len(self.table)}" if self.table else self.flags
+        flags = f"{self.flags}{_WEIGHT}{len(self.weight)}" if self.weight else self.flags
         name = f"{_OWNER}:{self.encoding}:{self.values}{flags}:{self.element}:{self.id}"
-        tail = self.table + self.constant
+        tail = self.weight + self.constant
         return f"{name}:{tail}" if tail else name
 
     @classmethod
@@ -164,13 +165,13 @@ def _rename(scope: Scope, mark: re.Match[str], around: tuple[str, str], new: str
 
 
 def _renamed_mark(mark: re.Match[str], new: str, around: tuple[str, str]) -> str:
-    """The mark with another id, and with the names that its table and its Constant node have now."""
+    """The mark with another id, and with the names that its weight and its Constant node have now."""
     tail = mark["constant"]
     held = Mark.parse(f"{mark['mark']}{new}:{tail}")
-    if held is None or not held.table:
+    if held is None or not held.weight:
         return f"{mark['mark']}{new}" + ("" if tail is None else f":{mark['before']}{tail}")
     behind = mark["before"] + held.constant if ".c" in held.flags else ""
-    return str(replace(held, table=around[0] + held.table + around[1], constant=behind))
+    return str(replace(held, weight=around[0] + held.weight + around[1], constant=behind))
 
 
 def _replace(names: MutableSequence[str], renamed: Callable[[str], str]) -> None:

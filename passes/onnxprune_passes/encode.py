@@ -18,6 +18,7 @@ from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.opset import raise_for
 from onnxprune.encodings.smallest import Encoder, StoredWeight
 from onnxprune.encodings.targets import Targets
+from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.encoded_names import fresh_ids
@@ -41,8 +42,8 @@ class Encode(Pass):
 
     Options:
         encoding: auto, graph (self-decoding forms only), coo, dense, or the name of one form.
-        values: exact, half (float16), shared:BITS (k-means), int8, int8:BITS, int4, or auto: per weight
-            the fewest bytes within the loss.
+        values: exact, half (float16), shared:BITS (k-means), int8, int8:BITS, int4, int8-dynamic (needs data: where the
+            layer bears activations in 8 bits, elsewhere int8), or auto: per weight the fewest bytes within the loss.
         set: "PATTERN=VALUES", a glob on the weight's name; the last match counts.
         skip: globs of weights that keep exact values.
         loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
@@ -83,7 +84,9 @@ class Encode(Pass):
             raise OptionError(f"prefer '{self.prefer}' is not speed or size")
         if not math.isfinite(self.loss) or self.loss < 0:
             raise OptionError(f"loss must be a number from 0 up, not {self.loss}")
-        self._form(self.values)
+        asked = [self._form(self.values), *(form for _, form in self._by_name.entries)]
+        if any(isinstance(form, Int8Dynamic) for form in asked) and not self.data:
+            raise OptionError("values int8-dynamic needs data, on which the layers show whether they bear it")
         self._plan([])
         if self.target and self.encoding not in ("auto", "graph", *self._encoder.targets.encodings):
             raise OptionError(f"{', '.join(self.target)} does not read the encoding '{self.encoding}'")
@@ -135,6 +138,8 @@ class Encode(Pass):
                 name = next(ids)
             if stored.refused and (measured.values != EXACT or measured.curve):
                 change.notes.append(f"'{weight.name}' keeps exact values: {stored.refused}")
+            elif measured.refused:
+                change.notes.append(f"'{weight.name}' is int8 in place of int8-dynamic: {measured.refused}")
             self._report(weight, stored, change)
         lossy = any(choice.codebook is not None for choice in choices.values())
         if lossy or model.spent:

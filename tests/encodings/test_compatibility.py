@@ -54,16 +54,18 @@ def test_what_a_form_needs(encoding, values):
 
 
 @pytest.mark.parametrize(("encoding", "values"), [form for form in OPSETS if form != ("dense", "exact")])
-def test_a_model_reports_the_form_that_is_in_it(encoding, values):
+def test_a_model_reports_the_form_that_is_in_it(encoding, values, tmp_path):
     """IR version 10 and opset 21 need release 1.18 by themselves."""
     opened = load(product(opset=21, ir_version=10))
-    Encode(encoding=encoding, values=values).run(opened)
+    np.savez(tmp_path / "d.npz", x=normal(8, 128))
+    Encode(encoding=encoding, values=values, data=str(tmp_path / "d.npz")).run(opened)
     (group,) = encoded_weights(opened)
     (form,) = compatibility(opened).forms
     assert (group.encoding, group.values) == (encoding, values)
     expected = {
         "exact": (encoding, OPSETS[encoding, values], "1.18", "1.18"),
         "int8": (f"{encoding} int8 for MatMul", 13, "1.18", "1.25"),
+        "int8-dynamic": (f"{encoding} int8-dynamic for MatMul", 11, "1.18", "1.25"),
         "int4": (f"{encoding} int4 for MatMul", 21, "1.23", "1.25"),
     }.get(values, (f"{encoding} {values}", OPSETS[encoding, values], "1.18", "1.18"))
     assert (form.form, form.opset, form.loads, form.fast) == expected

@@ -23,10 +23,11 @@ from onnxprune.encodings import GRAPH
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.targets import EVERY_FORM
+from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.model.model import Model
 from onnxprune_passes import Encode
 
-VALUES = ("exact", "half", "shared:4", "shared:5", "int8", "int8:5", "int4")
+VALUES = ("exact", "half", "shared:4", "shared:5", "int8", "int8:5", "int8-dynamic", "int4")
 OPSETS = {9: 5, 11: 6, 13: 7, 17: 8, 21: 10}  # opset: the IR version that came with it (9: what coo needs)
 CONSUMERS = ("MatMul", "MatMul Add", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ MatMul", "QDQ Conv")
 DENSITY = 0.1  # of the weights: every encoding takes fewer bytes than the dense tensor, and over 256 values are kept
@@ -56,7 +57,7 @@ class Folding(Encode):
     @property
     @override
     def _encoder(self) -> Encoder:
-        return Encoder(self.encoding, self.prefer, dataclasses.replace(EVERY_FORM, integers=False))
+        return Encoder(self.encoding, self.prefer, dataclasses.replace(EVERY_FORM, integers=frozenset()))
 
 
 def consumer_model(consumer: str, opset: int) -> onnx.ModelProto:
@@ -133,9 +134,12 @@ def write_cases(
             continue
         source = folder / "source.onnx"
         onnx.save(consumer_model(consumer, opset), source)
-        for fused, step in ((True, Encode), (False, Folding)):
+        dynamic = values == Int8Dynamic.name
+        if dynamic:
+            np.savez(folder / "data.npz", x=feed(consumer))
+        for fused, step in ((True, Encode),) if dynamic else ((True, Encode), (False, Folding)):
             model = Model.load(source)
-            step(encoding=encoding, values=values).run(model)
+            step(encoding=encoding, values=values, data=str(folder / "data.npz") if dynamic else "").run(model)
             held = encoded_weights(model)
             stored = bool(held or model.proto.graph.sparse_initializer) and model.opset == opset
             if not stored or any(group.fused for group in held) != fused:

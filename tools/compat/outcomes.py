@@ -24,6 +24,7 @@ SOURCE = 2e-3  # from onnxruntime's outputs, beyond which a runtime does not com
 EXPANDED = 0.75  # of the decoded model's file
 SLOW, SLOW_SECONDS = 2.0, 10e-6  # times as long as the decoded model, and so much longer
 UNREAD = "decoded model refused"
+_KERNELS = ("MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 
 
 @dataclass(frozen=True)
@@ -82,5 +83,5 @@ def optimised(path: Path) -> dict[str, Any]:
         if node.op_type == "Constant" or (named and fixed.issuperset(named)):
             fixed.update(node.output)
             decoding += [] if node.op_type == "Constant" else [node.op_type]
-        fused |= node.op_type == "MatMulNBits"
+        fused |= node.op_type in _KERNELS
     return {"decoding": decoding, "fused": fused}

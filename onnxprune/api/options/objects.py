@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxprune.core.files import PathLike
+from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.pipeline.base import Pass, check_types
 from onnxprune.pipeline.progress import Progress, silent
@@ -126,6 +127,11 @@ class Storing:
         target = keywords.get("target", ())
         named = (target,) if isinstance(target, str) else target
         return taken(cls, {**keywords, "target": named}, values=(plain or [default])[0], by_weight=by_weight)
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether a form is for layers that have to show on data that they bear it."""
+        return any(form.rpartition("=")[2] == Int8Dynamic.name for form in (self.values, *self.by_weight))
 
     def encode(
         self, loss: float, *, keep_zeros: bool, skip: tuple[str, ...] = (), importance: tuple[str, ...] = (),

@@ -6,6 +6,7 @@ more, and others drop the names of nodes. Such a weight is computed once, by ONN
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_h
 from onnxruntime import GraphOptimizationLevel, SessionOptions
 
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
+from onnxprune.core.override import override
 from onnxprune.encodings.graph.editing import constant_node, delete_named
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.encoded_names import Mark
@@ -107,15 +109,44 @@ class ConstantParts:
         """
         makers = [self.scope.producers[name] for name in self.constants if name in self.scope.producers]
         own = {id(node): node for node in [*nodes, *makers]}
-        inner = {node.output[0] for node in own.values()} - self.written | set(self.constants)
+        inner = {name for node in own.values() for name in node.output} - self.written | set(self.constants)
         body = self.scope.body
         read = {name for node in body.node if id(node) not in own for name in node.input if name in inner}
         kept: set[int] = set()
-        while staying := {key for key, node in own.items() if node.output[0] in read} - kept:
+        while staying := {key for key, node in own.items() if not read.isdisjoint(node.output)} - kept:
             kept |= staying
             read |= {name for key in staying for name in own[key].input}
         places = [index for index, node in enumerate(body.node) if id(node) in own.keys() - kept]
         return places, [name for name in self.constants if name not in read]
+
+
+@dataclass(frozen=True)
+class PartsAtReaders(ConstantParts):
+    """The parts of a weight that no node writes: the nodes between constants and what its readers wrote.
+
+    Attributes:
+        marked: the nodes that write that now.
+    """
+
+    marked: list[NodeProto]
+
+    @property
+    @override
+    def written(self) -> set[str]:
+        return {node.output[0] for node in self.marked}
+
+    @abstractmethod
+    def restore(self) -> None:
+        """Let the readers read the weight again, and write what they wrote; the marked nodes still do, too."""
+
+
+def free_name(scope: Scope, name: str) -> str:
+    """The name, or with a number behind it where another value has it by now: a weight that no node writes has none."""
+    free, number = name, 0
+    while scope.owner(free) is not None or scope.shadows(free):
+        number += 1
+        free = f"{name}_{number}"
+    return free
 
 
 def computed_from(

@@ -16,10 +16,12 @@ from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings import FORMS, GATHERED, packing
 from onnxprune.encodings.graph import fusion
-from onnxprune.encodings.graph.constant_parts import ConstantParts
+from onnxprune.encodings.graph.constant_parts import ConstantParts, PartsAtReaders
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
+from onnxprune.encodings.graph.products import ProductParts, carrier_name, product_parts
 from onnxprune.encodings.graph.tables import TableParts, table_parts
 from onnxprune.encodings.targets import readers_in
+from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.nodes import weight_of_carrier
 from onnxprune.errors import ModelError
 from onnxprune.model.encoded_names import Mark
@@ -98,7 +100,17 @@ class EncodedWeight:
     @property
     def fused(self) -> bool:
         """Whether a MatMul reads its integers."""
-        return any(node.op_type == "DequantizeLinear" for node in self.nodes)
+        return self.dynamic or any(node.op_type == "DequantizeLinear" for node in self.nodes)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether they are multiplied with integers that each run makes of the activations."""
+        return isinstance(self.parts, ProductParts)
+
+    @property
+    def decoder(self) -> str:
+        """The name of the node that a run executes where it decodes all of the weight."""
+        return carrier_name(self.prefix) if self.dynamic else str(self.mark)
 
     @property
     def gathered(self) -> bool:
@@ -108,7 +120,9 @@ class EncodedWeight:
     @property
     def readers(self) -> set[str]:
         """The operators that read it, in its body and below."""
-        return {"Gather"} if self.gathered else readers_in(self.scope, self.value)
+        if self.gathered:
+            return {"Gather"}
+        return {"MatMul"} if self.dynamic else readers_in(self.scope, self.value)
 
     @property
     def was_constant(self) -> bool:
@@ -187,7 +201,8 @@ class EncodedWeight:
         view = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else ()
         if scale is not None and "inside" in parts:
             view = (len(scale), *(int(d) for d in parts["inside"]))
-        return Coding(self.values, codebook, scale, view, int(block[1]) if block else 0, transposed)
+        form = Int8.name if self.dynamic else self.values  # without data it is held as those are
+        return Coding(form, codebook, scale, view, int(block[1]) if block else 0, transposed)
 
     def zero(self, model: Model) -> Array:
         """What a pruned entry holds."""
@@ -213,7 +228,7 @@ def encoded_weights(model: Model) -> list[EncodedWeight]:
     """
     found = []
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
-        tables: set[str] = set()
+        known: set[str] = set()
         for node in scope.body.node:
             mark = Mark.parse(node.name)
             if mark is None:
@@ -222,17 +237,18 @@ def encoded_weights(model: Model) -> list[EncodedWeight]:
                 raise ModelError(
                     f"'{node.output[0]}' was encoded as {mark.encoding}/{mark.values}, which this version does not know"
                 )
-            if mark.table:
-                if mark.id in tables:
+            if mark.weight:
+                if mark.id in known:
                     continue
-                tables.add(mark.id)
+                known.add(mark.id)
                 marked = [other for other in scope.body.node if _id(other) == mark.id]
-                parts: ConstantParts | None = table_parts(scope, mark, marked)
+                take = table_parts if mark.encoding == GATHERED.name else product_parts
+                parts: ConstantParts | None = take(scope, mark, marked)
             else:
                 parts = ConstantParts.of(scope, node.output[0])
             if parts is None or not parts.constants:
-                raise ModelError(f"the encoded weight '{mark.table or node.output[0]}' has lost its constants")
-            whole = parts if mark.table else _with_copies(parts, mark.prefix)
+                raise ModelError(f"the encoded weight '{mark.weight or node.output[0]}' has lost its constants")
+            whole = parts if mark.weight else _with_copies(parts, mark.prefix)
             found.append(EncodedWeight(scope, parts.value, mark, whole))
     return found
 
@@ -271,15 +287,15 @@ def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
     notes = NodeProto()
     copy_notes(encoded.nodes[0], notes)
     nodes = encoded.nodes
+    if isinstance(encoded.parts, PartsAtReaders):
+        encoded.parts.restore()
     if encoded.intact and encoded.fused:
         fusion.undo(encoded.scope, encoded.prefix, encoded.value, ".t" in encoded.flags)
         nodes = [*nodes, *(node for node in body.node if node.output and node.output[0].startswith(encoded.prefix))]
-    if isinstance(encoded.parts, TableParts):
-        encoded.parts.restore()
     places, unread = encoded.parts.leaving(nodes)
     at = places[0]
-    if isinstance(encoded.parts, TableParts):
-        at = min(at, *(index for index, node in enumerate(body.node) if node.input[:1] == [encoded.value]))
+    if isinstance(encoded.parts, PartsAtReaders):
+        at = min(at, *(index for index, node in enumerate(body.node) if encoded.value in node.input))
     # One by one: a list that is filled anew holds copies, and other groups' scopes are bodies of these very nodes.
     for index in reversed(places):
         del body.node[index]

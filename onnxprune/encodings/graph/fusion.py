@@ -80,7 +80,7 @@ def apply(scope: Scope, node: NodeProto, value: str, prefix: str, outputs: int) 
     """
     node.input[1] = value
     if node.op_type == "Gemm" and not _adds_vector(scope, node, outputs):
-        _split(scope, node, prefix)
+        split(scope, node, prefix)
     else:
         _set_transposed(node, 0)
     _unclip(scope, node.output[0], prefix)
@@ -94,8 +94,8 @@ def _adds_vector(scope: Scope, node: NodeProto, outputs: int) -> bool:
     return bias is not None and list(bias.dims) == [outputs]
 
 
-def _split(scope: Scope, node: NodeProto, prefix: str) -> None:
-    """Gemm as MatMul and Add, for a bias that no kernel takes."""
+def split(scope: Scope, node: NodeProto, prefix: str) -> None:
+    """Gemm as MatMul and Add: for a bias that no kernel takes, and for products of integers."""
     given = ",".join([a.name for a in node.attribute] + ["C"] * (len(node.input) > 2))
     name = f"{_GEMM}{prefix}:{given}:{node.name}"
     node.op_type = "MatMul"

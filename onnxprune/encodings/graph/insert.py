@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
@@ -11,6 +12,7 @@ from onnxprune.encodings import GATHERED, Coded, Encoding, Sparse, Values
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named, index_of
 from onnxprune.encodings.graph.fusion import Readers
+from onnxprune.encodings.graph.products import IntegerProduct, emit_product, insert_product
 from onnxprune.encodings.graph.tables import insert_rows
 from onnxprune.encodings.nodes import Builder
 from onnxprune.encodings.values.nodes import emit
@@ -33,6 +35,12 @@ class PreparedWeight:
     fused: tuple[NodeProto, str] | None  # the reader of the integers, and what it is to read
     gathers: list[NodeProto] = field(default_factory=list)  # the readers of rows of a table
     rows: list[list[NodeProto]] = field(default_factory=list)  # what each is to be, and the nodes behind it
+    product: IntegerProduct | None = None  # that takes the place of the reader
+
+    @property
+    def kernel(self) -> bool:
+        """Whether a kernel reads the integers."""
+        return self.fused is not None or self.product is not None
 
     def discard(self, model: Model) -> None:
         """Give its arrays back."""
@@ -58,6 +66,12 @@ def prepare(
     """
     build = _builder(model, weight, coded, encoding.name, values, name)
     dense = encoding.emit(build, encoding.pack(sparse), sparse.shape, coded.fill_value)
+    if coded.dynamic:
+        assert coded.scale is not None
+        assert readers is not None
+        made = emit_product(build, dense, coded.scale, readers.node)
+        tensors, nbytes = _stored(model, weight, build, made.behind[-1:], made.nodes)
+        return PreparedWeight(encoding.name, sparse, build, tensors, nbytes, None, product=made)
     fused = _finish(build, dense, coded, weight.element, readers)
     tensors, nbytes = _stored(model, weight, build, build.nodes[-1:])
     return PreparedWeight(encoding.name, sparse, build, tensors, nbytes, fused)
@@ -68,10 +82,9 @@ def prepare_rows(
 ) -> PreparedWeight:
     """`prepare` for a table whose rows are decoded behind the nodes that gather them."""
     build = _builder(model, weight, coded, GATHERED.name, values, name)
-    before, rows = GATHERED.emit(build, GATHERED.pack(sparse), coded, gathers, weight.element)
-    build.nodes = [*before, *(node for _, *behind in rows for node in behind)]
-    tensors, nbytes = _stored(model, weight, build, [behind[-1] for behind in rows])
-    build.nodes = before
+    build.nodes, rows = GATHERED.emit(build, GATHERED.pack(sparse), coded, gathers, weight.element)
+    behind = [node for _, *decoding in rows for node in decoding]
+    tensors, nbytes = _stored(model, weight, build, [row[-1] for row in rows], behind)
     return PreparedWeight(GATHERED.name, sparse, build, tensors, nbytes, None, gathers, rows)
 
 
@@ -79,12 +92,14 @@ def _builder(model: Model, weight: Weight, coded: Coded, encoding: str, values: 
     """What collects the nodes of a weight, with the mark that the last of them gets."""
     flags = coded.flags + (".c" if weight.store == "constant" else "") + _place_flags(model, weight)
     constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
-    table = weight.value if encoding == GATHERED.name else ""
-    mark = Mark(encoding, values.name, flags, TensorProto.DataType.Name(weight.element), name, constant, table)
+    unwritten = weight.value if encoding == GATHERED.name or coded.dynamic else ""
+    mark = Mark(encoding, values.name, flags, TensorProto.DataType.Name(weight.element), name, constant, unwritten)
     return Builder(mark.prefix, weight.value, mark, opset_of(model, weight.scope))
 
 
-def _stored(model: Model, weight: Weight, build: Builder, marked: list[NodeProto]) -> tuple[list[TensorProto], int]:
+def _stored(
+    model: Model, weight: Weight, build: Builder, marked: list[NodeProto], more: Sequence[NodeProto] = ()
+) -> tuple[list[TensorProto], int]:
     """The constants as tensors, and the bytes that they and the nodes take; a Constant's notes go to marked nodes."""
     tensors = []
     for key, array in build.constants.items():
@@ -99,7 +114,9 @@ def _stored(model: Model, weight: Weight, build: Builder, marked: list[NodeProto
             copy_notes(weight.scope.producers[weight.value], node)
     around = TAG + (0 if _as_initializers(model, weight) else CONSTANT_NODE)
     sizes = [model.nbytes(t) + around for t in tensors]
-    sizes += [node.ByteSize() + TAG for node in build.nodes] + [info.ByteSize() + TAG for info in build.declared]
+    sizes += [node.ByteSize() + TAG for node in (*build.nodes, *more)] + [
+        info.ByteSize() + TAG for info in build.declared
+    ]
     return tensors, sum(sizes)
 
 
@@ -161,6 +178,8 @@ def insert(model: Model, weight: Weight, prepared: PreparedWeight) -> None:
     for offset, node in enumerate(nodes):
         body.node.insert(at + offset, node)
     insert_rows(weight.scope, prepared.gathers, prepared.rows)
+    if prepared.product:
+        insert_product(weight.scope, prepared.product, prepared.build.prefix)
     if prepared.fused:
         fusion.apply(weight.scope, *prepared.fused, prepared.build.prefix, prepared.sparse.shape[1])
 

@@ -7,14 +7,14 @@ and the last of them writes what the Gather wrote. That node carries the mark, w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.core.override import override
-from onnxprune.encodings.graph.constant_parts import ConstantParts, computed_from
+from onnxprune.encodings.graph.constant_parts import ConstantParts, PartsAtReaders, computed_from, free_name
 from onnxprune.encodings.values.floats import Half
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
@@ -65,16 +65,14 @@ def insert_rows(scope: Scope, readers: Sequence[NodeProto], behind: Sequence[Seq
 
 
 @dataclass(frozen=True)
-class TableParts(ConstantParts):
+class TableParts(PartsAtReaders):
     """The nodes and constants between a table's readers and what they wrote.
 
     Attributes:
         readers: the Gather of each marked node.
-        marked: the nodes that write what the readers wrote.
     """
 
-    readers: list[NodeProto] = field(default_factory=list)
-    marked: list[NodeProto] = field(default_factory=list)
+    readers: list[NodeProto]
 
     @override
     def array(self, model: Model, element: int = TensorProto.UNDEFINED) -> Array:
@@ -93,16 +91,9 @@ class TableParts(ConstantParts):
             name = self.scope.producers[name].input[0]
         return int(self.constants[name].dims[0])
 
-    @property
     @override
-    def written(self) -> set[str]:
-        return {node.output[0] for node in self.marked}
-
     def restore(self) -> None:
-        """Let the readers read the table again, and write what they wrote; the marked nodes still do, too.
-
-        Equal readers may have become one, as ONNX Runtime makes them: it gets a copy for each further marked node.
-        """
+        """See the base. Where equal readers became one, as in ONNX Runtime, each further marked node gets a copy."""
         body, done = self.scope.body, set()
         for reader, last in zip(self.readers, self.marked, strict=True):
             own = reader
@@ -132,16 +123,7 @@ def table_parts(scope: Scope, mark: Mark, marked: Sequence[NodeProto]) -> TableP
         return None
     own, (constants, nodes) = {id(node) for node in found}, parts
     nodes = [node for node in nodes if id(node) not in own]
-    return TableParts(scope, _free_name(scope, mark.table), constants, nodes, found, list(marked))
-
-
-def _free_name(scope: Scope, name: str) -> str:
-    """The name, or with a number behind it where another value has it by now: a packed table does not hold it."""
-    free, number = name, 0
-    while scope.owner(free) is not None or scope.shadows(free):
-        number += 1
-        free = f"{name}_{number}"
-    return free
+    return TableParts(scope, free_name(scope, mark.weight), constants, nodes, list(marked), found)
 
 
 def _reader(scope: Scope, mark: Mark, node: NodeProto) -> NodeProto | None:

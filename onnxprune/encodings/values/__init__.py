@@ -6,6 +6,7 @@
 | half | float16 | Cast |
 | shared:B | codes into a codebook of at most 2**B float16 values, 0.0 among them (k-means) | Cast, Mul by a scale |
 | int8, int8:B | int8 on a uniform grid, all 255 values or a codebook of 2**B of them | Cast, Mul; or DequantizeLinear |
+| int8-dynamic | int8 from -63 to 63 | MatMulInteger with activations that each run rounds |
 | int4 | int8 from -7 to 7 | Cast, Mul; or Cast, DequantizeLinear, in blocks along the input |
 
 DequantizeLinear stands in front of a MatMul: ONNX Runtime fuses the two into a kernel that reads the small
@@ -15,16 +16,17 @@ integers. Everything else folds when the model is loaded.
 from __future__ import annotations
 
 from onnxprune.encodings.values.base import Values
+from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.encodings.values.floats import Exact, Half
 from onnxprune.encodings.values.integers import Int4, Int8
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.errors import OptionError
 
-FORMS: dict[str, type[Values]] = {form.name: form for form in (Exact, Half, Shared, Int8, Int4)}
+FORMS: dict[str, type[Values]] = {form.name: form for form in (Exact, Half, Shared, Int8, Int8Dynamic, Int4)}
 
 
 def form_of(spec: str, excess: float = 0.0) -> Values:
-    """A form from its name: exact, half, shared:4, int8, int8:5, int4.
+    """A form from its name: exact, half, shared:4, int8, int8:5, int8-dynamic, int4.
 
     Args:
         spec: the name.

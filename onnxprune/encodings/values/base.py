@@ -16,6 +16,7 @@ from onnxprune.model.weight import Weight
 from onnxprune.quantization.error_feedback import Feedback
 
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
+DYNAMIC = 11  # the opset that brought DynamicQuantizeLinear
 INT4 = 21  # the opset that brought INT4 and blocks
 
 
@@ -29,11 +30,12 @@ class Coded:
         codebook: the values of the codes, or None.
         scale: what the decoded carrier is multiplied by; it broadcasts over `view` of the carrier.
         view: the shape in which the scale applies where it is not the carrier's own.
-        fused: whether DequantizeLinear applies the scale.
+        fused: whether a kernel reads the integers: DequantizeLinear applies the scale, or it is that of a product.
         block: entries along the input that share a scale, 0 for all of them.
         transposed: whether the carrier is the weight's transpose.
         lost: squared error over energy, of the weight or half that of its worst channel, where a plan is held
             against it.
+        dynamic: whether it is a product of integers, for which each run rounds the activations.
     """
 
     carrier: Array | ChunkedArray
@@ -45,6 +47,7 @@ class Coded:
     block: int = 0
     transposed: bool = False
     lost: float = 0.0
+    dynamic: bool = False
 
     @property
     def decoded(self) -> np.dtype:
@@ -69,6 +72,11 @@ class Values(ABC):
     def opset(self, fused: bool) -> int:
         """The lowest opset whose operators it needs."""
         return digits.OPSET
+
+    @property
+    def has_kernel(self) -> bool:
+        """Whether a kernel may read integers of it."""
+        return self.opset(fused=True) > self.opset(fused=False)
 
     @abstractmethod
     def code(

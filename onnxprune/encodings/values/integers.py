@@ -60,16 +60,7 @@ class Int8(Values):
             histogram = Histogram.of(wide, scale)
             codebook = constrained(histogram, fit_codebook(histogram, 2**self.bits, prune=False), self.excess)
             return on_grid(weight, wide, scale, codebook, False, transposed, feedback)
-        axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
-        tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True)))
-        top = (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)) / 127
-        scale = tidy_scale(np.where(top > _DEAD, top, 1.0), up=True)
-        divisor = scale.astype(wide.dtype)
-
-        def coded(rows: RowRange, columns: slice, part: Array) -> Array:
-            return np.rint(part / part_of(divisor, rows)).clip(-127, 127).astype(np.int8)
-
-        return oriented(wide.map(np.int8, coded).whole(), None, scale, transposed)
+        return on_uniform_grid(weight, wide, 127, transposed)
 
 
 @dataclass(frozen=True)
@@ -108,6 +99,27 @@ class Int4(Values):
 
 
 INT4_CODEBOOK = np.array([0, *range(-7, 0), *range(1, 8)], np.int8)
+
+
+def on_uniform_grid(weight: Weight, wide: ChunkedArray, steps: int, transposed: bool | None) -> Coded:
+    """A weight as int8 up to `steps`, which stands for the largest magnitude of each output channel.
+
+    Args:
+        weight: its axes.
+        wide: its values as `computed` gives them.
+        steps: on either side of 0, at most 127.
+        transposed: see `oriented`.
+    """
+    axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
+    tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True)))
+    top = (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)) / steps
+    scale = tidy_scale(np.where(top > _DEAD, top, 1.0), up=True)
+    divisor = scale.astype(wide.dtype)
+
+    def coded(rows: RowRange, columns: slice, part: Array) -> Array:
+        return np.rint(part / part_of(divisor, rows)).clip(-steps, steps).astype(np.int8)
+
+    return oriented(wide.map(np.int8, coded).whole(), None, scale, transposed)
 
 
 def _least_error(wide: Array, axes: tuple[int, ...]) -> Array:

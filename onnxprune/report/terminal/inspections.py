@@ -118,7 +118,10 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
     print_table(console, _COMPATIBILITY, rows)
     console.print()
     line(console, f"{versions}: onnxruntime {facts.loads or _NEWER} loads it, {facts.fast or _NEWER} runs it fast.")
-    if facts.fast != facts.loads:
+    late = [f.form for f in facts.forms if f.fast != f.loads]
+    if any("int8-dynamic" in form for form in late):
+        line(console, "Before 1.25 onnxruntime multiplies int8-dynamic wrong on processors with AMX.", "yellow")
+    if any("int8-dynamic" not in form for form in late):
         line(
             console,
             f"Before {facts.fast} weights for MatMul are dequantised at every inference, many times slower than dense: "

@@ -9,6 +9,7 @@ Files of this version must decode for ever. To make them again is no repair: ano
 |---|---|
 | fused | a MatMul and a Gemm that reads the transpose: DequantizeLinear reads the integers of int8 and int4 |
 | folded | a Gemm with alpha and a convolution: scales per channel or block, folded when the model is loaded |
+| product | a MatMul and a Gemm that multiply integers of int8-dynamic |
 | twice | a matrix that a MatMul reads as integers and an Add as numbers |
 | table | rows that two Gathers read, each decoded by itself |
 | if, function, opset9, ir3, qdq, fp64 | those of the tests' builders: other bodies, opsets, IR versions and types |
@@ -51,6 +52,13 @@ def fused() -> onnx.ModelProto:
     return model(nodes, [info("x", ["N", 64])], [info("y", ["N", 64])], weights, opset=21, ir_version=10)
 
 
+def product() -> onnx.ModelProto:
+    """Without the Relu, that no row of the second product is small."""
+    nodes = [node("MatMul", ["x", "first"], ["y"]), node("Gemm", ["x", "second", "bias"], ["z"], transB=1)]
+    weights = {"first": normal(64, 64), "second": normal(64, 64, seed=1), "bias": normal(64, seed=2)}
+    return model(nodes, [info("x", ["N", 64])], [info("y", ["N", 64]), info("z", ["N", 64])], weights)
+
+
 def folded() -> onnx.ModelProto:
     nodes = [
         node("Gemm", ["x", "matrix"], ["h"], transB=1, alpha=0.5),
@@ -76,6 +84,7 @@ def table() -> onnx.ModelProto:
 BUILD = {
     "fused": (fused, 0.97),
     "folded": (folded, 0.88),
+    "product": (product, 0.9),
     "twice": (twice, 0.97),
     "table": (table, 0.5),
 }  # the sparsity
@@ -87,6 +96,7 @@ FILES = [
     ("twice", "bitmask", "int4"), ("if", "flat", "shared:4"), ("function", "bitmask", "int8:5"),
     ("opset9", "bitmask", "exact"), ("ir3", "dense", "half"), ("qdq", "flat", "shared:4"), ("fp64", "rows", "half"),
     ("table", "gathered", "shared:2"), ("table", "gathered", "int4"),
+    *(("product", encoding, "int8-dynamic") for encoding in ENCODINGS),
 ]  # fmt: skip
 
 
@@ -96,7 +106,8 @@ def encode(folder: Path, name: str, encoding: str, values: str) -> None:
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):
         onnx.save(build(), "dense.onnx")
         onnxprune.prune("dense.onnx", "pruned.onnx", sparsity=sparsity, include=("*",), verify=False)
-        onnxprune.encode("pruned.onnx", "encoded.onnx", values=values, encoding=encoding, verify=False)
+        data = {"x": normal(16, 64)} if values == "int8-dynamic" else None
+        onnxprune.encode("pruned.onnx", "encoded.onnx", values=values, encoding=encoding, data=data, verify=False)
         onnxprune.decode("encoded.onnx", "decoded.onnx", verify=False)
         made = {(group.encoding, group.values) for group in encoded_weights(onnxprune.load("encoded.onnx"))}
         assert encoding in ("auto", "coo") or made == {(encoding, values.split(":")[0])}, (name, encoding, values, made)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
@@ -28,6 +28,7 @@ from onnxprune.search.budget import CALIBRATION, Search
 from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
 from onnxprune.search.importance import importance_of
 from onnxprune.search.promise import ATTEMPTS, Attempt, Promise, Promised
+from onnxprune.search.speed import SpeedUp, faster
 from onnxprune_passes import Decode
 
 _HALVINGS = 8
@@ -42,11 +43,13 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
-    encode pass. `channels` removes a share of whole channels first, and with `data` refits what reads them (`multiple`
-    is the pass's); `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no
-    runtime reads. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that
-    each costs the metric about the same, and `set` changes single ones; without a rule the loss of a layer counts for
-    what it costs the metric there.
+    encode pass. `channels` removes a share of whole channels first, and "PATTERN=SHARE" of those that the matching
+    weights make; with `data` what reads them is refitted (`multiple` is the pass's). `speed_up` looks for the shares at
+    which a run takes so many times less processor time on this machine, at the least cost to the layers.
+    `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads. With a
+    `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that each costs the metric
+    about the same, and `set` changes single ones; without a rule the loss of a layer counts for what it costs the
+    metric there.
     Where the loss decides, a `tolerance` halves it until the result keeps within. With `max_drop` the largest loss is
     searched for at which the metric is no more than that worse than the original's, on both halves of the data
     (`search`). After `time_limit` seconds the best that was found is written. With `data` and no word on what may be
@@ -55,7 +58,8 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     `transform`.
 
     Raises:
-        ToleranceMissed: the result is not within the tolerance, or no loss is within the drop.
+        ToleranceMissed: the result is not within the tolerance, no loss is within the drop, or no channels bring the
+            speed-up.
         OnnxPruneError: see `onnxprune.errors`.
         TypeError: there is no such keyword.
     """
@@ -83,16 +87,37 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         opened = open_model(source, target, steps, checks)
         if deciding.scan is not None:
             recipe = _scanned(recipe, opened.model, Path(deciding.scan))
-        tries = Tries(opened, recipe, target, checks)
         with running(opened, checks):
-            if searched:
-                return _searched(tries, deciding)
             promise = _promise(source, checks) if judged else None
             if promise is not None:
-                return _promised(tries, promise)
-            if checks.tolerance is None or recipe.settled:
-                return tries.only(loss)
-            return _halved(tries, loss)
+                recipe = replace(recipe, repairing=replace(calibration, half=True))
+            tries = Tries(opened, recipe, target, checks)
+            if searched:
+                return _searched(tries, deciding)
+            speed_up = tries.sped()
+            with _blamed(speed_up):
+                return replace(_decided(tries, promise, loss), speed_up=speed_up)
+
+
+def _decided(tries: Tries, promise: Promise | None, loss: float) -> Result:
+    """The result of a loss that is given, or small enough."""
+    if promise is not None:
+        return _promised(tries, promise)
+    if tries.checks.tolerance is None or tries.recipe.settled:
+        return tries.only(loss)
+    return _halved(tries, loss)
+
+
+@contextlib.contextmanager
+def _blamed(speed_up: SpeedUp | None) -> Iterator[None]:
+    """A result that is not good enough says what channels have to do with it."""
+    try:
+        yield
+    except ToleranceMissed as error:
+        if speed_up is None or isinstance(error, NotVerified):
+            raise
+        text = f"{error.args[0]}; the channels that speed-up {speed_up.wanted:g} takes count towards it"
+        raise ToleranceMissed(text) from error
 
 
 def _scanned(recipe: Recipe, model: Model, scan: Path) -> Recipe:
@@ -132,8 +157,7 @@ def _promise(source: Path, checks: Checks) -> Promise | None:
 
 def _promised(tries: Tries, promise: Promise) -> Result:
     """The result of the first attempt that keeps the promise; of the last one where none does."""
-    half = replace(tries.recipe.calibration, half=True)
-    recipe = replace(tries.recipe, repairing=half)
+    recipe, half = tries.recipe, replace(tries.recipe.calibration, half=True)
     without = half if recipe.storing.needs_data else Calibration()
     plain = Tries(tries.opened.copy(), replace(recipe, calibration=without), tries.target, tries.checks)
     calibrated = Tries(tries.opened, replace(recipe, calibration=half), tries.target, tries.checks)
@@ -159,13 +183,16 @@ def _searched(tries: Tries, deciding: Deciding) -> Result:
         source, tries.write, checks.question, None if checks.data is None else Path(checks.data), checks.samples,
         deciding.max_drop, deciding.time_limit, checks.progress,
     )  # fmt: skip
-    common = search.common(tries.opened.model.sha256(), " ".join(map(str, tries.recipe.steps(1.0))))
+    steps = [*map(str, tries.recipe.steps(1.0)), *map(str, filter(None, [tries.recipe.shapes.speed_up]))]
+    common = search.common(tries.opened.model.sha256(), " ".join(steps))
     journal = tries.target.with_name(f"{tries.target.name}.trials")
     with trials.opened(journal, common) as known:
-        found = search.run(known)
+        speed_up = tries.sped(known)
+        with _blamed(speed_up):
+            found = search.run(known)
         result = tries.finished(found.loss, saving=False)
         known.done()
-    return replace(result, search=found)
+    return replace(result, search=found, speed_up=speed_up)
 
 
 def _beside(source: Path) -> Path:
@@ -232,15 +259,19 @@ def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> R
 @takes_arrays
 @explicit(Checks)
 def strip(
-    model: PathLike, out: PathLike, *, channels: float | None = None, score: str = "", scope: str = "layer",
-    multiple: int = 1, strip_metadata: bool = False, **checks: Unpack[CheckKeywords],
+    model: PathLike, out: PathLike, *, channels: float | str | Sequence[float | str] | None = None,
+    speed_up: float | None = None, score: str = "", scope: str = "layer", multiple: int = 1,
+    strip_metadata: bool = False, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Remove dead neurons, and whole channels before them.
 
     Args:
         model: the model; encoded weights are decoded first.
         out: the file to write.
-        channels: the share of whole channels to remove, 0 <= channels < 1; None removes dead ones only.
+        channels: the share of whole channels to remove, 0 <= channels < 1, and "PATTERN=SHARE" of those that the
+            matching weights make; None removes dead ones only.
+        speed_up: how many times less processor time a run is to take on this machine; the shares are looked for at
+            which the layers miss least, on `data`.
         score: l1, l2 or batchnorm, by which channels are ranked, or obs, which goes with data and refits what reads
             them; empty: obs with data, else l1.
         scope: layer or global: what the share is taken over.
@@ -249,11 +280,24 @@ def strip(
         checks: the keywords of `transform`, from `data` on.
 
     Raises:
+        ToleranceMissed: no channels bring the speed-up.
         OnnxPruneError: see `onnxprune.errors`.
         TypeError: there is no such keyword.
     """
     judged = taken(Checks, checks)
     calibration = Calibration(data=judged.data)
-    shapes = Stripping(channels=channels, multiple=multiple, strip_metadata=strip_metadata)
-    steps = [*shapes.first(), *shapes.before(calibration, score, scope), *shapes.after(encoded=False)]
-    return transformed(model, out, steps, judged)
+    given = {"channels": channels, "speed_up": speed_up, "multiple": multiple, "strip_metadata": strip_metadata}
+    shapes = taken(Stripping, given)
+    removal = shapes.before(calibration, score, scope)
+    found = None
+    if speed_up is not None:
+        source = Path(model)
+        judged.check_places(source, placed(source, out))
+        with threads.using(judged.jobs):
+            found = faster(
+                Model.load(source), source, speed_up, shapes.removal(calibration), shapes.after(encoded=False),
+                judged.progress,
+            )  # fmt: skip
+        removal = shapes.sharing(found.shares).before(calibration, score, scope)
+    steps = [*shapes.first(), *removal, *shapes.after(encoded=False)]
+    return replace(transformed(model, out, steps, judged), speed_up=found)

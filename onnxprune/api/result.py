@@ -19,6 +19,7 @@ from onnxprune.pipeline.change import Removed
 from onnxprune.runtime.judge import Judged
 from onnxprune.search.budget import Searched
 from onnxprune.search.promise import Promised
+from onnxprune.search.speed import SpeedUp
 
 _GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 2 << 20, 16 << 10, 64  # within 5 % on eleven real models, in 0.04 s
 
@@ -76,7 +77,8 @@ class Result:
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
     models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
-    there with a `max_drop`, `promise` with data and no word on what may be lost. `contents` says what the bytes of the
+    there with a `max_drop`, `promise` with data and no word on what may be lost, `speed_up` where one was asked for;
+    its shares, as `channels`, make the same file without a search. `contents` says what the bytes of the
     result are; see `file_contents`.
     """
 
@@ -95,6 +97,7 @@ class Result:
     versions: dict[str, str]
     search: Searched | None = None
     promise: Promised | None = None
+    speed_up: SpeedUp | None = None
     contents: dict[str, int] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from onnxprune.api.stages import Opened, apply, finish
 from onnxprune.api.verify import Verification
 from onnxprune.model.model import replacing
 from onnxprune.pipeline.progress import Progress, silent
+from onnxprune.search.speed import SpeedUp, faster
+from onnxprune.search.trials import Trials
 
 
 class Tries:
@@ -29,6 +32,31 @@ class Tries:
     def __init__(self, opened: Opened, recipe: Recipe, target: Path, checks: Checks) -> None:
         self.opened, self.recipe, self.target, self.checks = opened, recipe, target, checks
         self._verification = Verification(opened.source, checks)
+
+    def sped(self, known: Trials | None = None) -> SpeedUp | None:
+        """Give the recipe the shares of channels that bring its speed-up, where it asks for one; before any try.
+
+        Args:
+            known: remembers them.
+
+        Raises:
+            ToleranceMissed: no shares do.
+        """
+        recipe, opened, wanted = self.recipe, self.opened, self.recipe.shapes.speed_up
+        if wanted is None:
+            return None
+        name = f"speed-up {wanted!r}"
+        held = None if known is None else known.get(name)
+        if held is not None:
+            found = SpeedUp(**held | {"shares": tuple(held["shares"])})
+        else:
+            shapes, progress = recipe.shapes, self.checks.progress
+            removal, after = shapes.removal(recipe.repairing), shapes.after(encoded=False)
+            found = faster(opened.model, opened.source, wanted, removal, after, progress)
+            if known is not None:
+                known.add(name, asdict(found))
+        self.recipe = replace(recipe, shapes=recipe.shapes.sharing(found.shares))
+        return found
 
     def write(self, loss: float, place: Path) -> None:
         """Write the result of a loss, neither verified nor reported."""

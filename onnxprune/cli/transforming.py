@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @opt.checks
 def compress(
     models: tuple[PathLike, ...], out: PathLike | None, set_: tuple[str, ...], no_strip: bool,
-    cluster: str | None, **options: Any,
+    cluster: str | None, channels: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Prune, strip, encode and verify a model. Without a pruning rule, --loss bounds the error.
 
@@ -57,7 +57,7 @@ def compress(
     failing model stops no other, the same command skips finished models, and --json writes a line per model. --jobs
     then is the number of models at a time, one process each (default: 1).
     """
-    options |= {"set": set_, "strip": not no_strip}
+    options |= {"set": set_, "strip": not no_strip, "channels": channels or None}
     if len(models) > 1 or (isinstance(models[0], Path) and models[0].is_dir()):
         compress_many(models, out, cluster, options)
         return
@@ -87,9 +87,9 @@ def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any)
 @click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer or global.")
 @opt.strip_metadata
 @opt.checks
-def strip(model: PathLike, out: PathLike, **options: Any) -> None:
-    """Remove dead neurons, and with --channels whole channels."""
-    transform(options, lambda rest: onnxprune.strip(model, out, **rest))
+def strip(model: PathLike, out: PathLike, channels: tuple[str, ...], **options: Any) -> None:
+    """Remove dead neurons, and with --channels or --speed-up whole channels."""
+    transform(options, lambda rest: onnxprune.strip(model, out, channels=channels or None, **rest))
 
 
 @click.command()

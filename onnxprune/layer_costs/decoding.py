@@ -10,12 +10,13 @@ from pathlib import Path
 
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.layer_costs.flops import KERNEL
+from onnxprune.layer_costs.in_turn import run_times
 from onnxprune.layer_costs.measure import inputs_for, with_plain_weights
 from onnxprune.model.model import Model
 from onnxprune.runtime.session import Feeds, open_session, profile, run
 
 _OWNER = "onnxprune:"  # is in the name of every node that writes a weight
-_ROUNDS, _SECONDS = 5, 0.2  # at least so many timed rounds, and more within so many seconds
+_ROUNDS, _SECONDS = 100, 0.2  # at most so many timed rounds, within so many seconds
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,5 @@ def decoding_of(path: Path, data: Path | None) -> Decoding:
 def _race(dense: Path, path: Path, feeds: Feeds) -> dict[str, float]:
     """Median milliseconds of a run of both models, in turn."""
     sessions = {"before": open_session(dense, spinning=True), "after": open_session(path, spinning=True)}
-    times: dict[str, list[float]] = {when: [] for when in sessions}
-    for session in sessions.values():
-        run(session, feeds)
-    until = time.perf_counter() + _SECONDS
-    while len(times["after"]) < _ROUNDS or (time.perf_counter() < until and len(times["after"]) < 20 * _ROUNDS):
-        for when, session in sessions.items():
-            start = time.perf_counter()
-            run(session, feeds)
-            times[when].append(1000 * (time.perf_counter() - start))
-    return {when: statistics.median(taken) for when, taken in times.items()}
+    times = run_times(list(sessions.values()), feeds, _SECONDS, _ROUNDS, time.perf_counter)
+    return {when: statistics.median(taken) for when, taken in zip(sessions, times, strict=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,31 @@ from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
 from onnxprune.errors import OptionError, WeightError
 from onnxprune.model.model import Model
+from onnxprune.model.weight import matches
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, some_of
+from onnxprune.pipeline.per_weight import PerWeight, fraction
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.reconstruction.channels import ReadChannels
 
 SCORES = ("l1", "l2", "batchnorm", "obs")
 SCOPES = ("layer", "global")
 _LARGEST = np.finfo(np.float64).max / 2**20  # norms are added up
+
+
+@dataclass(frozen=True)
+class Removable:
+    """A family of channel groups, and what its removal costs the layers that read it.
+
+    Attributes:
+        name: a weight that makes groups of this family and of no other.
+        groups: how many there are.
+        costs: of each removal, the cheapest first, of as many as may go; shares of the energy of the readers' outputs.
+    """
+
+    name: str
+    groups: int
+    costs: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +53,7 @@ class Channels(Pass):
 
     Options:
         sparsity: share of the groups to remove, 0 <= sparsity < 1: round(sparsity * n) of each family, or of all.
+        set: "PATTERN=SPARSITY", a glob on the name of a weight that makes a family; the last match counts.
         score: l1 or l2, the norm over all weights that make the group, or batchnorm, its |scale|; obs, which needs
             data: what the removal costs the layers that read the group, which are refitted to what stays. Empty: obs
             with data, else l1.
@@ -49,6 +68,7 @@ class Channels(Pass):
 
     name = "channels"
     sparsity: float
+    set: tuple[str, ...] = ()
     score: str = ""
     scope: str = "layer"
     floor: float = 0.1
@@ -72,13 +92,22 @@ class Channels(Pass):
             raise OptionError(f"channels: scope '{self.scope}' is not one of {', '.join(SCOPES)}")
         if self.multiple < 1:
             raise OptionError(f"channels: multiple must be at least 1, not {self.multiple}")
+        if self.shares.entries and self.scope == "global":
+            raise OptionError("channels: scope global shares the channels out, and so does set: give one")
+
+    @property
+    def shares(self) -> PerWeight[float]:
+        """The share of each family that `set` names."""
+        return PerWeight.parse("channels: set", self.set, "SPARSITY", fraction)
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
         change = Change()
+        asked = bool(self.sparsity or self.set)
+        self._check_patterns(model)
         for coupling in couplings(model):
             read = None
-            repairs = self.data and self.score in ("", "obs") and self.sparsity
+            repairs = self.data and self.score in ("", "obs") and asked
             if repairs and not coupling.scope.path:
                 read = ReadChannels(coupling, self._calibration, progress, self.name)
             gone = self._chosen(coupling, read, change)
@@ -94,11 +123,44 @@ class Channels(Pass):
                 change.removed += surgery.removed
             change.notes += coupling.notes()
         change.modified = bool(change.removed)
-        if self.sparsity and not change.modified:
+        if asked and not change.modified:
             change.notes.append("no channel can go: all touch an input, an output or an operator without a rule")
         if change.modified:
             remove_unused(model)
         return change
+
+    def removable(self, model: Model, progress: Progress = silent) -> list[Removable]:
+        """The families of the main graph whose readers' inputs are known, with what this pass's samples say of them.
+
+        Raises:
+            DataError: the samples do not fit the model.
+            RuntimeFailure: the model does not run.
+        """
+        coupling = next(couplings(model))
+        families = families_of(coupling)
+        most = [self._most(len(family.groups)) for family in families]
+        orders = ReadChannels(coupling, self._calibration, progress, self.name).orders(families, most)
+        makers = Counter(weight for family in families for weight in family.weights)
+        found = []
+        for family, order in zip(families, orders, strict=True):
+            name = next((weight for weight in family.weights if makers[weight] == 1), None)
+            if order is not None and name is not None:
+                found.append(Removable(name, len(family.groups), order.costs))
+        return found
+
+    def _check_patterns(self, model: Model) -> None:
+        """Refuse entries of `set` that name no family, before anything is measured."""
+        if self.set:
+            makers = {w for coupling in couplings(model) for family in families_of(coupling) for w in family.weights}
+            for pattern in self.shares.patterns:
+                if not any(matches(weight, pattern) for weight in makers):
+                    raise WeightError(f"'{pattern}' matches no weight whose channels can go")
+
+    def _share(self, family: Family) -> float:
+        """What is to go of a family."""
+        entries = reversed(self.shares.entries)
+        named = (share for pattern, share in entries if any(matches(weight, pattern) for weight in family.weights))
+        return next(named, self.sparsity)
 
     @property
     def _calibration(self) -> CalibrationSet:
@@ -111,7 +173,7 @@ class Channels(Pass):
         families = [f for f in families_of(coupling) if not self.only or set(self.only) & set(f.weights)]
         gone = np.zeros(len(coupling.protected), bool)
         ranked = [family.groups[np.argsort(scores[family.groups], kind="stable")] for family in families]
-        counts = [round(self.sparsity * len(family)) for family in ranked]
+        counts = [round(self._share(family) * len(family.groups)) for family in families]
         if read is not None:
             counts, ranked = self._by_costs(read, families, counts, ranked, change)
         elif self.scope == "global":

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from onnxprune.errors import OptionError
+from onnxprune.errors import OptionError, WeightError
 from onnxprune_passes import Channels, DeadNeurons
 from tests.helpers import graph_checks as checks
 from tests.helpers.builders import info, mlp, model, node, normal, tensor
@@ -85,6 +85,20 @@ COUNTS = {1: [11, 17, 7], 4: [12, 20, 8], 8: [16, 24, 8], 64: [16, 24, 10]}
 def test_multiples(multiple, kept):
     found = checks.shapes(checks.stripped(stack(), Channels(sparsity=0.3, multiple=multiple))[0])
     assert [found[f"w{i}"][0] for i in range(3)] == kept
+
+
+def test_single_families_have_shares_of_their_own():
+    """A glob on any weight that makes the family; the last match counts, and the share of all is for the others."""
+    step = Channels(sparsity=0.25, set=("w*=0.5", "w1=0.75", "w2=0"))
+    found = checks.shapes(checks.stripped(stack(), step)[0])
+    assert [found[f"w{i}"][0] for i in range(3)] == [8, 6, 10]
+    found = checks.shapes(checks.stripped(stack(), Channels(sparsity=0.25, set=("w1=0.75",)))[0])
+    assert [found[f"w{i}"][0] for i in range(3)] == [12, 6, 8]
+
+
+def test_a_share_of_what_makes_no_channels_is_refused():
+    with pytest.raises(WeightError, match="'w7' matches no weight whose channels can go"):
+        Channels(sparsity=0.0, set=("w1=0.5", "w7=0.5")).run(load(stack()))
 
 
 def test_no_sparsity_changes_nothing():
@@ -169,7 +183,14 @@ def test_a_residual_sum_is_one_family():
 
 @pytest.mark.parametrize(
     "options",
-    [{"sparsity": -0.1}, {"sparsity": 1.0}, *({"sparsity": 0.3} | o for o in ({"multiple": 0}, {"score": "l3"}))],
+    [
+        {"sparsity": -0.1},
+        {"sparsity": 1.0},
+        *({"sparsity": 0.3} | o for o in ({"multiple": 0}, {"score": "l3"})),
+        {"sparsity": 0.0, "set": ("w=1",)},
+        {"sparsity": 0.0, "set": ("w",)},
+        {"sparsity": 0.3, "scope": "global", "set": ("w=0.1",)},
+    ],
 )
 def test_options_that_make_no_sense(options):
     with pytest.raises(OptionError):

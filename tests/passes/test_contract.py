@@ -29,7 +29,10 @@ EXAMPLES = {
         {"sparsity": 0.5, "pattern": "1x4", "skip": ("bias*", 'quote"d')},
         {"sparsity": 0.5, "set": ("*=0.25", "a b=0.1")},
     ],
-    "channels": [{"sparsity": 0.0, "score": "l2", "multiple": 8}],  # a share is one of what is there
+    "channels": [
+        {"sparsity": 0.0, "score": "l2", "multiple": 8},  # a share is one of what is there
+        {"sparsity": 0.25, "set": ("a*=0.5", 'quote"d=0')},
+    ],
     "encode": [{}, {"encoding": "graph"}, {"encoding": "rows", "values": "half"}],
     "apply_masks": [{"masks": "m.safetensors"}, {"masks": 'a "b"', "names_from": "w.npz"}],
     "update": [{"source": "w.pt", "masks": "m.npz"}],

@@ -71,7 +71,8 @@ class ShapeKeywords(TypedDict, total=False):
     """Which shapes change; see `options.Shapes`."""
 
     strip: bool
-    channels: float | None
+    channels: float | str | Sequence[float | str] | None
+    speed_up: float | None
     multiple: int
     strip_metadata: bool
 

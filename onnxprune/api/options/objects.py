@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -160,24 +160,53 @@ class Stripping:
 
     Attributes:
         strip: whether dead neurons are removed.
-        channels: the share of whole channels that is removed first.
+        channels: the share of whole channels that is removed first, of each family; "PATTERN=SHARE" for single ones.
+        speed_up: how many times as fast a run is to become by removing channels; in place of their shares.
         multiple: kept channels are rounded up to a multiple of this, dead ones too.
         strip_metadata: whether doc strings and metadata go that no runtime reads.
 
     Raises:
-        OptionError: channels are to go, and all shapes to stay.
+        OptionError: channels are to go, and all shapes to stay; what says how many contradicts itself or is no number.
     """
 
     strip: bool = True
-    channels: float | None = None
+    channels: float | str | tuple[float | str, ...] | None = None
+    speed_up: float | None = None
     multiple: int = 1
     strip_metadata: bool = False
 
     def __post_init__(self) -> None:
         """Check the options."""
         check_types(self)
-        if self.channels is not None and not self.strip:
-            raise OptionError("channels changes shapes, no-strip leaves them alone: give one")
+        for name, given in (("channels", self.channels), ("speed-up", self.speed_up)):
+            if given is not None and not self.strip:
+                raise OptionError(f"{name} changes shapes, no-strip leaves them alone: give one")
+        if self.channels is not None and self.speed_up is not None:
+            raise OptionError("channels says which shares go, speed-up looks for them: give one")
+        if self.speed_up is not None and not 1 < self.speed_up < math.inf:
+            raise OptionError(f"speed-up must be a number above 1, not {self.speed_up:g}")
+        _ = self._share  # it is checked
+
+    @property
+    def _entries(self) -> tuple[float | str, ...]:
+        """What `channels` says, entry by entry."""
+        held = () if self.channels is None else self.channels
+        return held if isinstance(held, tuple) else (held,)
+
+    @property
+    def _by_weight(self) -> tuple[str, ...]:
+        return tuple(entry for entry in self._entries if isinstance(entry, str) and "=" in entry)
+
+    @property
+    def _share(self) -> float:
+        """The share of families that no pattern names."""
+        plain = [entry for entry in self._entries if not isinstance(entry, str) or "=" not in entry]
+        if len(plain) > 1:
+            raise OptionError(f"channels {plain[0]} and {plain[1]} contradict each other: give one, and PATTERN=SHARE")
+        try:
+            return float(plain[0]) if plain else 0.0
+        except ValueError:
+            raise OptionError(f"channels '{plain[0]}' must be a number, or PATTERN=SHARE") from None
 
     def first(self) -> list[Pass]:
         """What runs before all others: encoded weights are dense, and take over what is left of their notes."""
@@ -190,21 +219,28 @@ class Stripping:
             calibration: samples to record on what reads the channels.
             score: the pass's, as `scope`.
             scope: what the share is taken over.
+
+        Raises:
+            OptionError: the options of the pass make no sense, or a speed-up lacks data.
         """
-        if self.channels is None:
-            return []
+        if self.speed_up is not None:
+            if calibration.data is None:
+                raise OptionError("speed-up goes by what layers miss, which is measured on samples: give data")
+            if score not in ("", "obs") or scope != "layer":
+                raise OptionError("speed-up says which channels go: leave out score and scope")
+        return [] if self.channels is None else [self.removal(calibration, score, scope)]
+
+    def sharing(self, shares: tuple[str, ...]) -> Stripping:
+        """The same with the shares that were found for a speed-up."""
+        return replace(self, channels=shares or None, speed_up=None)
+
+    def removal(self, calibration: Calibration, score: str = "", scope: str = "layer") -> Channels:
+        """The pass that removes channels; see `before`."""
         samples = Channels.samples if calibration.samples is None else calibration.samples
-        return [
-            Channels(
-                sparsity=self.channels,
-                score=score,
-                scope=scope,
-                multiple=self.multiple,
-                data=calibration.path,
-                samples=samples,
-                half=calibration.half,
-            )
-        ]
+        return Channels(
+            sparsity=self._share, set=self._by_weight, score=score, scope=scope, multiple=self.multiple,
+            data=calibration.path, samples=samples, half=calibration.half,
+        )  # fmt: skip
 
     def after(self, *, encoded: bool) -> list[DeadNeurons]:
         """What runs after weights were pruned; `encoded` is the pass's."""

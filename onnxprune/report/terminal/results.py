@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_
 from onnxprune.runtime.metrics import UNITS
 from onnxprune.search.budget import Searched
 from onnxprune.search.promise import POINTS, Promised
+from onnxprune.search.speed import SpeedUp
 
 _AROUND = 0.25  # of a file: from here on it is said what it holds beside weights
 _REASONS = 6  # that are counted in the line of what was left alone
@@ -84,6 +86,8 @@ def _show_closing(console: Console, result: Result) -> None:
         _show_promise(console, result.promise)
     if result.cost is not None:
         _show_cost(console, result.cost)
+    if result.speed_up is not None:
+        _show_speed_up(console, result.speed_up)
     if result.integers and result.deviation.decoding is None:
         read = _count(result.integers, "matrix", "matrices")
         text = f"{read} read as integers from onnxruntime 1.25 on; before, slower than dense"
@@ -136,6 +140,14 @@ def _show_cost(console: Console, cost: Cost) -> None:
         line(console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})")
     slow, fast = cost.latency_ms["before"], cost.latency_ms["after"]
     line(console, f"  latency     {slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)})")
+
+
+def _show_speed_up(console: Console, found: SpeedUp) -> None:
+    """What channels brought, and the options that remove them again without a search."""
+    times = f"{found.before:.3g} -> {found.after:.3g} ms of one thread a run, measured here"
+    line(console, f"  speed-up    {found.found:.2f}x by {found.trials} trials: {times}")
+    if found.shares:
+        line(console, f"              the same again: {' '.join(f'--channels {quote(s)}' for s in found.shares)}")
 
 
 def show_deviation(console: Console, deviation: Deviation) -> None:

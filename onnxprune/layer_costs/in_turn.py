@@ -1,0 +1,87 @@
+"""Models timed in turn: what else the machine does meets all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onnxprune.model.model import Model
+from onnxprune.runtime.session import Feeds, open_session, run, session_options
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_ROUNDS, _MOST = 5, 10_000  # at least, and for models of microseconds
+
+
+def run_times(
+    sessions: Sequence[ort.InferenceSession], feeds: Feeds, seconds: float, most: int, clock: Callable[[], float]
+) -> list[list[float]]:
+    """Milliseconds of the runs of each session: one run of each after the other, after one to warm up.
+
+    Args:
+        sessions: of models that take the same inputs.
+        feeds: the inputs.
+        seconds: of the wall clock, after which no further round begins once there are five.
+        most: rounds.
+        clock: in seconds.
+
+    Raises:
+        RuntimeFailure: a model does not run.
+    """
+    times: list[list[float]] = [[] for _ in sessions]
+    for session in sessions:
+        run(session, feeds)
+    until = time.perf_counter() + seconds
+    while len(times[0]) < _ROUNDS or (time.perf_counter() < until and len(times[0]) < most):
+        for session, taken in zip(sessions, times, strict=True):
+            start = clock()
+            run(session, feeds)
+            taken.append(1000 * (clock() - start))
+    return times
+
+
+class ProcessorTimes:
+    """Times pairs of models by processor time: one thread, optimised graph.
+
+    Processor time leaves out what the thread waits while others run. What others take from its caches slows a run of
+    one model and the run of the other that follows it alike, so that the ratio is the median of those of such pairs.
+
+    Args:
+        feeds: the inputs of all models.
+    """
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._feeds = feeds
+        self._held: tuple[Model, ort.InferenceSession] | None = None
+
+    def __call__(self, before: Model, after: Model, seconds: float) -> tuple[float, float]:
+        """Median milliseconds of a run of `before`, and how many times as long a run of `after` takes.
+
+        Args:
+            before: stays open for the next call.
+            after: the other model.
+            seconds: see `run_times`.
+
+        Raises:
+            RuntimeFailure: a model does not load or run.
+        """
+        if self._held is None or self._held[0] is not before:
+            self._held = before, _opened(before)
+        slow, fast = run_times([self._held[1], _opened(after)], self._feeds, seconds, _MOST, time.thread_time)
+        ratios = (a / b for a, b in zip(fast, slow, strict=True) if b)
+        return statistics.median(slow), statistics.median(ratios)
+
+
+def _opened(model: Model) -> ort.InferenceSession:
+    """A session of one thread."""
+    options = session_options()
+    options.intra_op_num_threads = 1
+    with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
+        path = Path(folder) / "model.onnx"
+        model.write(path)
+        return open_session(path, "the model", options)

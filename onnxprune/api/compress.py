@@ -12,7 +12,7 @@ from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
-from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
+from onnxprune.api.options.objects import Calibration, Checks, Computing, Deciding, Rule, Storing, Stripping, taken
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
@@ -35,7 +35,7 @@ _HALVINGS = 8
 
 @local(writes="out")
 @takes_arrays
-@explicit(Rule, Storing, Stripping, Deciding, Checks)
+@explicit(Rule, Storing, Computing, Stripping, Deciding, Checks)
 def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[CompressKeywords]) -> Result:
     """Prune by magnitude, remove dead neurons, store each weight in its smallest form, verify.
 
@@ -60,14 +60,17 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         TypeError: there is no such keyword.
     """
     rule, shapes, deciding = taken(Rule, options), taken(Stripping, options), taken(Deciding, options)
-    checks, storing = taken(Checks, options), Storing.of(options, "auto")
+    checks, storing, computing = taken(Checks, options), Storing.of(options, "auto"), taken(Computing, options)
+    computing.check(checks.data, storing.target)
     if deciding.scan is not None and rule.scope != "layer":
         raise OptionError(f"scope {rule.scope} shares the sparsity out, and so does the scan: give one")
     searched = deciding.max_drop is not None
     calibration = Calibration(data=checks.data)
     if searched:
         calibration = Calibration(data=checks.data, samples=CALIBRATION, half=checks.data is not None)
-    recipe = Recipe(rule=rule, storing=storing, shapes=shapes, calibration=calibration, repairing=calibration)
+    recipe = Recipe(
+        rule=rule, storing=storing, computing=computing, shapes=shapes, calibration=calibration, repairing=calibration
+    )  # fmt: skip
     if searched and (storing.loss is not None or checks.tolerance is not None or recipe.settled):
         raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
     open_ended = not (searched or rule.given or recipe.settled or storing.loss is not None)

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from onnxprune.activations.gain import Gain
 from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding
@@ -76,8 +77,8 @@ class Result:
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
     models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
-    there with a `max_drop`, `promise` with data and no word on what may be lost. `contents` says what the bytes of the
-    result are; see `file_contents`.
+    there with a `max_drop`, `promise` with data and no word on what may be lost, `activations` where convolutions
+    compute with 8-bit integers. `contents` says what the bytes of the result are; see `file_contents`.
     """
 
     input: FileFacts
@@ -95,6 +96,7 @@ class Result:
     versions: dict[str, str]
     search: Searched | None = None
     promise: Promised | None = None
+    activations: Gain | None = None
     contents: dict[str, int] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from onnxprune.activations.gain import Gain
 from onnxprune.api.result import Cost, Deviation, Result, Skipped
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding
@@ -84,11 +85,13 @@ def _show_closing(console: Console, result: Result) -> None:
         _show_promise(console, result.promise)
     if result.cost is not None:
         _show_cost(console, result.cost)
+    if result.activations is not None:
+        _show_gain(console, result.activations)
     if result.integers and result.deviation.decoding is None:
         read = _count(result.integers, "matrix", "matrices")
         text = f"{read} read as integers from onnxruntime 1.25 on; before, slower than dense"
         line(console, f"  speed       {text}", "dim")
-    elif zeros and result.cost is None and not result.integers:
+    elif zeros and result.cost is None and result.activations is None and not result.integers:
         line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
 
 
@@ -136,6 +139,12 @@ def _show_cost(console: Console, cost: Cost) -> None:
         line(console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})")
     slow, fast = cost.latency_ms["before"], cost.latency_ms["after"]
     line(console, f"  latency     {slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)})")
+
+
+def _show_gain(console: Console, gain: Gain) -> None:
+    slow, fast = gain.latency_ms["before"], gain.latency_ms["after"]
+    text = f"{slow:.3g} -> {fast:.3g} ms a run in one thread, measured here ({percent(fast, slow)})"
+    line(console, f"  integers    {len(gain.layers)} convolutions: {text}")
 
 
 def show_deviation(console: Console, deviation: Deviation) -> None:

@@ -77,17 +77,16 @@ def _ranges(
                 if name not in typed:  # the calibrator wants to know that it is float
                     proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
             model.write(path)
-        calibrator = MinMaxCalibrater(path, augmented_model_path=str(Path(folder) / "augmented.onnx"))
-        calibrator.select_tensors_to_calibrate = lambda proto: (values, {})  # no others
-        calibrator.augment_graph()
-        calibrator.infer_session = open_session(calibrator.augmented_model_path, options=as_written())
         inputs = inputs_of(open_session(path))
         feeds, _ = sample_files.load(source, inputs, samples, half)
         pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, 1)]
         try:
+            calibrator = MinMaxCalibrater(path, augmented_model_path=str(Path(folder) / "augmented.onnx"))
+            calibrator.select_tensors_to_calibrate = lambda proto: (values, {})  # no others
+            calibrator.augment_graph()
+            calibrator.infer_session = open_session(calibrator.augmented_model_path, options=as_written())
             calibrator.collect_data(_Reader(pieces))
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise RuntimeFailure(
-                f"the activations cannot be calibrated: {' '.join(str(error).split())[:300]}"
-            ) from error
+        except Exception as error:  # onnx's and onnxruntime's exceptions share no base class
+            said = " ".join(str(error).split())[:300]
+            raise RuntimeFailure(f"the activations cannot be calibrated: {said}") from error
         return {name: found.range_value for name, found in calibrator.compute_data().items()}

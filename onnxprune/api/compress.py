@@ -41,12 +41,12 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
 
     Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
-    value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
-    encode pass. `channels` removes a share of whole channels first, and with `data` refits what reads them (`multiple`
-    is the pass's); `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no
-    runtime reads. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that
-    each costs the metric about the same, and `set` changes single ones; without a rule the loss of a layer counts for
-    what it costs the metric there.
+    value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the encode
+    pass. `channels` removes a share of whole channels first, and with `data` refits what reads them (`multiple` is the
+    pass's); `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no runtime
+    reads. With `activations="int8"` and `data` convolutions compute with 8-bit integers. With a `scan` (see
+    `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that each costs the metric about the
+    same, and `set` changes single ones; without a rule the loss of a layer counts for what it costs the metric there.
     Where the loss decides, a `tolerance` halves it until the result keeps within. With `max_drop` the largest loss is
     searched for at which the metric is no more than that worse than the original's, on both halves of the data
     (`search`). After `time_limit` seconds the best that was found is written. With `data` and no word on what may be

@@ -85,6 +85,6 @@ class Tries:
         """
         if self.recipe.computing.integers and not any(change.integers for change in self.opened.run.changes):
             raise NoGain(
-                "activations int8 gains nothing here: there is no convolution without groups, with constant weights and "
-                "enough inputs, that a ReLU, a SiLU, a sum or another convolution follows"
+                "activations int8 gains nothing here: there is no convolution without groups, with constant weights "
+                "and enough inputs, that a ReLU, a SiLU, a sum or another convolution follows"
             )

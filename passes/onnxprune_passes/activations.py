@@ -9,7 +9,7 @@ from onnxprune.activations.calibration import grids
 from onnxprune.activations.editing import Editor
 from onnxprune.activations.folding import fold
 from onnxprune.activations.quantise import OPSET, quantise, values_of
-from onnxprune.activations.regions import IntegerNode, dense_convolutions, integer_nodes
+from onnxprune.activations.regions import dense_convolutions, integer_nodes
 from onnxprune.channels.cleanup import remove_unused
 from onnxprune.core.override import override
 from onnxprune.errors import NoGain, OptionError
@@ -48,14 +48,15 @@ class Activations(Pass):
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
         change, trial = Change(), model.copy()
-        found, editor = self._prepared(trial)
+        refusal = raise_to(trial, OPSET) if trial.opset < OPSET and dense_convolutions(trial) else ""
+        if refusal:
+            raise NoGain(f"activations int8 needs opset {OPSET}: {refusal}")
+        editor = Editor(trial, scopes_of(trial.proto)[0])
+        for weight, node in dense_convolutions(trial):
+            fold(trial, weight, node, editor)
+        found = integer_nodes(trial)
         if not found:
             return change
-        if trial.opset < OPSET:
-            refusal = raise_to(trial, OPSET)
-            if refusal:
-                raise NoGain(f"activations int8 needs opset {OPSET}: {refusal}")
-            found, editor = self._prepared(trial)
         half = 0 if self.half else None
         quantise(trial, found, grids(trial, values_of(found), Path(self.data), self.samples, half), editor)
         remove_unused(trial)
@@ -65,11 +66,3 @@ class Activations(Pass):
         change.notes.append(f"{len(convolutions)} convolutions compute with 8-bit integers: {some_of(change.integers)}")
         change.modified = True
         return change
-
-    @staticmethod
-    def _prepared(model: Model) -> tuple[list[IntegerNode], Editor]:
-        """The nodes to compute with integers, after what follows convolutions was folded into them."""
-        editor = Editor(model, scopes_of(model.proto)[0])
-        for weight, node in dense_convolutions(model):
-            fold(model, weight, node, editor)
-        return integer_nodes(model), editor

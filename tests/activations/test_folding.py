@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxprune.activations.editing import Editor
@@ -40,6 +40,7 @@ def folded(proto):
     return opened, counts
 
 
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=4), st.booleans())
 def test_outputs_stay_and_the_nodes_go(kinds, biased):
     weights: dict[str, np.ndarray] = {}

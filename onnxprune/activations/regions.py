@@ -17,7 +17,7 @@ from onnxprune.model.operators import attribute, domain
 from onnxprune.model.scopes import Scope
 from onnxprune.model.weight import Weight
 
-LEAST_INPUTS = 32  # of an output of a convolution: with fewer, rounding takes what the kernel saves
+LEAST_INPUTS = 48  # of an output of a convolution: with fewer, rounding takes what the kernel saves
 _SAME_GRID = frozenset({"MaxPool", "Resize"})  # what they give is among what they read
 _INTEGER = frozenset({"Add", "Sum", "Mul", "Sigmoid", "Concat"}) | _SAME_GRID  # have kernels for uint8
 _VANISHING = frozenset({"Relu", "Clip"})

@@ -32,7 +32,7 @@ def silu():
         node("Mul", ["a", "s"], ["m"]),
         node("MaxPool", ["m"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
         node("Concat", ["m", "p"], ["c"], axis=1),
-        conv("c", "b", 32, 16, 2, weights, kernel=1),
+        conv("c", "b", 32, 16, 2, weights),
         node("Relu", ["b"], ["r"]),
     ]
     return closed(nodes, "r", 16, weights)

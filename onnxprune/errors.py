@@ -14,6 +14,7 @@ OnnxPruneError            exit code 1: the input or the request is bad
 ├── MetricError           a metric of the user failed, or gave no finite number
 ├── WorkerError           a process that worked on one of many items was killed again and again
 ├── PassError             a pass is unknown, clashes with another provider's, or failed
+├── NoGain                activations int8 finds no layer that gains, or makes the model no faster
 ├── RuntimeFailure        ONNX Runtime refuses to load or to run a model
 │   └── NotLoaded         it refuses to load it
 └── ToleranceMissed       exit code 3: a check ran, and the result missed it
@@ -99,6 +100,10 @@ class WorkerError(OnnxPruneError):
 
 class PassError(OnnxPruneError):
     """A pass is unknown, clashes with another provider's, or failed."""
+
+
+class NoGain(OnnxPruneError):
+    """8-bit activations were asked for, and no layer gains from them or the model gets no faster."""
 
 
 class RuntimeFailure(OnnxPruneError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto
 from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
+from onnxprune.model.scopes import Scope
 from onnxprune.model.weight import Weight
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.session import Feeds, inputs_of, open_session, run
@@ -73,12 +74,21 @@ def reading_layers(weight: Weight) -> list[NodeProto]:
     main = not weight.scope.path and isinstance(weight.scope.body, GraphProto)
     if not main or weight.element not in _MEASURED or not weight.in_axes or not weight.size:
         return []
-    readers = weight.scope.readers.get(weight.value, [])
+    readers = list(_reading(weight.scope, weight.value))
     inside = any(weight.value in scope.readers for scope in weight.scope.inner() if scope is not weight.scope)
     alike = len({(node.op_type, attribute(node, "group", 1)) for node, _ in readers}) == 1
     if inside or not alike or not all(_measurable(weight, node, position) for node, position in readers):
         return []
     return [node for node, _ in readers]
+
+
+def _reading(scope: Scope, value: str) -> Iterator[tuple[NodeProto, int]]:
+    """The nodes that read a value, behind nodes that round it."""
+    for node, position in scope.readers.get(value, ()):
+        if position == 0 and node.op_type in ("QuantizeLinear", "DequantizeLinear") and not domain(node):
+            yield from _reading(scope, node.output[0])
+        else:
+            yield node, position
 
 
 def _measurable(weight: Weight, node: NodeProto, position: int) -> bool:

@@ -12,7 +12,7 @@ from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
-from onnxprune.api.options.objects import Calibration, Checks, Deciding, Rule, Storing, Stripping, taken
+from onnxprune.api.options.objects import Calibration, Checks, Computing, Deciding, Rule, Storing, Stripping, taken
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
@@ -36,7 +36,7 @@ _HALVINGS = 8
 
 @local(writes="out")
 @takes_arrays
-@explicit(Rule, Storing, Stripping, Deciding, Checks)
+@explicit(Rule, Storing, Computing, Stripping, Deciding, Checks)
 def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[CompressKeywords]) -> Result:
     """Prune by magnitude, remove dead neurons, store each weight in its smallest form, verify.
 
@@ -46,10 +46,10 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     encode pass. `channels` removes a share of whole channels first, and "PATTERN=SHARE" of those that the matching
     weights make; with `data` what reads them is refitted (`multiple` is the pass's). `speed_up` looks for the shares at
     which a run takes so many times less processor time on this machine, at the least cost to the layers.
-    `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads. With a
-    `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such that each costs the metric
-    about the same, and `set` changes single ones; without a rule the loss of a layer counts for what it costs the
-    metric there.
+    `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads. With
+    `activations="int8"` and `data` convolutions compute with 8-bit integers. With a `scan` (see `sensitivity.scan`)
+    `sparsity` is of all layers that it has, shared out such that each costs the metric about the same, and `set`
+    changes single ones; without a rule the loss of a layer counts for what it costs the metric there.
     Where the loss decides, a `tolerance` halves it until the result keeps within. With `max_drop` the largest loss is
     searched for at which the metric is no more than that worse than the original's, on both halves of the data
     (`search`). After `time_limit` seconds the best that was found is written. With `data` and no word on what may be
@@ -64,14 +64,17 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         TypeError: there is no such keyword.
     """
     rule, shapes, deciding = taken(Rule, options), taken(Stripping, options), taken(Deciding, options)
-    checks, storing = taken(Checks, options), Storing.of(options, "auto")
+    checks, storing, computing = taken(Checks, options), Storing.of(options, "auto"), taken(Computing, options)
+    computing.check(checks.data, storing.target)
     if deciding.scan is not None and rule.scope != "layer":
         raise OptionError(f"scope {rule.scope} shares the sparsity out, and so does the scan: give one")
     searched = deciding.max_drop is not None
     calibration = Calibration(data=checks.data)
     if searched:
         calibration = Calibration(data=checks.data, samples=CALIBRATION, half=checks.data is not None)
-    recipe = Recipe(rule=rule, storing=storing, shapes=shapes, calibration=calibration, repairing=calibration)
+    recipe = Recipe(
+        rule=rule, storing=storing, computing=computing, shapes=shapes, calibration=calibration, repairing=calibration
+    )  # fmt: skip
     if searched and (storing.loss is not None or checks.tolerance is not None or recipe.settled):
         raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
     open_ended = not (searched or rule.given or recipe.settled or storing.loss is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import takewhile
 
-from onnxprune.api.options.objects import Calibration, Rule, Storing, Stripping
+from onnxprune.api.options.objects import Calibration, Computing, Rule, Storing, Stripping
 from onnxprune.api.stages import Saving
 from onnxprune.pipeline.base import Pass
 from onnxprune_passes import Encode
@@ -17,20 +17,23 @@ _STORING = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Decode, remove channels, prune, remove dead neurons, encode.
+    """Decode, remove channels, prune, remove dead neurons, let layers compute with integers, encode.
 
     Attributes:
         rule: what is pruned; where it does not say, the loss decides.
         storing: how weights are stored.
         shapes: which shapes change.
+        computing: what layers compute with.
         calibration: samples that the inputs of the layers are measured on.
-        repairing: samples on which layers are refitted to the channels that stay.
+        repairing: samples on which layers are refitted to the channels that stay, and the ranges of activations
+            measured.
         importance: what a unit of a weight's loss counts; see the encode pass.
     """
 
     rule: Rule
     storing: Storing
     shapes: Stripping
+    computing: Computing
     calibration: Calibration
     repairing: Calibration
     importance: tuple[str, ...] = ()
@@ -62,6 +65,7 @@ class Recipe:
             *self.shapes.before(self.repairing),
             *([magnitude] if pruned else ()),
             *self.shapes.after(encoded=True),
+            *self.computing.steps(self.repairing),
             self.encode(loss),
         ]
 

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from onnxprune.activations.gain import Gain
 from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding
@@ -77,9 +78,9 @@ class Result:
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
     models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
-    there with a `max_drop`, `promise` with data and no word on what may be lost, `speed_up` where one was asked for;
-    its shares, as `channels`, make the same file without a search. `contents` says what the bytes of the
-    result are; see `file_contents`.
+    there with a `max_drop`, `promise` with data and no word on what may be lost, `speed_up` where one was asked for
+    (its shares, as `channels`, make the same file without a search), `activations` where convolutions compute with
+    8-bit integers. `contents` says what the bytes of the result are; see `file_contents`.
     """
 
     input: FileFacts
@@ -98,6 +99,7 @@ class Result:
     search: Searched | None = None
     promise: Promised | None = None
     speed_up: SpeedUp | None = None
+    activations: Gain | None = None
     contents: dict[str, int] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:

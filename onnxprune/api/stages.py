@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from onnxprune.activations.gain import gained
 from onnxprune.api.options.objects import Checks
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import Verification
@@ -198,6 +199,7 @@ def report(
 
     Raises:
         ToleranceMissed: the result is not within the tolerance.
+        NoGain: layers compute with integers, and the result is no faster.
         OnnxPruneError: the result cannot be run or read, or the masks cannot be written.
     """
     companions = [file for file in sorted(place.parent.iterdir()) if file != place]
@@ -205,6 +207,8 @@ def report(
     deviation, cost = Deviation("none"), None
     if checks.verify:
         deviation, cost = verification.of(place, costs=bool(removed))
+    integers = [name for change in applied.changes for name in change.integers]
+    gain = gained(opened.source, place, Path(checks.data), integers) if integers and checks.data is not None else None
     before: FileFacts = file_facts(opened.source, opened.model.companions())
     after = dataclasses.replace(file_facts(place, companions), path=str(target))
     # Reads every weight, before the file is in place: what is damaged is not written.
@@ -229,6 +233,7 @@ def report(
         passes=[str(step) for step in applied.steps],
         notes=list(dict.fromkeys(notes)),
         versions=versions(),
+        activations=gain,
         contents=file_contents(applied.model, sizes, kinds, after.bytes),
     )
 

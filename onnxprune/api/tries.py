@@ -13,6 +13,7 @@ from onnxprune.api.recipe import Recipe
 from onnxprune.api.result import Result
 from onnxprune.api.stages import Opened, apply, finish
 from onnxprune.api.verify import Verification
+from onnxprune.errors import NoGain
 from onnxprune.model.model import replacing
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.search.speed import SpeedUp, faster
@@ -80,6 +81,7 @@ class Tries:
     def only(self, loss: float) -> Result:
         """`finished` where no other loss is tried, and nothing has to be kept for one."""
         self.opened.take(self.recipe.steps(loss), self.checks.progress)
+        self._require_integers()
         return finish(self.opened, self.target, self.checks, self._verification, self.recipe.saving)
 
     def _at(self, loss: float, progress: Progress) -> Opened:
@@ -98,6 +100,19 @@ class Tries:
         """The model after the passes that no loss changes; measured where only its encoding is still to come."""
         opened, progress, fixed = self.opened, self.checks.progress, self.recipe.fixed()
         opened.take(fixed, progress)
+        self._require_integers()
         encode = self.recipe.encode(0.0)
         alone = len(fixed) + 1 == len(self.recipe.steps(0.0))
         return opened, opened.run.measure(encode.measure, progress) if alone else None
+
+    def _require_integers(self) -> None:
+        """Refuse a model in which no layer computes with integers, where that was asked for.
+
+        Raises:
+            NoGain: there is none.
+        """
+        if self.recipe.computing.integers and not any(change.integers for change in self.opened.run.changes):
+            raise NoGain(
+                "activations int8 gains nothing here: there is no convolution without groups, with constant weights "
+                "and enough inputs, that a ReLU, a SiLU, a sum or another convolution follows"
+            )

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 from onnxprune.api import compress
 from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import EachKeywords, explicit
-from onnxprune.api.options.objects import Checks, Deciding, Rule, Storing, Stripping
+from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing, Stripping
 from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened
@@ -51,7 +51,7 @@ class _Finished:
 
 
 @takes_arrays
-@explicit(Rule, Storing, Stripping, Deciding, Checks)
+@explicit(Rule, Storing, Computing, Stripping, Deciding, Checks)
 def compress_many(
     models: Sequence[PathLike],
     out: PathLike,

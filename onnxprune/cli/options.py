@@ -112,6 +112,13 @@ def values(default: str, loss: str) -> Callable[..., Any]:
     )
 
 
+activations = click.option(
+    "--activations",
+    default="float",
+    show_default=True,
+    help="float, or with --data int8: convolutions compute with 8-bit activations and weights; refused where this "
+    "processor gains nothing.",
+)
 checks = stack(
     data, samples, tolerance, metric,
     click.option("--no-verify", is_flag=True, help="Do not run original and result in ONNX Runtime."),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @opt.scan
 @opt.values("auto", loss="0.02; with --data and no rule the largest up to 0.04 that keeps a promise, see the guide")
 @opt.encoding
+@opt.activations
 @opt.masks
 @opt.channels
 @click.option("--no-strip", is_flag=True, help="Keep dead neurons: no shape changes.")

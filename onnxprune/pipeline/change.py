@@ -69,6 +69,7 @@ class Change:
         notes: what a user should know, one sentence each.
         removed: what was cut out of weights.
         encoded: name -> what is known of a weight that it encoded.
+        integers: names of the layers that compute with integers since.
         modified: whether the model differs from before.
     """
 
@@ -77,6 +78,7 @@ class Change:
     notes: list[str] = field(default_factory=list)
     removed: list[Removed] = field(default_factory=list)
     encoded: dict[str, Encoded] = field(default_factory=dict)
+    integers: list[str] = field(default_factory=list)
     modified: bool = False
 
 

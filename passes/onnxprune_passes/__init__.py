@@ -1,6 +1,7 @@
 """The passes that come with onnxprune: one file each, and this table."""
 
 from onnxprune.pipeline.base import Pass
+from onnxprune_passes.activations import Activations as Activations
 from onnxprune_passes.apply_masks import ApplyMasks as ApplyMasks
 from onnxprune_passes.channels import Channels as Channels
 from onnxprune_passes.dead_neurons import DeadNeurons as DeadNeurons
@@ -11,5 +12,6 @@ from onnxprune_passes.strip_metadata import StripMetadata as StripMetadata
 from onnxprune_passes.update import Update as Update
 
 PASSES: dict[str, type[Pass]] = {
-    kind.name: kind for kind in (Magnitude, Channels, DeadNeurons, Encode, Decode, ApplyMasks, Update, StripMetadata)
+    kind.name: kind
+    for kind in (Magnitude, Channels, DeadNeurons, Activations, Encode, Decode, ApplyMasks, Update, StripMetadata)
 }

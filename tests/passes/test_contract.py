@@ -33,11 +33,12 @@ EXAMPLES = {
         {"sparsity": 0.0, "score": "l2", "multiple": 8},  # a share is one of what is there
         {"sparsity": 0.25, "set": ("a*=0.5", 'quote"d=0')},
     ],
+    "activations": [{"data": "x.npz"}, {"data": "x y", "samples": 8, "half": True}],
     "encode": [{}, {"encoding": "graph"}, {"encoding": "rows", "values": "half"}],
     "apply_masks": [{"masks": "m.safetensors"}, {"masks": 'a "b"', "names_from": "w.npz"}],
     "update": [{"source": "w.pt", "masks": "m.npz"}],
 }
-FROM_FILES = {"apply_masks", "update"}  # masks/test_apply.py and masks/test_update.py run these
+FROM_FILES = {"apply_masks", "update", "activations"}  # masks/test_apply.py, test_update.py, activations/ run these
 
 
 INSTALLED = [

@@ -67,6 +67,12 @@ class StoringKeywords(TypedDict, total=False):
     target: str | Sequence[str]
 
 
+class ComputingKeywords(TypedDict, total=False):
+    """What layers compute with; see `options.Computing`."""
+
+    activations: str
+
+
 class ShapeKeywords(TypedDict, total=False):
     """Which shapes change; see `options.Shapes`."""
 
@@ -94,8 +100,9 @@ class PruneKeywords(RuleKeywords, TransformKeywords, total=False):
 
 
 class EachKeywords(
-    RuleKeywords, StoringKeywords, ShapeKeywords, SearchKeywords, JudgeKeywords, MaskKeywords, total=False
-):
+    RuleKeywords, StoringKeywords, ComputingKeywords, ShapeKeywords, SearchKeywords, JudgeKeywords, MaskKeywords,
+    total=False,
+):  # fmt: skip
     """The keywords of `compress` that say what becomes of a model."""
 
 

@@ -14,7 +14,7 @@ from onnxprune.errors import OptionError, OutputError
 from onnxprune.pipeline.base import Pass, check_types
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime.judge import Metric, Question
-from onnxprune_passes import Channels, DeadNeurons, Decode, Encode, Magnitude, StripMetadata
+from onnxprune_passes import Activations, Channels, DeadNeurons, Decode, Encode, Magnitude, StripMetadata
 
 Options = TypeVar("Options")
 
@@ -152,6 +152,58 @@ class Storing:
             samples=Encode.samples if calibration.samples is None else calibration.samples, half=calibration.half,
             prefer=self.prefer, target=self.target,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """What layers compute with.
+
+    Attributes:
+        activations: float, or int8: convolutions that gain from it compute with 8-bit activations and weights.
+
+    Raises:
+        OptionError: there are no such activations.
+    """
+
+    activations: str = "float"
+
+    def __post_init__(self) -> None:
+        """Check the option."""
+        check_types(self)
+        if self.activations not in ("float", "int8"):
+            raise OptionError(f"activations '{self.activations}' is not float or int8")
+
+    @property
+    def integers(self) -> bool:
+        """Whether layers may compute with integers."""
+        return self.activations == "int8"
+
+    def check(self, data: PathLike | None, target: Iterable[str]) -> None:
+        """Refuse int8 without samples, and for runtimes in which it was not timed.
+
+        Args:
+            data: see `Checks`.
+            target: see `Storing`.
+
+        Raises:
+            OptionError: it is refused.
+        """
+        others = [spec for spec in target if spec.partition(">=")[0].strip() != "onnxruntime"]
+        if self.integers and others:
+            raise OptionError(f"activations int8 is for onnxruntime alone, and the target is {', '.join(others)}")
+        if self.integers and data is None:
+            raise OptionError("activations int8 measures what layers read and how fast they are: give --data")
+
+    def steps(self, calibration: Calibration) -> list[Activations]:
+        """What runs before weights are encoded.
+
+        Args:
+            calibration: samples that the ranges of the activations are measured on.
+        """
+        if not self.integers:
+            return []
+        samples = Activations.samples if calibration.samples is None else calibration.samples
+        return [Activations(data=calibration.path, samples=samples, half=calibration.half)]
 
 
 @dataclass(frozen=True, kw_only=True)

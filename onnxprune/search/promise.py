@@ -23,7 +23,7 @@ from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, open_session
 
 POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
-LEAST_SQNR = -10 * math.log10(2 * LOSS_ON_DATA)  # dB: outputs twice as far off as the loss says
+LEAST_SQNR = -10 * math.log10(LOSS_ON_DATA)  # dB: outputs as far off as the loss says
 ANSWERS = "answers"
 
 
@@ -42,7 +42,7 @@ class Attempt:
 
 # Data that says nothing about the inputs to come is left out of the later ones.
 ATTEMPTS = (
-    *(Attempt(loss, True) for loss in (LOSS_ON_DATA, LOSS_ON_DATA / math.sqrt(2), LOSS)),
+    *(Attempt(loss, True) for loss in (LOSS_ON_DATA, math.sqrt(LOSS_ON_DATA * LOSS), LOSS)),
     *(Attempt(loss, False) for loss in (LOSS, LOSS / 2, LOSS / 4, LOSS / 8)),
 )
 DEFAULT = Attempt(LOSS, False)  # what is made without data

@@ -12,8 +12,8 @@ import numpy as np
 from onnxprune.allocation.activation_rounding import refusals
 from onnxprune.allocation.input_moments import moments
 from onnxprune.allocation.noise_gain import gains
-from onnxprune.allocation.output_curve import SCALES_COST, output_curve
-from onnxprune.allocation.rate_distortion import RatePoint, curve, points
+from onnxprune.allocation.output_curve import output_curve
+from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.candidates import (

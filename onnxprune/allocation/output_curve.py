@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.allocation.rate_distortion import RatePoint, Snap, hull, snapped, stored
+from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, Snap, around, hull, snapped, stored
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import Candidates
-from onnxprune.encodings.smallest import NODES
 from onnxprune.encodings.values.rounding import gridded, outputs_first
 from onnxprune.encodings.values.scales import live_channels, unit_scale
 from onnxprune.pruning.least_squares import Problem
@@ -25,7 +24,6 @@ from onnxprune.quantization.codebook import Codebook, fit_codebooks
 from onnxprune.quantization.error_feedback import Feedback, Rounded, output_loss
 from onnxprune.quantization.histogram import Histogram
 
-SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 KEPT = (0.6, 0.4, 0.26, 0.17, 0.11, 0.07, 0.045, 0.028, 0.017)  # shares of the entries
 LEVELS = (3, 4, 6, 9, 13, 16, 21, 40, 73)
 _TRIED = 3  # numbers of levels of each share: those whose error comes nearest to that of pruning
@@ -49,12 +47,9 @@ def output_curve(
     large = halves.shape[-1] >= _LEAST_INPUTS and candidates.weight.size >= _LEAST_SIZE
     sample = _Sample.of(candidates, halves, feedback) if prune and large else None
     if sample is None:
-        return hull([point if point.codebook is None else _passed_on(point, feedback) for point in line])
+        left = [1.0 if point.codebook is None else feedback.remaining for point in line]
+        return hull([replace(point, loss=point.loss * rest) for point, rest in zip(line, left, strict=True)])
     return hull([*(point for point in line if point.codebook is None), *sample.judged(line)])
-
-
-def _passed_on(point: RatePoint, feedback: Feedback) -> RatePoint:
-    return replace(point, loss=point.loss * feedback.remaining)
 
 
 @dataclass(frozen=True)
@@ -128,8 +123,9 @@ class _Sample:
             each = output_loss(self.unseen, flat, levels.astype(np.float32)[codes] * version.scale)
             entries = np.count_nonzero(codes) / codes.size * size if version.entries is None else version.entries
             nbytes = float(stored(np.array([float(len(levels))]), np.array([entries]), size)[0])
-            nbytes += NODES + (point.scale.nbytes if point.scale is not None and point.scale.size > 1 else 0)
-            found.append(replace(point, nbytes=nbytes, loss=max(float(each.mean()), float(each.max()) / 2)))
+            assert point.scale is not None
+            lost = max(float(each.mean()), float(each.max()) / 2)
+            found.append(replace(point, nbytes=nbytes + around(point.scale), loss=lost))
         return found
 
     def _plain(self, line: Sequence[RatePoint]) -> Iterator[_Version]:

@@ -32,6 +32,7 @@ Snap = Callable[[Array], Array]
 
 LOSS, LOSS_ON_DATA = 0.02, 0.08  # what held the accuracy of the models that tools/accuracy.py scores
 WORTH = 0.05  # of the file
+SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 # Numbers of levels, and the share of the entries other than 0 that has to be kept for them: nobody prunes most of a
 # weight and stores the rest finely. On the hulls of eleven models no other pair stood more than once or twice.
 GRID = ((4, 0.0), (6, 0.0), (9, 0.0), (13, 0.11), (16, 0.14), (21, 0.19), (40, 0.24), (73, 0.39), (256, 0.49))
@@ -127,8 +128,7 @@ def points(
     )
     codes, zeros = np.array([(len(codebook.levels), codebook.shares[0]) for codebook in found]).T
     packed = [size // row * row_layout(int(c), size // row, row).nbytes(row) for c in codes] if row else None
-    sizes = np.array(packed) if packed else stored(codes, size - zeros, size)
-    sizes = sizes + NODES + (scale.nbytes if scale.size > 1 else 0)
+    sizes = (np.array(packed) if packed else stored(codes, size - zeros, size)) + around(scale)
     return hull(
         [
             RatePoint(nbytes, codebook.error / histogram.energy, codebook, scale, folded=folded)
@@ -146,6 +146,11 @@ def snapped(
     levels = [snap(codebook.levels) for codebook in codebooks]
     parts = [np.sort(each) if prune else each[1:] for each in levels]
     return measured(histogram, *joined(parts, np.array(thresholds), prune))
+
+
+def around(scale: Array) -> int:
+    """Bytes beside the codes: nodes, names, and the scale unless it goes into the codebook."""
+    return NODES + (scale.nbytes if scale.size > 1 else 0)
 
 
 def stored(levels: Array, kept: Array, size: int) -> Array:

@@ -50,8 +50,8 @@ class Encode(Pass):
             encoded before have lost already counts.
         keep_zeros: for auto, whether only what is 0 becomes 0.
         data: an .npz file or a folder (see `samples.load`): codebooks are rounded with error feedback on what the
-            layers read, and for auto the noise of each weight counts by the root of what reaches the outputs,
-            against the usual weight, and by what feedback leaves of it.
+            layers read; for auto a weight loses what its layer's outputs do, which choose what it keeps, and its
+            loss counts by the root of what reaches the model's outputs, against the usual weight.
         importance: for auto, "PATTERN=NUMBER": what a unit of a weight's loss counts, in place of what reaches the
             outputs; the last match counts, and a weight that none matches counts 1.
         samples: at most so many samples of the data.

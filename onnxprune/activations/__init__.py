@@ -1,1 +1,1 @@
-"""Convolutions that compute with 8-bit activations: which of them gain, how they are quantised, what was gained."""
+"""Convolutions that compute with 8-bit activations: which of them gain, and how they are quantised."""

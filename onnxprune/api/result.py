@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from onnxprune.activations.gain import Gain
+from onnxprune.layer_costs.gain import Gain
 from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.activations import gain
+from onnxprune.layer_costs import gain
 from onnxprune.errors import NoGain, OptionError
 from tests.activations.networks import closed, conv, residual, samples
 from tests.helpers.builders import mlp, node

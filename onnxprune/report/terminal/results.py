@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from onnxprune.activations.gain import Gain
+from onnxprune.layer_costs.gain import Gain
 from onnxprune.api.result import Cost, Deviation, Result, Skipped
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding

@@ -6,17 +6,13 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onnxprune.errors import NoGain
+from onnxprune.layer_costs.in_turn import run_times
 from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.session import inputs_of, open_session, run, session_options
+from onnxprune.runtime.session import inputs_of, open_session, session_options
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
-
-_ROUNDS, _SECONDS = 7, 2.0  # at least so many timed rounds, and more within so many seconds
-_MOST_ROUNDS = 100
+_SECONDS, _ROUNDS = 2.0, 100  # at most so many rounds, and none begins after so many seconds
 
 
 @dataclass(frozen=True)
@@ -56,21 +52,13 @@ def gained(original: Path, result: Path, data: Path, layers: list[str]) -> Gain:
 
 def latencies(before: Path, after: Path, data: Path) -> dict[str, float]:
     """Median milliseconds of processor time of a run of two models in one thread, in turn; see `Gain`."""
-    sessions: dict[str, ort.InferenceSession] = {}
-    times: dict[str, list[float]] = {"before": [], "after": []}
-    for when, path in (("before", before), ("after", after)):
+    sessions = []
+    for path in (before, after):
         options = session_options()
         options.intra_op_num_threads = 1
-        sessions[when] = open_session(path, options=options)
-    inputs = inputs_of(sessions["before"])
+        sessions.append(open_session(path, options=options))
+    inputs = inputs_of(sessions[0])
     feeds, _ = sample_files.load(data, inputs, 1)
     feed = sample_files.pieces(inputs, feeds[0], 1)[0]
-    for session in sessions.values():
-        run(session, feed)
-    until = time.monotonic() + _SECONDS
-    while len(times["after"]) < _ROUNDS or (time.monotonic() < until and len(times["after"]) < _MOST_ROUNDS):
-        for when, session in sessions.items():
-            start = time.process_time()
-            run(session, feed)
-            times[when].append(1000 * (time.process_time() - start))
-    return {when: statistics.median(taken) for when, taken in times.items()}
+    slow, fast = run_times(sessions, feed, _SECONDS, _ROUNDS, time.process_time)
+    return {"before": statistics.median(slow), "after": statistics.median(fast)}

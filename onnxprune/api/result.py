@@ -11,10 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from onnxprune.layer_costs.gain import Gain
 from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding
+from onnxprune.layer_costs.gain import Gain
 from onnxprune.model.reason import Reason
 from onnxprune.pipeline.change import Removed
 from onnxprune.runtime.judge import Judged

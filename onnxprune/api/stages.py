@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onnxprune.layer_costs.gain import gained
 from onnxprune.api.options.objects import Checks
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.api.verify import Verification
@@ -22,6 +21,7 @@ from onnxprune.encodings.file_contents import file_contents
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.inventory import WeightFacts, inspect_model, weight_facts
 from onnxprune.errors import NotLoaded, OutputError
+from onnxprune.layer_costs.gain import gained
 from onnxprune.masks import apply as masks_of
 from onnxprune.masks import checkpoints
 from onnxprune.masks import file as mask_files

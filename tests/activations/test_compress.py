@@ -5,8 +5,8 @@ import onnx
 import pytest
 
 import onnxprune
-from onnxprune.layer_costs import gain
 from onnxprune.errors import NoGain, OptionError
+from onnxprune.layer_costs import gain
 from tests.activations.networks import closed, conv, residual, samples
 from tests.helpers.builders import mlp, node
 from tests.helpers.running import put

@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from onnxprune.layer_costs.gain import Gain
 from onnxprune.api.result import Cost, Deviation, Result, Skipped
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding
+from onnxprune.layer_costs.gain import Gain
 from onnxprune.report.deviations import concern, inputs, remarks, verdict
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.runtime.metrics import UNITS

@@ -13,7 +13,7 @@ from onnxprune.allocation.activation_rounding import refusals
 from onnxprune.allocation.input_moments import moments
 from onnxprune.allocation.noise_gain import gains
 from onnxprune.allocation.output_curve import output_curve
-from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
+from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA, SCALES_COST, RatePoint, curve, points
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.candidates import (
@@ -54,7 +54,7 @@ _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value,
 _RECURRENT = 1.5  # what a loss counts that goes round with the state
 _SPARSE = 0.5  # share of zeros in a table from which forms that skip them are tried too: half of it packed by rows
 _ROWS = 0.5  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
-_UNMEASURED = 2.0  # what a loss counts beside those that feedback makes less: the default with data is twice as large
+_UNMEASURED = LOSS_ON_DATA / LOSS  # what a loss counts that no inputs are known for: as much as without data
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
 

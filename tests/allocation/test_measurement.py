@@ -198,7 +198,7 @@ def test_only_what_may_be_taken_is(encoding, taken):
     assert found.numbered == (taken != "coo")
 
 
-@pytest.mark.parametrize(("with_data", "counts"), [(False, 1.5), (True, 2.0)])
+@pytest.mark.parametrize(("with_data", "counts"), [(False, 1.5), (True, 4.0)])
 def test_what_no_feedback_makes_good_counts_more(with_data, counts, tmp_path, monkeypatch):
     """Weights that a state goes through, and with data all whose inputs cannot be measured."""
     monkeypatch.setattr(measurement, "gains", lambda model, weights, *rest: [1.0] * len(weights))

@@ -6,7 +6,6 @@ batch of them has a wider one. A layer is refused whose product comes out too fa
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from onnx import GraphProto
 
-from onnxprune.allocation.input_moments import write_exposed
+from onnxprune.allocation.input_moments import recorded
 from onnxprune.core.chunked import EVERY, ChunkedArray, ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import Candidates
@@ -23,12 +22,9 @@ from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.dynamic import MAX_INPUTS, Int8Dynamic
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
-from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.session import inputs_of, open_session, run
 
 LIMIT, ROW_LIMIT = 0.05, 0.15  # relative L2 error of a product, and of its worst row
 _ROWS = 1024  # of a layer's input that are multiplied, drawn over all samples
-_AT_A_TIME = 8  # samples of a run, whose activations are held together
 _UNREAD = f"no MatMul or Gemm alone reads it, or it has fewer than {MIN_FUSED_ELEMENTS:,} entries"
 _UNSUPPORTED = "kernels of the targets were not seen to multiply its integers"
 _INSIDE = "it is read inside a body or a function, where nothing is measured"
@@ -143,15 +139,7 @@ def _layer(candidates: Candidates) -> _Layer | str:
 
 def _record(model: Model, layers: Sequence[_Layer], source: Path, samples: int, half: int | None) -> None:
     """Run the model on the samples, and let each layer see its input."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        write_exposed(model, sorted({layer.source for layer in layers}), path)
-        session = open_session(path)
-        inputs = inputs_of(session)
-        feeds, _ = sample_files.load(source, inputs, samples, half)
-        pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, _AT_A_TIME)]
-        most = -(-_ROWS // len(pieces))
-        for number, piece in enumerate(pieces):
-            values = {**piece, **run(session, piece)}
-            for layer in layers:
-                layer.see(values[layer.source], most, np.random.default_rng(number))
+    names = sorted({layer.source for layer in layers})
+    for number, pieces, values in recorded(model, names, source, samples, half):
+        for layer in layers:
+            layer.see(values[layer.source], -(-_ROWS // pieces), np.random.default_rng(number))

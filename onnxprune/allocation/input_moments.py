@@ -52,21 +52,39 @@ def moments(
     names = sorted({node.input[0] for found in layers for node in found})
     if not names:
         return [None] * len(weights)
+    sums: list[_Sum | None] = []
+    for number, pieces, values in recorded(model, names, source, samples, half):
+        if not number:
+            sums = [
+                _Sum(weight, found, pieces) if found else None for weight, found in zip(weights, layers, strict=True)
+            ]
+        for total in sums:
+            if total is not None:
+                total.add(values, number)
+    return [None if total is None else total.mean() for total in sums]
+
+
+def recorded(
+    model: Model, names: Sequence[str], source: Path, samples: int, half: int | None
+) -> Iterator[tuple[int, int, Feeds]]:
+    """Run the model on samples, a few at a time: the number of a run, how many there are, and values by name.
+
+    Args:
+        model: the model.
+        names: of values of the main graph, which come beside the inputs.
+        source: see `moments`, as the rest and the errors.
+        samples: at most so many of them.
+        half: 0 or 1 for these of a half only.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        write_exposed(model, names, path)
+        _write_exposed(model, names, path)
         session = open_session(path)
-        feeds, _ = sample_files.load(source, inputs_of(session), samples, half)
-        pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs_of(session), feed, _AT_A_TIME)]
-        sums = [
-            _Sum(weight, found, len(pieces)) if found else None for weight, found in zip(weights, layers, strict=True)
-        ]
+        inputs = inputs_of(session)
+        feeds, _ = sample_files.load(source, inputs, samples, half)
+        pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, _AT_A_TIME)]
         for number, piece in enumerate(pieces):
-            values = {**piece, **run(session, piece)}
-            for total in sums:
-                if total is not None:
-                    total.add(values, number)
-    return [None if total is None else total.mean() for total in sums]
+            yield number, len(pieces), {**piece, **run(session, piece)}
 
 
 def reading_layers(weight: Weight) -> list[NodeProto]:
@@ -102,7 +120,7 @@ def _measurable(weight: Weight, node: NodeProto, position: int) -> bool:
     )
 
 
-def write_exposed(model: Model, names: Sequence[str], path: Path) -> None:
+def _write_exposed(model: Model, names: Sequence[str], path: Path) -> None:
     """Write the model with values as outputs of the main graph."""
     with model.edited() as proto:
         graph = proto.graph

@@ -147,34 +147,63 @@ class Search:
         with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
             self._folder = Path(folder)
             good, complete = self._decide()
+            refused: int | None = None
             for step in sorted(good, key=lambda step: (good[step].nbytes, -step)):
                 if self._confirmed(step):
+                    if refused is not None:
+                        step = self._between(step, refused, good)
                     return self._found(step, good[step], complete)
+                refused = step
             return self._tightened(min(good, default=_LOWEST), complete)
 
     def _decide(self) -> tuple[dict[int, _Tried], bool]:
-        """The tries that are within the budget on the first half, and whether the search came to its end."""
+        """The tries that are within the budget on the first half, and whether the search came to its end.
+
+        Twice the loss is tried until two tries in a row miss the budget: a few samples more or less are chance.
+        """
         good: dict[int, _Tried] = {}
-        step, stride, best, worst = 0, STEPS, None, None
+        step, stride, best, worst, missed = 0, STEPS, None, None, None
         while best is None or worst is None or worst - best > 1:
             if self._late():
                 return good, False
             tried = self._try(step)
             if self._within(0, tried.metric):
                 saved = best is None or tried.nbytes < _SATURATED * good[best].nbytes
-                good[step], best = tried, step
+                good[step], best, missed = tried, step, None
                 self._best = step
                 if worst is None and (not saved or step + STEPS > _HIGHEST):
                     break
+            elif best is None or worst is not None or missed is not None or step + STEPS > _HIGHEST:
+                worst = step if missed is None else missed
             else:
-                worst = step
-            if best is not None:
-                step = best + STEPS if worst is None else (best + worst) // 2
+                missed = step
+            if missed is not None and worst is None:
+                step = missed + STEPS
+            elif best is not None:
+                step, missed = best + STEPS if worst is None else (best + worst) // 2, None
             elif step == _LOWEST:
                 break
             else:
                 step, stride = max(step - stride, _LOWEST), 2 * stride
         return good, True
+
+    def _between(self, good: int, refused: int, tried: dict[int, _Tried]) -> int:
+        """The largest loss that both halves allow between one that they do and one that the second did not confirm.
+
+        Args:
+            good: the step that both allow.
+            refused: the other one.
+            tried: gets what is tried.
+        """
+        while refused - good > 1 and not self._late():
+            middle = (good + refused) // 2
+            tried[middle] = self._try(middle)
+            smaller = tried[middle].nbytes < tried[good].nbytes
+            if smaller and self._within(0, tried[middle].metric) and self._confirmed(middle):
+                good = middle
+            else:
+                refused = middle
+        return good
 
     def _tightened(self, step: int, complete: bool) -> Searched:
         """The first loss below that both halves allow, where the second did not confirm what the first chose."""

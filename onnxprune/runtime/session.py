@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
 HELD = 1 << 30  # bytes of outputs that are kept; beyond, the model runs again
+_SPINNING = "session.intra_op.allow_spinning"
 _threads = 0
 Feeds = Mapping[str, Array]
 _TYPES = {
@@ -100,7 +101,10 @@ def open_session(
     options = options or ort.SessionOptions()
     options.intra_op_num_threads = options.intra_op_num_threads or _threads
     if not spinning:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:  # options that serve several sessions have it, and ONNX Runtime warns of a second time
+            options.get_session_config_entry(_SPINNING)
+        except RuntimeError:
+            options.add_session_config_entry(_SPINNING, "0")
     options.log_severity_level = 4  # what goes wrong is raised; what is merely remarked is not the user's
     try:
         source = model if isinstance(model, bytes) else os.fspath(model)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 STEPS = 4  # tries of a doubling
-CALIBRATION = 256  # samples of the first half that the layers' inputs are measured on
+CALIBRATION = 1024  # samples of the first half that the layers' inputs are measured on: a run each, as a try takes
 FOLDS, _FOLD = 8, 16  # parts of the confirming half, whose drops differ by chance, and the samples of one at least
 _LOWEST, _HIGHEST = -40, 28  # the grid's ends: losses of 4e-5 and 5
 _EXACT = _LOWEST - 1  # the values stay as they are

@@ -246,7 +246,7 @@ WRONG = [
     {"samples": "3"}, {"samples": 2.5}, {"tolerance": "1"}, {"max_drop": "1", "data": X}, {"loss": "1"},
     {"max_drop": 1, "time_limit": "1", "data": X}, {"masks": 3, "sparsity": 0.5}, {"jobs": "2"}, {"values": 3},
     {"values": ["int8", 3]}, {"scan": 3}, {"evaluate": 3}, {"verify": "no"}, {"progress": 3}, {"set": "w=0.5"},
-    {"sparsity": np.array([0.5, 0.6])}, {"lower_is_better": "yes"}, {"multiple": 2.5}, {"channels": "0.5"},
+    {"sparsity": np.array([0.5, 0.6])}, {"lower_is_better": "yes"}, {"multiple": 2.5}, {"channels": "half"},
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from onnxprune.allocation import curves
 from onnxprune.api import stages
 from onnxprune.api import verify as verify_module
 from onnxprune.api.options.keywords import CompressKeywords, TransformKeywords
-from onnxprune.api.options.objects import Checks, Deciding, Rule, Storing, Stripping
+from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing, Stripping
 from onnxprune.api.tries import Tries
 from onnxprune.api.verify import Verification
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
@@ -332,7 +332,8 @@ def test_a_search_loads_and_verifies_once(model, samples, tmp_path, monkeypatch)
     assert found.trials > 1
     assert len(verified) == len(prepared) == len(inspected) == 1
     assert len(zipped) == 2  # the original and the result
-    assert len(opened) == found.trials  # a session for each try, whatever judges it
+    # A session for each try, whatever judges it, and one more where the last try did not win.
+    assert found.trials <= len(opened) <= found.trials + 1
     paths = [path for path, *_ in loaded]
     assert paths.count(model) <= 2  # to prune and to verify
     assert len(paths) == paths.count(model) + 1  # and the result, to see what is decoded at each run
@@ -377,7 +378,7 @@ def test_every_function_refuses_a_misspelt_option_at_once(tmp_path, call):
 
 @pytest.mark.parametrize(
     ("keywords", "kinds"),
-    [(CompressKeywords, (Rule, Storing, Stripping, Deciding, Checks)), (TransformKeywords, (Checks,))],
+    [(CompressKeywords, (Rule, Storing, Computing, Stripping, Deciding, Checks)), (TransformKeywords, (Checks,))],
 )
 def test_the_keywords_are_the_options(keywords, kinds):
     fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}

@@ -111,7 +111,7 @@ class _Sample:
         without = readers is None and scale.nbytes > SCALES_COST * weight.nbytes(candidates.model)
         return cls(
             candidates, rows, scale, units.reshape(-1, 1), Problem.of(rows, seen, feedback.damping),
-            Feedback.damped(seen, feedback.damping, feedback.remaining), halves[1][groups], without,
+            Feedback.damped(seen, feedback.damping, feedback.remaining), halves[1][groups].astype(np.float64), without,
         )  # fmt: skip
 
     def judged(self, line: Sequence[RatePoint]) -> list[RatePoint]:

@@ -50,3 +50,13 @@ def name_of(element: int) -> str:
 def bits_of(array: Array) -> Array:
     """The same memory as unsigned integers: what "bit for bit" compares."""
     return array.view(np.dtype(f"u{array.dtype.itemsize}"))
+
+
+def settled(array: Array) -> Array:
+    """The array as float32 of 12 bits, so that what follows is the same for any number of threads and any processor.
+
+    The last bits of a solver's results differ with the order of its sums. Where values are rounded to few levels one
+    after the other, one bit changes many of them.
+    """
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + np.uint32(1 << 10)) & np.uint32(0xFFFFF800)).view(np.float32)

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxprune.core.dtypes import Array
+from onnxprune.core.dtypes import Array, settled
 
 Select = Callable[[Array], Array]  # scores [groups, outputs, inputs] -> True where pruned
 DAMPINGS = (0.01, 0.05, 0.2, 1.0, 5.0)
@@ -67,14 +67,15 @@ class Problem:
 
     @classmethod
     def of(cls, rows: Array, own: Array, damping: float) -> Problem:
-        """That of a network which is pruned nowhere else.
+        """That of a network which is pruned nowhere else, in float64: another number of threads leaves the mask alone.
 
         Args:
-            rows: float32 [groups, outputs, inputs].
-            own: float32 [groups, inputs, inputs], the mean of x x^T.
+            rows: float [groups, outputs, inputs].
+            own: float [groups, inputs, inputs], the mean of x x^T.
             damping: from 0 to 1, how far that gives way to independent inputs.
         """
-        return cls(rows, Moments(own, own), damping / max(1 - damping, _TINY))
+        wide = own.astype(np.float64)
+        return cls(rows.astype(np.float64), Moments(wide, wide), damping / max(1 - damping, _TINY))
 
     @cached_property
     def _turned(self) -> tuple[Array, Array]:
@@ -88,6 +89,9 @@ class Problem:
         Args:
             share: of all entries.
             steps: of the alternating directions.
+
+        Returns:
+            float32, see `settled`.
         """
         gone = self.start.size - max(1, round(share * self.start.size))
 
@@ -97,11 +101,11 @@ class Problem:
             return mask.reshape(scores.shape)
 
         mask = self.split(smallest, steps) if gone else np.zeros(self.start.shape, bool)
-        return np.where(mask, 0, self.refit(mask, self.start) / self.unit)
+        return settled(np.where(mask, 0, self.refit(mask, self.start) / self.unit))
 
     def refit(self, mask: Array, start: Array, steps: int = _STEPS) -> Array:
         """The least V that is 0 under the mask, by conjugate gradients of all rows at once, in the units of `start`."""
-        keep = (~mask).astype(np.float32)
+        keep = (~mask).astype(start.dtype)
         found = start * keep
         left = (self.target - found @ self.matrix) * keep
         step = left.copy()
@@ -134,7 +138,7 @@ class Problem:
         mask = select(np.abs(sparse))
         sparse = np.where(mask, 0, sparse)
         most = _MULTIPLICATIONS / (2 * sparse.size * sparse.shape[-1])
-        for penalty in np.geomspace(*_PENALTIES, steps or int(np.clip(most, _FEWEST, _MOST)), dtype=np.float32):
+        for penalty in np.geomspace(*_PENALTIES, steps or int(np.clip(most, _FEWEST, _MOST)), dtype=sparse.dtype):
             dense = ((turned + (penalty * sparse - dual) @ vectors) / (values + penalty)) @ back
             wanted = dense + dual / penalty
             mask = select(np.abs(wanted))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnxprune.core.dtypes import Array
+from onnxprune.core.dtypes import Array, settled
 
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
@@ -90,7 +90,7 @@ class Feedback:
         for moment in moments:
             orders.append(_order(moment))
             factor = _factor(_ordered(moment, orders[-1]), _energy(moment), damping)
-            factors.append(factor.astype(np.float32))
+            factors.append(settled(factor))
         return cls(np.stack(orders), np.stack(factors), moments, damping, remaining)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
@@ -125,13 +125,13 @@ def output_loss(moments: Array, rows: Array, rounded: Array) -> Array:
     So errors that no input is correlated with lose as much as they are of the weight.
 
     Args:
-        moments: float32 [groups, inputs, inputs], the mean of x x^T over the inputs x.
+        moments: float [groups, inputs, inputs], the mean of x x^T over the inputs x.
         rows: float [outputs, inputs], the groups follow each other.
         rounded: what they became.
     """
     groups, inputs, _ = moments.shape
     each = rows.reshape(groups, -1, inputs)
-    error = (rounded.reshape(each.shape) - each).astype(np.float32)
+    error = (rounded.reshape(each.shape) - each).astype(moments.dtype)
     squared = ((error @ moments) * error).sum(-1, dtype=np.float64).clip(0)
     mean = np.trace(moments, axis1=1, axis2=2, dtype=np.float64)[:, None] / inputs
     energy = mean * np.square(each).sum(-1, dtype=np.float64)
@@ -200,7 +200,7 @@ def _round(parts: Sequence[tuple[Rounded, Array]], order: Array, factor: Array) 
             error /= factor[i, i]
             after = x[i + 1 : end]
             after -= np.multiply(factor[i, i + 1 : end, None], error, out=passed_on[: len(after)])
-        x[end:] -= factor[at:end, end:].T @ errors
+        x[end:] -= factor[at:end, end:].T.astype(np.float64) @ errors.astype(np.float64)
     for (each, codes), here in zip(parts, own, strict=True):
         found = each.codes[ranks[:, here]]
         if fixed is not None:

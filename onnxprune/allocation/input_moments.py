@@ -129,7 +129,8 @@ class _Sum:
         for node in self._nodes:
             rows = vectors(values[node.input[0]], node, self._weight.shape, self._most, rng)
             for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
-                self._sum[half] += part.transpose(0, 2, 1) @ part
+                with np.errstate(over="ignore", invalid="ignore"):  # `mean` gives nothing then
+                    self._sum[half] += part.transpose(0, 2, 1) @ part
                 self._count[half] += part.shape[1]
 
     def mean(self) -> Array | None:

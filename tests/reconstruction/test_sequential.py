@@ -157,6 +157,14 @@ def test_the_layers_behind_a_weight_that_runs_twice_are_fitted_too(tmp_path):
     assert [note.split(" and")[0] for note in change.notes] == ["2 weights were refitted"]
 
 
+def test_inputs_beyond_float32_refit_nothing(tmp_path):
+    _, change = pruned(tmp_path, builders.shared(), normal(64, 48) * np.float32(1e25), sparsity=0.6)
+    assert change.notes == ["pruned by magnitude alone, because what they read could not be recorded: w"]
+    proto, shape = NETWORKS["mixed"]
+    _, change = pruned(tmp_path, proto, normal(*shape) * np.float32(1e25), sparsity=0.6)
+    assert change.notes[0].startswith("pruned by magnitude alone, because what they read could not be recorded")
+
+
 def test_what_bodies_read_is_pruned_by_magnitude_and_said_so(tmp_path):
     proto = builders.if_branches()
     np.savez(tmp_path / "data.npz", x=correlated(40, 64), c=np.ones(40, bool))

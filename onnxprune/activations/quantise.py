@@ -15,11 +15,12 @@ from onnx import NodeProto, helper
 from onnxprune.activations.calibration import Grid
 from onnxprune.activations.editing import Editor
 from onnxprune.activations.regions import IntegerNode
-from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
 
 OPSET = 13  # gave DequantizeLinear scales for channels
 STEPS = 64  # of a weight on each side of 0
+_LARGEST_BIAS = 2**30  # in int32, with as much room again for the products
+_LEAST_STEP = 1e-37  # of an output's sum: float32 has its inverse
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 
 
@@ -44,7 +45,7 @@ def quantise(model: Model, found: Sequence[IntegerNode], grids: Mapping[str, Gri
                 editor.before(node, _pair(editor, read, rounded[read], constants[read]))
             node.input[0] = rounded[read]
             weight = editor.fresh(f"{node.input[1]}.rounded")
-            scales = _of_weight(editor, node.input[1], each.weight.array(model))
+            scales = _of_weight(editor, model, each, grids[read])
             editor.before(node, _pair(editor, node.input[1], weight, scales, axis=0))
             node.input[1] = weight
         if node.op_type == "Sum":  # of two, for which there is no kernel
@@ -79,8 +80,18 @@ def _of_grid(editor: Editor, value: str, grid: Grid) -> tuple[str, str]:
     )
 
 
-def _of_weight(editor: Editor, value: str, array: Array) -> tuple[str, str]:
-    """The names of scales and zero points of a weight [outputs, ...]."""
-    largest = np.abs(array).reshape(len(array), -1).max(1)
-    scales = np.where(largest > 0, largest / STEPS, 1).astype(np.float32)
-    return editor.constant(f"{value}.scale", scales), editor.constant(f"{value}.zero", np.zeros(len(array), np.int8))
+def _of_weight(editor: Editor, model: Model, each: IntegerNode, grid: Grid) -> tuple[str, str]:
+    """The names of scales and zero points of a convolution's weight [outputs, ...].
+
+    ONNX Runtime rounds its bias to int32, in steps of both scales. So a channel of tiny numbers gets a larger scale,
+    which its bias fits into, and one of zeros the scale at which its bias is rounded least.
+    """
+    assert each.weight is not None
+    value, array = each.node.input[1], each.weight.array(model)
+    least = _LEAST_STEP / min(float(grid.scale), 1.0)
+    scales = np.maximum(np.abs(array).reshape(len(array), -1).max(1).astype(np.float64) / STEPS, least)
+    bias = each.weight.scope.constant(each.node.input[2]) if len(each.node.input) > 2 else None
+    if bias is not None:
+        scales = np.maximum(scales, np.abs(model.array(bias)) / (float(grid.scale) * _LARGEST_BIAS))
+    zeros = np.zeros(len(array), np.int8)
+    return editor.constant(f"{value}.scale", scales.astype(np.float32)), editor.constant(f"{value}.zero", zeros)

@@ -30,6 +30,7 @@ _UNSUPPORTED = "kernels of the targets were not seen to multiply its integers"
 _INSIDE = "it is read inside a body or a function, where nothing is measured"
 _WIDE = f"its layer has more than {MAX_INPUTS:,} inputs"
 _OPSET = f"the model's opset is lower than {Int8Dynamic().opset(fused=True)}"
+_INFINITE = "what it is multiplied with is not finite on the data, or of extraordinary size"
 _HELD = "its values are not finite, or of extraordinary size"
 
 
@@ -76,7 +77,8 @@ class _Layer:
 
     def see(self, x: Array, most: int, rng: np.random.Generator) -> None:
         """Take the range of an input, and up to `most` rows of it."""
-        self.low, self.high = min(self.low, float(x.min(initial=0.0))), max(self.high, float(x.max(initial=0.0)))
+        self.low = float(np.minimum(self.low, x.min(initial=0.0)))  # NaN where there is one
+        self.high = float(np.maximum(self.high, x.max(initial=0.0)))
         rows = x.reshape(-1, x.shape[-1])
         drawn = rows if len(rows) <= most else rows[np.sort(rng.choice(len(rows), most, replace=False))]
         self.rows += (drawn.copy(),)
@@ -87,9 +89,14 @@ class _Layer:
         coded = Int8Dynamic().code(self.weight, array, self.readers.transposed)
         if coded is None:
             return _HELD
-        whole, worst = self._errors(array, coded)
+        if not np.isfinite([self.low, self.high]).all():
+            return _INFINITE
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole, worst = self._errors(array, coded)
         model.payloads.forget_pages()
-        if whole <= LIMIT and worst <= ROW_LIMIT:  # and neither is NaN
+        if not np.isfinite([whole, worst]).all():
+            return _INFINITE
+        if whole <= LIMIT and worst <= ROW_LIMIT:
             return ""
         return (
             f"on the data its product would be {100 * whole:.1f} % off, its worst row {100 * worst:.1f} % "

@@ -148,7 +148,8 @@ class _Sum:
             rows = vectors(values[node.input[0]], node, self._weight.shape, self._most, rng)
             for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
                 wide = part.astype(np.float64)  # so that another number of threads changes no bit of most sums
-                self._sum[half] += wide.transpose(0, 2, 1) @ wide
+                with np.errstate(over="ignore", invalid="ignore"):  # `mean` gives nothing then
+                    self._sum[half] += wide.transpose(0, 2, 1) @ wide
                 self._count[half] += part.shape[1]
 
     def mean(self) -> Array | None:

@@ -18,6 +18,7 @@ from onnxprune.model.model import replacing
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.search.speed import SpeedUp, faster
 from onnxprune.search.trials import Trials
+from onnxprune_passes import Activations
 
 
 class Tries:
@@ -81,7 +82,7 @@ class Tries:
     def only(self, loss: float) -> Result:
         """`finished` where no other loss is tried, and nothing has to be kept for one."""
         self.opened.take(self.recipe.steps(loss), self.checks.progress)
-        self._require_integers()
+        _require_integers(self.opened)
         return finish(self.opened, self.target, self.checks, self._verification, self.recipe.saving)
 
     def _at(self, loss: float, progress: Progress) -> Opened:
@@ -90,6 +91,7 @@ class Tries:
         made = prepared.copy()
         if measured is None:
             made.take(self.recipe.steps(loss)[len(made.run.steps) :], progress)
+            _require_integers(made)
         else:
             step = self.recipe.encode(loss)
             made.run.take(step, lambda model, told: step.store(model, measured, told), progress)
@@ -100,19 +102,21 @@ class Tries:
         """The model after the passes that no loss changes; measured where only its encoding is still to come."""
         opened, progress, fixed = self.opened, self.checks.progress, self.recipe.fixed()
         opened.take(fixed, progress)
-        self._require_integers()
+        _require_integers(opened)
         encode = self.recipe.encode(0.0)
         alone = len(fixed) + 1 == len(self.recipe.steps(0.0))
         return opened, opened.run.measure(encode.measure, progress) if alone else None
 
-    def _require_integers(self) -> None:
-        """Refuse a model in which no layer computes with integers, where that was asked for.
 
-        Raises:
-            NoGain: there is none.
-        """
-        if self.recipe.computing.integers and not any(change.integers for change in self.opened.run.changes):
-            raise NoGain(
-                "activations int8 gains nothing here: there is no convolution without groups, with constant weights "
-                "and enough inputs, that a ReLU, a SiLU, a sum or another convolution follows"
-            )
+def _require_integers(opened: Opened) -> None:
+    """Refuse a model in which no layer computes with integers, where a pass that ran was to see to it.
+
+    Raises:
+        NoGain: there is none.
+    """
+    ran = zip(opened.run.steps, opened.run.changes, strict=True)
+    if any(isinstance(step, Activations) and not change.integers for step, change in ran):
+        raise NoGain(
+            "activations int8 gains nothing here: there is no convolution without groups, with constant weights "
+            "and enough inputs, that a ReLU, a SiLU, a sum or another convolution follows"
+        )

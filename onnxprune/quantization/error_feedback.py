@@ -75,7 +75,7 @@ class Feedback:
                 left[damping] += _left(_factor(known, _energy(seen), damping), other)
         damping = min(left, key=left.__getitem__)
         whole = float(np.trace(halves[1], axis1=1, axis2=2).sum(dtype=np.float64))
-        return cls.damped(halves.mean(0), damping, min(1.0, left[damping] / max(whole, _MIN_ENERGY)))
+        return cls.damped(halves.mean(0), damping, min(1.0, left[damping] / whole) if whole > 0 else 1.0)
 
     @classmethod
     def damped(cls, moments: Array, damping: float, remaining: float = 1.0) -> Feedback:

@@ -15,6 +15,7 @@ _MOST, _TIMES = (
     4,
 )  # vectors of a layer that are recorded: so many within `_WORK`, or that many times its inputs
 _WORK = 3e10  # vectors times the square of the inputs
+_BEYOND = np.errstate(over="ignore", invalid="ignore")  # float32: `Record.moments` gives nothing then
 
 
 class Record:
@@ -33,6 +34,7 @@ class Record:
         most = max(min(_MOST, int(_WORK / layer.inputs**2)), _TIMES * layer.inputs)
         self._most = -(-most // (pieces * len(layer.nodes)))
 
+    @_BEYOND
     def add(self, was: Mapping[str, Array], now: Mapping[str, Array], piece: int) -> None:
         """Record the vectors of a run of both networks on the same samples."""
         for node in self._layer.nodes:
@@ -52,6 +54,7 @@ class Record:
                 self._means[1, half] += after.sum(1, dtype=np.float64)
                 self._count[half] += before.shape[1]
 
+    @_BEYOND
     def moments(self, centred: bool) -> tuple[Moments, Moments] | None:
         """Those of each half, around the means where `centred`; None where inputs are all 0, or beyond float32."""
         found = []

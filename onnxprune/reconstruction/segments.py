@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ class Segment:
     Attributes:
         nodes: their places in the graph.
         layers: the numbers of those whose inputs are known when it ran.
-        recorded: the values that those layers read.
+        recorded: the values that those layers read which are in no other segment.
         given: values of it that later segments read.
     """
 
@@ -76,13 +77,18 @@ def cut(model: Model, layers: Sequence[Layer]) -> Cut:
             behind.update(filter(None, node.output))
     while segments and not segments[-1].layers:
         segments.pop()
+    counts = Counter(number for segment in segments for number in segment.layers)
     for number, segment in enumerate(segments):
         made = {name for place in segment.nodes for name in nodes[place].output if name}
         later = {name for other in segments[number + 1 :] for place in other.nodes for name in reads[place]}
         segment.given = sorted(made & later)
         segment.recorded = sorted(
-            {value for n in segment.layers for node in layers[n].nodes for value in layers[n].reads(node)}
-        )
+            {
+                value
+                for n in segment.layers if counts[n] == 1
+                for node in layers[n].nodes for value in layers[n].reads(node)
+            }
+        )  # fmt: skip
     return Cut(segments, constant, reads, any(node.op_type.startswith(_DRAWING) for node in nodes))
 
 

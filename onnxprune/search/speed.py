@@ -114,6 +114,11 @@ class SpeedSearch:
         if self._enough(stripped):
             return stripped
         self._families = self._step.removable(self._dense, self._progress)
+        if not self._families:
+            raise ToleranceMissed(
+                f"speed-up {self._wanted:g} is not to be had: no channels may go, or the data does not tell what that "
+                "costs (too few samples, all 0, or not finite), nothing written"
+            )
         counts = [self._counts(family) for family in self._families]
         self._expected += sum(len(_measured_of(own)) for own in counts)
         items = [self._item(family, own) for family, own in zip(self._families, counts, strict=True)]

@@ -46,6 +46,13 @@ def test_the_result_says_what_computes_in_integers_and_is_judged(files, timed, o
         assert weights["b.weight"].zeros == round(0.5 * 16 * 16 * 9)
 
 
+@pytest.mark.parametrize("form", ["int8", "half"])
+def test_a_form_without_a_rule_goes_with_it(files, timed, form):
+    result = compress(files, values=form)
+    assert result.activations == gain.Gain(["Conv_a", "Conv_b"], timed)
+    assert result.promise is not None
+
+
 def test_the_same_bytes_whatever_the_times_are(files, timed):
     compress(files)
     first = files[1].read_bytes()

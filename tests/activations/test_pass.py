@@ -136,6 +136,19 @@ def arrays(proto):
     return [(t.name, onnx.numpy_helper.to_array(t)) for t in proto.graph.initializer]
 
 
+@pytest.mark.parametrize(("tiny", "rest", "bias"), [(1e-9, 1, 10), (0, 1e-2, 0.05)])
+def test_a_bias_that_is_large_for_its_channel_stays(tiny, rest, bias, data):
+    proto = residual()
+    factors = {"b.weight": np.float32([tiny] * 8 + [rest] * 8).reshape(-1, 1, 1, 1), "b.bias": np.float32(bias)}
+    for tensor in proto.graph.initializer:
+        if tensor.name in factors:
+            array = onnx.numpy_helper.to_array(tensor) * factors[tensor.name]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    proto.graph.node[3].input[1] = "b"  # the sum: nothing larger hides the channels
+    feeds = {"x": samples(4, seed=9)}
+    assert sqnr(run(proto, feeds)[0], run(serialise(rounded(proto, data)[0]), feeds)[0]) > 40
+
+
 def test_the_same_bytes_again_and_nothing_the_second_time(data):
     first, _ = rounded(residual(), data)
     again, _ = rounded(residual(), data)

@@ -80,6 +80,8 @@ def test_what_is_not_known_is_not_measured(nodes, tmp_path):
     assert network(tmp_path, nodes, {"a": normal(16, 16)}, normal(16, 16))["a"] is None
 
 
-def test_inputs_that_are_0_tell_nothing(tmp_path):
-    found = network(tmp_path, [node("MatMul", ["x", "a"], ["y"])], {"a": normal(16, 16)}, normal(16, 16) * 0)
+@pytest.mark.parametrize("size", [0, 1e25, np.inf], ids=str)
+def test_inputs_that_are_0_or_beyond_float32_tell_nothing(size, tmp_path):
+    x = np.ones((16, 16), np.float32) * np.float32(size)
+    found = network(tmp_path, [node("MatMul", ["x", "a"], ["y"])], {"a": normal(16, 16)}, x)
     assert found["a"] is None

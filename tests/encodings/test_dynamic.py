@@ -138,6 +138,16 @@ def test_a_layer_whose_product_would_be_too_far_off_is_int8_and_that_is_said(fee
         assert change.notes[0].startswith("'w' is int8 in place of int8-dynamic: on the data its product")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_a_layer_that_reads_numbers_which_are_not_finite_is_int8(value, tmp_path):
+    x = normal(64, IN)
+    x[3, 5] = value
+    _, change, _ = encoded(CASES["matmul"][0](), tmp_path, {"x": x})
+    assert any(
+        "in place of int8-dynamic: what it is multiplied with is not finite on the data" in n for n in change.notes
+    )
+
+
 def test_the_error_that_decides_is_that_of_the_kernel_on_the_whole_batch(tmp_path, monkeypatch):
     from onnxprune.allocation import activation_rounding
 

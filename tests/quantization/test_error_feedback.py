@@ -85,6 +85,12 @@ def test_inputs_that_know_nothing_of_each_other_take_the_nearest_levels(seed, bi
     assert feedback.remaining == pytest.approx(1.0, rel=1e-6)
 
 
+def test_feedback_on_the_smallest_inputs_promises_nothing():
+    x = normal(40, 8) * np.float32(1e-17)
+    halves = np.stack([part.T @ part / 20 for part in (x[::2], x[1::2])])[:, None]
+    assert Feedback.of(halves).remaining == pytest.approx(1.0, rel=0.01)
+
+
 @pytest.mark.parametrize("prune", [True, False])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("bits", [3, 4, 6])

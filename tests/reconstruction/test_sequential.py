@@ -145,6 +145,26 @@ def test_a_weight_that_runs_twice_is_fitted_once(tmp_path):
     assert any("1 weights were refitted" in note for note in change.notes)
 
 
+def test_the_layers_behind_a_weight_that_runs_twice_are_fitted_too(tmp_path):
+    twice = [builders.node("MatMul", [read, "w"], [made]) for read, made in (("x", "h"), ("h", "i"))]
+    proto = builders.model(
+        [*twice, builders.node("MatMul", ["i", "last"], ["y"])],
+        [builders.info("x", ["N", 48])],
+        [builders.info("y", ["N", 48])],
+        {"w": builders.normal(48, 48), "last": builders.normal(48, 48, seed=7)},
+    )
+    _, change = pruned(tmp_path, proto, correlated(300, 48), sparsity=0.6)
+    assert [note.split(" and")[0] for note in change.notes] == ["2 weights were refitted"]
+
+
+def test_inputs_beyond_float32_refit_nothing(tmp_path):
+    _, change = pruned(tmp_path, builders.shared(), normal(64, 48) * np.float32(1e25), sparsity=0.6)
+    assert change.notes == ["pruned by magnitude alone, because what they read could not be recorded: w"]
+    proto, shape = NETWORKS["mixed"]
+    _, change = pruned(tmp_path, proto, normal(*shape) * np.float32(1e25), sparsity=0.6)
+    assert change.notes[0].startswith("pruned by magnitude alone, because what they read could not be recorded")
+
+
 def test_what_bodies_read_is_pruned_by_magnitude_and_said_so(tmp_path):
     proto = builders.if_branches()
     np.savez(tmp_path / "data.npz", x=correlated(40, 64), c=np.ones(40, bool))

@@ -130,6 +130,15 @@ def test_what_is_not_to_be_had_is_refused(data):
         searched(data, 4.0, Table((1, 1, 1, 1), fixed=10_000))
 
 
+@pytest.mark.parametrize("x", [correlated(1, SIZES[0]), np.full((8, SIZES[0]), np.nan, np.float32)], ids=["one", "NaN"])
+def test_data_that_does_not_tell_what_channels_cost_is_what_the_refusal_names(data, x):
+    np.savez(data, x=x)
+    with pytest.raises(
+        ToleranceMissed, match=r"speed-up 2 is not to be had: .* the data does not tell what that costs"
+    ):
+        searched(data, 2.0, Table((1, 1, 1, 1)))
+
+
 # as a word of the API and of the command line ------------------------------------------------------------------------
 
 

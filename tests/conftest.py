@@ -1,6 +1,9 @@
 """Hypothesis runs the same examples every time, so that a red build stays red; signals and markers."""
 
+import os
 import signal
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: workers have a core each
 
 import pytest
 from hypothesis import HealthCheck, settings

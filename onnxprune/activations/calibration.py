@@ -77,7 +77,7 @@ def _ranges(
                 if name not in typed:  # the calibrator wants to know that it is float
                     proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
             model.write(path)
-        inputs = inputs_of(open_session(path))
+        inputs = inputs_of(open_session(path, options=as_written()))
         feeds, _ = sample_files.load(source, inputs, samples, half)
         pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, 1)]
         try:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, Snap, around, hull, snapped, stored
-from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import Candidates
 from onnxprune.encodings.values.rounding import gridded, outputs_first
@@ -102,8 +101,7 @@ class _Sample:
         if scale is None:
             return None
         rows = outputs_first(weight, wide).reshape(len(feedback.order), -1, halves.shape[-1])
-        whole = np.broadcast_to(scale.astype(np.float32), wide.shape)
-        units = outputs_first(weight, ChunkedArray.of(whole)).reshape(rows.shape)[..., :1]
+        units = outputs_first(weight, scale.astype(np.float32)).reshape(*rows.shape[:2], 1)
         groups, some = _drawn(rows, units)
         rows, units = rows[groups][:, some], units[groups][:, some]
         rows = (rows / units).astype(np.float32)

@@ -15,7 +15,7 @@ from onnxprune.encodings.values.base import Coded, Values
 from onnxprune.encodings.values.floats import Exact, Half
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.lossless import again, few, fuses, halved
-from onnxprune.encodings.values.rounding import decoded, loss_of, on_grid, recoded, with_codebook
+from onnxprune.encodings.values.rounding import decoded, loss_of, on_grid, pruned, recoded, with_codebook
 from onnxprune.encodings.values.scales import computed, floats, live_channels
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import opset_of
@@ -238,13 +238,13 @@ class Candidates:
         assert scale is not None
         readers = self.readers() if scale.size > 1 else None
         transposed = readers.transposed if readers else None
-        wide = live_channels(weight, floats(self.array), transposed)[0]
+        before = wide = live_channels(weight, floats(self.array), transposed)[0]
+        if choice.kept and feedback is not None:
+            wide, prune = pruned(weight, before, feedback, choice.kept), False
         if readers is None or choice.folded:
-            coded = with_codebook(
-                weight, wide, scale, codebook, prune, feedback, transposed, kept=choice.kept, planned=True
-            )
+            coded = with_codebook(weight, wide, scale, codebook, prune, feedback, transposed, against=before)
             return Candidate(Shared(), coded)
-        coded = on_grid(weight, wide, scale, codebook, prune, transposed, feedback, kept=choice.kept, planned=True)
+        coded = on_grid(weight, wide, scale, codebook, prune, transposed, feedback, against=before)
         return Candidate(INT8, coded)
 
 

@@ -173,14 +173,12 @@ class Search:
                 self._best = step
                 if worst is None and (not saved or step + STEPS > _HIGHEST):
                     break
-            elif best is None or worst is not None or missed is not None or step + STEPS > _HIGHEST:
-                worst = step if missed is None else missed
-            else:
+            elif best is not None and worst is None and missed is None and step + STEPS <= _HIGHEST:
                 missed = step
-            if missed is not None and worst is None:
-                step = missed + STEPS
-            elif best is not None:
-                step, missed = best + STEPS if worst is None else (best + worst) // 2, None
+            else:
+                worst, missed = step if missed is None else missed, None
+            if best is not None:
+                step = (best if missed is None else missed) + STEPS if worst is None else (best + worst) // 2
             elif step == _LOWEST:
                 break
             else:

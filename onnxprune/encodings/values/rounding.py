@@ -27,7 +27,7 @@ _KERNEL = 4  # entries of a convolution kernel from which its errors are added u
 
 def with_codebook(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool,
-    feedback: Feedback | None = None, transposed: bool | None = None, *, kept: float = 0.0, planned: bool = False,
+    feedback: Feedback | None = None, transposed: bool | None = None, *, against: ChunkedArray | None = None,
 ) -> Coded:  # fmt: skip
     """A weight as codes into a float codebook; a scale for the whole weight goes into the codebook.
 
@@ -39,12 +39,8 @@ def with_codebook(
         prune: whether entries other than 0 may get code 0.
         feedback: how rounding errors are passed on.
         transposed: whether the MatMul whose channels the scale is of reads the transpose; None: those of the weight.
-        kept: the share of the entries that pruning with feedback leaves, see `pruned`; 0: nothing is pruned first.
-        planned: whether a plan is held against what the weight loses, which is measured then.
+        against: what the weight was, from which its loss is counted; None: no plan is held against that.
     """
-    original = wide
-    if kept and feedback is not None:
-        wide, prune = pruned(weight, wide, feedback, kept), False
     scale = fitted_scale(weight, wide, scale, codebook, prune, transposed)
     unit = float(scale.reshape(-1)[0]) if scale.size == 1 else 1.0
     values = codebook.levels * unit
@@ -53,13 +49,13 @@ def with_codebook(
     stored = replace(codebook, levels=values.astype(np.float64) / unit)
     codes = _rounded(weight, wide, scale, codebook.levels, stored, prune, feedback)
     factor = None if scale.size == 1 else scale
-    lost = loss_of(weight, original, decoded(codes, values, factor), transposed, feedback) if planned else 0.0
+    lost = 0.0 if against is None else loss_of(weight, against, decoded(codes, values, factor), transposed, feedback)
     return Coded(codes, np.zeros((), kind), values, factor, lost=lost)
 
 
 def on_grid(
     weight: Weight, wide: ChunkedArray, scale: Array, codebook: Codebook, prune: bool, transposed: bool | None,
-    feedback: Feedback | None = None, *, kept: float = 0.0, planned: bool = False,
+    feedback: Feedback | None = None, *, against: ChunkedArray | None = None,
 ) -> Coded:  # fmt: skip
     """A weight as codes into a codebook of int8 values; the grid of 255 steps ends at the largest level.
 
@@ -71,19 +67,15 @@ def on_grid(
         prune: whether entries other than 0 may get code 0.
         transposed: see `oriented`.
         feedback: how rounding errors are passed on.
-        kept: see `with_codebook`.
-        planned: see `with_codebook`.
+        against: see `with_codebook`.
     """
-    original = wide
-    if kept and feedback is not None:
-        wide, prune = pruned(weight, wide, feedback, kept), False
     levels, top = gridded(codebook.levels, prune)
     moved = _moved(codebook, levels)
     scale = fitted_scale(weight, wide, scale, moved, prune, transposed)
     codes = _rounded(weight, wide, scale, levels, moved, prune, feedback)
     values = np.rint(levels * (127 / top)).astype(np.int8)
     stored = tidy_scale(scale.astype(np.float64) * (top / 127))
-    lost = loss_of(weight, original, decoded(codes, values, stored), transposed, feedback) if planned else 0.0
+    lost = 0.0 if against is None else loss_of(weight, against, decoded(codes, values, stored), transposed, feedback)
     return replace(oriented(codes, values, stored, transposed), lost=lost)
 
 
@@ -120,7 +112,7 @@ def recoded(
         codebook: fitted to the values minus the zero point.
         prune: whether entries other than the zero point may get code 0.
         feedback: how rounding errors are passed on.
-        planned: see `with_codebook`.
+        planned: whether a plan is held against what the weight loses, which is measured then.
     """
     wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
@@ -158,10 +150,16 @@ def loss_of(
     return loss(wide, decoded, axes or tuple(range(wide.ndim)), weight.linear or not axes)
 
 
-def outputs_first(weight: Weight, wide: ChunkedArray) -> Array:
-    """The values with the axes of the outputs first."""
+def outputs_first(weight: Weight, array: Array | ChunkedArray) -> Array:
+    """An array of the weight's axes, those of the outputs first."""
+    chunked = ChunkedArray.of(array)
+    return chunked.whole().transpose(_order(weight, chunked.ndim))
+
+
+def _order(weight: Weight, rank: int) -> tuple[int, ...]:
+    """The axes of the outputs, then those of the inputs."""
     inner = inner_axes(weight)
-    return wide.whole().transpose(tuple(a for a in range(wide.ndim) if a not in inner) + inner)
+    return tuple(a for a in range(rank) if a not in inner) + inner
 
 
 def pruned(weight: Weight, wide: ChunkedArray, feedback: Feedback, kept: float) -> ChunkedArray:
@@ -173,13 +171,12 @@ def pruned(weight: Weight, wide: ChunkedArray, feedback: Feedback, kept: float) 
         feedback: of its inputs.
         kept: the share.
     """
-    inner = inner_axes(weight)
-    order = tuple(a for a in range(wide.ndim) if a not in inner) + inner
     values, groups = outputs_first(weight, wide), len(feedback.order)
     rows = values.reshape(groups, -1, feedback.order.shape[1]).astype(np.float32)
     scale = root_mean_square(rows, (2,)).astype(np.float32)
     found = Problem.of(rows / scale, feedback.moments, feedback.damping).kept(kept, STEPS) * scale
-    return ChunkedArray.of(np.ascontiguousarray(found.reshape(values.shape).transpose(np.argsort(order))))
+    back = np.argsort(_order(weight, wide.ndim))
+    return ChunkedArray.of(np.ascontiguousarray(found.reshape(values.shape).transpose(back)))
 
 
 def decoded(codes: Array | ChunkedArray, values: Array | None, scale: Array | None = None) -> ChunkedArray:
@@ -239,9 +236,8 @@ def _rounded(
         prune: whether entries other than 0 may get code 0.
         feedback: of its inputs.
     """
-    inner = inner_axes(weight)
-    outer = tuple(a for a in range(wide.ndim) if a not in inner)
-    levels, boundaries, order = codebook.levels, codebook.boundaries, outer + inner
+    inner, order = inner_axes(weight), _order(weight, wide.ndim)
+    outer, levels, boundaries = order[: wide.ndim - len(inner)], codebook.levels, codebook.boundaries
     apart = bool(inner and outer and wide.size)
     if feedback is not None and apart:
         values, divisor = wide.whole().transpose(order), scale.astype(wide.dtype).transpose(order)

@@ -52,11 +52,7 @@ def gained(original: Path, result: Path, data: Path, layers: list[str]) -> Gain:
 
 def latencies(before: Path, after: Path, data: Path) -> dict[str, float]:
     """Median milliseconds of processor time of a run of two models in one thread, in turn; see `Gain`."""
-    sessions = []
-    for path in (before, after):
-        options = session_options()
-        options.intra_op_num_threads = 1
-        sessions.append(open_session(path, options=options))
+    sessions = [open_session(path, options=session_options(threads=1)) for path in (before, after)]
     inputs = inputs_of(sessions[0])
     feeds, _ = sample_files.load(data, inputs, 1)
     feed = sample_files.pieces(inputs, feeds[0], 1)[0]

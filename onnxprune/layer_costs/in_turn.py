@@ -79,9 +79,7 @@ class ProcessorTimes:
 
 def _opened(model: Model) -> ort.InferenceSession:
     """A session of one thread."""
-    options = session_options()
-    options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
         path = Path(folder) / "model.onnx"
         model.write(path)
-        return open_session(path, "the model", options)
+        return open_session(path, "the model", session_options(threads=1))

@@ -55,11 +55,13 @@ def use_threads(count: int) -> None:
     _threads = count
 
 
-def session_options() -> ort.SessionOptions:
-    """The options of a session, as ONNX Runtime has them."""
+def session_options(threads: int = 0) -> ort.SessionOptions:
+    """The options of a session, as ONNX Runtime has them; with so many threads where a number is given."""
     import onnxruntime as ort  # a tenth of a second, and many commands run no model
 
-    return ort.SessionOptions()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return options
 
 
 def as_written(arrays: Mapping[str, Array] | None = None) -> ort.SessionOptions:

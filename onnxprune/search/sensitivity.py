@@ -43,8 +43,7 @@ class _Shared:
 
     def judge(self) -> Judge:
         """One thread: the trials run side by side, and come out the same on any number of processors."""
-        options = session_options()
-        options.intra_op_num_threads = 1
+        options = session_options(threads=1)
         session = open_session(self.model, "the model", options)
         samples = sample_files.cut(self.arrays, "the data", inputs_of(session)) if self.arrays else None
         return Judge(session, self.question, samples, options=options)

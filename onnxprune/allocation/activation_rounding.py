@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from onnx import GraphProto
 
-from onnxprune.allocation.input_moments import recorded
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.recording import Value, recorded
 from onnxprune.core.chunked import EVERY, ChunkedArray, ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import Candidates
@@ -35,18 +35,15 @@ _HELD = "its values are not finite, or of extraordinary size"
 
 
 def refusals(
-    model: Model, weights: Sequence[Weight], integers: frozenset[str], source: Path, samples: int,
-    half: int | None = None,
-) -> list[str]:  # fmt: skip
+    model: Model, weights: Sequence[Weight], integers: frozenset[str], calibration: CalibrationSet
+) -> list[str]:
     """Why each of the weights may not become int8-dynamic; "" where its layer bears it.
 
     Args:
         model: the model.
         weights: of the model.
         integers: the value forms whose integers kernels of the targets may read.
-        source: inputs, see `sample_files.load`.
-        samples: at most so many of them.
-        half: 0 or 1 for these of a half only.
+        calibration: the samples.
 
     Raises:
         DataError: the samples do not fit the model.
@@ -56,7 +53,7 @@ def refusals(
     found = [_layer(Candidates(model, weight)) if allowed else _UNSUPPORTED for weight in weights]
     layers = [layer for layer in found if isinstance(layer, _Layer)]
     if layers:
-        _record(model, layers, source, samples, half)
+        _record(model, layers, calibration)
     return [layer if isinstance(layer, str) else layer.refusal(model) for layer in found]
 
 
@@ -144,9 +141,9 @@ def _layer(candidates: Candidates) -> _Layer | str:
     return _WIDE if weight.shape[int(readers.transposed)] > MAX_INPUTS else _Layer(weight, readers)
 
 
-def _record(model: Model, layers: Sequence[_Layer], source: Path, samples: int, half: int | None) -> None:
+def _record(model: Model, layers: Sequence[_Layer], calibration: CalibrationSet) -> None:
     """Run the model on the samples, and let each layer see its input."""
-    names = sorted({layer.source for layer in layers})
-    for number, pieces, values in recorded(model, names, source, samples, half):
+    read = [Value("", layer.source) for layer in layers]
+    for number, pieces, values in recorded(model, read, calibration):
         for layer in layers:
-            layer.see(values[layer.source], -(-_ROWS // pieces), np.random.default_rng(number))
+            layer.see(values[layer.source][0], -(-_ROWS // pieces), np.random.default_rng(number))

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
 from onnxprune.allocation.activation_rounding import refusals
-from onnxprune.allocation.input_moments import moments
 from onnxprune.allocation.noise_gain import gains
 from onnxprune.allocation.output_curve import output_curve
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA, SCALES_COST, RatePoint, curve, points
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import layer_of
+from onnxprune.calibration.moments import moments
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.candidates import (
@@ -59,21 +60,6 @@ _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to stori
 
 
 Ways = tuple[tuple[str, ...], ...]
-
-
-@dataclass(frozen=True)
-class CalibrationSet:
-    """Samples that the layers' inputs and the reach of noise are measured on.
-
-    Attributes:
-        source: see `samples.load`.
-        samples: at most so many.
-        half: 0 or 1 for these of a half only.
-    """
-
-    source: Path
-    samples: int
-    half: int | None = None
 
 
 @dataclass(frozen=True)
@@ -281,14 +267,16 @@ def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) ->
     calibration = plan.calibration
     assert calibration is not None  # the pass refuses int8-dynamic without data
     integers = plan.encoder.targets.integers
-    return refusals(model, weights, integers, calibration.source, calibration.samples, calibration.half)
+    return refusals(model, weights, integers, calibration)
 
 
 def _fit(
     model: Model, weights: dict[int, Weight], found: list[Measured], plan: MeasurementPlan, calibration: CalibrationSet
 ) -> None:
     """Measure the inputs of weights on the samples: how errors are passed on, and what outputs lose."""
-    measured = moments(model, list(weights.values()), calibration.source, calibration.samples, calibration.half)
+    layers = [layer_of(weight, {}) for weight in weights.values()]
+    known = [None if layer is None or layer.in_axes != layer.weight.in_axes else layer for layer in layers]
+    measured = moments(model, known, calibration)
     for number in reversed(weights):
         halves = measured.pop()  # as large as what is made of it
         if halves is None:

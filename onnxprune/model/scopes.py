@@ -81,13 +81,22 @@ class Scope:
             scope = scope.parent
         return scope
 
+    def holder(self) -> tuple[NodeProto, list[Scope]] | None:
+        """The node of the parent whose body this is, and all of its bodies; None for the main graph and functions."""
+        if self.parent is None:
+            return None
+        return next(
+            (self.parent.body.node[index], bodies)
+            for index, bodies in self.parent.children.items()
+            if any(body is self for body in bodies)
+        )
+
     def branches(self) -> Iterator[tuple[Scope, list[Scope]]]:
         """For each If around this body, outwards: its branch that leads here, and all of its branches."""
         scope = self
-        while scope.parent is not None:
-            for index, bodies in scope.parent.children.items():
-                if any(body is scope for body in bodies) and scope.parent.body.node[index].op_type == "If":
-                    yield scope, bodies
+        while scope.parent is not None and (held := scope.holder()) is not None:
+            if held[0].op_type == "If":
+                yield scope, held[1]
             scope = scope.parent
 
     def inner(self) -> Iterator[Scope]:

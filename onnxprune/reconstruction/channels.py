@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.allocation.measurement import CalibrationSet
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import Layer, layers_of
 from onnxprune.channels.coupling import Coupling, Family
 from onnxprune.channels.coupling.removable_axes import LinearLayer
 from onnxprune.core.dtypes import Array
@@ -15,8 +16,7 @@ from onnxprune.model.discovery import find
 from onnxprune.pipeline.progress import Progress
 from onnxprune.pruning.channel_removal import Reader, refitted, removal_order
 from onnxprune.pruning.least_squares import Halves
-from onnxprune.reconstruction.layers import Layer
-from onnxprune.reconstruction.pruning import held, layers_of
+from onnxprune.reconstruction.pruning import held
 from onnxprune.reconstruction.sequential import Fitted, fit
 
 
@@ -46,7 +46,7 @@ class ReadChannels:
     def __init__(self, coupling: Coupling, calibration: CalibrationSet, progress: Progress, name: str) -> None:
         self._coupling, self._calibration, self._progress, self._name = coupling, calibration, progress, name
         weights = find(coupling.model)
-        self._layers = list(layers_of(weights, weights).values())
+        self._layers = [layer for layer in layers_of(weights, weights).values() if layer.in_main_graph]
         known = {layer.weight.value: layer for layer in self._layers}
         self._labels: dict[str, Array] = {}  # weight -> the group of each input, [groups, inputs]
         # Groups that something reads whose inputs are not known.

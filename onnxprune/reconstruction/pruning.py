@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from onnxprune.allocation.measurement import CalibrationSet
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import Layer
 from onnxprune.core.dtypes import Array, array_dtype
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pruning.least_squares import Halves, pruned_rows
-from onnxprune.reconstruction.layers import Layer, layer_of
 from onnxprune.reconstruction.sequential import Fitted, fit
 
 Select = Callable[[Array], Array]  # scores of a weight's shape, not negative -> True where pruned
 _LEAST = np.float32(1e-30)  # the score of what is not 0 yet, so that zeros go first
-
-
-def layers_of(weights: Sequence[Weight], constants: Sequence[Weight]) -> dict[str, Layer]:
-    """The layers among some weights, by name.
-
-    Args:
-        weights: of the model.
-        constants: all of them, biases included.
-    """
-    main = {weight.value: weight for weight in constants if not weight.scope.path}
-    found = {weight.name: layer_of(weight, main) for weight in weights}
-    return {name: layer for name, layer in found.items() if layer is not None}
 
 
 def prune_layers(

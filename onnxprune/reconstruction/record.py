@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from onnxprune.calibration.layers import Layer
 from onnxprune.core.dtypes import Array
 from onnxprune.pruning.least_squares import Moments
-from onnxprune.reconstruction.layers import Layer
 
 _MOST, _TIMES = (
     1 << 15,
@@ -32,14 +32,14 @@ class Record:
         self._means = np.zeros((2, *shape), np.float64)  # of the network as it was, as it is
         self._count = np.zeros(2)
         most = max(min(_MOST, int(_WORK / layer.inputs**2)), _TIMES * layer.inputs)
-        self._most = -(-most // (pieces * len(layer.nodes)))
+        self._most = -(-most // (pieces * len(layer.uses)))
 
     @_BEYOND
     def add(self, was: Mapping[str, Array], now: Mapping[str, Array], piece: int) -> None:
         """Record the vectors of a run of both networks on the same samples."""
-        for node in self._layer.nodes:
-            x = self._layer.vectors(was, node, self._most, piece)
-            z = x if now is was else self._layer.vectors(now, node, self._most, piece)
+        for use in self._layer.uses:
+            x = self._layer.vectors(was, use, self._most, piece)
+            z = x if now is was else self._layer.vectors(now, use, self._most, piece)
             if x.shape != z.shape:  # the network as it has become gives other sizes: nothing to compare with
                 x = z
             halves = [slice(0, None, 2), slice(1, None, 2)] if self._single else [slice(None)]

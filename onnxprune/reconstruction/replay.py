@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
 
+from onnxprune.calibration.recording import hidden
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
-from onnxprune.reconstruction.layers import hidden
 from onnxprune.reconstruction.segments import Cut, Segment, needed
 from onnxprune.runtime.session import Feeds, open_session, run
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from onnx import GraphProto, NodeProto
 
+from onnxprune.calibration.layers import Layer
+from onnxprune.calibration.recording import hidden
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.reconstruction.layers import Layer, hidden
 
 _DRAWING = ("Random", "Multinomial", "Bernoulli", "Dropout")  # operators whose outputs no second run repeats
 
@@ -52,7 +53,7 @@ class Cut:
 def cut(model: Model, layers: Sequence[Layer]) -> Cut:
     """Cut the main graph in front of each layer that reads what another layer of the same segment gave.
 
-    A weight that several nodes read may be in several segments.
+    A weight that several nodes read may be in several segments, one of a body is in none.
     """
     scope = scopes_of(model.proto)[0]
     nodes = scope.body.node
@@ -60,7 +61,7 @@ def cut(model: Model, layers: Sequence[Layer]) -> Cut:
     constant = _constants(scope, reads)
     numbers: dict[str, list[int]] = {}
     for number, layer in enumerate(layers):
-        for node in layer.nodes:
+        for node in layer.nodes if layer.in_main_graph else ():
             numbers.setdefault(_key(node), []).append(number)
     segments: list[Segment] = [Segment()]
     behind: set[str] = set()
@@ -84,9 +85,9 @@ def cut(model: Model, layers: Sequence[Layer]) -> Cut:
         segment.given = sorted(made & later)
         segment.recorded = sorted(
             {
-                value
+                value.key
                 for n in segment.layers if counts[n] == 1
-                for node in layers[n].nodes for value in layers[n].reads(node)
+                for use in layers[n].uses for value in layers[n].reads(use)
             }
         )  # fmt: skip
     return Cut(segments, constant, reads, any(node.op_type.startswith(_DRAWING) for node in nodes))

@@ -6,29 +6,28 @@ before it lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from onnx import GraphProto
 
-from onnxprune.allocation.input_moments import moments
-from onnxprune.allocation.measurement import CalibrationSet
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import Layer, Use
+from onnxprune.calibration.moments import moments
+from onnxprune.calibration.recording import hidden
 from onnxprune.core.dtypes import Array, array_dtype
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.pipeline.change import some_of
 from onnxprune.pipeline.progress import Progress, tracked
 from onnxprune.pruning.least_squares import Halves, Moments
-from onnxprune.reconstruction.layers import Layer, hidden
 from onnxprune.reconstruction.record import Record
 from onnxprune.reconstruction.replay import Replay
 from onnxprune.reconstruction.segments import Cut, Segment, cut
-from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.session import Feeds, inputs_of, open_session
 
-_AT_A_TIME = 8  # samples of a run, whose activations are held together
 Change = Callable[[Layer, Array, Halves], Array | None]  # (layer, rows, moments) -> the rows that come; None: as it is
 
 
@@ -90,7 +89,7 @@ def fit(
     was, found = model.copy(), cut(model, layers)
     places = [sum(number in segment.layers for segment in found.segments) for number in range(len(layers))]
     fitting = _Fitting(model, change, found)
-    fitting.spread_out([layer for layer, count in zip(layers, places, strict=True) if count > 1], calibration)
+    fitting.spread_out([layer for layer, count in zip(layers, places, strict=True) if count != 1], calibration)
     pieces, fitting.done.samples = _pieces(model, calibration)
     nbytes = [sum(layers[n].weight.nbytes(model) for n in segment.layers) for segment in found.segments]
     with Replay(was, found, pieces) as before, Replay(model, found, pieces) as now:
@@ -114,8 +113,7 @@ def _pieces(model: Model, calibration: CalibrationSet) -> tuple[list[Feeds], int
         path = Path(folder) / "model.onnx"
         model.write(path)
         inputs = inputs_of(open_session(path))
-    feeds, count = sample_files.load(calibration.source, inputs, calibration.samples, calibration.half)
-    return [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, _AT_A_TIME)], count
+    return calibration.pieces(inputs)
 
 
 class _Fitting:
@@ -127,13 +125,10 @@ class _Fitting:
         self.done = Fitted()
 
     def spread_out(self, layers: Sequence[Layer], calibration: CalibrationSet) -> None:
-        """Change layers with readers in several segments, by what those read in the network as it was."""
+        """Change layers read in several segments, or inside bodies, by what is read in the network as it was."""
         if not layers:
             return
-        source, samples, half = calibration.source, calibration.samples, calibration.half
-        for layer, halves in zip(
-            layers, moments(self._model, [layer.weight for layer in layers], source, samples, half), strict=True
-        ):
+        for layer, halves in zip(layers, moments(self._model, layers, calibration), strict=True):
             if halves is not None:
                 self._take(layer, (Moments(halves[0], halves[0]), Moments(halves[1], halves[1])), None)
 
@@ -176,7 +171,7 @@ class _Fitting:
             layer.bias.shift(model, record.shift(rows, found))
             self.done.biases += 1
         self.done.weights.add(weight.name)
-        self._affected.update(value for node in layer.nodes for value in node.output if value)
+        self._affected.update(value for use in layer.uses for value in _given(use, model.proto.graph) if value)
 
     def _spread(self, segment: Segment) -> None:
         """Values of a segment are affected that are made of affected ones."""
@@ -185,3 +180,11 @@ class _Fitting:
             if self._affected & self._cut.reads[place]:
                 self._affected.update(filter(None, graph.node[place].output))
                 self._affected.add(hidden(graph.node[place]))
+
+
+def _given(use: Use, graph: GraphProto) -> Iterable[str]:
+    """The values of the main graph that a use gives, or the node whose body it stands in."""
+    scope, node = use.scope, use.node
+    while (held := scope.holder()) is not None and scope.parent is not None:
+        scope, node = scope.parent, held[0]
+    return node.output if scope.body is graph else (name for each in graph.node for name in each.output)

@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune.allocation.measurement import CalibrationSet
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import Layer
 from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
@@ -15,7 +16,6 @@ from onnxprune.pipeline.progress import Progress
 from onnxprune.pruning import selection
 from onnxprune.pruning.least_squares import Halves, removal_costs
 from onnxprune.pruning.scores import magnitudes
-from onnxprune.reconstruction.layers import Layer
 from onnxprune.reconstruction.sequential import fit
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.allocation.measurement import CalibrationSet
+from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.channels.cleanup import remove_unused
 from onnxprune.channels.coupling import Coupling, Family, RemovableAxis, couplings, families_of
 from onnxprune.channels.surgery import Surgery

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.choice import choose
-from onnxprune.allocation.measurement import Asked, CalibrationSet, MeasurementPlan, Measurements, measure
+from onnxprune.allocation.measurement import Asked, MeasurementPlan, Measurements, measure
+from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.override import override
 from onnxprune.encodings import GATHERED, GRAPH, Values, form_of
 from onnxprune.encodings.candidates import EXACT, Candidates, dense_because

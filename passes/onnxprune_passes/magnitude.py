@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxprune.allocation import rate_distortion
-from onnxprune.allocation.measurement import CalibrationSet
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import Layer, layers_of
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
@@ -36,8 +37,7 @@ from onnxprune.pruning.thresholds import (
     zeroed,
     zeroed_below,
 )
-from onnxprune.reconstruction.layers import Layer
-from onnxprune.reconstruction.pruning import layers_of, prune_layers
+from onnxprune.reconstruction.pruning import prune_layers
 from onnxprune.reconstruction.shares import global_counts
 
 SCOPES = ("layer", "global", "channel")

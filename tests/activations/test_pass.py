@@ -8,7 +8,9 @@ import onnxruntime as ort
 import pytest
 
 from onnxprune.activations.quantise import STEPS
-from onnxprune.allocation.input_moments import moments
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import layer_of
+from onnxprune.calibration.moments import moments
 from onnxprune.errors import DataError, OptionError
 from onnxprune.model.discovery import find
 from onnxprune_passes import Activations, Decode, Encode
@@ -121,7 +123,9 @@ def test_weights_keep_their_names_and_zeros_and_are_encoded_as_ever(data):
     for name in ("a.weight", "b.weight"):
         assert (weights[name].kind, weights[name].out_axis, weights[name].dtype) == ("conv", 0, "float32")
         np.testing.assert_array_equal(weights[name].array(opened), dict(arrays(proto))[name])
-    assert all(found is not None for found in moments(opened, [weights["a.weight"], weights["b.weight"]], data, 8))
+    layers = [layer_of(weights[name], {}) for name in ("a.weight", "b.weight")]
+    assert all(found is not None for found in moments(opened, layers, CalibrationSet(data, 8)))
+
     before = serialise(opened)
     Encode(values="shared:4").run(opened)
     assert len(serialise(opened)) < 0.6 * len(before)

@@ -165,14 +165,20 @@ def test_inputs_beyond_float32_refit_nothing(tmp_path):
     assert change.notes[0].startswith("pruned by magnitude alone, because what they read could not be recorded")
 
 
-def test_what_bodies_read_is_pruned_by_magnitude_and_said_so(tmp_path):
-    proto = builders.if_branches()
-    np.savez(tmp_path / "data.npz", x=correlated(40, 64), c=np.ones(40, bool))
+@pytest.mark.parametrize("taken", [True, False])
+def test_layers_of_bodies_are_refitted_where_what_they_read_was_computed(taken, tmp_path):
+    proto, x = builders.if_branches(), correlated(40, 64)  # all but the last layer of the else branch read the input
+    np.savez(tmp_path / "data.npz", x=x, c=np.full(40, taken))
     opened, plain = load(proto), load(proto)
     change = Magnitude(sparsity=0.5, data=str(tmp_path / "data.npz")).run(opened)
     Magnitude(sparsity=0.5).run(plain)
-    assert serialise(opened) == serialise(plain)
-    assert "pruned by magnitude alone" in change.notes[-1]
+    alone = [note for note in change.notes if note.startswith("pruned by magnitude alone")]
+    assert [note.endswith(": choice.else_branch/inner") for note in alone] == [True] * taken
+    for flag in (True, False):
+        feeds = {"x": x, "c": np.array(flag)}
+        wanted = run(proto, feeds)[0]
+        lost = [float(np.square(run(serialise(each), feeds)[0] - wanted).sum()) for each in (opened, plain)]
+        assert lost[0] < (0.8 if taken and not flag else 0.5) * lost[1]
 
 
 def test_magnitude_is_what_it_was_with_data_too(tmp_path):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from onnxprune.calibration.layers import Layer, layers_of
 from onnxprune.model.discovery import find
-from onnxprune.reconstruction.layers import Layer
-from onnxprune.reconstruction.pruning import layers_of
 from tests.helpers.builders import info, model, node, normal
 from tests.helpers.running import load, run
 
@@ -42,7 +41,7 @@ def test_a_transposed_convolution_is_a_product_at_each_place():
     step = node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 3])  # windows side by side
     proto = model([step], [info("x", [2, 12, 4, 3])], [info("y", [2, 5, 8, 9])], weights)
     layer = layers(proto)["w"]
-    vectors = layer.vectors({"x": x}, step, 100, 0)
+    vectors = layer.vectors({"x": x}, layer.uses[0], 100, 0)
     products = (vectors @ layer.rows(weights["w"]).transpose(0, 2, 1)).reshape(2, 4, 3, 2, 3, 5)
     wanted = products.transpose(0, 5, 1, 3, 2, 4).reshape(2, 5, 8, 9)
     np.testing.assert_allclose(run(proto, {"x": x})[0], wanted, atol=1e-5)
@@ -61,7 +60,8 @@ def test_a_simple_recurrent_layer_is_the_sum_of_its_two_products(direction, star
     (y,) = run(proto, feeds)
     found = layers(proto)
     products = [
-        np.einsum("dni,doi->dno", found[name].vectors({**feeds, "y": y}, rnn, 100, 0), weights[name]) for name in "wr"
+        np.einsum("dni,doi->dno", found[name].vectors({**feeds, "y": y}, found[name].uses[0], 100, 0), weights[name])
+        for name in "wr"
     ]
     wanted = y.transpose(1, 0, 2, 3).reshape(ways, 15, 32)
     np.testing.assert_allclose(np.tanh(products[0] + products[1]), wanted, atol=1e-5)
@@ -86,13 +86,27 @@ def test_biases_are_found_wherever_exporters_put_them():
     assert biases == {"own": "own.b", "added": "added.b", "normed": "mean", "bare": None, "twice": None}
 
 
-def test_what_is_read_inside_bodies_or_with_lengths_is_no_layer():
-    lstm = node("LSTM", ["x", "w", "r", "", "lengths"], ["y"], hidden_size=16)
-    inputs = [info("x", [5, 3, 12]), info("lengths", [3], 6)]
-    weights = {"w": normal(1, 64, 12), "r": normal(1, 64, 16)}
-    assert not layers(model([lstm], inputs, [info("y", None)], weights))
+def test_steps_that_a_sequence_does_not_have_are_left_out():
+    weights, lengths = {"w": normal(2, 32, 12) / 4, "r": normal(2, 32, 32, seed=1) / 8}, np.array([5, 2, 3], np.int32)
+    names = ["x", "w", "r", "", "lengths", "h"]
+    rnn = node("RNN", names, ["y"], hidden_size=32, direction="bidirectional", activations=["Tanh"] * 2)
+    given = [info("x", [5, 3, 12]), info("lengths", [3], 6), info("h", [2, 3, 32])]
+    proto = model([rnn], given, [info("y", [5, 2, 3, 32])], weights)
+    feeds = {"x": normal(5, 3, 12, seed=2), "lengths": lengths, "h": normal(2, 3, 32, seed=3)}
+    (y,) = run(proto, feeds)
+    found = layers(proto)
+    products = [
+        np.einsum("dni,doi->dno", found[name].vectors({**feeds, "y": y}, found[name].uses[0], 100, 0), weights[name])
+        for name in "wr"
+    ]
+    there = (np.arange(5)[:, None] < lengths).reshape(-1)
+    wanted = y.transpose(1, 0, 2, 3).reshape(2, 15, 32)[:, there]
+    np.testing.assert_allclose(np.tanh(products[0] + products[1]), wanted, atol=1e-5)
+
+
+def test_the_gate_of_a_gru_that_reads_a_reset_state_is_no_product_of_the_state():
     late = node("GRU", ["x", "w", "r"], ["y"], hidden_size=16, linear_before_reset=1)
     early = node("GRU", ["x", "w", "r"], ["y"], hidden_size=16)
-    weights = {"w": normal(1, 48, 12), "r": normal(1, 48, 16)}
-    assert set(layers(model([late], inputs[:1], [info("y", None)], weights))) == {"w", "r"}
-    assert set(layers(model([early], inputs[:1], [info("y", None)], weights))) == {"w"}
+    weights, inputs = {"w": normal(1, 48, 12), "r": normal(1, 48, 16)}, [info("x", [5, 3, 12])]
+    assert set(layers(model([late], inputs, [info("y", None)], weights))) == {"w", "r"}
+    assert set(layers(model([early], inputs, [info("y", None)], weights))) == {"w"}

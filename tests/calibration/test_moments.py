@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxprune.allocation.input_moments import moments, patches
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import layer_of
+from onnxprune.calibration.moments import moments
+from onnxprune.calibration.vectors import patches
 from onnxprune.model.discovery import find
 from tests.helpers.builders import info, model, node, normal
 from tests.helpers.running import load, run
@@ -42,7 +45,8 @@ def network(tmp_path: Path, nodes, weights, x: np.ndarray) -> dict[str, np.ndarr
     opened = load(model(nodes, [info("x", ["N", *x.shape[1:]])], [info("y", ["N", None])], weights))
     np.savez(tmp_path / "data.npz", x=x)
     found = find(opened)
-    return dict(zip((w.name for w in found), moments(opened, found, tmp_path / "data.npz", 1000), strict=True))
+    measured = moments(opened, [layer_of(weight, {}) for weight in found], CalibrationSet(tmp_path / "data.npz", 1000))
+    return dict(zip((w.name for w in found), measured, strict=True))
 
 
 def test_matrices_see_the_moments_of_their_inputs(tmp_path):

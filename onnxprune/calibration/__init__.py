@@ -1,0 +1,1 @@
+"""What layers read, recorded by running the model on samples."""

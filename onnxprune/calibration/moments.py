@@ -1,0 +1,91 @@
+"""Second moments of what layers read, measured by running the model on data: the inputs' part of each output's error.
+
+A layer computes W x; an error E in W puts E H E^T into the squared error of its outputs, where H = mean of x x^T
+(Hassibi and Stork 1993). A convolution's inputs are its patches, those of a recurrent layer all its steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.layers import Layer
+from onnxprune.calibration.recording import Recorded, recorded, together
+from onnxprune.core.dtypes import Array
+from onnxprune.errors import RuntimeFailure
+from onnxprune.model.model import Model
+
+_ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or that many times its inputs
+
+
+def moments(model: Model, layers: Sequence[Layer | None], calibration: CalibrationSet) -> list[Array | None]:
+    """For each layer the mean of x x^T over the vectors x that it multiplies with: float32 [2, groups, in, in].
+
+    The first axis is the two halves of the samples (of the places of a single run), `in` runs over the layer's input
+    axes in their order. None where the samples say nothing: no layer, a branch that they do not take, inputs that are
+    all 0 or beyond float32, values of a loop that change their shape.
+
+    Args:
+        model: the model.
+        layers: of the model.
+        calibration: the samples.
+
+    Raises:
+        DataError: the samples do not fit the model.
+        RuntimeFailure: the model does not run.
+    """
+    try:
+        return _moments(model, layers, calibration)
+    except RuntimeFailure:
+        outside = [layer if layer is not None and layer.in_main_graph else None for layer in layers]
+        if outside == list(layers):
+            raise
+        return _moments(model, outside, calibration)
+
+
+def _moments(model: Model, layers: Sequence[Layer | None], calibration: CalibrationSet) -> list[Array | None]:
+    values = [value for layer in layers if layer is not None for use in layer.uses for value in layer.reads(use)]
+    sums: list[_Sum | None] = [None] * len(layers)
+    if values:
+        for number, pieces, found in recorded(model, values, calibration):
+            if not number:
+                sums = [None if layer is None else _Sum(layer, pieces) for layer in layers]
+            for total in sums:
+                if total is not None:
+                    total.add(found, number)
+    return [None if total is None else total.mean() for total in sums]
+
+
+class _Sum:
+    """The sum of x x^T of one layer's inputs."""
+
+    def __init__(self, layer: Layer, pieces: int) -> None:
+        self._layer = layer
+        self._sum = np.zeros((2, layer.groups, layer.inputs, layer.inputs), np.float32)
+        self._count = np.zeros(2)
+        self._single = pieces == 1
+        self._most = -(-max(_ROWS, _TIMES * layer.inputs) // (pieces * len(layer.uses)))
+
+    def add(self, values: Recorded, number: int) -> None:
+        """Measure the inputs of one run."""
+        for use in self._layer.uses:
+            times = list(together(values, [value.key for value in self._layer.reads(use)]))
+            for each in times:
+                rows = self._layer.vectors(each, use, -(-self._most // len(times)), number)
+                self._add(rows, number)
+
+    def _add(self, rows: Array, number: int) -> None:
+        for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
+            wide = part.astype(np.float64)  # so that another number of threads changes no bit of most sums
+            with np.errstate(over="ignore", invalid="ignore"):  # `mean` gives nothing then
+                self._sum[half] += wide.transpose(0, 2, 1) @ wide
+            self._count[half] += part.shape[1]
+
+    def mean(self) -> Array | None:
+        """The moments; None where inputs are all 0 or beyond float32, or a single one."""
+        if not self._count.all():
+            return None
+        found = self._sum / self._count.reshape(2, 1, 1, 1).astype(np.float32)
+        return found if np.isfinite(found).all() and found.any(axis=(1, 2, 3)).all() else None

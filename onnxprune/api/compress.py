@@ -27,7 +27,7 @@ from onnxprune.search import trials
 from onnxprune.search.budget import CALIBRATION, Search
 from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
 from onnxprune.search.importance import importance_of
-from onnxprune.search.promise import ATTEMPTS, Attempt, Promise, Promised
+from onnxprune.search.promise import Promise, Promised, next_attempt
 from onnxprune.search.speed import SpeedUp, faster
 from onnxprune_passes import Decode
 
@@ -159,22 +159,26 @@ def _promise(source: Path, checks: Checks) -> Promise | None:
 
 
 def _promised(tries: Tries, promise: Promise) -> Result:
-    """The result of the first attempt that keeps the promise; of the last one where none does."""
+    """The result of the largest loss that was seen to keep the promise; of the last one where none does."""
     recipe, half = tries.recipe, replace(tries.recipe.calibration, half=True)
     without = half if recipe.storing.needs_data else Calibration()
     plain = Tries(tries.opened.copy(), replace(recipe, calibration=without), tries.target, tries.checks)
     calibrated = Tries(tries.opened, replace(recipe, calibration=half), tries.target, tries.checks)
-    for attempt in ATTEMPTS:
-        chosen = calibrated if attempt.calibrated else plain
-        found: list[Promised] = []
+    found: list[Promised] = []
+    upcoming = next_attempt(found, calibrated.spent)
 
-        def judge(place: Path, attempt: Attempt = attempt, found: list[Promised] = found) -> None:
-            found.append(promise.of(place, attempt))
-            if not found[0].settled:
-                raise ToleranceMissed("the promise is not kept")
+    def judge(place: Path) -> None:
+        nonlocal upcoming
+        assert upcoming is not None
+        found.append(promise.of(place, upcoming))
+        upcoming = next_attempt(found, calibrated.spent)
+        if upcoming is not None:
+            raise ToleranceMissed("another loss is tried")
 
+    while upcoming is not None:
+        chosen = calibrated if upcoming.calibrated else plain
         with contextlib.suppress(ToleranceMissed):
-            return replace(chosen.finished(attempt.loss, judge=judge), promise=found[0])
+            return replace(chosen.finished(upcoming.loss, judge=judge), promise=found[-1])
     raise AssertionError("the last attempt is written, kept or not")
 
 

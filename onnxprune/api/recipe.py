@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from onnxprune.api.options.objects import Calibration, Computing, Rule, Storing, Stripping
 from onnxprune.api.stages import Saving
 from onnxprune.pipeline.base import Pass
-from onnxprune_passes import Encode
+from onnxprune_passes import Decode, Encode
 
 _STORING = frozenset(
     {"decode", "strip_metadata", "dead_neurons", "encode"}
@@ -75,6 +75,17 @@ class Recipe:
             loss, keep_zeros=self.rule.given, skip=self.rule.skip, importance=self.importance,
             calibration=self.calibration,
         )  # fmt: skip
+
+    def following(self, loss: float) -> list[Pass]:
+        """The passes that remove what died when weights were stored, where the loss decided what became 0.
+
+        Nothing where a rule did, which dead neurons follow already, or where forms are given.
+        """
+        dead, given = self.shapes.after(encoded=True), self.storing.values != "auto" or self.storing.by_weight
+        if self.rule.given or given or not dead or self.computing.steps(self.repairing):
+            return []
+        exact = replace(self.encode(loss), values="exact", half_biases=True, set=(), importance=(), data="", half=False)
+        return [Decode(), *dead, exact]
 
     def fixed(self) -> list[Pass]:
         """The passes in front of the first that depends on the loss."""

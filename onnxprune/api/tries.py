@@ -60,6 +60,11 @@ class Tries:
         self.recipe = replace(recipe, shapes=recipe.shapes.sharing(found.shares))
         return found
 
+    @property
+    def spent(self) -> float:
+        """What the weights had lost before."""
+        return self._prepared[0].run.model.spent
+
     def write(self, loss: float, place: Path) -> None:
         """Write the result of a loss, neither verified nor reported."""
         with replacing(place) as staged:
@@ -83,7 +88,8 @@ class Tries:
         """`finished` where no other loss is tried, and nothing has to be kept for one."""
         self.opened.take(self.recipe.steps(loss), self.checks.progress)
         _require_integers(self.opened)
-        return finish(self.opened, self.target, self.checks, self._verification, self.recipe.saving)
+        made = self._stripped(self.opened, loss, self.checks.progress)
+        return finish(made, self.target, self.checks, self._verification, self.recipe.saving)
 
     def _at(self, loss: float, progress: Progress) -> Opened:
         """The model after all passes."""
@@ -95,7 +101,20 @@ class Tries:
         else:
             step = self.recipe.encode(loss)
             made.run.take(step, lambda model, told: step.store(model, measured, told), progress)
-        return made
+        return self._stripped(made, loss, progress)
+
+    def _stripped(self, made: Opened, loss: float, progress: Progress) -> Opened:
+        """The model without what died when its weights were stored, where that takes fewer bytes."""
+        following = self.recipe.following(loss) if made.run.changes[-1].emptied else []
+        if not following:
+            return made
+        decode, dead, encode = following
+        without = made.copy()
+        without.take([decode, dead], progress)
+        if not without.run.changes[-1].modified:
+            return made
+        without.take([encode], progress)
+        return min(made, without, key=_size)  # other shapes may pack less well
 
     @cached_property
     def _prepared(self) -> tuple[Opened, Measurements | None]:
@@ -106,6 +125,12 @@ class Tries:
         encode = self.recipe.encode(0.0)
         alone = len(fixed) + 1 == len(self.recipe.steps(0.0))
         return opened, opened.run.measure(encode.measure, progress) if alone else None
+
+
+def _size(made: Opened) -> int:
+    """About the bytes of the file."""
+    model = made.run.model
+    return model.proto.ByteSize() + model.payloads.nbytes
 
 
 def _require_integers(opened: Opened) -> None:

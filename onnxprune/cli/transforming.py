@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @opt.rules
 @opt.scan
-@opt.values("auto", loss="0.02; with --data and no rule the largest up to 0.08 that keeps a promise, see the guide")
+@opt.values("auto", loss="0.02; with --data and no rule the largest up to 0.32 that keeps a promise, see the guide")
 @opt.encoding
 @opt.activations
 @opt.masks

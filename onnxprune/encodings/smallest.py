@@ -24,7 +24,7 @@ from onnxprune.encodings.graph.insert import (
 )
 from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
 from onnxprune.model.discovery import in_function
-from onnxprune.model.weight import SMALL
+from onnxprune.model.weight import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
@@ -48,6 +48,7 @@ class StoredWeight:
         numbered: whether the name that was offered may be in the model.
         refused: why it is not in the form that was asked for.
         tried: whether it may be stored otherwise at all, see `candidates.encodable`.
+        emptied: whether a form that loses something left a channel without an entry.
     """
 
     encoding: str
@@ -57,6 +58,7 @@ class StoredWeight:
     numbered: bool = False
     refused: str = ""
     tried: bool = True
+    emptied: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,9 @@ class Encoder:
             stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused)
         else:
             zeros = best.sparse.zeros() if lossy else weight.zeros(found.array)
+            emptied = lossy and not found.gathers and best.sparse.keeps_nothing_of(_channels(weight, best.sparse))
             insert(model, weight, best)
-            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused)
+            stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused, emptied=emptied)
         model.payloads.forget_pages()
         return stored
 
@@ -251,6 +254,13 @@ class Encoder:
             return prepared
         prepared.discard(model)
         return None
+
+
+def _channels(weight: Weight, sparse: Sparse) -> list[int]:
+    """The axes of a stored weight along which channels lie; a kernel may want a matrix transposed."""
+    if len(sparse.shape) == 2:
+        return [0, 1]
+    return [axis for axis in (weight.out_axis, *weight.in_axes[:1]) if axis is not None]
 
 
 def _sparse_of(form: Candidate) -> Sparse:

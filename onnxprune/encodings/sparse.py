@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -95,6 +96,19 @@ class Sparse:
     def zeros(self) -> int:
         """How many entries equal the fill by value."""
         return sum(self.carrier.each(lambda _, part: int(np.count_nonzero(part == self.fill_stored))))
+
+    def keeps_nothing_of(self, axes: Sequence[int]) -> bool:
+        """Whether some slice across one of the axes has no kept entry."""
+        seen = [np.zeros(self.shape[axis], bool) for axis in axes]
+
+        def look(rows: RowRange, part: Array) -> None:
+            mask = self._mask(part).reshape(part.shape)
+            for axis, found in zip(axes, seen, strict=True):
+                some = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+                found[slice(*rows) if axis == 0 else slice(None)] |= some
+
+        deque(self.carrier.each(look), 0)
+        return not all(found.all() for found in seen)
 
     @property
     def positions(self) -> Array:

@@ -70,6 +70,7 @@ class Change:
         removed: what was cut out of weights.
         encoded: name -> what is known of a weight that it encoded.
         integers: names of the layers that compute with integers since.
+        emptied: names of weights of which it left a channel without an entry.
         modified: whether the model differs from before.
     """
 
@@ -79,6 +80,7 @@ class Change:
     removed: list[Removed] = field(default_factory=list)
     encoded: dict[str, Encoded] = field(default_factory=dict)
     integers: list[str] = field(default_factory=list)
+    emptied: list[str] = field(default_factory=list)
     modified: bool = False
 
 

@@ -7,24 +7,25 @@ way to one of a smaller loss.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
-from onnxprune.core.dtypes import Array
-from onnxprune.runtime.deviation import OutputDeviation, is_classes
+from onnxprune.runtime.deviation import OutputDeviation
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, open_session
+from onnxprune.search.answers import Answers
 
 POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
-LEAST_SQNR = -10 * math.log10(LOSS_ON_DATA)  # dB: outputs as far off as the loss says
+# dB: outputs as far off as a loss says; half of that where they are all there is to judge by.
+LEAST_SQNR = -10 * math.log10(LOSS_ON_DATA)
+LEAST_SQNR_ALONE = -10 * math.log10(LOSS_ON_DATA / 2)
 ANSWERS = "answers"
+_STEP = 4  # how many times larger or smaller the next loss is at most
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,10 @@ class Attempt:
     calibrated: bool
 
 
-# Data that says nothing about the inputs to come is left out of the later ones.
-ATTEMPTS = (
-    *(Attempt(loss, True) for loss in (LOSS_ON_DATA, math.sqrt(LOSS_ON_DATA * LOSS), LOSS)),
-    *(Attempt(loss, False) for loss in (LOSS, LOSS / 2, LOSS / 4, LOSS / 8)),
-)
+LOSSES = (4 * LOSS_ON_DATA, 2 * LOSS_ON_DATA, LOSS_ON_DATA, 2 * LOSS, LOSS)  # with calibration
 DEFAULT = Attempt(LOSS, False)  # what is made without data
+# Data that says nothing about the inputs to come is left out where no calibrated result keeps the promise.
+_PLAIN = tuple(Attempt(loss, False) for loss in (LOSS, LOSS / 2, LOSS / 4, LOSS / 8))
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Promised:
 
     Attributes:
         metric: its name; in percent. `answers` are the rows of the outputs (last axis: classes) that keep their largest
-            entry, and the classes that stay, of those that are not the commonest one before and after. None where
-            no output has classes.
+            entry, and the classes that stay, of those that are not the commonest one before and after, see
+            `Answers.kept`. None where no output has classes.
         original: the metric of the original.
         result: that of the result.
         allowed: how many points less it may be.
@@ -79,16 +78,45 @@ class Promised:
     kept: bool
 
     @property
-    def settled(self) -> bool:
-        """Whether nothing smaller is tried: it is kept, or nothing more is left to try.
+    def error(self) -> float:
+        """The squared error over what is allowed, as far as it shows: answers change with the root of it."""
+        changed = max(self.original - self.result, 0.0) / self.allowed
+        far = 0.0 if self.sqnr is None else 10 ** ((self.least_sqnr - self.sqnr) / 10)
+        return max(changed**2, far)
 
-        Answers that no target tells right from wrong never ask for more than is made without data; outputs that are far
-        off do.
-        """
-        unlabelled = self.metric in (ANSWERS, None)
-        return (
-            self.kept or self.attempt == ATTEMPTS[-1] or (unlabelled and _near(self.sqnr) and self.attempt == DEFAULT)
-        )
+
+def next_attempt(tried: Sequence[Promised], spent: float = 0.0) -> Attempt | None:
+    """What is tried next; None where the last result stands.
+
+    Twice or four times the loss where a result has room for it, half or a quarter where it missed. A loss that kept the
+    promise before a larger one missed it is made again.
+
+    Answers that no target tells right from wrong never ask for more than is made without data; outputs that are far
+    off do.
+
+    Args:
+        tried: what was, in order.
+        spent: what the weights had lost before: no more is lost, or what no data asks for.
+    """
+    losses = [loss for loss in LOSSES if not spent or loss <= max(spent, LOSS)]
+    if not tried:
+        return Attempt(next(loss for loss in losses if loss <= LOSS_ON_DATA), True)
+    last = tried[-1]
+    if not last.attempt.calibrated:
+        unlabelled = last.metric in (ANSWERS, None)
+        near = last.sqnr is None or last.sqnr >= last.least_sqnr
+        enough = last.kept or (unlabelled and near and last.attempt == DEFAULT)
+        return None if enough or last.attempt == _PLAIN[-1] else _PLAIN[_PLAIN.index(last.attempt) + 1]
+    missed = min((each.attempt.loss for each in tried if not each.kept), default=math.inf)
+    kept = max((each.attempt.loss for each in tried if each.kept), default=0.0)
+    between = [loss for loss in losses if kept < loss < missed]
+    if last.kept:
+        room = last.attempt.loss / max(last.error, 1 / _STEP)
+        return next((Attempt(loss, True) for loss in between if loss <= room), None)
+    if kept:
+        return Attempt(between[0] if between else kept, True)
+    room = 2 * last.attempt.loss / min(max(last.error, 1.0), 2 * _STEP)
+    return next((Attempt(loss, True) for loss in between if loss <= max(room, LOSS)), _PLAIN[0])
 
 
 class Promise:
@@ -104,6 +132,7 @@ class Promise:
         session = open_session(source)
         self._samples = held_out
         self._references = list(Runner(session).outputs(held_out.feeds))
+        self._answers = Answers(session, held_out.feeds, self._references)
         self._judge = None
         if question.asked or held_out.targets is not None:
             judge = Judge(session, question, held_out, self._references)
@@ -125,31 +154,16 @@ class Promise:
         if self._judge is not None:
             metric, found, count = self._judge.metric, self._judge.scored(outputs), self._samples.count
         else:
-            metric, (found, count) = ANSWERS, self._answers(outputs)
+            metric, (found, count) = ANSWERS, self._answers.kept(outputs)
             metric = metric if count else None
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
         one = 100 / count if count else 0.0
         allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
+        least = LEAST_SQNR_ALONE if metric is None else LEAST_SQNR
         return Promised(
-            metric, self._baseline, found, allowed, count, sqnr, LEAST_SQNR, self._samples.count, attempt,
-            _near(sqnr) and Limit.of(self._baseline, allowed, False).holds(found),
+            metric, self._baseline, found, allowed, count, sqnr, least, self._samples.count, attempt,
+            (sqnr is None or sqnr >= least) and Limit.of(self._baseline, allowed, False).holds(found),
         )  # fmt: skip
-
-    def _answers(self, outputs: list[dict[str, Any]]) -> tuple[float, int]:
-        """The share of answers that stayed, of the output where it is least, in percent, and of how many."""
-        shares = []
-        for name in self._references[0]:
-            runs = zip(self._samples.feeds, self._references, outputs, strict=True)
-            pairs = [pair for feed, a, b in runs if (pair := _answers_of(a[name], b.get(name), feed)) is not None]
-            if not any(before.size for before, _ in pairs):
-                continue
-            was, now = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-            kinds, which, counts = np.unique(was, return_inverse=True, return_counts=True)
-            telling = (which != counts.argmax()) | (now != kinds[counts.argmax()])
-            count = int(np.count_nonzero(telling))
-            if count:
-                shares.append((100.0 * (1 - int(np.count_nonzero(was != now)) / count), count))
-        return min(shares, default=(100.0, 0))
 
     def _sqnr(self, outputs: list[dict[str, Any]]) -> float | None:
         """That of the worst output; those that say nothing or change their shape are left out."""
@@ -159,20 +173,3 @@ class Promise:
                 deviation.add(reference[name], output.get(name))
         telling = [held for held in deviations.values() if held.numbers and not held.says_nothing and not held.differs]
         return of_deviations("sqnr", telling) if telling else None
-
-
-def _near(sqnr: float | None) -> bool:
-    """Whether outputs are near enough; of those that are no numbers nothing is asked."""
-    return sqnr is None or sqnr >= LEAST_SQNR
-
-
-def _answers_of(before: Any, after: Any, feed: Mapping[str, Array]) -> tuple[Array, Array] | None:
-    """The classes that an output names, before and after; a state or an image, shaped as an input, names none."""
-    if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray) or before.shape != after.shape:
-        return None
-    if is_classes(before.dtype):
-        return before.reshape(-1), after.reshape(-1)
-    states = (array.shape for array in feed.values() if array.dtype == before.dtype)
-    if before.dtype.kind != "f" or not before.ndim or before.shape[-1] <= 1 or before.shape in states:
-        return None
-    return before.argmax(-1).reshape(-1), after.argmax(-1).reshape(-1)

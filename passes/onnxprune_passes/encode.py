@@ -14,7 +14,7 @@ from onnxprune.allocation.measurement import Asked, MeasurementPlan, Measurement
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.override import override
 from onnxprune.encodings import GATHERED, GRAPH, Values, form_of
-from onnxprune.encodings.candidates import EXACT, Candidates, dense_because
+from onnxprune.encodings.candidates import EXACT, Candidates, dense_because, may_lose
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.opset import raise_for
 from onnxprune.encodings.smallest import Encoder, StoredWeight
@@ -49,6 +49,7 @@ class Encode(Pass):
         skip: globs of weights that keep exact values.
         loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
             encoded before have lost already counts.
+        half_biases: whether biases and norms become float16 where that holds them, as they do in auto.
         keep_zeros: for auto, whether only what is 0 becomes 0.
         data: an .npz file or a folder (see `samples.load`): codebooks are rounded with error feedback on what the
             layers read; for auto a weight loses what its layer's outputs do, which choose what it keeps, and its
@@ -68,6 +69,7 @@ class Encode(Pass):
     set: tuple[str, ...] = ()
     skip: tuple[str, ...] = ()
     loss: float = rate_distortion.LOSS
+    half_biases: bool = False
     keep_zeros: bool = False
     data: str = ""
     importance: tuple[str, ...] = ()
@@ -173,7 +175,8 @@ class Encode(Pass):
         asked = []
         for weight in weights:
             named = by_name.match(weight.name)
-            form = default if named is None else named[1]
+            halves = self.half_biases and not may_lose(weight)
+            form = named[1] if named is not None else None if halves else default
             if any(matches(weight.name, pattern) for pattern in self.skip):
                 form = EXACT
             asked.append(Asked(form, named is not None))
@@ -186,6 +189,8 @@ class Encode(Pass):
         change.weights[weight.name] = WeightRecord(encoding=stored.encoding, bytes_after=stored.nbytes)
         if stored.zeros is not None:
             change.encoded[weight.name] = Encoded(weight.shape, stored.zeros)
+        if stored.emptied:
+            change.emptied.append(weight.name)
         if stored.changed:
             change.modified = True
         elif not stored.tried:

@@ -206,7 +206,7 @@ def test_the_loss_with_few_samples_is_the_one_that_help_tells(model, tmp_path, c
     step = parse_pass(parse((tmp_path / "o.json").read_text())["passes"][-1], registry.table())
     assert step.loss == loss
     told = re.search(r"\[default: (0\.02.*?)\]", " ".join(call(command[0], "--help").stdout.split())).group(1)
-    promise = "0.02; with --data and no rule the largest up to 0.08 that keeps a promise, see the guide"
+    promise = "0.02; with --data and no rule the largest up to 0.32 that keeps a promise, see the guide"
     assert told == ("0.02" if command[0] == "encode" else promise)
 
 

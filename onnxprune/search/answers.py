@@ -1,0 +1,121 @@
+"""Answers of a model, the classes that its outputs name: how many of them stay in a result of it.
+
+A few samples count few answers: of 30, one that changes is 3 points. They tell more by their margins. An answer
+changes where the error of its margin is larger than the margin; errors of one sample would do the same to others, so
+all pairs of margins and errors count (a U-statistic, Hoeffding 1948).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxprune.core.dtypes import Array
+from onnxprune.runtime.deviation import is_classes
+from onnxprune.runtime.session import Feeds
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_SURE = 1e-3  # how far the sum of probabilities may be from 1
+
+
+@dataclass
+class _Pairs:
+    """Answers of one output before and after, [answers]; with margins where scores tell them."""
+
+    was: list[Array] = field(default_factory=list)
+    now: list[Array] = field(default_factory=list)
+    margins: list[Array] = field(default_factory=list)
+    errors: list[Array] = field(default_factory=list)
+
+    def kept(self) -> tuple[float, int]:
+        """The share of answers that stay, in percent, and of how many: the commonest before and after is none."""
+        if not any(map(len, self.was)):
+            return 100.0, 0
+        was, now = np.concatenate(self.was), np.concatenate(self.now)
+        kinds, which, counts = np.unique(was, return_inverse=True, return_counts=True)
+        telling = (which != counts.argmax()) | (now != kinds[counts.argmax()])
+        count = int(np.count_nonzero(telling))
+        if not count:
+            return 100.0, 0
+        changed = float(np.count_nonzero(was != now)) / count
+        if self.margins:
+            margins, errors = np.concatenate(self.margins)[telling], np.concatenate(self.errors)[telling]
+            smaller = np.sort(errors).searchsorted(margins, side="left")  # errors that leave the answer
+            changed = max(changed, 1 - float(smaller.mean()) / count)
+        return 100.0 * (1 - float(changed)), count
+
+
+class Answers:
+    """The answers of a model on samples.
+
+    Args:
+        session: of the model.
+        feeds: the samples.
+        outputs: what it gives for each feed.
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, feeds: Sequence[Feeds], outputs: Sequence[dict[str, Any]]
+    ) -> None:
+        self._feeds, self._outputs = feeds, outputs
+        self._sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
+
+    def kept(self, outputs: Sequence[dict[str, Any]]) -> tuple[float, int]:
+        """The share of the answers that a result keeps, in percent, and of how many; of the output where it is least.
+
+        The share is what was counted, or what margins and errors make likely where that is less.
+
+        Args:
+            outputs: those of the result, for each feed.
+        """
+        found = []
+        for name in self._outputs[0] if self._outputs else ():
+            pairs = _Pairs()
+            for feed, before, after in zip(self._feeds, self._outputs, outputs, strict=True):
+                self._add(pairs, name, feed, before[name], after.get(name))
+            found.append(pairs.kept())
+        return min((each for each in found if each[1]), default=(100.0, 0))
+
+    def _add(self, pairs: _Pairs, name: str, feed: Mapping[str, Array], before: Any, after: Any) -> None:
+        """The answers of an output for a feed; a state or an image, shaped as an input, names none, nor does a series.
+
+        The last axis of a series has no fixed size: that of classes has, or its entries are probabilities.
+        """
+        if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray) or before.shape != after.shape:
+            return
+        if is_classes(before.dtype):
+            pairs.was.append(before.reshape(-1))
+            pairs.now.append(after.reshape(-1))
+            return
+        states = (array.shape for array in feed.values() if array.dtype == before.dtype)
+        if before.dtype.kind != "f" or not before.size or not before.ndim or before.shape[-1] <= 1:
+            return
+        if before.shape in states:
+            return
+        x, y = (array.reshape(-1, array.shape[-1]).astype(np.float64) for array in (before, after))
+        sure = bool((x >= 0).all() and (np.abs(x.sum(1) - 1) <= _SURE).all())
+        if not sure and name not in self._sized:
+            return
+        was = x.argmax(1)
+        margin = _margin(x, was, sure)
+        pairs.was.append(was)
+        pairs.now.append(y.argmax(1))
+        pairs.margins.append(margin)
+        pairs.errors.append(np.nan_to_num(margin - _margin(y, was, sure), nan=np.inf))
+
+
+def _margin(scores: Array, answers: Array, probabilities: bool) -> Array:
+    """How far the score of each row's answer is above the next one; log odds of probabilities."""
+    rows = np.arange(len(scores))
+    own = scores[rows, answers]
+    others = scores.copy()
+    others[rows, answers] = -np.inf
+    best = others.max(1)
+    if probabilities:
+        own, best = (np.log(np.maximum(each, np.finfo(np.float32).tiny)) for each in (own, best))
+    return own - best

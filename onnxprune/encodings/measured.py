@@ -31,12 +31,17 @@ class Release:
     @property
     def good(self) -> frozenset[Key]:
         """What gives the decoded model's outputs, decodes once or has a kernel, and keeps its size."""
-        return frozenset(key for key, words in self.words.items() if words <= {"once", "fused"})
+        wrong = self.wrong
+        return frozenset(key for key, words in self.words.items() if words <= {"once", "fused"} and key not in wrong)
 
     @property
     def wrong(self) -> frozenset[Key]:
-        """What gives other outputs, without an error."""
-        return frozenset(key for key, words in self.words.items() if "wrong" in words)
+        """What gives other outputs, without an error: a form that does so in front of one layer does in front of all.
+
+        MNN reads memory that nobody wrote: what it gives is right on some runs.
+        """
+        forms = {key[:3] for key, words in self.words.items() if "wrong" in words}
+        return frozenset(key for key in self.words if key[:3] in forms)
 
 
 @cache

@@ -23,7 +23,8 @@ KERNELS = frozenset({"onnxruntime", "ort-format"})
 _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newest that was measured
 _TABLES = frozenset({"onnxruntime"})  # where tables that are decoded row by row were timed in a whole model
 EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
-_NOT_ANY = frozenset({"litert"})  # of Conv its converter reads halves alone: `any` would be empty
+# `any` would be empty: of Conv LiteRT's converter reads halves alone, ORT format expands all but integers of kernels.
+_NOT_ANY = frozenset({"litert", "ort-format"})
 _LAYERS = {
     "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
     "LSTM": ("LSTM",), "GRU": ("LSTM",), "RNN": ("LSTM",),
@@ -57,7 +58,7 @@ class Targets:
 
     @classmethod
     def of(cls, specs: Iterable[str]) -> Targets:
-        """From NAME or NAME>=VERSION; `any` stands for all but litert.
+        """From NAME or NAME>=VERSION; `any` stands for all but litert and ort-format.
 
         Raises:
             OptionError: a runtime is not known, or a version is older than what was measured.

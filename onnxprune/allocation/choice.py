@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from onnxprune.allocation.measurement import Measurements
-from onnxprune.allocation.rate_distortion import allocate
+from onnxprune.allocation.measurement import Measured, Measurements
+from onnxprune.allocation.rate_distortion import LOSS, allocate
 from onnxprune.encodings.candidates import HALF, Choice
+
+_UNSEEN = 16.0  # times, at the most
 
 
 def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
@@ -26,7 +28,7 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
         points = allocate(
             [measured.curve for measured in curved.values()],
             budget,
-            [measured.noise for measured in curved.values()],
+            [_counted(measured, loss) for measured in curved.values()],
             [[numbers[name] for name in way] for way in ways],
             measurements.nbytes,
         )
@@ -40,3 +42,8 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
             assert choice is not None
             choices[name] = choice
     return choices
+
+
+def _counted(measured: Measured, loss: float) -> float:
+    """What a unit of a weight's loss counts: where its inputs are unknown it loses as without data."""
+    return measured.noise * (min(max(loss / LOSS, 1.0), _UNSEEN) if measured.unseen else 1.0)

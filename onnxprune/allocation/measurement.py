@@ -11,7 +11,7 @@ import numpy as np
 from onnxprune.allocation.activation_rounding import refusals
 from onnxprune.allocation.noise_gain import gains
 from onnxprune.allocation.output_curve import output_curve
-from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA, SCALES_COST, RatePoint, curve, points
+from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.calibration.layers import layer_of
 from onnxprune.calibration.moments import moments
@@ -55,7 +55,6 @@ _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value,
 _RECURRENT = 1.5  # what a loss counts that goes round with the state
 _SPARSE = 0.5  # share of zeros in a table from which forms that skip them are tried too: half of it packed by rows
 _ROWS = 0.5  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
-_UNMEASURED = LOSS_ON_DATA / LOSS  # what a loss counts that no inputs are known for: as much as without data
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
 
@@ -105,6 +104,8 @@ class Measured:
         curve: its rate and distortion; empty where no loss decides.
         changed: whether it was changed since it was coded: what had been spent on it is lost.
         noise: what a unit of its loss counts.
+        unseen: whether its inputs are not known though there is data: its loss is that of the weight, and the plan's
+            that of outputs.
         feedback: how its rounding errors are passed on.
         lossless: see `Candidates.lossless`; None where that has to be looked for again.
         coded: see `Candidates`.
@@ -116,6 +117,7 @@ class Measured:
     curve: tuple[RatePoint, ...] = ()
     changed: bool = False
     noise: float = 1.0
+    unseen: bool = False
     feedback: Feedback | None = None
     lossless: tuple[Candidate, ...] | None = None
     coded: dict[int, Candidate] = field(default_factory=dict, compare=False)
@@ -181,7 +183,8 @@ def measure(
         _fit(model, {n: weights[n] for n in coded}, found, plan, plan.calibration)
     counts = _noise(model, [weights[n] for n in curved], [found[n].feedback for n in curved], plan)
     for number, noise in zip(curved, counts, strict=True):
-        found[number] = replace(found[number], noise=noise)
+        unseen = plan.calibration is not None and found[number].feedback is None
+        found[number] = replace(found[number], noise=noise, unseen=unseen)
     together = [_named_ways([weights[n] for n in curved if found[n].changed == changed]) for changed in (False, True)]
     return Measurements(
         {weight.name: measured for weight, measured in zip(weights, found, strict=True)},
@@ -306,9 +309,8 @@ def _noise(
         known = [gain for gain in measured if gain is not None]
         usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
         counted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
-    unmeasured = 1.0 if plan.calibration is None else _UNMEASURED
     left = [
-        1.0 if feedback is not None else max(unmeasured, _RECURRENT if weight.kind in RECURRENT else 1.0)
+        1.0 if feedback is not None else _RECURRENT if weight.kind in RECURRENT else 1.0
         for weight, feedback in zip(weights, feedbacks, strict=True)
     ]
     return [count * rest for count, rest in zip(counted, left, strict=True)]

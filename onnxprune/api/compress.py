@@ -165,13 +165,14 @@ def _promised(tries: Tries, promise: Promise) -> Result:
     plain = Tries(tries.opened.copy(), replace(recipe, calibration=without), tries.target, tries.checks)
     calibrated = Tries(tries.opened, replace(recipe, calibration=half), tries.target, tries.checks)
     found: list[Promised] = []
-    upcoming = next_attempt(found, calibrated.spent)
+    most = promise.most(calibrated.spent)
+    upcoming = next_attempt(found, most)
 
     def judge(place: Path) -> None:
         nonlocal upcoming
         assert upcoming is not None
         found.append(promise.of(place, upcoming))
-        upcoming = next_attempt(found, calibrated.spent)
+        upcoming = next_attempt(found, most)
         if upcoming is not None:
             raise ToleranceMissed("another loss is tried")
 

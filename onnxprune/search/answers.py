@@ -92,10 +92,9 @@ class Answers:
             pairs.was.append(before.reshape(-1))
             pairs.now.append(after.reshape(-1))
             return
-        states = (array.shape for array in feed.values() if array.dtype == before.dtype)
         if before.dtype.kind != "f" or not before.size or not before.ndim or before.shape[-1] <= 1:
             return
-        if before.shape in states:
+        if state_like(before, feed):
             return
         x, y = (array.reshape(-1, array.shape[-1]).astype(np.float64) for array in (before, after))
         sure = bool((x >= 0).all() and (np.abs(x.sum(1) - 1) <= _SURE).all())
@@ -107,6 +106,12 @@ class Answers:
         pairs.now.append(y.argmax(1))
         pairs.margins.append(margin)
         pairs.errors.append(np.nan_to_num(margin - _margin(y, was, sure), nan=np.inf))
+
+
+def state_like(output: Any, feed: Mapping[str, Array]) -> bool:
+    """Whether an output looks like an input, floats of its shape: a state for the next run, or an image."""
+    floats = isinstance(output, np.ndarray) and output.dtype.kind == "f"
+    return floats and any(array.shape == output.shape and array.dtype == output.dtype for array in feed.values())
 
 
 def _margin(scores: Array, answers: Array, probabilities: bool) -> Array:

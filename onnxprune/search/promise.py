@@ -18,7 +18,7 @@ from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, open_session
-from onnxprune.search.answers import Answers
+from onnxprune.search.answers import Answers, state_like
 
 POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
 # dB: outputs as far off as a loss says; half of that where they are all there is to judge by.
@@ -85,7 +85,7 @@ class Promised:
         return max(changed**2, far)
 
 
-def next_attempt(tried: Sequence[Promised], spent: float = 0.0) -> Attempt | None:
+def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt | None:
     """What is tried next; None where the last result stands.
 
     Twice or four times the loss where a result has room for it, half or a quarter where it missed. A loss that kept the
@@ -96,9 +96,9 @@ def next_attempt(tried: Sequence[Promised], spent: float = 0.0) -> Attempt | Non
 
     Args:
         tried: what was, in order.
-        spent: what the weights had lost before: no more is lost, or what no data asks for.
+        most: the largest loss that may be tried, `LOSS` or more.
     """
-    losses = [loss for loss in LOSSES if not spent or loss <= max(spent, LOSS)]
+    losses = [loss for loss in LOSSES if loss <= most]
     if not tried:
         return Attempt(next(loss for loss in losses if loss <= LOSS_ON_DATA), True)
     last = tried[-1]
@@ -138,6 +138,17 @@ class Promise:
             judge = Judge(session, question, held_out, self._references)
             self._judge = judge if judge.unit == UNITS["top1"] else None
         self._baseline = 100.0 if self._judge is None else self._judge.scored(self._references)
+        runs = list(zip(held_out.feeds, self._references, strict=True))
+        # Errors of a state that is handed to the next run add up, which no single run shows.
+        self._stateful = any(state_like(output, feed) for feed, found in runs for output in found.values())
+
+    def most(self, spent: float) -> float:
+        """The largest loss that may be tried.
+
+        Args:
+            spent: what the weights had lost before: no more is lost, or what no data asks for.
+        """
+        return min(LOSS if self._stateful else LOSSES[0], max(spent, LOSS) if spent else math.inf)
 
     def of(self, result: Path, attempt: Attempt) -> Promised:
         """What the held-out samples say of a result.

@@ -208,8 +208,18 @@ def test_what_was_lost_before_is_not_lost_again(tmp_path):
     again = onnxprune.compress(tmp_path / "a.onnx", tmp_path / "b.onnx", data=DIGITS)
     assert again.promise.attempt.loss <= first.promise.attempt.loss
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    assert [next_attempt([], spent).loss for spent in (0.0, 0.32, 0.04, 0.02, 0.001)] == [0.08, 0.08, 0.04, 0.02, 0.02]
+    held = promise(head(normal(64, 10)), tmp_path, {"x": samples()})
+    assert [held.most(spent) for spent in (0.0, 0.32, 0.04, 0.02, 0.001)] == [0.32, 0.32, 0.04, 0.02, 0.02]
+    assert [next_attempt([], most).loss for most in (0.32, 0.08, 0.04, 0.02)] == [0.08, 0.08, 0.04, 0.02]
     assert next_attempt([judged(0.08, True, 0.0, sqnr=30.0)], 0.16) == Attempt(0.16, True)
+
+
+def test_a_state_that_is_handed_on_gets_no_more_than_without_data(tmp_path):
+    """Its errors add up from run to run."""
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "s"], ["t"]), node("MatMul", ["t", "v"], ["y"])]
+    given, taken = [info("x", ["N", 64]), info("s", ["N", 48])], [info("y", ["N", 10]), info("t", ["N", 48])]
+    proto = model(nodes, given, taken, {"w": normal(64, 48), "v": normal(48, 10)})
+    assert promise(proto, tmp_path, {"x": samples(), "s": samples(64, 48)}).most(0.0) == LOSS
 
 
 def test_the_result_is_that_of_the_loss_that_stands(tmp_path, monkeypatch):

@@ -37,7 +37,7 @@ def _table(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
     timed = any("latency" in row.facts for held in models.values() for row in held)
     facts = ["points", "agreement %", "ratio", *(["latency", "CPU s"] if timed else [])]
     head = ["model", "samples", "metric", "original %", "bytes"]
-    head += [f"{column}: {fact}" for column in columns for fact in facts]
+    head += [f"{column}: {fact}" if len(columns) > 1 else fact for column in columns for fact in facts]
     return table(head, (_cells(held, columns, len(facts)) for held in models.values()))
 
 

@@ -103,7 +103,7 @@ def test_decode_restores_the_graph(name, values):
         assert skeleton(after) == skeleton(before)
 
 
-@pytest.mark.parametrize("name", ["deep", "lora", "function", "two gemms"])
+@pytest.mark.parametrize("name", ["deep", "lora", "function", "two gemms", "unit dimensions in front"])
 def test_encoding_again_changes_nothing(name):
     data, _ = encoded(name, "int8")
     again = load(onnx.load_from_string(data))

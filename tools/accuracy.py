@@ -1,21 +1,21 @@
-"""Task accuracy of the models of models/, original beside compressed.
+"""Task accuracy of the models of models/, original beside what was made of it.
 
-python tools/accuracy.py [--model SUBSTRING ...] [--columns ...] [--samples N] [--json FILE]
-python tools/accuracy.py --compress ARGS [ARGS ...] [--columns default|data]
+python tools/accuracy.py [--model NAME[=ARGS] ...] [--compress|--strip ARGS ...] [--columns ...]
 python tools/accuracy.py --samples-for NAME OUT.npz [--samples N]
 
-Column `data`: N samples that are never scored. Several ARGS are a column each; TASK in them is the
-metric of the task: '--max-drop 1 --metric TASK'. Needs `fetch_models.py` and `pip install
-matplotlib pillow scipy tokenizers`; tasks without data or packages are skipped and named. Their
-sets (tools/tasks) are small, some synthesised. Exit code 1: a model failed.
+Each ARGS is a column, and without them the default is; those behind NAME= join it for the models
+with NAME in theirs. Column `data`: N samples that are never scored. TASK in ARGS is the metric of
+the task: '--max-drop 1 --metric TASK'. Needs `fetch_models.py` and `pip install matplotlib pillow
+scipy tokenizers`; tasks without data or packages are skipped and named. Their sets (tools/tasks)
+are small, some synthesised. Exit code 1: a model failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import math
 import os
+import resource
 import shlex
 import subprocess
 import sys
@@ -28,30 +28,33 @@ import numpy as np
 from bench.arguments import without_places
 from bench.peers import DYNAMIC
 from bench.processes import ONNXPRUNE
-from bench.results import Results, Row, by_model
-from bench.results import table as markdown
+from bench.results import Results, Row
+from bench.scores import shown
 from tasks import TASKS
 from tasks.task import MODELS, Task, Unavailable, share
 
 from onnxprune import OnnxPruneError
+from onnxprune.layer_costs.in_turn import ProcessorTimes
+from onnxprune.layer_costs.measure import inputs_for
+from onnxprune.model.model import Model
 from onnxprune.runtime.session import open_session
 
 DYNAMIC_COLUMN = "quantize_dynamic"
 DEFAULT, INT8, DATA = "default", "int8", "data"
 COLUMNS = (DEFAULT, INT8, DYNAMIC_COLUMN)
 PLAIN = "--values int8 --sparsity 0"
-WIDE = 42  # characters of the names of columns from which on a table has a line for each
-Maker = Callable[[Task, Path], Path]
+TIMED = 4.0  # seconds that an original and a result are run in turn
+Maker = Callable[[Task, Path, str], Path]
 
 
 class Failed(Exception):
     """A model could not be compressed or found; the message is one line."""
 
 
-def compress(model: Path, out: Path, arguments: str) -> None:
-    """Run `onnxprune compress`, which finds the metrics of the tasks."""
-    command = [*ONNXPRUNE, "compress", str(model), "-o", str(out), *shlex.split(arguments)]
-    _run(command, "onnxprune compress", {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+def transform(command: str, model: Path, out: Path, arguments: str) -> None:
+    """Run `onnxprune COMMAND`, which finds the metrics of the tasks."""
+    called = [*ONNXPRUNE, command, str(model), "-o", str(out), *shlex.split(arguments)]
+    _run(called, f"onnxprune {command}", {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
 
 
 def quantise(model: Path, out: Path) -> None:
@@ -77,35 +80,37 @@ def counterpart(task: Task, against: Path) -> Path:
     raise Failed(f"{against} holds no {task.name}.onnx")
 
 
-def makers(columns: Sequence[str], arguments: Sequence[str], count: int) -> dict[str, Maker]:
-    """By column, what makes the file to score of a task and a folder to write to, and returns its path.
+def makers(columns: Sequence[str], arguments: Sequence[str], count: int, command: str = "compress") -> dict[str, Maker]:
+    """By column, what makes the file to score and returns its path, of a task, a folder and arguments of the model.
 
     Args:
         columns: of COLUMNS, and DATA.
-        arguments: for `onnxprune compress`; with several, the columns DEFAULT and DATA are one for each.
+        arguments: for the command; with several, the columns DEFAULT and DATA are one for each.
         count: the samples of DATA.
+        command: of `onnxprune`: compress or strip.
     """
 
-    def without_data(task: Task, folder: Path, given: str) -> Path:
-        compress(task.path, folder / "out.onnx", f"--no-verify -q {_filled(given, task)}")
+    def without_data(task: Task, folder: Path, own: str, given: str, command: str = command) -> Path:
+        transform(command, task.path, folder / "out.onnx", f"--no-verify -q {_filled(given, own, task)}")
         return folder / "out.onnx"
 
-    def with_data(task: Task, folder: Path, given: str) -> Path:
-        path, judged = folder / "data.npz", _filled(given, task)
+    def with_data(task: Task, folder: Path, own: str, given: str) -> Path:
+        path, filled = folder / "data.npz", _filled(given, own, task)
         arrays = save_samples(task, path, count)
-        if judged == given and arrays.get("targets", np.zeros(())).dtype.kind == "U":  # text: the task's metric alone
+        judged = task.function and task.function in filled
+        if not judged and arrays.get("targets", np.zeros(())).dtype.kind == "U":  # text: for the task's metric alone
             np.savez_compressed(path, **{name: held for name, held in arrays.items() if name != "targets"})
-        compress(task.path, folder / "out.onnx", f"-q {judged} --data {shlex.quote(str(path))}")
+        transform(command, task.path, folder / "out.onnx", f"-q {filled} --data {shlex.quote(str(path))}")
         return folder / "out.onnx"
 
-    def dynamic(task: Task, folder: Path) -> Path:
+    def dynamic(task: Task, folder: Path, own: str) -> Path:
         quantise(task.path, folder / "out.onnx")
         return folder / "out.onnx"
 
     made: dict[str, Maker] = {}
     for column in columns:
         if column == INT8:
-            made[INT8] = functools.partial(without_data, given=PLAIN)
+            made[INT8] = functools.partial(without_data, given=PLAIN, command="compress")
         elif column == DYNAMIC_COLUMN:
             made[DYNAMIC_COLUMN] = dynamic
         else:
@@ -116,21 +121,28 @@ def makers(columns: Sequence[str], arguments: Sequence[str], count: int) -> dict
     return made
 
 
-def _filled(arguments: str, task: Task) -> str:
-    """The arguments with the metric of a task in place of TASK."""
-    words = [task.function if word == "TASK" else word for word in shlex.split(arguments)]
+def _filled(arguments: str, own: str, task: Task) -> str:
+    """The arguments of a column and of a model, with the metric of the task in place of TASK."""
+    words = [task.function if word == "TASK" else word for word in shlex.split(f"{arguments} {own}")]
     if "" in words:
         raise Failed(f"{task.name} has no metric of its own for TASK")
-    return arguments if words == shlex.split(arguments) else shlex.join(words)
+    return shlex.join(words)
 
 
-def measure(task: Task, made: Mapping[str, Maker]) -> list[Row]:
+def measure(task: Task, made: Mapping[str, Maker], own: str = "", timed: bool = False) -> list[Row]:
     """Score the original and what each column makes of it.
 
+    Args:
+        task: the task.
+        made: see `makers`.
+        own: arguments of the model, for every column.
+        timed: run each result beside the original, too.
+
     Returns:
-        A row for each column, which is its tool, whose seconds are those of scoring the original, with the facts
-        `samples`, `metric`, `chosen_on`, and as shares `original`, `compressed` and `agreement`: the accuracies, and
-        the items that both answer alike. A column that failed is a row with a problem.
+        A row for each column, which is its tool, whose seconds are those of scoring the original and whose processor
+        time is that of making the result, with the facts `samples`, `metric`, `chosen_on`, and as shares `original`,
+        `compressed` and `agreement`: the accuracies, and the items that both answer alike; where timed, `original_ms`
+        and `latency`, a share of it. A column that failed is a row with a problem.
     """
     if not task.path.is_file():
         bring = "" if task.path.parent == MODELS else f": python tools/fetch_models.py {task.path.parent.name}"
@@ -141,7 +153,7 @@ def measure(task: Task, made: Mapping[str, Maker]) -> list[Row]:
     seconds = time.perf_counter() - start
     print(f"{task.name}: {samples:,} samples, {before.accuracy:.2%}, {seconds:.1f} s", file=sys.stderr)
     for column, make in made.items():
-        row = Row(task.name, column, read=task.path.stat().st_size, seconds=[seconds])
+        row = Row(f"{task.name} {own}".strip(), column, read=task.path.stat().st_size, seconds=[seconds])
         row.facts = {
             "samples": samples,
             "metric": task.metric,
@@ -151,8 +163,12 @@ def measure(task: Task, made: Mapping[str, Maker]) -> list[Row]:
         rows.append(row)
         with tempfile.TemporaryDirectory() as folder:
             try:
-                path = make(task, Path(folder))
+                spent = _spent()
+                path = make(task, Path(folder), own)
+                row.cpu = [_spent() - spent]
                 after = task.score(open_session(path))
+                if timed:
+                    row.facts |= latency(task, path)
             except (Failed, OnnxPruneError, OSError) as error:
                 row.problem = str(error)
                 continue
@@ -162,75 +178,21 @@ def measure(task: Task, made: Mapping[str, Maker]) -> list[Row]:
     return rows
 
 
-def mean_ratio(rows: Sequence[Row]) -> float:
-    """The geometric mean of the ratios."""
-    return math.exp(sum(math.log(row.ratio) for row in rows) / len(rows))
+def latency(task: Task, path: Path) -> dict[str, float]:
+    """Processor time of a run of the original on one sample, and that of the model of a path as a share of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data.npz"
+        save_samples(task, data, 1)
+        original = Model.load(task.path)
+        feeds = inputs_for(original, task.path, data, 1).run
+        milliseconds, ratio = ProcessorTimes(feeds)(original, Model.load(path), TIMED)
+    return {"original_ms": milliseconds, "latency": ratio}
 
 
-def shown(rows: Sequence[Row]) -> str:
-    """The scored models as markdown, those that defaults were chosen on apart from those that judge; then the others.
-
-    Accuracies are in percent, differences in points, agreement in percent of the items. A table of many columns has a
-    line for each in place of one for each model.
-    """
-    parts = []
-    for chosen_on, title in ((True, "Chosen on"), (False, "Judged on")):
-        models = by_model(row for row in rows if row.facts.get("chosen_on") == chosen_on)
-        if models:
-            columns = list(dict.fromkeys(row.tool for held in models.values() for row in held))
-            laid_out = _table if sum(map(len, columns)) < WIDE else _turned
-            parts.append(f"{title}:\n\n{laid_out(models, columns)}\n{_means(models, columns)}")
-    parts += [f"{row.model}, {row.tool}: {row.problem}\n" for row in rows if row.problem]
-    return "\n".join(parts)
-
-
-def _table(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
-    head = ["model", "samples", "metric", "original %", "bytes"]
-    head += [f"{column}: {fact}" for column in columns for fact in ("points", "agreement %", "ratio")]
-    return markdown(head, (_cells(held, columns) for held in models.values()))
-
-
-def _turned(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
-    """A line for each column, with the ratio and the points of each model."""
-    first = {name: held[0] for name, held in models.items()}
-    lines = [["original %", *(f"{100 * row.facts['original']:.2f}" for row in first.values())]]
-    for column in columns:
-        scored = {name: row for name, held in models.items() for row in held if row.tool == column}
-        cells = (scored.get(name) for name in models)
-        lines.append([column, *("-" if row is None or row.problem else _ratio_and_points(row) for row in cells)])
-    return markdown(["", *(f"{name}, {row.facts['metric']}" for name, row in first.items())], lines)
-
-
-def _points(row: Row) -> str:
-    return f"{100 * (row.facts['compressed'] - row.facts['original']):+.2f}"
-
-
-def _ratio_and_points(row: Row) -> str:
-    return f"{row.ratio:.2f}x, {_points(row)}"
-
-
-def _cells(held: Sequence[Row], columns: Sequence[str]) -> list[str]:
-    """A model's line; a column that it has no numbers of is a dash."""
-    facts, scored = held[0].facts, {row.tool: row for row in held if not row.problem}
-    cells = [held[0].model, f"{facts['samples']:,}", facts["metric"], f"{100 * facts['original']:.2f}"]
-    cells.append(f"{held[0].read:,}")
-    for column in columns:
-        row = scored.get(column)
-        if row is None:
-            cells += ["-"] * 3
-            continue
-        cells += [_points(row), f"{100 * row.facts['agreement']:.2f}", f"{row.ratio:.3f}"]
-    return cells
-
-
-def _means(models: Mapping[str, Sequence[Row]], columns: Sequence[str]) -> str:
-    """The geometric mean of each column's ratios."""
-    lines = ""
-    for column in columns:
-        scored = [row for held in models.values() for row in held if row.tool == column and not row.problem]
-        if scored:
-            lines += f"{column}: geometric mean of the ratios of {len(scored)} models {mean_ratio(scored):.3f}\n"
-    return lines
+def _spent() -> float:
+    """Processor seconds of the child processes that ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def save_samples(task: Task, out: Path, count: int) -> dict[str, np.ndarray]:
@@ -262,13 +224,13 @@ def write_samples(name: str, out: Path, count: int) -> None:
         print(f"judge by --metric {task.function}, with PYTHONPATH=tools")
 
 
-def score(tasks: Sequence[Task], made: Mapping[str, Maker]) -> tuple[list[Row], int]:
-    """Measure the tasks one after the other: the rows of each, and how many models or columns failed."""
+def score(tasks: Sequence[tuple[Task, str]], made: Mapping[str, Maker], timed: bool = False) -> tuple[list[Row], int]:
+    """Measure tasks, each with the arguments of its model: the rows of each, and how many models or columns failed."""
     rows: list[Row] = []
     faults = 0
-    for task in tasks:
+    for task, own in tasks:
         try:
-            found = measure(task, made)
+            found = measure(task, made, own, timed)
         except Unavailable as error:
             found = [Row(task.name, "original", problem=f"skipped: {error}")]
         except (Failed, OnnxPruneError, OSError) as error:
@@ -283,20 +245,37 @@ def score(tasks: Sequence[Task], made: Mapping[str, Maker]) -> tuple[list[Row], 
     return rows, faults
 
 
-def main() -> int:
+def chosen(models: Sequence[str]) -> list[tuple[Task, str]]:
+    """The tasks with the name of one of NAME[=ARGS] in theirs, each with its ARGS."""
+    asked = [part.partition("=") for part in models]
+    return [(task, own) for task in TASKS.values() for name, _, own in asked if name in task.name]
+
+
+def parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", nargs="+", default=[""], metavar="SUBSTRING", help="tasks with this in the name")
-    parser.add_argument("--against", type=Path, metavar="PATH", help="score this model, or NAME.onnx of this folder")
-    parser.add_argument("--compress", nargs="+", default=[""], metavar="ARGS", help="for `onnxprune compress`")
+    made = argparse.ArgumentParser(
+        usage=argparse.SUPPRESS, description=__doc__,
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=31),
+    )  # fmt: skip
+    made.add_argument("--model", nargs="+", default=[""], metavar="NAME", help="tasks with this in the name")
+    made.add_argument("--against", type=Path, metavar="PATH", help="score this model, or NAME.onnx of this folder")
+    given = made.add_mutually_exclusive_group()
+    given.add_argument("--compress", nargs="+", default=[""], metavar="ARGS", help="for `onnxprune compress`")
+    given.add_argument("--strip", nargs="+", metavar="ARGS", help="for `onnxprune strip`")
     choices = (*COLUMNS, DATA)
-    parser.add_argument("--columns", nargs="+", choices=choices, help="what to score (default all but data)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
-    parser.add_argument("--samples-for", nargs=2, metavar=("NAME", "OUT.npz"), help="write samples for --data, and end")
-    parser.add_argument("--samples", type=int, default=64, metavar="N", help="how many of them (default 64)")
-    options = parser.parse_args()
+    made.add_argument("--columns", nargs="+", choices=choices, metavar="COL",
+                      help=f"of {', '.join(choices)} (default all but data)")  # fmt: skip
+    made.add_argument("--latency", action="store_true", help="time each result beside its original")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    made.add_argument("--samples-for", nargs=2, metavar=("NAME", "OUT"), help="write samples for --data, and end")
+    made.add_argument("--samples", type=int, default=64, metavar="N", help="how many of them (default 64)")
+    return made
+
+
+def main() -> int:
+    """Run the command: 1 if a model failed."""
+    words = parser()
+    options = words.parse_args()
     if options.samples_for:
         name, out = options.samples_for
         try:
@@ -305,19 +284,20 @@ def main() -> int:
             print(f"Error: {name}: {error}", file=sys.stderr)
             return 1
         return 0
-    chosen = [task for task in TASKS.values() if any(part in task.name for part in options.model)]
-    if not chosen:
-        parser.error(f"no task of that name; there are {', '.join(TASKS)}")
+    tasks = chosen(options.model)
+    if not tasks:
+        words.error(f"no task of that name; there are {', '.join(TASKS)}")
     if options.against and not options.against.exists():
-        parser.error(f"{options.against} does not exist")
-    if options.against and options.against.is_file() and len(chosen) > 1:
-        parser.error("--against with a file takes one model: name it with --model")
+        words.error(f"{options.against} does not exist")
+    if options.against and options.against.is_file() and len(tasks) > 1:
+        words.error("--against with a file takes one model: name it with --model")
     found = Results.begin("tools/accuracy.py", without_places(sys.argv[1:]))
-    columns = options.columns or (COLUMNS if options.compress == [""] else [DEFAULT])
-    made = makers(columns, options.compress, options.samples)
+    arguments = options.strip or options.compress
+    columns = options.columns or (COLUMNS if arguments == [""] else [DEFAULT])
+    made = makers(columns, arguments, options.samples, "strip" if options.strip else "compress")
     if options.against is not None:
-        made = {"against": lambda task, folder: counterpart(task, options.against)}
-    found.rows, faults = score(chosen, made)
+        made = {"against": lambda task, folder, own: counterpart(task, options.against)}
+    found.rows, faults = score(tasks, made, options.latency)
     print(f"{found.caption}\n\n{shown(found.rows)}", end="")
     if options.json is not None:
         found.save(options.json)

@@ -61,7 +61,7 @@ def refusals(
 class _Layer:
     """A layer and what was seen of its input: the range of all, and some rows [rows, inputs]."""
 
-    weight: Weight
+    candidates: Candidates
     readers: Readers
     low: float = 0.0
     high: float = 0.0
@@ -82,8 +82,8 @@ class _Layer:
 
     def refusal(self, model: Model) -> str:
         """Why it does not bear rounded activations, or ""."""
-        array = self.weight.chunked(model)
-        coded = Int8Dynamic().code(self.weight, array, self.readers.transposed)
+        array = self.candidates.array
+        coded = Int8Dynamic().code(self.candidates.weight, array, self.readers.transposed)
         if coded is None:
             return _HELD
         if not np.isfinite([self.low, self.high]).all():
@@ -138,7 +138,7 @@ def _layer(candidates: Candidates) -> _Layer | str:
         return _UNREAD
     if weight.scope.path or not isinstance(weight.scope.body, GraphProto):
         return _INSIDE
-    return _WIDE if weight.shape[int(readers.transposed)] > MAX_INPUTS else _Layer(weight, readers)
+    return _WIDE if weight.shape[int(readers.transposed)] > MAX_INPUTS else _Layer(candidates, readers)
 
 
 def _record(model: Model, layers: Sequence[_Layer], calibration: CalibrationSet) -> None:

@@ -109,6 +109,7 @@ class Measured:
         feedback: how its rounding errors are passed on.
         lossless: see `Candidates.lossless`; None where that has to be looked for again.
         coded: see `Candidates`.
+        matrix: see `Candidates`; None where it was not looked at.
     """
 
     values: Values = EXACT
@@ -121,6 +122,7 @@ class Measured:
     feedback: Feedback | None = None
     lossless: tuple[Candidate, ...] | None = None
     coded: dict[int, Candidate] = field(default_factory=dict, compare=False)
+    matrix: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     line = _curve(candidates, plan)
     model.payloads.forget_pages()
     changed = bool(line) and weight.name in model.codings and not candidates.lossless
-    return Measured(curve=tuple(line), changed=changed, lossless=candidates.lossless)
+    return Measured(curve=tuple(line), changed=changed, lossless=candidates.lossless, matrix=candidates.matrix)
 
 
 def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:

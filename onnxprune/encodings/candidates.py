@@ -10,6 +10,7 @@ from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.graph.fusion import Readers, readers_of
 from onnxprune.encodings.graph.tables import gathers_of
+from onnxprune.encodings.unit_dimensions import as_matrix
 from onnxprune.encodings.values import FORMS, form_of
 from onnxprune.encodings.values.base import Coded, Values
 from onnxprune.encodings.values.floats import Exact, Half
@@ -114,18 +115,24 @@ class Candidates:
         coded: what was coded before, by the id of the codebook; the latest small ones are kept in it.
         integers: the value forms whose integers kernels may read.
         tables: whether a table may be decoded row by row as rows are gathered; every row has a scale then.
+        matrix: whether a weight with unit dimensions in front is a matrix here, where that is known from a copy.
 
     Attributes:
+        weight: the weight, or the matrix that it is stored as; see `as_matrix`.
+        matrix: whether it is such a matrix.
         gathers: the nodes that gather rows of such a table; empty for every other weight.
     """
 
     def __init__(
         self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None,
         coded: dict[int, Candidate] | None = None, integers: Container[str] = FORMS, tables: bool = False,
+        matrix: bool | None = None,
     ) -> None:  # fmt: skip
         self.gathers = gathers_of(weight) if tables else []
         if self.gathers:
             weight = replace(weight, out_axis=0, in_axes=(1,))
+        found = None if matrix is False else as_matrix(model, weight, known=matrix is True)
+        self.matrix, weight = found is not None, found or weight
         self.model, self.weight, self._coded = model, weight, {} if coded is None else coded
         self._integers = integers
         self.opset = opset_of(model, weight.scope)
@@ -135,7 +142,8 @@ class Candidates:
     @cached_property
     def array(self) -> ChunkedArray:
         """The weight's values."""
-        return self.weight.chunked(self.model)
+        array = self.weight.chunked(self.model)
+        return ChunkedArray.of(array.whole().reshape(self.weight.shape)) if self.matrix else array
 
     @cached_property
     def wide(self) -> ChunkedArray | None:
@@ -158,6 +166,8 @@ class Candidates:
 
     def _lossless(self) -> Iterator[Candidate]:
         coding = self.model.codings.get(self.weight.name)
+        if coding is not None and coding.scale is not None and self.matrix and not coding.block and not coding.view:
+            coding = replace(coding, scale=coding.scale.reshape(coding.scale.shape[-2:]))
         if coding is not None and coding.scale is not None and coding.form in FORMS:
             form = form_of(coding.form)
             readers = self.readers(form)

@@ -13,6 +13,7 @@ from onnxprune.model.protobuf import varint
 
 # Keys of a node's metadata that ONNX Runtime reads: to which device it gives the node.
 _READ = frozenset({"layer_ann"})
+MUCH = 0.25  # of a file: from here on it is worth a word what it holds beside weights
 
 
 def annotated(proto: ModelProto) -> Iterator[Message]:

@@ -8,6 +8,7 @@ from onnxprune.encodings import Encoding, Sparse, Values, named
 from onnxprune.encodings.candidates import EXACT, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.smallest import Encoder
+from onnxprune.encodings.unit_dimensions import as_matrix
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.shared import Shared
@@ -53,7 +54,8 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder
             continue
         form = asked if may_lose(weight) else EXACT
         kernel = Int8() if form is None else form
-        if kernel.has_kernel and kernel.name in encoder.targets.integers and readers_of(weight) is not None:
+        integers = kernel.has_kernel and kernel.name in encoder.targets.integers
+        if integers and readers_of(as_matrix(model, weight) or weight) is not None:
             found.update({kernel.opset(fused=True), DEQUANTISE_AXIS})
         least = _CODES if form is None else form.opset(fused=False)
         if form is None or least > model.opset:

@@ -77,18 +77,24 @@ def _recurrent_microsoft(kind: str, **quantised: int) -> Reader:
     return lambda node, rank: Role(kind, 2, (1,), **quantised)
 
 
+def einsum_labels(node: NodeProto) -> tuple[list[str], str]:
+    """The labels of each operand of an Einsum, and those of its result, which may start with "..."."""
+    equation = attribute(node, "equation", b"").decode().replace(" ", "")
+    terms, arrow, result = equation.partition("->")
+    if not arrow:  # then those that are there once stay, in the order of the alphabet
+        letters = terms.replace(",", "").replace(".", "")
+        result = "..." * ("." in terms) + "".join(sorted(label for label in letters if letters.count(label) == 1))
+    return terms.split(","), result
+
+
 def _einsum(position: int) -> Reader:
     """An operand of a product of two whose equation sums over labels that both have."""
 
     def role(node: NodeProto, rank: int) -> Role | None:
-        equation = attribute(node, "equation", b"").decode().replace(" ", "")
-        terms, arrow, result = equation.partition("->")
-        operands = terms.split(",")
+        operands, result = einsum_labels(node)
         own = operands[position] if position < len(operands) else ""
         if len(operands) != 2 or "." in own or len(own) != rank or len(set(own)) < rank:
             return None
-        if not arrow:  # then those that one operand alone has stay
-            result = "".join(label for label in terms if terms.count(label) == 1)
         other = operands[1 - position]
         inward = tuple(axis for axis, label in enumerate(own) if label in other and label not in result)
         outward = [axis for axis, label in enumerate(own) if label in result and label not in other]

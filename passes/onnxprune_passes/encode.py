@@ -134,7 +134,7 @@ class Encode(Pass):
             measured = measurements.weights[weight.name]
             found = Candidates(
                 model, weight, measured.lossless, measured.coded if again else None, encoder.targets.integers,
-                encoder.tables,
+                encoder.tables, measured.matrix,
             )  # fmt: skip
             stored = encoder.store(found, choices[weight.name], name)
             if stored.numbered:

@@ -184,6 +184,18 @@ def cases() -> dict[str, tuple[Callable[[], onnx.ModelProto], int | None]]:
     found: dict[str, tuple[Callable[[], onnx.ModelProto], int | None]] = {
         "matmul": (lambda: net([node("MatMul", ["x", "w"], ["y"])]), 1),
         "matmul 3-D": (lambda: net([node("MatMul", ["x", "w"], ["y"])], None, *three), 1),
+        "matmul 4-D": (
+            lambda: net(product, None, [info("x", [1, 1, "N", IN])], [info("y", [1, 1, "N", OUT])]), 1,
+        ),
+        "unit dimension in front": (lambda: net(product, {"w": W[None]}, *three), 1),
+        "unit dimensions in front": (
+            lambda: net([node("Unsqueeze", ["x", "axes"], ["u"]), node("MatMul", ["u", "w"], ["h"]),
+                         node("Relu", ["h"], ["y"])],
+                        {"w": W[None, None], "axes": np.array([0])}, three[0], [info("y", [1, 2, 3, OUT])]), 1,
+        ),
+        "more dimensions than the value": (
+            lambda: net(product, {"w": W[None]}, X, [info("y", [1, "N", OUT])]), 0,
+        ),
         "matmul 1-D": (lambda: net(product, None, [info("x", [IN])], [info("y", [OUT])]), None),
         "left": (lambda: net(left, None, [info("x", [OUT, 3])], [info("y", [IN, 3])]), 0),
         "gemm": (lambda: gemm(W), 1),

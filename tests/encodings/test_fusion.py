@@ -103,7 +103,26 @@ def test_decode_restores_the_graph(name, values):
         assert skeleton(after) == skeleton(before)
 
 
-@pytest.mark.parametrize("name", ["deep", "lora", "function", "two gemms"])
+@pytest.mark.parametrize("values", ["shared:4", "half"])
+def test_forms_without_a_kernel_put_unit_dimensions_back(values):
+    data, dense = encoded("unit dimensions in front", values)
+    before = CASES["unit dimensions in front"][0]()
+    assert skeleton(onnx.load_from_string(dense)) == skeleton(before)
+    onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    np.testing.assert_array_equal(run(data, feeds_of(before))[0], run(dense, feeds_of(before))[0])
+
+
+def test_a_weight_whose_shape_is_declared_keeps_its_unit_dimensions():
+    proto = CASES["unit dimension in front"][0]()
+    proto.graph.value_info.append(info("w", [1, 128, 64]))
+    opened = load(proto)
+    Encode(values="int8").run(opened)
+    (weight,) = encoded_weights(opened)
+    assert not weight.fused
+    onnx.checker.check_model(onnx.load_from_string(serialise(opened)), full_check=True)
+
+
+@pytest.mark.parametrize("name", ["deep", "lora", "function", "two gemms", "unit dimensions in front"])
 def test_encoding_again_changes_nothing(name):
     data, _ = encoded(name, "int8")
     again = load(onnx.load_from_string(data))

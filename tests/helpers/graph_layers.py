@@ -307,23 +307,30 @@ def depth_to_space(net: Net, x: Val) -> Val:
 
 
 def linear(net: Net, x: Val, out: int, form: str = "", bias: bool | None = None) -> Val:
-    """Gemm (its matrix either way round) or MatMul, with a bias or without."""
-    form = form or (net.pick("gemm", "turned", "matmul") if x.axis == 1 else "matmul")
+    """Gemm or Einsum (their matrix either way round) or MatMul, with a bias or without."""
+    products = ["matmul", *["einsum", "turned einsum"] * (net.opset >= 12)]
+    form = form or net.pick(*["gemm", "turned gemm"] * (x.axis == 1), *products)
     bias = net.flag() if bias is None else bias
     units, values = net.fresh(out), net.random(len(x.units), out, fan=len(x.units))
-    rows, columns = (1, 0) if form == "turned" else (0, 1)
-    weight = net.const("fc", values.T.copy() if form == "turned" else values, {rows: x.units, columns: units})
+    turned = form.startswith("turned")
+    rows, columns = (1, 0) if turned else (0, 1)
+    weight = net.const("fc", values.T.copy() if turned else values, {rows: x.units, columns: units})
     net.fed(units, weight, columns)
-    net.read(x.units, weight, rows, Read(x.name, soft=form == "matmul" and not bias))
-    if form == "matmul":
-        name = net.emit("MatMul", [x.name, weight])
+    net.read(x.units, weight, rows, Read(x.name, soft=form in products and not bias))
+    if form in products:
+        if form == "matmul":
+            name = net.emit("MatMul", [x.name, weight])
+        else:
+            terms = ["...a", "ba" if turned else "ab"][:: net.pick(1, -1)]
+            operands = [x.name, weight][:: 1 if terms[0] == "...a" else -1]
+            name = net.emit("Einsum", operands, equation=f"{','.join(terms)}->...b")
         if bias:
             operands = [name, net.bias(units)]
             name = net.emit("Add", operands[:: net.pick(1, -1)])
     else:
         inputs = [x.name, weight, net.bias(units)] if bias else [x.name, weight]
         more = {"alpha": 0.5, "beta": 2.0} if net.draw(st.integers(0, 3)) == 0 else {}
-        name = net.emit("Gemm", inputs, transB=int(form == "turned"), **more)
+        name = net.emit("Gemm", inputs, transB=int(turned), **more)
     return net.val(name, units, x.axis, x.space)
 
 

@@ -159,6 +159,52 @@ def test_dead_channels_of_a_matrix_with_unit_dimensions_in_front_go(rank, left):
     check(proto, **expected)
 
 
+def two_einsums(first: str, second: str, y: tuple, swapped: bool) -> onnx.ModelProto:
+    """x -> a, of which channel 3 is dead -> Relu -> b, which does not read channel 5 -> y."""
+    a, b = normal(8, 12), normal(5, 8, seed=1)
+    a[3] = 0
+    b[:, 5] = 0
+    weights = {"a": np.ascontiguousarray(a.T if first.endswith("T") else a), "b": b}
+    nodes = []
+    for equation, names, made in ((first.removesuffix("T"), ["x", "a"], "h"), (second, ["k", "b"], "y")):
+        if swapped:
+            terms, _, result = equation.partition("->")
+            equation, names = ",".join(terms.split(",")[::-1]) + "->" + result, names[::-1]
+        nodes.append(node("Einsum", names, [made], equation=equation))
+    nodes.insert(1, node("Relu", ["h"], ["k"]))
+    return model(nodes, [info("x", [2, 3, 12])], [info("y", list(y))], weights)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "y"),
+    [
+        ("ntc,dc->ntd", "ntd,ed->nte", (2, 3, 5)),
+        ("ntc,cd->dtnT", "dtn,ed->etn", (5, 3, 2)),  # axes in another order
+        ("...c,dc->...d", "n...d,ed->en...", (5, 2, 3)),
+        ("ntc,dc->tdn", "tdn,ed->net", (2, 5, 3)),
+    ],
+)
+@pytest.mark.parametrize("swapped", [False, True])
+def test_dead_channels_of_matrix_products_by_equation_go(first, second, y, swapped):
+    check(two_einsums(first, second, y, swapped), a=(12, 6) if first.endswith("T") else (6, 12), b=(5, 6))
+
+
+@pytest.mark.parametrize(
+    ("equation", "y"),
+    [("nhd,hd->nh", (4, 2)), ("nhd,hd->nhd", (4, 2, 6)), ("nhd,hd->", ()), ("nhd,hd->hdn", (2, 6, 4)),
+     ("nhd,hd->n", (4,)), ("nhd,ed->nh", (4, 2)), ("nhd,ed->nhe", (4, 2, 2)), ("nhd,hd->hnd", (2, 4, 6))],
+)  # fmt: skip
+def test_channels_stay_where_an_equation_is_no_matrix_product(equation, y):
+    """Channel 3 is dead: only where `d` alone is summed over and `e` alone is new does it go."""
+    a = normal(6, 6)
+    a[:, 3] = 0
+    nodes = [node("MatMul", ["x", "a"], ["h"]), node("Einsum", ["h", "w"], ["y"], equation=equation)]
+    proto = model(nodes, [info("x", [4, 2, 6])], [info("y", list(y))], {"a": a, "w": normal(2, 6, seed=1)})
+    product = equation.endswith("nhe")
+    _, change = check(proto, a=(6, 5 if product else 6))
+    assert any("Einsum that is no matrix product" in note for note in change.notes) != product
+
+
 @pytest.mark.parametrize(
     ("domain", "kind"),
     [("com.microsoft.nchwc", "Conv"), ("com.microsoft", "QLinearConv"), ("com.ms.internal.nhwc", "Conv")],

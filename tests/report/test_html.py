@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import onnx
 import pytest
 
 import onnxprune
@@ -61,6 +62,21 @@ def test_two_files_say_what_the_result_says(tmp_path, source):
     assert "75.0 %" in b.text
     assert "is a bias: 2" in b.text
     assert str(result.deviation.samples) in b.text
+
+
+def test_what_the_bytes_of_a_file_are(tmp_path, source):
+    proto = onnx.load(source)
+    proto.graph.node[0].doc_string = "a stack trace " * 2000
+    result = onnxprune.prune(put(tmp_path / "m.onnx", proto), tmp_path / "o.onnx", sparsity=0.75)
+    assert result.contents["metadata"] > 28_000
+    html.write_report(result, tmp_path / "a.html")
+    html.write_report(tmp_path / "o.onnx", tmp_path / "b.html")
+    shown = " , ".join(f"{what} {size(count)}" for what, count in result.contents.items() if count)
+    for name in ("a.html", "b.html"):
+        assert f"The file holds {shown} . --strip-metadata drops the metadata." in read(tmp_path / name).text
+    onnxprune.strip(tmp_path / "m.onnx", tmp_path / "s.onnx", strip_metadata=True)
+    html.write_report(tmp_path / "s.onnx", tmp_path / "s.html")
+    assert "--strip-metadata" not in read(tmp_path / "s.html").text
 
 
 def test_report_of_compress(tmp_path, source, monkeypatch):

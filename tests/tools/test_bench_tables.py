@@ -130,3 +130,22 @@ def test_many_columns_are_a_line_each(bench: SimpleNamespace, page: Path) -> Non
     assert "\n|  | a, top-1 | b, top-1 |\n" in text
     assert "\n| original % | 99.00 | 90.00 |\n| --loss 0.1 | 10.00x, -0.10 | 10.00x, -0.10 |\n" in text
     assert "\n| --loss 0.5 | 2.00x, -0.50 | - |\n" in text
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (["--speed-up 1.3"], "| a | 20 | top-1 | 99.00 | 1,000 | -0.50 | 98.00 | 2.000 | 0.75 | 12 |"),
+        (["--speed-up 1.3", "--data of 128 --speed-up 1.3"], "| --speed-up 1.3 | 2.00x, -0.50, latency 0.75 |"),
+    ],
+)
+def test_latencies_are_shown_where_results_were_timed(
+    bench: SimpleNamespace, page: Path, columns: list[str], line: str
+) -> None:
+    facts = {"samples": 20, "metric": "top-1", "original": 0.99, "compressed": 0.985, "agreement": 0.98}
+    facts |= {"chosen_on": True, "original_ms": 3.0, "latency": 0.75}
+    found = bench.results.Results.begin("tools/accuracy.py", [])
+    found.rows = [bench.results.Row("a", name, read=1000, bytes=500, cpu=[12.3], facts=facts) for name in columns]
+    found.save(page.with_suffix("") / "speed.json")
+    call("tables", page)
+    assert f"\n{line}\n" in page.read_text()

@@ -6,6 +6,7 @@ import importlib
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,12 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 import onnxprune
+from onnxprune.model.model import Model
 from onnxprune.runtime import judge as evaluation
 from onnxprune.runtime.session import open_session, run
+from tests.helpers.builders import mlp
 from tests.helpers.repository import TOOLS
+from tests.helpers.running import put
 
 LETTERS = "abcdefg"
 
@@ -196,13 +200,13 @@ def test_arguments_are_a_column_each_and_take_the_metric_of_the_task(
 ) -> None:
     accuracy, given, held = tools("accuracy"), [], []
 
-    def compress(model: Path, out: Path, arguments: str) -> None:
-        given.append(shlex.split(arguments))
+    def transform(command: str, model: Path, out: Path, arguments: str) -> None:
+        given.append([command, *shlex.split(arguments)])
         if "--data" in arguments:
             with np.load(given[-1][-1]) as data:
                 held.append({name: len(data[name]) for name in data.files})
 
-    monkeypatch.setattr(accuracy, "compress", compress)
+    monkeypatch.setattr(accuracy, "transform", transform)
     task = Eight()
     made = accuracy.makers(["default", "data"], ["--loss 1", "--max-drop 1 --metric TASK"], 4)
     assert list(made) == [
@@ -212,15 +216,51 @@ def test_arguments_are_a_column_each_and_take_the_metric_of_the_task(
         "--data of 4 --max-drop 1 --metric TASK",
     ]
     for make in made.values():
-        make(task, tmp_path)
-    assert given[0] == ["--no-verify", "-q", "--loss", "1"]
-    assert given[1][2:] == ["--max-drop", "1", "--metric", "tasks.eight:right"]
-    assert given[2][:-1] == ["-q", "--loss", "1", "--data"]
-    assert given[3][:-1] == ["-q", "--max-drop", "1", "--metric", "tasks.eight:right", "--data"]
+        make(task, tmp_path, "--skip '* b'")
+    own = ["--skip", "* b"]
+    assert given[0] == ["compress", "--no-verify", "-q", "--loss", "1", *own]
+    assert given[1][3:] == ["--max-drop", "1", "--metric", "tasks.eight:right", *own]
+    assert given[2][:-1] == ["compress", "-q", "--loss", "1", *own, "--data"]
+    assert given[3][:-1] == ["compress", "-q", "--max-drop", "1", "--metric", "tasks.eight:right", *own, "--data"]
     assert held == [{"image": 4, "targets": 4}] * 2
     monkeypatch.setattr(Eight, "function", "")
     with pytest.raises(accuracy.Failed, match="no metric of its own"):
-        made["--data of 4 --max-drop 1 --metric TASK"](task, tmp_path)
+        made["--data of 4 --max-drop 1 --metric TASK"](task, tmp_path, "")
+    accuracy.makers(["default"], ["--channels 0.2"], 4, "strip")["--channels 0.2"](task, tmp_path, "")
+    assert given[-1] == ["strip", "--no-verify", "-q", "--channels", "0.2"]
+
+
+def test_models_take_arguments_of_their_own(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracy = tools("accuracy")
+    tasks = {name: SimpleNamespace(name=name) for name in ("a-1", "a-2", "b")}
+    monkeypatch.setattr(accuracy, "TASKS", tasks)
+    asked = {
+        name: [(t.name, own) for t, own in accuracy.chosen(name)] for name in (("",), ("b=--set 'w=0.5'", "a=--x 1"))
+    }
+    assert asked == {
+        ("",): [("a-1", ""), ("a-2", ""), ("b", "")],
+        ("b=--set 'w=0.5'", "a=--x 1"): [("a-1", "--x 1"), ("a-2", "--x 1"), ("b", "--set 'w=0.5'")],
+    }
+
+
+def test_a_result_is_timed_beside_its_original_on_a_sample(
+    tools: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracy, timed = tools("accuracy"), []
+
+    def outputs_of(model: Model) -> int:
+        return model.proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+
+    def times(feeds: dict[str, np.ndarray]) -> Any:
+        timed.append({name: array.shape for name, array in feeds.items()})
+        return lambda before, after, seconds: (2.0, outputs_of(after) / outputs_of(before))
+
+    monkeypatch.setattr(accuracy, "ProcessorTimes", times)
+    task = Eight()
+    monkeypatch.setattr(Eight, "path", put(tmp_path / "two.onnx", mlp((2, 4))))
+    monkeypatch.setattr(Eight, "unscored", lambda self, count: {"x": np.zeros((count, 2), np.float32)})
+    assert accuracy.latency(task, put(tmp_path / "one.onnx", mlp((2, 1)))) == {"original_ms": 2.0, "latency": 0.25}
+    assert timed == [{"x": (1, 2)}]
 
 
 @pytest.mark.fetched

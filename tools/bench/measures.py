@@ -7,10 +7,9 @@ whenever there is more to keep; `shown(rows)` is the rows as markdown.
 
 from __future__ import annotations
 
-import importlib
 from types import ModuleType
 
-from . import analysis, crowd, defaults, forms, growth, latency, models, phases, scan, session_options, strip
+from . import analysis, crowd, defaults, forms, growth, latency, models, phases, scan, scores, session_options, strip
 
 TOOL = "tools/bench"
 MEASURES: dict[str, ModuleType] = {
@@ -26,13 +25,13 @@ MEASURES: dict[str, ModuleType] = {
     "analysis": analysis,
     "scan": scan,
 }
-_OTHERS = {"tools/accuracy.py": "accuracy"}  # tools that write results of this form, and show them
+_OTHERS = {"tools/accuracy.py": scores}  # tools that write results of this form, and what shows them
 
 
 def showing(command: str) -> ModuleType:
     """The module whose `shown` makes the tables of what a command measured; KeyError for one that is not known."""
     if command in _OTHERS:
-        return importlib.import_module(_OTHERS[command])
+        return _OTHERS[command]
     tool, _, name = command.partition(" ")
     if tool != TOOL:
         raise KeyError(command)

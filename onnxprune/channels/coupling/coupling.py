@@ -139,9 +139,9 @@ def _apply(builder: CouplingBuilder, node: NodeProto, rule: Rule | None) -> None
         known = len(builder.flows), len(builder.rewrites)
         try:
             rule(ctx)
-        except (Unsupported, IndexError):  # shapes that are not there, or do not fit: all of it stays
+        except (Unsupported, IndexError) as error:  # shapes that are not there, or do not fit: all of it stays
             ctx.taken.clear()
-            _count(builder, node, " of unknown shape")
+            _count(builder, node, f" {error if isinstance(error, Unsupported) else Unsupported()}")
             del builder.flows[known[0] :], builder.rewrites[known[1] :]
             for name in node.output:
                 builder.protect(builder.removable_axes.pop(name, ()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from onnxprune.channels.coupling.removable_axes import LinearLayer, Product, RemovableAxis, Size, ZeroState
 from onnxprune.channels.coupling.rule_context import Rule, RuleContext, Unsupported
 from onnxprune.core.dtypes import Array
+from onnxprune.model.operators import einsum_labels
 
 View = Callable[[Array], Array]
 
@@ -80,9 +81,9 @@ def matmul(ctx: RuleContext) -> None:
     """A matrix of weights on either side, perhaps with unit dimensions in front, or two computed values."""
     left, right = len(ctx.shape(0)), len(ctx.shape(1))
     if left >= right >= 2 and ctx.constant(1) and _single(ctx, 1):
-        _linear(ctx, 0, 1, left - 1, lambda w: w.reshape(w.shape[-2:]).T[None, :, :, None])
+        _linear(ctx, 1, right - 2, left - 1, range(left))
     elif right >= left >= 2 and ctx.constant(0) and _single(ctx, 0):
-        _linear(ctx, 1, 0, right - 2, lambda w: w.reshape(w.shape[-2:])[None, :, :, None])
+        _linear(ctx, 0, left - 1, right - 2, range(right))
     elif left == right and left >= 2:
         _product(ctx, left)
     else:
@@ -94,20 +95,57 @@ def _single(ctx: RuleContext, position: int) -> bool:
     return all(size == 1 for size in ctx.shape(position)[:-2])
 
 
-def _linear(ctx: RuleContext, data: int, weight: int, axis: int, view: View) -> None:
-    """A weight matrix that mixes one axis of a value; the other axes pass."""
+def einsum(ctx: RuleContext) -> None:
+    """A matrix of weights on either side whose equation is a matrix product; the result may have its axes in any order.
+
+    One label of the matrix is summed over, the other is one of the result alone, and all others of the value pass.
+    """
+    terms, result = einsum_labels(ctx.node)
+    weight = 1 if ctx.constant(1) else 0
+    if len(terms) != 2 or not ctx.constant(weight):
+        raise Unsupported("of what is no matrix of weights")
+    own, other = terms[weight], terms[1 - weight]
+    others = len(ctx.shape(1 - weight)) - len(other.replace("...", ""))
+    unnamed = "".join(map(str, range(others)))  # what "..." stands for; letters name the other axes
+    data, made = other.replace("...", unnamed), result.replace("...", unnamed)
+    inner, outer = (set(own) & set(labels) for labels in (data, made))
+    shapes = ctx.shape(weight), ctx.shape(1 - weight), ctx.out_shape()
+    distinct = all(len(a) == len(b) == len(set(b)) for a, b in zip(shapes, (own, data, made), strict=True))
+    if not distinct or [*map(len, (own, inner, outer))] != [2, 1, 1] or set(data) - inner != set(made) - outer:
+        raise Unsupported("that is no matrix product")
+    (summed,), (new,) = inner, outer
+    places = [made.index(new if label == summed else label) for label in data]
+    _linear(ctx, weight, own.index(summed), data.index(summed), places)
+
+
+def _linear(ctx: RuleContext, weight: int, inner: int, axis: int, places: Sequence[int]) -> None:
+    """A weight matrix, perhaps with unit dimensions in front, that mixes one axis of a value; the other axes pass.
+
+    Args:
+        ctx: the node, of two inputs.
+        weight: position of the weight.
+        inner: its axis that is summed over; of the last two, the other one is that of the outputs.
+        axis: the axis of the value that is summed over.
+        places: where the axes of the value lie in the output, the outputs in place of `axis`.
+    """
+    data, rank = 1 - weight, len(ctx.shape(weight))
+    outer = 2 * rank - 3 - inner
     source = ctx.take_axis(data, axis)
-    front = len(ctx.shape(weight)) - 2
-    inner, outer = front + 1 - weight, front + weight
     ctx.builder.couple(source, ctx.take_axis(weight, inner))
     for removable in ctx.take(data):
         if axis not in removable.axes:
-            ctx.propagate(removable, removable.axes, zero_only=True)
+            ctx.permute(removable, [places[a] for a in removable.axes], zero_only=True)
     outputs = ctx.shape(weight)[outer]
     if not isinstance(outputs, int):
         raise Unsupported
     made = _outputs(ctx, ctx.take_axis(weight, outer), outputs)
-    _emit_layer(ctx, LinearLayer(ctx.node, ctx.name(weight), view, source, RemovableAxis("", (axis,), made)))
+    turned = inner < outer
+
+    def view(w: Array) -> Array:
+        matrix = w.reshape(w.shape[-2:])
+        return (matrix.T if turned else matrix)[None, :, :, None]
+
+    _emit_layer(ctx, LinearLayer(ctx.node, ctx.name(weight), view, source, RemovableAxis("", (places[axis],), made)))
 
 
 def _product(ctx: RuleContext, rank: int) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from onnx import NodeProto
 
 from onnxprune.channels.coupling.builder import CouplingBuilder
@@ -133,6 +134,11 @@ class RuleContext:
             self.builder.flows.append(Moved(target, removable, index, zero_only))
         return target
 
+    def permute(self, removable: RemovableAxis, places: Sequence[int], *, zero_only: bool = False) -> None:
+        """As `propagate`, with the input's axes at these places of the output, in any order."""
+        index = np.arange(removable.channels.size).reshape(removable.channels.shape).transpose(np.argsort(places))
+        self.propagate(removable, sorted(places), index=index, zero_only=zero_only)
+
     # sizes -----------------------------------------------------------------------------------------------------------
 
     def rewrite(self, rewrite: Rewrite) -> None:
@@ -174,7 +180,13 @@ class RuleContext:
 
 
 class Unsupported(Exception):
-    """A rule does not cover this node, or the graph does not say what it needs: what the node touches is protected."""
+    """A rule does not cover this node, or the graph does not say what it needs: what the node touches is protected.
+
+    Its text completes the name of the operator.
+    """
+
+    def __init__(self, why: str = "of unknown shape") -> None:
+        super().__init__(why)
 
 
 Rule = Callable[[RuleContext], None]

@@ -91,6 +91,7 @@ _RULES: dict[tuple[str, str], Rule] = {
     ("", "ConvTranspose"): layer_rules.conv_transpose,
     ("", "Gemm"): layer_rules.gemm,
     ("", "MatMul"): layer_rules.matmul,
+    ("", "Einsum"): layer_rules.einsum,
     ("", "LSTM"): layer_rules.recurrent(4, 3),
     ("", "GRU"): layer_rules.recurrent(3, 2),
     ("", "RNN"): layer_rules.recurrent(1, 0),

@@ -28,9 +28,7 @@ def transpose(ctx: RuleContext) -> None:
     """Transpose: axes in another order."""
     perm = list(ctx.attr("perm") or reversed(range(len(ctx.shape(0)))))
     for removable in ctx.take(0):
-        places = [perm.index(a) for a in removable.axes]
-        index = np.arange(removable.channels.size).reshape(removable.channels.shape).transpose(np.argsort(places))
-        ctx.propagate(removable, sorted(places), index=index)
+        ctx.permute(removable, [perm.index(a) for a in removable.axes])
 
 
 def squeeze(ctx: RuleContext) -> None:

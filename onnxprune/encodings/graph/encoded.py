@@ -157,6 +157,12 @@ class EncodedWeight:
             ModelError: parts are missing or do not fit together.
             RuntimeFailure: ONNX Runtime does not compute it.
         """
+        array = self._matrix(model)
+        front = re.search(r"\.u(\d+)", self.flags)
+        return array.reshape((1,) * int(front[1]) + array.shape[-2:]) if front else array
+
+    def _matrix(self, model: Model) -> Array:
+        """The values without the unit dimensions that a mark counts."""
         if not self.intact:
             return self.parts.array(model, self.element)
         try:
@@ -201,6 +207,9 @@ class EncodedWeight:
         view = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else ()
         if scale is not None and "inside" in parts:
             view = (len(scale), *(int(d) for d in parts["inside"]))
+        front = re.search(r"\.u(\d+)", self.flags)
+        if front and scale is not None and not block and not view:
+            scale = scale.reshape((1,) * int(front[1]) + scale.shape)
         form = Int8.name if self.dynamic else self.values  # without data it is held as those are
         return Coding(form, codebook, scale, view, int(block[1]) if block else 0, transposed)
 

@@ -15,6 +15,7 @@ from onnxprune.encodings.graph.fusion import Readers
 from onnxprune.encodings.graph.products import IntegerProduct, emit_product, insert_product
 from onnxprune.encodings.graph.tables import insert_rows
 from onnxprune.encodings.nodes import Builder
+from onnxprune.encodings.unit_dimensions import unit_dimensions
 from onnxprune.encodings.values.nodes import emit
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.encoded_names import Mark
@@ -72,7 +73,7 @@ def prepare(
         made = emit_product(build, dense, coded.scale, readers.node)
         tensors, nbytes = _stored(model, weight, build, made.behind[-1:], made.nodes)
         return PreparedWeight(encoding.name, sparse, build, tensors, nbytes, None, product=made)
-    fused = _finish(build, dense, coded, weight.element, readers)
+    fused = _finish(build, dense, coded, weight, readers)
     tensors, nbytes = _stored(model, weight, build, build.nodes[-1:])
     return PreparedWeight(encoding.name, sparse, build, tensors, nbytes, fused)
 
@@ -91,6 +92,8 @@ def prepare_rows(
 def _builder(model: Model, weight: Weight, coded: Coded, encoding: str, values: Values, name: str) -> Builder:
     """What collects the nodes of a weight, with the mark that the last of them gets."""
     flags = coded.flags + (".c" if weight.store == "constant" else "") + _place_flags(model, weight)
+    front = unit_dimensions(weight)
+    flags += f".u{front}" if front else ""
     constant = weight.scope.producers[weight.value].name if weight.store == "constant" else ""
     unwritten = weight.value if encoding == GATHERED.name or coded.dynamic else ""
     mark = Mark(encoding, values.name, flags, TensorProto.DataType.Name(weight.element), name, constant, unwritten)
@@ -121,11 +124,14 @@ def _stored(
 
 
 def _finish(
-    build: Builder, dense: str, coded: Coded, element: int, readers: Readers | None
+    build: Builder, dense: str, coded: Coded, weight: Weight, readers: Readers | None
 ) -> tuple[NodeProto, str] | None:
     """The nodes behind the decoded carrier; returns who reads the integers, and under what name."""
+    element = weight.element
     if readers is None or not coded.fused:
-        emit(build, dense, replace(coded, fused=False), element)
+        folded = emit(build, dense, replace(coded, fused=False), element)
+        if unit_dimensions(weight):
+            build.reshape(folded, list(weight.tensor.dims), "front")
         build.finish()
         return None
     emit(build, dense, coded, element)
@@ -218,7 +224,7 @@ class PreparedSparse:
 
 def prepare_sparse(model: Model, weight: Weight, sparse: Sparse) -> PreparedSparse:
     """The weight as a sparse tensor. The indices are linear and int64, which the checker demands."""
-    made = SparseTensorProto(dims=weight.shape)
+    made = SparseTensorProto(dims=weight.tensor.dims)
     made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
     if isinstance(weight.tensor, TensorProto):
         copy_notes(weight.tensor, made.values)

@@ -14,6 +14,7 @@ from onnxprune.api import inspect
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
 from onnxprune.core.dtypes import QUANTISED, Array, numpy_dtype
 from onnxprune.core.files import PathLike
+from onnxprune.encodings.file_contents import file_contents
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import CurvesError
 from onnxprune.model.discovery import find
@@ -69,11 +70,16 @@ class Sketch:
 
 @dataclass(frozen=True)
 class Contents:
-    """A report on one model (`result` is None), or on a model and what became of it."""
+    """A report on one model (`result` is None), or on a model and what became of it.
+
+    Attributes:
+        holds: bytes of the file by what they are; see `file_contents`.
+    """
 
     file: FileFacts
     parameters: dict[str, int]
     result: Result | None
+    holds: dict[str, int]
     layers: list[LayerRow]
     sketches: list[Sketch]
     curves: Curves | None
@@ -97,6 +103,12 @@ class _Side:
         """How many there are, and how many of them are not zero."""
         total = sum(row["total"] for row in self.rows.values())
         return total, total - sum(row["zeros"] for row in self.rows.values())
+
+    def holds(self, dense: _Side) -> dict[str, int]:
+        """What the bytes of the file are; the kinds of the weights are those of the dense model."""
+        sizes = {name: row["bytes"] for name, row in self.rows.items()}
+        kinds = {name: row["kind"] for name, row in (self.rows | dense.rows).items()}
+        return file_contents(self.model, sizes, kinds, self.file.bytes)
 
     def reason(self, name: str) -> Reason | None:
         """Why a weight is left alone, if it is."""
@@ -151,6 +163,7 @@ def gather(
         file=last.file,
         parameters={"before": total, "after": total, "nonzero": nonzero} if result is None else result.parameters,
         result=result,
+        holds=last.holds(first),
         layers=layers,
         sketches=list(_sketches(first, last, _chosen(layers, first, last, weights), result.removed if result else [])),
         curves=curves,

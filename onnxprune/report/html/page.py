@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from onnxprune.allocation.curves import Curves
 from onnxprune.api.result import versions
+from onnxprune.encodings.file_contents import MUCH
 from onnxprune.report.deviations import concern, remarks, verdict, worst_sqnr
 from onnxprune.report.html import pictures
 from onnxprune.report.html.contents import Contents, LayerRow, Sketch
@@ -51,6 +52,7 @@ def render(contents: Contents, command: str) -> str:
         asked=any(layer.requested is not None for layer in contents.layers),
         skipped=_grouped(contents),
         worst=_worst(contents),
+        metadata=contents.holds["metadata"] > MUCH * contents.file.bytes,
         versions=contents.result.versions if contents.result else versions(),
     )
 

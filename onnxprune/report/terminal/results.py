@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from onnxprune.api.result import Cost, Deviation, Result, Skipped
+from onnxprune.encodings.file_contents import MUCH
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.layer_costs.gain import Gain
@@ -21,7 +22,6 @@ from onnxprune.search.budget import Searched
 from onnxprune.search.promise import POINTS, Promised
 from onnxprune.search.speed import SpeedUp
 
-_AROUND = 0.25  # of a file: from here on it is said what it holds beside weights
 _REASONS = 6  # that are counted in the line of what was left alone
 _SLOWER = 1.1  # times the dense model's time: more than noise
 
@@ -102,9 +102,9 @@ def _show_closing(console: Console, result: Result) -> None:
 def _show_contents(console: Console, contents: dict[str, int]) -> None:
     """What the file holds, where much of it is no weight."""
     total, around = sum(contents.values()), {k: v for k, v in contents.items() if k not in ("weights", "embeddings")}
-    if sum(around.values()) > _AROUND * total:
+    if sum(around.values()) > MUCH * total:
         parts = ", ".join(f"{name} {size(count)}" for name, count in contents.items() if count)
-        advice = " (--strip-metadata drops it)" if contents["metadata"] > _AROUND * total else ""
+        advice = " (--strip-metadata drops it)" if contents["metadata"] > MUCH * total else ""
         line(console, f"              {parts}{advice}")
 
 

@@ -3,6 +3,7 @@
 | name | what | against |
 |---|---|---|
 | top1, top5 | rows (last axis: classes) whose target is the largest entry, or among five, in percent | targets |
+| expected_top1 | top1 as margins make it likely: over all pairs of a row and an error, see `stays` | both |
 | agreement | rows with the same largest entry, and equal classes (integers, strings), in percent | the original |
 | sqnr | 10 log10(signal power / error power), in dB, within -1000..1000 | the original |
 | cosine | between all values of the two outputs | the original |
@@ -29,9 +30,10 @@ from onnxprune.runtime.deviation import OutputDeviation
 from onnxprune.runtime.samples import TARGETS
 
 Outputs = Mapping[str, Any]
-NAMES = ("top1", "top5", "agreement", "sqnr", "cosine", "mse")
-UNITS = {"top1": " %", "top5": " %", "agreement": " %", "sqnr": " dB"}
-_AGAINST_TARGETS = ("top1", "top5")
+NAMES = ("top1", "top5", "expected_top1", "agreement", "sqnr", "cosine", "mse")
+UNITS = {"top1": " %", "top5": " %", "expected_top1": " %", "agreement": " %", "sqnr": " dB"}
+_AGAINST_TARGETS = ("top1", "top5", "expected_top1")
+_SURE = 1e-3  # how far the sum of probabilities may be from 1
 _ROUNDING = 1e-9  # of the metrics' size: 1.59 + 0.05 is below 1.64 in binary, and was not meant to be
 _MOST_DB = 1000.0  # equal outputs have infinitely many, which JSON lacks
 
@@ -95,13 +97,13 @@ def score(name: str, targets: bool) -> Score:
     if name in _AGAINST_TARGETS:
         if not targets:
             raise OptionError(f"metric {name} needs an array '{TARGETS}' in the data: the right class of each sample")
-        return _Ranks(name, 1 if name == "top1" else 5)
+        return _Expected(name) if name == "expected_top1" else _Ranks(name, 1 if name == "top1" else 5)
     return _Errors() if name == "mse" and targets else _Against(name)
 
 
 def needs_reference(name: str, targets: bool) -> bool:
     """Whether the metric compares with the outputs of the original."""
-    return isinstance(score(name, targets), _Against)
+    return isinstance(score(name, targets), _Against | _Expected)
 
 
 class _Against(Score):
@@ -152,15 +154,7 @@ class _Ranks(Score):
 
     @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
-        assert targets is not None
-        if not np.issubdtype(targets.dtype, np.integer):
-            raise DataError(f"metric {self.name} needs '{TARGETS}' of whole numbers, not {targets.dtype}")
-        fits = lambda v: v.ndim and v.dtype.kind == "f" and v.shape[-1] > 1 and v[..., 0].size == targets.size  # noqa: E731
-        name, found = _fitting(outputs, fits, f"'{TARGETS}' {targets.shape} are not the classes of the rows")
-        rows, wanted = found.reshape(-1, found.shape[-1]), targets.reshape(-1).astype(np.int64)
-        if wanted.size and (wanted.min() < 0 or wanted.max() >= rows.shape[1]):
-            bad = wanted.min() if wanted.min() < 0 else wanted.max()
-            raise DataError(f"'{TARGETS}' hold {bad}: output '{name}' has the classes 0 to {rows.shape[1] - 1}")
+        rows, wanted = _classes(self.name, outputs, targets)
         own = np.take_along_axis(rows, wanted[:, None], 1)
         ahead = (rows == own) & (np.arange(rows.shape[1]) < wanted[:, None])  # of equal entries the first wins
         rank = np.count_nonzero((rows > own) | ahead, axis=1)
@@ -170,6 +164,67 @@ class _Ranks(Score):
     @override
     def value(self) -> float:
         return 100 * self.right / self.rows
+
+
+class _Expected(Score):
+    """The share of rows that would be right if the errors of all rows met those of others, in percent."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.margins: list[Array] = []
+        self.errors: list[Array] = []
+
+    @override
+    def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        (before, wanted), (after, _) = (_classes(self.name, found, targets) for found in (reference, outputs))
+        sure = are_probabilities(before)
+        margins = margins_of(before, wanted, sure)
+        self.margins.append(margins)
+        self.errors.append(margins - margins_of(after, wanted, sure))
+
+    @override
+    def value(self) -> float:
+        return 100 * stays(np.concatenate(self.margins), np.concatenate(self.errors))
+
+
+def _classes(metric: str, outputs: Outputs, targets: Array | None) -> tuple[Array, Array]:
+    """The rows of the first output that targets are the classes of, and the targets."""
+    assert targets is not None
+    if not np.issubdtype(targets.dtype, np.integer):
+        raise DataError(f"metric {metric} needs '{TARGETS}' of whole numbers, not {targets.dtype}")
+    fits = lambda v: v.ndim and v.dtype.kind == "f" and v.shape[-1] > 1 and v[..., 0].size == targets.size  # noqa: E731
+    name, found = _fitting(outputs, fits, f"'{TARGETS}' {targets.shape} are not the classes of the rows")
+    rows, wanted = found.reshape(-1, found.shape[-1]), targets.reshape(-1).astype(np.int64)
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= rows.shape[1]):
+        bad = wanted.min() if wanted.min() < 0 else wanted.max()
+        raise DataError(f"'{TARGETS}' hold {bad}: output '{name}' has the classes 0 to {rows.shape[1] - 1}")
+    return rows, wanted
+
+
+def are_probabilities(rows: Array) -> bool:
+    """Whether each of the rows sums to 1, and no entry is below 0."""
+    return bool((rows >= 0).all() and (np.abs(rows.sum(1, dtype=np.float64) - 1) <= _SURE).all())
+
+
+def margins_of(rows: Array, classes: Array, probabilities: bool) -> Array:
+    """How far the score of each row's class is above the best other one, in float64; log odds of probabilities."""
+    places = np.arange(len(rows))
+    own = rows[places, classes].astype(np.float64)
+    others = rows.copy()
+    others[places, classes] = -np.inf
+    best = others.max(1).astype(np.float64)
+    if probabilities:
+        own, best = (np.log(np.maximum(each, np.finfo(np.float32).tiny)) for each in (own, best))
+    return own - best
+
+
+def stays(margins: Array, errors: Array) -> float:
+    """The share of all pairs of a margin and an error in which the error is smaller: a U-statistic (Hoeffding 1948).
+
+    A few rows tell more so than by counting those whose own error is larger than their margin. Where errors grow with
+    margins it is too low.
+    """
+    return float(np.sort(np.nan_to_num(errors, nan=np.inf)).searchsorted(margins, side="left").mean()) / len(errors)
 
 
 class _Errors(Score):

@@ -1,8 +1,7 @@
 """Answers of a model, the classes that its outputs name: how many of them stay in a result of it.
 
-A few samples count few answers: of 30, one that changes is 3 points. They tell more by their margins. An answer
-changes where the error of its margin is larger than the margin; errors of one sample would do the same to others, so
-all pairs of margins and errors count (a U-statistic, Hoeffding 1948).
+A few samples count few answers: of 30, one that changes is 3 points. They tell more by their margins, see
+`metrics.stays`.
 """
 
 from __future__ import annotations
@@ -15,12 +14,11 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.runtime.deviation import is_classes
+from onnxprune.runtime.metrics import are_probabilities, margins_of, stays
 from onnxprune.runtime.session import Feeds
 
 if TYPE_CHECKING:
     import onnxruntime as ort
-
-_SURE = 1e-3  # how far the sum of probabilities may be from 1
 
 
 @dataclass
@@ -45,8 +43,7 @@ class _Pairs:
         changed = float(np.count_nonzero(was != now)) / count
         if self.margins:
             margins, errors = np.concatenate(self.margins)[telling], np.concatenate(self.errors)[telling]
-            smaller = np.sort(errors).searchsorted(margins, side="left")  # errors that leave the answer
-            changed = max(changed, 1 - float(smaller.mean()) / count)
+            changed = max(changed, 1 - stays(margins, errors))
         return 100.0 * (1 - float(changed)), count
 
 
@@ -96,31 +93,19 @@ class Answers:
             return
         if state_like(before, feed):
             return
-        x, y = (array.reshape(-1, array.shape[-1]).astype(np.float64) for array in (before, after))
-        sure = bool((x >= 0).all() and (np.abs(x.sum(1) - 1) <= _SURE).all())
+        x, y = (array.reshape(-1, array.shape[-1]) for array in (before, after))
+        sure = are_probabilities(x)
         if not sure and name not in self._sized:
             return
         was = x.argmax(1)
-        margin = _margin(x, was, sure)
+        margin = margins_of(x, was, sure)
         pairs.was.append(was)
         pairs.now.append(y.argmax(1))
         pairs.margins.append(margin)
-        pairs.errors.append(np.nan_to_num(margin - _margin(y, was, sure), nan=np.inf))
+        pairs.errors.append(margin - margins_of(y, was, sure))
 
 
 def state_like(output: Any, feed: Mapping[str, Array]) -> bool:
     """Whether an output looks like an input, floats of its shape: a state for the next run, or an image."""
     floats = isinstance(output, np.ndarray) and output.dtype.kind == "f"
     return floats and any(array.shape == output.shape and array.dtype == output.dtype for array in feed.values())
-
-
-def _margin(scores: Array, answers: Array, probabilities: bool) -> Array:
-    """How far the score of each row's answer is above the next one; log odds of probabilities."""
-    rows = np.arange(len(scores))
-    own = scores[rows, answers]
-    others = scores.copy()
-    others[rows, answers] = -np.inf
-    best = others.max(1)
-    if probabilities:
-        own, best = (np.log(np.maximum(each, np.finfo(np.float32).tiny)) for each in (own, best))
-    return own - best

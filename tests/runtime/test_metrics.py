@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -25,6 +25,41 @@ def test_ranks_are_those_of_a_stable_sort(rows, targets):
         for part in (slice(0, 3), slice(3, 7)):
             score.add({}, {"y": rows[part]}, targets[part])
         assert score.value() == pytest.approx(100 * np.mean((order[:, :k] == targets[:, None]).any(1)))
+
+
+@given(hnp.arrays(np.float32, (9, 4), elements=st.integers(-9, 9)), st.data())
+@settings(deadline=None)
+def test_expected_top1_holds_every_margin_against_every_error(rows, data):
+    after = data.draw(hnp.arrays(np.float32, (9, 4), elements=st.integers(-9, 9)))
+    targets = data.draw(hnp.arrays(np.int64, 9, elements=st.integers(0, 3)))
+    score = metrics.score("expected_top1", targets=True)
+    for part in (slice(0, 4), slice(4, 9)):
+        score.add({"y": rows[part]}, {"y": after[part]}, targets[part])
+    sure = [metrics.are_probabilities(rows[part]) for part in (slice(0, 4), slice(4, 9))]
+    assume(not any(sure))
+
+    def margin(scores: np.ndarray, target: int) -> float:
+        return float(scores[target] - max(scores[k] for k in range(4) if k != target))
+
+    before = [margin(row, target) for row, target in zip(rows, targets, strict=True)]
+    errors = [m - margin(row, target) for m, row, target in zip(before, after, targets, strict=True)]
+    assert score.value() == pytest.approx(100 * np.mean([e < m for m in before for e in errors]))
+
+
+def test_expected_top1_of_the_same_outputs_is_top1_and_of_probabilities_by_log_odds():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.standard_normal((50, 5)), rng.integers(0, 5, 50)
+    share = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    other = logits + rng.standard_normal((50, 5))
+    noisy = np.exp(other) / np.exp(other).sum(1, keepdims=True)
+    found = {}
+    for name, before, after in (("same", share, share), ("noisy", share, noisy), ("logits", logits, other)):
+        score = metrics.score("expected_top1", targets=True)
+        score.add({"y": before.astype(np.float32)}, {"y": after.astype(np.float32)}, targets)
+        found[name] = score.value()
+    assert found["same"] == pytest.approx(100 * np.mean(logits.argmax(1) == targets))
+    assert found["noisy"] == pytest.approx(found["logits"])
+    assert found["noisy"] != found["same"]
 
 
 def test_a_row_with_nan_is_wrong():

@@ -44,7 +44,7 @@ class Decode(Pass):
             )
         for weight in find(model):
             if weight.store == "sparse":
-                weight.set_array(model, weight.array(model))
+                weight.set_array(model, weight.chunked(model))
                 change.weights[weight.name] = WeightRecord(encoding="dense")
         if encoded:
             rate_distortion.recover(model)

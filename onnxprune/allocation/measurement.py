@@ -9,10 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxprune.allocation.activation_rounding import refusals
-from onnxprune.allocation.input_moments import moments
-from onnxprune.allocation.noise_gain import gains
-from onnxprune.allocation.output_curve import output_curve
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA, SCALES_COST, RatePoint, curve, points
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
@@ -280,6 +276,8 @@ def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) ->
         return []
     calibration = plan.calibration
     assert calibration is not None  # the pass refuses int8-dynamic without data
+    from onnxprune.allocation.activation_rounding import refusals  # which runs models, as all that takes data does
+
     integers = plan.encoder.targets.integers
     return refusals(model, weights, integers, calibration.source, calibration.samples, calibration.half)
 
@@ -288,6 +286,9 @@ def _fit(
     model: Model, weights: dict[int, Weight], found: list[Measured], plan: MeasurementPlan, calibration: CalibrationSet
 ) -> None:
     """Measure the inputs of weights on the samples: how errors are passed on, and what outputs lose."""
+    from onnxprune.allocation.input_moments import moments
+    from onnxprune.allocation.output_curve import output_curve
+
     measured = moments(model, list(weights.values()), calibration.source, calibration.samples, calibration.half)
     for number in reversed(weights):
         halves = measured.pop()  # as large as what is made of it
@@ -313,6 +314,8 @@ def _noise(
     if plan.importance.entries:
         counted = [plan.importance.get(weight.name, 1.0) for weight in weights]
     elif plan.calibration is not None and weights:
+        from onnxprune.allocation.noise_gain import gains
+
         source, half = plan.calibration.source, plan.calibration.half
         measured = [gain or None for gain in gains(model, weights, source, _GAIN_SAMPLES, half)]
         known = [gain for gain in measured if gain is not None]

@@ -8,13 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune.allocation.activation_rounding import refusals
-from onnxprune.allocation.noise_gain import gains
-from onnxprune.allocation.output_curve import output_curve
 from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
 from onnxprune.calibration.calibration_set import CalibrationSet
-from onnxprune.calibration.layers import layer_of
-from onnxprune.calibration.moments import moments
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.candidates import (
@@ -271,6 +266,8 @@ def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) ->
         return []
     calibration = plan.calibration
     assert calibration is not None  # the pass refuses int8-dynamic without data
+    from onnxprune.allocation.activation_rounding import refusals  # which runs models, as all that takes data does
+
     integers = plan.encoder.targets.integers
     return refusals(model, weights, integers, calibration)
 
@@ -279,6 +276,10 @@ def _fit(
     model: Model, weights: dict[int, Weight], found: list[Measured], plan: MeasurementPlan, calibration: CalibrationSet
 ) -> None:
     """Measure the inputs of weights on the samples: how errors are passed on, and what outputs lose."""
+    from onnxprune.allocation.output_curve import output_curve
+    from onnxprune.calibration.layers import layer_of
+    from onnxprune.calibration.moments import moments
+
     layers = [layer_of(weight, {}) for weight in weights.values()]
     known = [None if layer is None or layer.in_axes != layer.weight.in_axes else layer for layer in layers]
     measured = moments(model, known, calibration)
@@ -306,6 +307,8 @@ def _noise(
     if plan.importance.entries:
         counted = [plan.importance.get(weight.name, 1.0) for weight in weights]
     elif plan.calibration is not None and weights:
+        from onnxprune.allocation.noise_gain import gains
+
         source, half = plan.calibration.source, plan.calibration.half
         measured = [gain or None for gain in gains(model, weights, source, _GAIN_SAMPLES, half)]
         known = [gain for gain in measured if gain is not None]

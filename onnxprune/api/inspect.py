@@ -37,7 +37,7 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
     opened = model if isinstance(model, Model) else Model.load(model)
     facts = {f.name: f for f in inspect_model(opened)}
     for group in encoded_weights(opened):
-        restore(opened, group, group.array(opened))  # in memory only: decoded, it shows who reads it
+        restore(opened, group, group.chunked(opened))  # in memory only: decoded, it shows who reads it
     rows = []
     details = {w.name: w for w in find(opened)}
     for name, fact in facts.items():

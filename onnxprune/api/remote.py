@@ -17,9 +17,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from onnxprune.api.result import Result
 from onnxprune.core.files import PathLike, is_url
+from onnxprune.core.signatures import PACKED, head
 from onnxprune.errors import ModelError, OnnxPruneError, OptionError, OutputError
 from onnxprune.model.model import Model, references
-from onnxprune.packed import reader
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,9 +108,11 @@ def unpacked(model: PathLike) -> Iterator[PathLike]:
     Raises:
         PackedError: the packed file is damaged.
     """
-    if not reader.is_packed(model):
+    if not head(Path(model)).startswith(PACKED):
         yield model
         return
+    from onnxprune.packed import reader  # and the coders that it needs
+
     source = Path(model)
     with tempfile.TemporaryDirectory(prefix="onnxprune-", ignore_cleanup_errors=True) as folder:
         reader.unpack(source, Path(folder) / source.name)

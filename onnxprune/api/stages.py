@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onnxprune.api.options.objects import Checks
 from onnxprune.api.result import Deviation, FileFacts, Result, Skipped, file_facts, versions
@@ -21,10 +22,6 @@ from onnxprune.encodings.file_contents import file_contents
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.inventory import WeightFacts, inspect_model, weight_facts
 from onnxprune.errors import NotLoaded, OutputError
-from onnxprune.layer_costs.gain import gained
-from onnxprune.masks import apply as masks_of
-from onnxprune.masks import checkpoints
-from onnxprune.masks import file as mask_files
 from onnxprune.model.discovery import label
 from onnxprune.model.model import Model, replacing
 from onnxprune.model.scopes import scopes_of
@@ -32,6 +29,9 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, removals
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from onnxprune.masks import apply as masks_of
 
 StoredForms = frozenset[tuple[str, str, bool]]
 
@@ -127,6 +127,9 @@ def open_model(source: Path, target: Path, steps: Sequence[Pass], checks: Checks
     nbytes = sum(file.stat().st_size for file in (source, *companions))
     opened = Opened(source, model, before, _stored(model), nbytes, Run(model.copy()))
     if checks.masks is not None:
+        from onnxprune.masks import apply as masks_of  # few commands write masks
+        from onnxprune.masks import checkpoints
+
         names = None if checks.names_from is None else checkpoints.read(Path(checks.names_from))
         opened.recorder = masks_of.Recorder(model, steps, names)
         opened.run.ran = opened.recorder
@@ -208,13 +211,20 @@ def report(
     if checks.verify:
         deviation, cost = verification.of(place, costs=bool(removed))
     integers = [name for change in applied.changes for name in change.integers]
-    gain = gained(opened.source, place, Path(checks.data), integers) if integers and checks.data is not None else None
+    gain = None
+    if integers and checks.data is not None:
+        from onnxprune.layer_costs.gain import gained  # which runs models
+
+        gain = gained(opened.source, place, Path(checks.data), integers)
     before: FileFacts = file_facts(opened.source, opened.model.companions())
     after = dataclasses.replace(file_facts(place, companions), path=str(target))
     # Reads every weight, before the file is in place: what is damaged is not written.
     weights, parameters, sizes = weight_facts(opened.before, applied.model, applied.changes)
     kinds = {name: fact.kind for name, fact in opened.before.items()}
     if opened.recorder is not None and checks.masks is not None:
+        from onnxprune.masks import apply as masks_of
+        from onnxprune.masks import file as mask_files
+
         recorder = opened.recorder
         file, said = masks_of.to_file(recorder.taken, opened.source, recorder.matches, removed)
         mask_files.write(Path(checks.masks), file)

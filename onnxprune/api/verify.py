@@ -13,8 +13,6 @@ from onnxprune.api.remote import local
 from onnxprune.api.result import Cost, Deviation
 from onnxprune.core.files import PathLike
 from onnxprune.errors import NotVerified
-from onnxprune.layer_costs.decoding import Decoding, decoding
-from onnxprune.layer_costs.flops import layers
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import custom_domains
 from onnxprune.runtime import samples as sample_files
@@ -23,7 +21,6 @@ from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, inputs_of, latency, open_session
-from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 
 
 @local(reads=("a", "b"), packed=True)
@@ -88,6 +85,11 @@ class Verification:
             ToleranceMissed: it is not within the tolerance, or that cannot be checked.
             OnnxPruneError: a model does not run, or the data does not fit.
         """
+        # Not while `compress --no-verify` starts.
+        from onnxprune.layer_costs.decoding import Decoding, decoding
+        from onnxprune.layer_costs.flops import layers
+        from onnxprune.runtime.synthetic_inputs import CannotSynthesise
+
         custom = sorted(custom_domains(self._model.proto))
         if custom:
             return self._unverified(f"it uses custom operators of {', '.join(custom)}"), None
@@ -143,6 +145,8 @@ class Verification:
             held = sample_files.cut(arrays, str(checks.data), inputs_of(session), checks.samples)
             outputs = list(Runner(session).outputs(held.feeds))
         else:
+            from onnxprune.runtime.synthetic_inputs import SAMPLES, synthesise
+
             made = synthesise(self._model, session, checks.samples or SAMPLES)
             source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {})
             outputs = made.outputs

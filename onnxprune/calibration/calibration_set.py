@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.session import Feeds, Input
+if TYPE_CHECKING:
+    from onnxprune.runtime.session import Feeds, Input
 
 _AT_A_TIME = 8  # samples of a run, whose activations are held together
 
@@ -34,5 +35,7 @@ class CalibrationSet:
         Raises:
             DataError: the samples do not fit them.
         """
+        from onnxprune.runtime import samples as sample_files  # which runs models: not while passes are listed
+
         feeds, count = sample_files.load(self.source, inputs, self.samples, self.half)
         return [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, _AT_A_TIME)], count

@@ -9,7 +9,7 @@ the graph, and folded into the bias of the layer that reads them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -28,7 +28,7 @@ from onnxprune.channels.coupling.removable_axes import (
     ZeroState,
 )
 from onnxprune.core import threads
-from onnxprune.core.chunked import CHUNK_ELEMENTS, RowRange, ranges
+from onnxprune.core.chunked import CHUNK_ELEMENTS, ChunkedArray, RowRange, ranges
 from onnxprune.core.dtypes import ONES, Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.runtime.session import evaluate
@@ -59,6 +59,21 @@ class SparsityPattern:
         bits = list(threads.run(packed, ranges(0, outputs, step)))
         none = np.zeros((groups, outputs, -(-inputs // 8)), np.uint8)
         return cls((groups, outputs, inputs), np.concatenate(bits, axis=1) if bits else none)
+
+    @classmethod
+    def of_weight(cls, nonzero: ChunkedArray, view: Callable[[Array], Array]) -> SparsityPattern:
+        """The pattern of a weight: of a large matrix, whose view is itself or its transpose, chunk by chunk.
+
+        Args:
+            nonzero: bool, in the shape of the weight.
+            view: makes of it what `of` takes.
+        """
+        if nonzero.ndim != 2 or len(nonzero.rows) == 1:
+            return cls.of(view(nonzero.whole()))
+        rows_are_outputs = view(np.empty((2, 1), bool)).shape[1] == 2
+        bits = [part.bits for part in nonzero.each(lambda _, part: cls.of(view(part)))]  # of whole bytes of inputs
+        shape = nonzero.shape if rows_are_outputs else nonzero.shape[::-1]
+        return cls((1, shape[0], shape[1]), np.concatenate(bits, axis=1 if rows_are_outputs else 2))
 
     def outputs(self, mask: Array | None = None) -> Array:
         """Which outputs have a nonzero entry, [groups, outputs]; `mask` limits the inputs that count."""
@@ -278,7 +293,7 @@ class Liveness:
         """The sparsity pattern of the layer's weight."""
         key = id(layer)
         if key not in self._patterns:
-            self._patterns[key] = SparsityPattern.of(layer.view(self.coupling.nonzero_mask(layer.weight)))
+            self._patterns[key] = SparsityPattern.of_weight(self.coupling.nonzero(layer.weight), layer.view)
         return self._patterns[key]
 
     def bias_update(self, layer: LinearLayer, dead: Array) -> Array:

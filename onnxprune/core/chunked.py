@@ -80,7 +80,14 @@ class ChunkedArray:
     @property
     def rows(self) -> list[RowRange]:
         """The chunks, of whole units: about `CHUNK_ELEMENTS` elements each."""
-        return ranges(0, self.shape[0], max(1, CHUNK_ELEMENTS // max(1, self.row * self.unit)) * self.unit)
+        return ChunkedArray.rows_of(self.shape)
+
+    @staticmethod
+    def rows_of(shape: tuple[int, ...]) -> list[RowRange]:
+        """The chunks of a tensor of a shape."""
+        row = math.prod(shape[1:])
+        unit = ChunkedArray.unit_of(row)
+        return ranges(0, shape[0], max(1, CHUNK_ELEMENTS // max(1, row * unit)) * unit)
 
     def each(self, work: Callable[[RowRange, Array], Made]) -> Iterator[Made]:
         """What `work` makes of each chunk and its rows, in order."""

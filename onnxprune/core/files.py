@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +19,23 @@ PathLike = str | os.PathLike[str]
 _STAGED = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a scheme of one letter is a drive
 _PATIENCE = 2.0  # seconds
+
+
+class Handle:
+    """An open file. It stays the same file whatever becomes of its name."""
+
+    def __init__(self, descriptor: int, path: Path | None = None) -> None:
+        self.descriptor = descriptor
+        self.path = path
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+def unnamed(folder: Path | None) -> Handle:
+    """A new file without a name, which is gone with its handle; None is the system's folder for such files."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return Handle(os.dup(file.fileno()))
 
 
 def is_url(path: object) -> bool:

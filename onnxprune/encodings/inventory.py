@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
-import numpy as np
-
-from onnxprune.core.dtypes import name_of
+from onnxprune.core.chunked import RowRange
+from onnxprune.core.dtypes import Array, name_of
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -52,13 +52,18 @@ def inspect_model(model: Model, known: Mapping[str, Encoded] | None = None) -> l
         stored = group.encoding if group.values == "exact" else f"{group.encoding} {group.stored_as}"
         held = (known or {}).get(group.name)
         if held is None:
-            array = group.array(model)
-            held = Encoded(array.shape, int(np.count_nonzero(array == group.zero(model))))
+            array, zero = group.chunked(model), group.zero(model)
+            held = Encoded(array.shape, sum(array.each(partial(_equal, zero))))
         found.append(
             WeightFacts(group.name, list(held.shape), name_of(group.element), "encoded", prod(held.shape), held.zeros,
                         None, stored, size, size, list(held.shape))
         )  # fmt: skip
     return found
+
+
+def _equal(value: Array, rows: RowRange, part: Array) -> int:
+    """How many entries of a chunk are a value."""
+    return int((part == value).sum())
 
 
 def weight_facts(

@@ -15,7 +15,6 @@ from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.change import Change
-from onnxprune.runtime.opset import raise_to
 
 _CODES = Shared().opset(fused=False)
 
@@ -31,6 +30,8 @@ def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encod
     change, before, refusal = Change(), model.opset, ""
     wanted = {version for version in _wanted(model, forms, encoder) if version > before}
     for version in sorted(wanted, reverse=True):
+        from onnxprune.runtime.opset import raise_to  # which runs models: most need no newer opset
+
         refusal = raise_to(model, version)
         if not refusal:
             change.modified = True

@@ -118,7 +118,7 @@ def with_plain_weights(model: Model, path: Path) -> Model:
         return model
     decoded = Model.load(path)
     for group in encoded_weights(decoded):
-        restore(decoded, group, group.array(decoded))
+        restore(decoded, group, group.chunked(decoded))
     return decoded
 
 

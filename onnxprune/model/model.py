@@ -18,6 +18,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.core.files import digest, require, staged, write
+from onnxprune.core.filled import IN_MEMORY
 from onnxprune.core.signatures import no_model
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.model import external_data, protobuf
@@ -225,12 +226,13 @@ class Model:
     def replace(self, tensor: TensorProto, array: Array | ChunkedArray) -> None:
         """Give the tensor new values; the shape follows them.
 
-        Chunks are computed whenever they are read where memory has no room for what they make.
+        Chunks are kept as such where memory has no room for what they hold: read whenever it is wanted.
         """
         packed = numpy_dtype(tensor.data_type) is None
         if isinstance(array, ChunkedArray):
             size = array.size * array.dtype.itemsize
-            keep = size > protobuf.INLINE and not self.payloads.room(size) and not packed
+            least = protobuf.INLINE if array.computed else IN_MEMORY
+            keep = size > least and not self.payloads.room(size) and not packed
             array = array if keep else array.whole()
         del tensor.dims[:]
         tensor.dims.extend(array.shape)
@@ -239,7 +241,7 @@ class Model:
         else:
             self._set_payload(tensor, numpy_helper.from_array(array).raw_data if packed else bytes_of(array))
 
-    def tensor(self, name: str, array: Array, element: int) -> TensorProto:
+    def tensor(self, name: str, array: Array | ChunkedArray, element: int) -> TensorProto:
         """A new tensor of element type `element` that holds the array."""
         made = TensorProto(name=name, data_type=element)
         self.replace(made, array)
@@ -263,8 +265,7 @@ class Model:
     def nbytes(self, tensor: TensorProto) -> int:
         """Bytes that the tensor takes in the file, its name and shape included."""
         location = location_of(tensor)
-        held = self.payloads.get(location)
-        if held is None:
+        if (held := self.payloads.get(location)) is None:
             return tensor.ByteSize()
         return tensor.ByteSize() - len(protobuf.reference(location)) + len(protobuf.raw_field(held)[0]) + len(held)
 

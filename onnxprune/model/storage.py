@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from onnxprune.core.chunked import EVERY, ChunkedArray
+from onnxprune.core.files import Handle, unnamed
 from onnxprune.errors import ModelError, OutputError
 from onnxprune.model import protobuf
 
 RESIDENT = 256 << 20  # bytes of new payloads that stay in memory; what comes on top goes to a scratch file
 PIECE = 1 << 24  # bytes that are read or written at once
 _COPIED = 1 << 15  # bytes up to which reading takes less time than mapping
-
-
-class Handle:
-    """An open file. It stays the same file whatever becomes of its name."""
-
-    def __init__(self, descriptor: int, path: Path | None = None) -> None:
-        self.descriptor = descriptor
-        self.path = path
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
 
 
 class Stored:
@@ -143,8 +132,7 @@ class Payloads:
     def _spill(self, data: protobuf.Chunk) -> Stored:
         try:
             if self._spilled is None:
-                with tempfile.TemporaryFile(dir=self.scratch) as file:
-                    self._spilled = Handle(os.dup(file.fileno())), 0
+                self._spilled = unnamed(self.scratch), 0
             handle, at = self._spilled
             view = memoryview(data)
             os.lseek(handle.descriptor, at, os.SEEK_SET)

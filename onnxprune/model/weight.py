@@ -10,8 +10,10 @@ from typing import Literal
 import numpy as np
 from onnx import SparseTensorProto, TensorProto
 
-from onnxprune.core.chunked import ChunkedArray, RowRange, part_of
+from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import Array, array_dtype, name_of
+from onnxprune.core.filled import FilledArray, beside
+from onnxprune.core.scattered import PIECE, slabs
 from onnxprune.errors import ModelError, WeightError
 from onnxprune.model.model import Model, copy_notes
 from onnxprune.model.operators import OPERAND
@@ -80,24 +82,13 @@ class Weight:
         Raises:
             ModelError: the bytes do not fit the shape, or indices and values do not fit each other.
         """
-        if isinstance(self.tensor, TensorProto):
-            return model.array(self.tensor)
-        values, indices = model.array(self.tensor.values), model.array(self.tensor.indices)
-        try:
-            flat = np.ravel_multi_index(tuple(indices.T), self.shape) if indices.ndim == 2 else indices
-            dense = np.zeros(self.size, values.dtype)
-            if flat.size and flat.min() < 0:  # indexing would count it from the end
-                raise IndexError(f"index {flat.min()}")  # noqa: TRY301 - one error for every fault
-            dense[flat] = values
-        except (ValueError, IndexError, TypeError, MemoryError) as error:
-            raise ModelError(f"the sparse initializer '{self.name}' is damaged: {error}") from error
-        return dense.reshape(self.shape)
+        return model.array(self.tensor) if isinstance(self.tensor, TensorProto) else self.chunked(model).whole()
 
     def set_array(self, model: Model, array: Array | ChunkedArray) -> None:
         """Give it new values of the same shape, see `Model.replace`; a sparse initializer becomes a dense one."""
         if isinstance(self.tensor, SparseTensorProto):
             body = self.scope.body
-            dense = model.tensor(self.value, ChunkedArray.of(array).whole(), self.element)
+            dense = model.tensor(self.value, array, self.element)
             copy_notes(self.tensor.values, dense)
             model.drop(self.tensor.values)
             model.drop(self.tensor.indices)
@@ -122,9 +113,14 @@ class Weight:
 
     def chunked(self, model: Model) -> ChunkedArray:
         """The dense values to be read in chunks; see `array`."""
-        return (
-            model.chunked(self.tensor) if isinstance(self.tensor, TensorProto) else ChunkedArray.of(self.array(model))
-        )
+        if isinstance(self.tensor, TensorProto):
+            return model.chunked(self.tensor)
+        values, indices = model.chunked(self.tensor.values), model.chunked(self.tensor.indices)
+        try:
+            with beside(model.payloads.scratch):
+                return _expanded(indices, values, self.shape)
+        except (ValueError, IndexError, TypeError, MemoryError) as error:
+            raise ModelError(f"the sparse initializer '{self.name}' is damaged: {error}") from error
 
     def zeros(self, array: Array | ChunkedArray) -> int:
         """How many entries are zero (or the zero point)."""
@@ -165,3 +161,34 @@ def check_patterns(weights: Sequence[Weight], patterns: Iterable[str]) -> None:
     for pattern in patterns:
         if not any(matches(w.name, pattern) for w in weights):
             raise WeightError(f"no weight matches '{pattern}'; `onnxprune inspect` lists the names")
+
+
+def _expanded(indices: ChunkedArray, values: ChunkedArray, shape: tuple[int, ...]) -> ChunkedArray:
+    """The dense values of a sparse initializer.
+
+    Args:
+        indices: int64 [entries], of the flattened tensor, or [entries, rank].
+        values: [entries].
+        shape: of the tensor.
+
+    Raises:
+        ValueError: they do not fit each other.
+    """
+
+    def flat(start: int, stop: int) -> Array:
+        part = indices.read(start, stop, EVERY)
+        return np.ravel_multi_index(tuple(part.T), shape) if part.ndim == 2 else part
+
+    count = indices.shape[0]
+    if values.shape != (count,):
+        raise ValueError(f"values of shape {values.shape} stand for {count} indices")
+    pieces: Iterable[tuple[Array, Array]]
+    pieces = ((flat(*part), values.read(*part, EVERY)) for part in ranges(0, count, PIECE))
+    if any((np.diff(flat(start, min(stop + 1, count))) < 0).any() for start, stop in ranges(0, count, PIECE)):
+        at = flat(0, count)
+        order = np.argsort(at, kind="stable")
+        pieces = [(at[order], values.whole()[order])]
+    dense, rows = FilledArray(shape, values.dtype), ChunkedArray.rows_of(shape)
+    for part, slab in zip(rows, slabs(pieces, shape, rows, np.zeros(1, values.dtype)), strict=True):
+        dense.put(part, EVERY, slab)
+    return dense.chunked()

@@ -91,6 +91,6 @@ def removals(changes: Sequence[Change]) -> list[Removed]:
         size, kept = left.get((cut.name, cut.axis), (cut.before, np.arange(cut.before)))
         left[cut.name, cut.axis] = size, np.delete(kept, cut.indices)
     return [
-        Removed(name, axis, size, len(kept), np.setdiff1d(np.arange(size), kept).tolist())
+        Removed(name, axis, size, len(kept), np.delete(np.arange(size), kept).tolist())
         for (name, axis), (size, kept) in left.items()
     ]

@@ -19,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import NotLoaded, RuntimeFailure
+from onnxprune.model.scopes import DEFAULT_DOMAIN
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -153,6 +154,9 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
     """
     if any(array is not None and array.dtype.type not in _TYPES_IN for array in arrays):
         return _reference(node, arrays, model)
+    first = arrays[0] if arrays else None
+    if node.op_type == "Relu" and node.domain in DEFAULT_DOMAIN and first is not None and first.dtype.kind == "f":
+        return [np.maximum(first, 0)]  # by far the most usual: a session takes a tenth of a second to begin with
     alone = NodeProto()
     alone.CopyFrom(node)
     given = {f"i{position}": array for position, array in enumerate(arrays) if array is not None}

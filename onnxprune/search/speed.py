@@ -18,7 +18,6 @@ import numpy as np
 
 from onnxprune.errors import ToleranceMissed
 from onnxprune.layer_costs.in_turn import ProcessorTimes
-from onnxprune.layer_costs.measure import inputs_for
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.progress import Progress, silent
@@ -74,6 +73,8 @@ def faster(
         after: the passes behind it.
         progress: called with ("trials", done, in all).
     """
+    from onnxprune.layer_costs.measure import inputs_for  # which runs models
+
     feeds = inputs_for(model, path, Path(step.data), None).run
     return SpeedSearch(model, wanted, step, after, ProcessorTimes(feeds), progress).run()
 

@@ -5,12 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxprune.activations.calibration import grids
-from onnxprune.activations.editing import Editor
-from onnxprune.activations.folding import fold
-from onnxprune.activations.quantise import OPSET, quantise, values_of
-from onnxprune.activations.regions import dense_convolutions, integer_nodes
-from onnxprune.channels.cleanup import remove_unused
 from onnxprune.core.override import override
 from onnxprune.errors import NoGain, OptionError
 from onnxprune.model.discovery import label
@@ -19,7 +13,6 @@ from onnxprune.model.scopes import scopes_of
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, some_of
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.runtime.opset import raise_to
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +40,15 @@ class Activations(Pass):
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
+        # Not while the passes are listed: few commands compute with integers.
+        from onnxprune.activations.calibration import grids
+        from onnxprune.activations.editing import Editor
+        from onnxprune.activations.folding import fold
+        from onnxprune.activations.quantise import OPSET, quantise, values_of
+        from onnxprune.activations.regions import dense_convolutions, integer_nodes
+        from onnxprune.channels.cleanup import remove_unused
+        from onnxprune.runtime.opset import raise_to
+
         change, trial = Change(), model.copy()
         refusal = raise_to(trial, OPSET) if trial.opset < OPSET and dense_convolutions(trial) else ""
         if refusal:

@@ -7,10 +7,6 @@ from pathlib import Path
 
 from onnxprune.core.override import override
 from onnxprune.errors import OptionError
-from onnxprune.masks import checkpoints
-from onnxprune.masks import file as mask_files
-from onnxprune.masks.apply import NO_NAMES, lay, settle
-from onnxprune.masks.matching import match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
@@ -40,6 +36,12 @@ class ApplyMasks(Pass):
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
         change = Change()
+        # Not while the passes are listed: few commands read masks.
+        from onnxprune.masks import checkpoints
+        from onnxprune.masks import file as mask_files
+        from onnxprune.masks.apply import NO_NAMES, lay, settle
+        from onnxprune.masks.matching import match
+
         file = mask_files.read(Path(self.masks))
         matches = match.match(model, checkpoints.read(Path(self.names_from))) if self.names_from else NO_NAMES
         laid = lay(file, model, str(model.path or "the model"), matches)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, some_of
 from onnxprune.pipeline.per_weight import PerWeight, fraction
 from onnxprune.pipeline.progress import Progress, silent
-from onnxprune.reconstruction.channels import ReadChannels
+
+if TYPE_CHECKING:
+    from onnxprune.reconstruction.channels import ReadChannels
 
 SCORES = ("l1", "l2", "batchnorm", "obs")
 SCOPES = ("layer", "global")
@@ -104,6 +107,8 @@ class Channels(Pass):
     def run(self, model: Model, progress: Progress = silent) -> Change:
         change = Change()
         asked = bool(self.sparsity or self.set)
+        from onnxprune.reconstruction.channels import ReadChannels  # which runs models: not while passes are listed
+
         self._check_patterns(model)
         for coupling in couplings(model):
             read = None
@@ -136,6 +141,8 @@ class Channels(Pass):
             DataError: the samples do not fit the model.
             RuntimeFailure: the model does not run.
         """
+        from onnxprune.reconstruction.channels import ReadChannels
+
         coupling = next(couplings(model))
         families = families_of(coupling)
         most = [self._most(len(family.groups)) for family in families]

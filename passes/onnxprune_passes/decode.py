@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnxprune.allocation import rate_distortion
+from onnxprune.core.filled import beside
 from onnxprune.core.override import override
 from onnxprune.encodings.graph.constant_parts import unmarked
 from onnxprune.encodings.graph.encoded import encoded_weights, restore
@@ -29,8 +30,9 @@ class Decode(Pass):
         change = Change()
         encoded = encoded_weights(model)
         for _, group in tracked(progress, self.name, encoded, lambda group: group.nbytes(model)):
-            array, coding = group.array(model), group.coding(model)
-            restore(model, group, array)
+            coding = group.coding(model)
+            with beside(model.payloads.scratch):
+                restore(model, group, group.chunked(model))
             if coding is not None:
                 model.codings[group.name] = coding
             change.weights[group.name] = WeightRecord(encoding="dense")
@@ -42,7 +44,7 @@ class Decode(Pass):
             )
         for weight in find(model):
             if weight.store == "sparse":
-                weight.set_array(model, weight.array(model))
+                weight.set_array(model, weight.chunked(model))
                 change.weights[weight.name] = WeightRecord(encoding="dense")
         if encoded:
             rate_distortion.recover(model)

@@ -12,6 +12,7 @@ from onnxprune.allocation import rate_distortion
 from onnxprune.allocation.choice import choose
 from onnxprune.allocation.measurement import Asked, MeasurementPlan, Measurements, measure
 from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.core.filled import beside
 from onnxprune.core.override import override
 from onnxprune.encodings import GATHERED, GRAPH, Values, form_of
 from onnxprune.encodings.candidates import EXACT, Candidates, dense_because, may_lose
@@ -136,7 +137,8 @@ class Encode(Pass):
                 model, weight, measured.lossless, measured.coded if again else None, encoder.targets.integers,
                 encoder.tables, measured.matrix,
             )  # fmt: skip
-            stored = encoder.store(found, choices[weight.name], name)
+            with beside(model.payloads.scratch):
+                stored = encoder.store(found, choices[weight.name], name)
             if stored.numbered:
                 name = next(ids)
             if stored.refused and (measured.values != EXACT or measured.curve):

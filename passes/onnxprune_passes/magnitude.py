@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.allocation import rate_distortion
 from onnxprune.calibration.calibration_set import CalibrationSet
-from onnxprune.calibration.layers import Layer, layers_of
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
@@ -37,8 +37,9 @@ from onnxprune.pruning.thresholds import (
     zeroed,
     zeroed_below,
 )
-from onnxprune.reconstruction.pruning import prune_layers
-from onnxprune.reconstruction.shares import global_counts
+
+if TYPE_CHECKING:
+    from onnxprune.calibration.layers import Layer
 
 SCOPES = ("layer", "global", "channel")
 REFITTING = ("activation", "obs")  # saliencies that refit what stays
@@ -183,8 +184,13 @@ class Magnitude(Pass):
         for group in encoded_weights(model):
             change.skipped[group.name] = Reason(Kind.ENCODED, "is encoded: decode the model first", "encoded")
         saliency = self.saliency or (REFITTING[-1] if self.data else SALIENCIES[0])
-        layers = layers_of([weight for weight, _ in shares], weights) if saliency in REFITTING else {}
+        layers: dict[str, Layer] = {}
         cut, counts = None, {}
+        if saliency in REFITTING:
+            from onnxprune.calibration.layers import layers_of  # which runs models: not while passes are listed
+            from onnxprune.reconstruction.shares import global_counts
+
+            layers = layers_of([weight for weight, _ in shares], weights)
         if self.scope == "global" and saliency in REFITTING:
             assert self.sparsity is not None
             chosen = [weight for weight, _ in shares]
@@ -226,6 +232,8 @@ class Magnitude(Pass):
     ) -> None:  # fmt: skip
         """Prune the layers by saliency and refit what stays; by magnitude where their inputs turn out unknown."""
         selects = {name: partial(self._mask, entry) for name, entry in planned.items()}
+        from onnxprune.reconstruction.pruning import prune_layers
+
         done = prune_layers(model, layers, selects, saliency, self._calibration, progress, self.name)
         for name, entry in planned.items():
             record = change.weights[name]

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
 from onnxprune.errors import OptionError
-from onnxprune.masks import checkpoints, file, update
-from onnxprune.masks.alignment import weights_of
-from onnxprune.masks.apply import lay, settle
-from onnxprune.masks.matching import match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.reason import Kind, Reason
@@ -22,6 +19,9 @@ from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune_passes.decode import Decode
+
+if TYPE_CHECKING:
+    from onnxprune.masks import file
 
 _UNKNOWN = Reason(Kind.UNMATCHED, "nothing says which parameter it is")
 
@@ -59,6 +59,9 @@ class Update(Pass):
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
+        from onnxprune.masks import file  # not while the passes are listed: few commands read masks
+        from onnxprune.masks.apply import lay, settle
+
         change, where = Change(), str(model.path or "the model")
         masks = file.read(Path(self.masks)) if self.masks else None
         laid = lay(masks, model, where) if masks is not None and self.lay_masks else {}
@@ -85,6 +88,10 @@ class Update(Pass):
         self, model: Model, masks: file.MaskFile | None, change: Change, where: str
     ) -> Iterator[tuple[str, Array]]:
         """(weight, its new values); what stays as it is goes into `skipped`."""
+        from onnxprune.masks import checkpoints, update
+        from onnxprune.masks.alignment import weights_of
+        from onnxprune.masks.matching import match
+
         source = Path(self.source)
         if self._is_model:
             other = Model.load(source)

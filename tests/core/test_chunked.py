@@ -185,6 +185,23 @@ def test_gaps_beyond_the_range_of_positions_within_a_chunk():
         patch.undo()
 
 
+@pytest.mark.parametrize("transposed", [True, False])
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 99))
+def test_sparsity_patterns_of_matrices_are_read_chunk_by_chunk(transposed, rows, columns, chunk):
+    matrix = np.random.default_rng(rows).random((rows, columns)) < 0.3
+
+    def view(array):
+        return (array.T if transposed else array)[None, :, :, None]
+
+    whole, patch = SparsityPattern.of(view(matrix)), patched(8, chunk)
+    try:
+        pattern = SparsityPattern.of_weight(ChunkedArray.of(matrix), view)
+    finally:
+        patch.undo()
+    assert pattern.shape == whole.shape
+    np.testing.assert_array_equal(pattern.bits, whole.bits)
+
+
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 99), st.data())
 def test_sparsity_patterns_answer_like_the_matrix(outputs, inputs, chunk, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))

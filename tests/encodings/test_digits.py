@@ -108,9 +108,9 @@ def coded(draw) -> Sparse:
 
 
 def decoded(encoding, sparse: Sparse) -> np.ndarray:
-    positions, values = encoding.unpack(encoding.pack(sparse), sparse.shape)
     dense = np.full(sparse.size, sparse.fill_value)
-    dense[positions] = values
+    for positions, values in encoding.unpack(encoding.pack(sparse), sparse.shape):
+        dense[positions] = values
     return dense.reshape(sparse.shape)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from inspect import Parameter, signature
 from typing import ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
 
@@ -116,7 +117,8 @@ def explicit(*options: type) -> Callable[[Callable[P, R]], Callable[P, R]]:
     Args:
         options: the classes that have the defaults, by field.
     """
-    defaults = {name: getattr(kind, name) for kind in options for name in get_type_hints(kind) if hasattr(kind, name)}
+    names = ((kind, each.name) for kind in options for each in fields(kind))
+    defaults = {name: getattr(kind, name) for kind, name in names if hasattr(kind, name)}
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         own = signature(function)

@@ -94,11 +94,11 @@ class Coupling:
         """Whether it is such a tensor, or computed from such."""
         return name in self.computed or self.tensor(name) is not None
 
-    def nonzero_mask(self, name: str) -> Array:
-        """Which entries of a constant are not zero, in its shape; raises like `array`."""
+    def nonzero(self, name: str) -> ChunkedArray:
+        """Which entries of a constant are not zero, in its shape, whenever they are read; raises like `array`."""
         tensor = self.scope.constant(name)
         chunked = ChunkedArray.of(self.array(name)) if tensor is None else self.model.chunked(tensor)
-        return chunked.map(bool, lambda rows, columns, part: part != 0).whole()
+        return chunked.map(bool, lambda rows, columns, part: part != 0)
 
     def array(self, name: str) -> Array:
         """The values of a constant; see `Constants.array`."""

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
-from onnxruntime import GraphOptimizationLevel, SessionOptions
 
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, numpy_dtype
 from onnxprune.core.override import override
@@ -61,6 +60,8 @@ class ConstantParts:
         Raises:
             RuntimeFailure: it cannot.
         """
+        from onnxruntime import GraphOptimizationLevel, SessionOptions  # a tenth of a second, for parts that lost names
+
         graph = helper.make_graph(self.nodes, "constants", [], [helper.make_empty_tensor_value_info(self.value)])
         if element == TensorProto.BFLOAT16:  # which ONNX Runtime does not give in Python
             graph.node.append(helper.make_node("Cast", [self.value], [f"{self.value} wide"], to=TensorProto.FLOAT))

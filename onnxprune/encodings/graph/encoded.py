@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import FLOATS, Array
 from onnxprune.encodings import FORMS, GATHERED, packing
 from onnxprune.encodings.graph import fusion
@@ -20,9 +21,9 @@ from onnxprune.encodings.graph.constant_parts import ConstantParts, PartsAtReade
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
 from onnxprune.encodings.graph.products import ProductParts, carrier_name, product_parts
 from onnxprune.encodings.graph.tables import TableParts, table_parts
+from onnxprune.encodings.graph.unpacked import unpacked
 from onnxprune.encodings.targets import readers_in
 from onnxprune.encodings.values.integers import Int8
-from onnxprune.encodings.values.nodes import weight_of_carrier
 from onnxprune.errors import ModelError
 from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model, copy_notes
@@ -149,6 +150,10 @@ class EncodedWeight:
         return nodes + payloads + shapes
 
     def array(self, model: Model) -> Array:
+        """All of the weight's values, see `chunked`."""
+        return self.chunked(model).whole()
+
+    def chunked(self, model: Model) -> ChunkedArray:
         """The weight's values: unpacked in numpy, or computed by ONNX Runtime where it is not intact.
 
         The latter come as the reader wants them, which may be the transpose of what the weight was.
@@ -157,14 +162,14 @@ class EncodedWeight:
             ModelError: parts are missing or do not fit together.
             RuntimeFailure: ONNX Runtime does not compute it.
         """
-        array = self._matrix(model)
+        matrix = self._matrix(model)
         front = re.search(r"\.u(\d+)", self.flags)
-        return array.reshape((1,) * int(front[1]) + array.shape[-2:]) if front else array
+        return ChunkedArray.of(matrix.whole().reshape((1,) * int(front[1]) + matrix.shape[-2:])) if front else matrix
 
-    def _matrix(self, model: Model) -> Array:
+    def _matrix(self, model: Model) -> ChunkedArray:
         """The values without the unit dimensions that a mark counts."""
         if not self.intact:
-            return self.parts.array(model, self.element)
+            return ChunkedArray.of(self.parts.array(model, self.element))
         try:
             parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
             shape = self._shape(parts)
@@ -172,10 +177,7 @@ class EncodedWeight:
                 parts["view"] = np.array([shape[0], *parts["inside"]])
             held = packing(self.encoding)
             assert held is not None
-            positions, values = held.unpack(parts, shape)
-            dense = np.full(math.prod(shape), self.fill_value.astype(values.dtype), values.dtype)
-            dense[positions] = values
-            return weight_of_carrier(dense.reshape(shape), parts, self.flags, self.element)
+            return unpacked(held, parts, shape, self.fill_value, self.flags, self.element)
         except (KeyError, ValueError, IndexError, MemoryError, ZeroDivisionError, TypeError, AttributeError) as error:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
 
@@ -287,7 +289,7 @@ def _with_copies(parts: ConstantParts, prefix: str) -> ConstantParts:
     return replace(parts, nodes=nodes, constants=constants)
 
 
-def restore(model: Model, encoded: EncodedWeight, array: Array) -> None:
+def restore(model: Model, encoded: EncodedWeight, array: Array | ChunkedArray) -> None:
     """Put the dense tensor back where the encoded group stands, under the weight's name."""
     body = encoded.scope.body
     tensor = model.tensor(encoded.value, array, encoded.element)

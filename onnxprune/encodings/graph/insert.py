@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
+from onnxprune.core.chunked import EVERY
 from onnxprune.core.dtypes import numpy_dtype
+from onnxprune.core.filled import FilledArray
 from onnxprune.encodings import GATHERED, Coded, Encoding, Sparse, Values
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named, index_of
@@ -110,6 +113,7 @@ def _stored(
         tensors.append(
             model.tensor(key, array, weight.element if own else helper.np_dtype_to_tensor_dtype(array.dtype))
         )
+    build.constants.clear()  # which the model may keep in a file
     if tensors and isinstance(weight.tensor, TensorProto):
         copy_notes(weight.tensor, tensors[0])
     if weight.store == "constant":
@@ -225,10 +229,17 @@ class PreparedSparse:
 def prepare_sparse(model: Model, weight: Weight, sparse: Sparse) -> PreparedSparse:
     """The weight as a sparse tensor. The indices are linear and int64, which the checker demands."""
     made = SparseTensorProto(dims=weight.tensor.dims)
-    made.values.CopyFrom(model.tensor(weight.value, sparse.values, weight.element))
+    positions, values = FilledArray((sparse.kept,), np.int64), FilledArray((sparse.kept,), sparse.carrier.dtype)
+    at = 0
+    for found, held in sparse.each(lambda chunk: (chunk.positions.astype(np.int64) + chunk.start, chunk.values)):
+        rows = (at, at + len(found))
+        positions.put(rows, EVERY, found)
+        values.put(rows, EVERY, held)
+        at += len(found)
+    made.values.CopyFrom(model.tensor(weight.value, values.chunked(), weight.element))
     if isinstance(weight.tensor, TensorProto):
         copy_notes(weight.tensor, made.values)
-    made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", sparse.positions.astype("int64"), TensorProto.INT64))
+    made.indices.CopyFrom(model.tensor(f"{weight.value}.indices", positions.chunked(), TensorProto.INT64))
     return PreparedSparse(made, model.nbytes(made.values) + model.nbytes(made.indices) + TAG)
 
 

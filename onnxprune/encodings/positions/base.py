@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
+from onnxprune.core.scattered import PIECE
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.sparse import Sparse
+
+
+def pieces_of(array: Array) -> Iterator[Array]:
+    """An array of one axis in such pieces."""
+    return (array[start:stop] for start, stop in ranges(0, len(array), PIECE))
 
 
 class Packing(ABC):
@@ -26,8 +33,12 @@ class Packing(ABC):
         """Every stored array by name."""
 
     @abstractmethod
-    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """(flat positions, values) to write over a tensor of the fill value."""
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
+        """Pieces (flat positions, values) to write over a tensor of the fill value; positions never descend.
+
+        Raises:
+            ValueError: the parts do not fit the shape.
+        """
 
 
 class Encoding(Packing):

@@ -6,14 +6,16 @@ operators all exist at opset 9.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import numpy as np
 from onnx import TensorProto
 
+from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import ONES, Array
 from onnxprune.core.override import override
+from onnxprune.core.scattered import PIECE
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions.base import Encoding
@@ -39,14 +41,24 @@ class Bitmask(Encoding):
 
     @override
     def pack(self, sparse: Sparse) -> Parts:
-        runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
-        bits = digits.joined([bits for bits, _ in runs])
-        return {"bits": bits.reshape(-1, 1)} | digits.pack_values(sparse, (values for _, values in runs), sparse.kept)
+        bits = np.empty((-(-sparse.size // 8), 1), np.uint8)
+
+        def values() -> Iterator[Array]:
+            at = 0
+            for part, kept in sparse.each(partial(_packed, sparse.carrier.row)):
+                bits[at : at + len(part), 0] = part
+                at += len(part)
+                yield kept
+
+        return {"bits": bits} | digits.pack_values(sparse, values(), sparse.kept)
 
     @override
-    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        at = np.flatnonzero(np.unpackbits(parts["bits"].reshape(-1)))
-        return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
+        bits, before = parts["bits"].reshape(-1), 0
+        for start, stop in ranges(0, len(bits), PIECE // 8):
+            at = np.flatnonzero(np.unpackbits(bits[start:stop])) + 8 * start
+            yield at, digits.unpack_values(parts, before, before + len(at))
+            before += len(at)
 
     @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:

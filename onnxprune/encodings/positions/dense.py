@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
+from onnxprune.core.scattered import PIECE
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions.base import Encoding
@@ -32,15 +34,17 @@ class Dense(Encoding):
 
     @override
     def pack(self, sparse: Sparse) -> Parts:
-        return digits.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
+        parts = sparse.carrier.each(lambda _, part: part)
+        return digits.pack_values(sparse, parts, sparse.size if sparse.codebook is not None else sparse.shape[0])
 
     @override
-    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        values = digits.unpack_values(parts).reshape(-1)
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
         size = int(np.prod(shape, dtype=np.int64))
-        if not size <= values.size < size + (parts["powers"].size if "powers" in parts else 1):
-            raise ValueError(f"it holds {values.size} values for the shape {shape}")
-        return np.arange(size), values[:size]
+        held = digits.count_of(parts, "codes" if "book" in parts else "values")
+        if not size <= held < size + (parts["powers"].size if "powers" in parts else 1):
+            raise ValueError(f"it holds {held} values for the shape {shape}")
+        for start, stop in ranges(0, size, PIECE):
+            yield np.arange(start, stop), digits.unpack_values(parts, start, stop)
 
     @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:

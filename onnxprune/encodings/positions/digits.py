@@ -6,7 +6,7 @@ a radix also waste less than whole bits do: 40 codes take 5.33 bits in a uint16,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -98,33 +98,57 @@ def pack(numbers: Array, layout: DigitLayout, name: str) -> Parts:
 
 
 def pack_run(
-    pieces: Iterable[Array], layout: DigitLayout, name: str, filling: Callable[[Array], Array] | None = None
-) -> Parts:
+    pieces: Iterable[Array], count: int, layout: DigitLayout, name: str,
+    filling: Callable[[Array], Array] | None = None,
+) -> Parts:  # fmt: skip
     """`pack` of one run of numbers that comes in pieces.
 
     Args:
         pieces: of the run, in order.
+        count: how many numbers it has.
         layout: of the words.
         name: of the part that holds them.
         filling: what fills the last word up, from its last number; None for 0.
     """
-    rest, words, others = np.zeros(0, np.int64), [], pack(np.zeros(0, np.int64), layout, name)
+
+    def words() -> Iterator[tuple[Array]]:
+        rest = np.zeros(0, np.int64)
+        for piece in pieces:
+            numbers = np.concatenate([rest, piece]) if len(rest) else piece
+            whole = len(numbers) - len(numbers) % layout.digits
+            rest = numbers[whole:]
+            yield (pack(numbers[:whole], layout, name)[name],)
+        if len(rest):
+            short = layout.digits - len(rest)
+            if filling is not None:
+                rest = np.concatenate([rest, np.repeat(filling(rest[-1:]), short)])
+            yield (pack(rest, layout, name)[name],)
+
+    parts = pack(np.zeros(0, np.int64), layout, name)
+    (parts[name],) = joined(words(), -(-count // layout.digits)) if count else (parts[name],)
+    return parts
+
+
+def joined(pieces: Iterable[tuple[Array, ...]], count: int) -> tuple[Array, ...]:
+    """Arrays that come in pieces side by side, each laid into one of so many rows; a single piece is not copied.
+
+    Raises:
+        ValueError: the pieces have fewer rows or more.
+    """
+    at, whole = 0, None
     for piece in pieces:
-        numbers = np.concatenate([rest, piece]) if len(rest) else piece
-        whole = len(numbers) - len(numbers) % layout.digits
-        rest = numbers[whole:]
-        words.append(pack(numbers[:whole], layout, name)[name])
-    if len(rest):
-        short = layout.digits - len(rest)
-        if filling is not None:
-            rest = np.concatenate([rest, np.repeat(filling(rest[-1:]), short)])
-        words.append(pack(rest, layout, name)[name])
-    return others | {name: joined(words) if words else others[name]}
-
-
-def joined(arrays: Sequence[Array]) -> Array:
-    """One after the other; a single one is not copied."""
-    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        rows = len(piece[0])
+        if whole is None and rows == count:
+            at, whole = count, piece
+            continue
+        if whole is None:
+            whole = tuple(np.empty((count, *part.shape[1:]), part.dtype) for part in piece)
+        for target, part in zip(whole, piece, strict=True):
+            target[at : at + rows] = part
+        at += rows
+    if whole is None or at != count:
+        raise ValueError(f"{at} rows in place of {count}")
+    return whole
 
 
 def count_of(parts: Mapping[str, Array], name: str) -> int:
@@ -155,6 +179,17 @@ def emit(build: Builder, parts: Parts, name: str) -> str:
     return build.op("Mod", [shifted, build.constant("radix", parts["radix"])])
 
 
+def unpack_run(parts: Mapping[str, Array], name: str, start: int, stop: int) -> Array:
+    """Some of the numbers that `pack_run` packed, [numbers]; no more than there are."""
+    digits = parts["powers"].size if "powers" in parts else 1
+    if digits < 1:
+        raise ValueError("its words cannot be taken apart")
+    first = start // digits
+    words = parts[name].reshape(-1)[first : -(-stop // digits)]
+    numbers = unpack({**parts, name: words[:, None] if "powers" in parts else words}, name)
+    return numbers[start - first * digits :][: stop - start]
+
+
 # values: themselves, or codes that a codebook turns into values --------------------------------------------
 
 
@@ -166,16 +201,19 @@ def values_bytes(sparse: Sparse, count: int) -> int:
 
 
 def pack_values(sparse: Sparse, pieces: Iterable[Array], count: int) -> Parts:
-    """The parts that hold `count` values (or codes), which come in pieces."""
+    """The parts that hold `count` values (or codes), which come in pieces; of values with more axes so many rows."""
     if sparse.codebook is None:
-        return {"values": joined(list(pieces))}
+        (values,) = joined(((piece,) for piece in pieces), count)
+        return {"values": values}
     codes = (piece.reshape(-1) for piece in pieces)
-    return pack_run(codes, layout_for(len(sparse.codebook), count), "codes") | {"book": sparse.codebook}
+    return pack_run(codes, count, layout_for(len(sparse.codebook), count), "codes") | {"book": sparse.codebook}
 
 
-def unpack_values(parts: Mapping[str, Array]) -> Array:
-    """The values, with the filling of the last word."""
-    return parts["book"][unpack(parts, "codes")] if "book" in parts else parts["values"]
+def unpack_values(parts: Mapping[str, Array], start: int, stop: int) -> Array:
+    """Some of the values, [values]."""
+    if "book" not in parts:
+        return parts["values"].reshape(-1)[start:stop]
+    return parts["book"][unpack_run(parts, "codes", start, stop)]
 
 
 def emit_values(build: Builder, parts: Parts, shape: tuple[int, ...], name_of_shape: str = "shape") -> str:

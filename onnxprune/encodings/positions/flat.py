@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from onnxprune.core.chunked import RowRange
+from onnxprune.core.chunked import RowRange, ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
+from onnxprune.core.scattered import PIECE
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions import gaps as gap
-from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.positions.base import Encoding, pieces_of
 from onnxprune.encodings.sparse import Sparse, SparseChunk, index_type
 
 
@@ -56,19 +57,22 @@ class Flat(Encoding):
 
         if joint is not None and sparse.codebook is not None:
             symbols = sparse.each(lambda chunk: gap.symbols_of(*gaps(chunk), joint))
-            packed = digits.pack_run(symbols, joint.layout, "symbols", partial(gap.filling, joint))
+            packed = digits.pack_run(symbols, joint.entries, joint.layout, "symbols", partial(gap.filling, joint))
             return packed | gap.around(joint, sparse.codebook)
-        found = list(sparse.each(gaps))
-        runs = digits.joined([runs for runs, _ in found])
-        return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in found), entries)
+        runs, values = digits.joined(sparse.each(gaps), entries)
+        return {"gaps": runs} | digits.pack_values(sparse, pieces_of(values), entries)
 
     @override
-    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        if "symbols" in parts:
-            runs, values = gap.unpack(parts)
-            return np.cumsum(runs), values
-        at = np.cumsum(parts["gaps"], dtype=np.int64)
-        return at, digits.unpack_values(parts).reshape(-1)[: len(at)]
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
+        joint, last = "symbols" in parts, 0
+        for start, stop in ranges(0, digits.count_of(parts, "symbols") if joint else parts["gaps"].size, PIECE):
+            if joint:
+                runs, values = gap.taken_apart(parts, digits.unpack_run(parts, "symbols", start, stop))
+            else:
+                runs, values = parts["gaps"][start:stop], digits.unpack_values(parts, start, stop)
+            at = np.cumsum(runs, dtype=np.int64) + last
+            last = int(at[-1])
+            yield at, values
 
     @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:

@@ -133,12 +133,12 @@ def around(joint: Joint, codebook: Array) -> Parts:
     return {"levels": np.array(joint.levels, np.int32), "book": codebook}
 
 
-def unpack(parts: Mapping[str, Array]) -> tuple[Array, Array]:
-    """Gaps and values [..., m] of the symbols."""
+def taken_apart(parts: Mapping[str, Array], symbols: Array) -> tuple[Array, Array]:
+    """Gaps and values of some symbols, in their shape."""
     levels = int(parts["levels"])
     if levels < 1:
         raise ValueError(f"it has {levels} levels")
-    runs, codes = np.divmod(digits.unpack(parts, "symbols").astype(np.int64), levels)
+    runs, codes = np.divmod(symbols.astype(np.int64), levels)
     return runs, parts["book"][codes]
 
 

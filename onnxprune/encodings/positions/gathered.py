@@ -7,13 +7,15 @@ stands for lies side by side, and a second Gather looks up all of it. Measured w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.core.override import override
+from onnxprune.core.scattered import PIECE
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions.base import Packing
@@ -46,7 +48,7 @@ class Gathered(Packing):
     @override
     def pack(self, sparse: Sparse) -> Parts:
         if sparse.codebook is None:
-            return {"values": digits.joined(list(sparse.carrier.each(lambda _, part: part)))}
+            return digits.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.shape[0])
         layout = row_layout(len(sparse.codebook), *sparse.shape)
 
         def words(part: Array) -> Array:
@@ -54,19 +56,22 @@ class Gathered(Packing):
             return packed[..., 0] if layout.digits > 1 else packed
 
         parts = digits.pack(np.zeros((0, sparse.shape[1]), np.int64), layout, "codes")
-        codes = digits.joined(list(sparse.carrier.each(lambda _, part: words(part))))
-        return parts | {"codes": codes, "book": sparse.codebook}
+        (parts["codes"],) = digits.joined(sparse.carrier.each(lambda _, part: (words(part),)), sparse.shape[0])
+        return parts | {"book": sparse.codebook}
 
     @override
-    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        if "book" not in parts:
-            values = parts["values"]
-        else:
-            words = parts["codes"][..., None] if "powers" in parts else parts["codes"]
-            values = parts["book"][digits.unpack({**parts, "codes": words}, "codes")[:, : shape[1]]]
-        if values.shape != tuple(shape):
-            raise ValueError(f"it holds {values.shape} values for the shape {shape}")
-        return np.arange(values.size), values.reshape(-1)
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
+        rows, columns = shape
+        for start, stop in ranges(0, rows, max(1, PIECE // max(1, columns))):
+            if "book" not in parts:
+                values = parts["values"][start:stop]
+            else:
+                held = parts["codes"][start:stop]
+                words = held[..., None] if "powers" in parts else held
+                values = parts["book"][digits.unpack({**parts, "codes": words}, "codes")[:, :columns]]
+            if values.shape != (stop - start, columns):
+                raise ValueError(f"it holds {values.shape} values for rows {start} to {stop} of the shape {shape}")
+            yield np.arange(start * columns, stop * columns), values.reshape(-1)
 
     def shape(self, parts: Mapping[str, Array]) -> tuple[int, ...]:
         """The shape of the table that parts hold."""

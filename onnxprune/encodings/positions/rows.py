@@ -6,16 +6,18 @@ memory than from one flat run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
+from onnxprune.core.scattered import PIECE
 from onnxprune.encodings.nodes import Builder, Parts
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.positions import gaps as gap
-from onnxprune.encodings.positions.base import Encoding
+from onnxprune.encodings.positions.base import Encoding, pieces_of
 from onnxprune.encodings.sparse import Sparse, SparseChunk, index_type
 
 
@@ -70,24 +72,33 @@ class Rows(Encoding):
     @override
     def pack(self, sparse: Sparse) -> Parts:
         """Padding repeats a row's last position and value, so that order cannot matter."""
-        longest, joint, _ = _plan(sparse)
+        rows, (longest, joint, _) = _grid(sparse.shape)[0], _plan(sparse)
         if joint is not None and sparse.codebook is not None:
-            found = sparse.each(lambda chunk: gap.pack_rows(*_padded(sparse, chunk, longest, joint.cap), joint))
-            return _together(list(found)) | gap.around(joint, sparse.codebook)
-        apart = list(sparse.each(lambda chunk: _padded(sparse, chunk, longest, gap.BYTE)))
-        runs = digits.joined([runs for runs, _ in apart])
-        return {"gaps": runs} | digits.pack_values(sparse, (values for _, values in apart), runs.size)
+            cap, codebook = joint.cap, sparse.codebook
+            parts = gap.pack_rows(np.zeros((0, longest), np.int64), np.zeros((0, longest), np.int64), joint)
+            words = sparse.each(lambda chunk: gap.pack_rows(*_padded(sparse, chunk, longest, cap), joint)["symbols"])
+            (parts["symbols"],) = digits.joined(((part,) for part in words), rows)
+            return parts | gap.around(joint, codebook)
+        runs, values = digits.joined(sparse.each(lambda chunk: _padded(sparse, chunk, longest, gap.BYTE)), rows)
+        if sparse.codebook is None:
+            return {"gaps": runs, "values": values}
+        return {"gaps": runs} | digits.pack_values(sparse, pieces_of(values.reshape(-1)), runs.size)
 
     @override
-    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def unpack(self, parts: Mapping[str, Array], shape: tuple[int, ...]) -> Iterator[tuple[Array, Array]]:
         rows, columns = _grid(shape)
-        if "symbols" in parts:
-            runs, values = gap.unpack(parts)
-        else:
-            runs = parts["gaps"]
-            values = digits.unpack_values(parts).reshape(-1)[: runs.size]
-        at = np.cumsum(runs, axis=1, dtype=np.int64) + columns * np.arange(rows)[:, None]
-        return at.reshape(-1), values.reshape(-1)
+        held = parts["symbols" if "symbols" in parts else "gaps"]
+        if len(held) != rows:
+            raise ValueError(f"it holds {len(held)} rows for the shape {shape}")
+        width = held.size // max(1, rows)
+        for start, stop in ranges(0, rows, max(1, PIECE // max(1, width))):
+            if "symbols" in parts:
+                symbols = digits.unpack({**parts, "symbols": held[start:stop]}, "symbols")
+                runs, values = gap.taken_apart(parts, symbols)
+            else:
+                runs, values = held[start:stop], digits.unpack_values(parts, start * width, stop * width)
+            at = np.cumsum(runs, axis=1, dtype=np.int64) + columns * np.arange(start, stop)[:, None]
+            yield at.reshape(-1), values.reshape(-1)
 
     @override
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
@@ -122,11 +133,6 @@ def _plan(sparse: Sparse) -> tuple[int, gap.Joint | None, int]:
     most = max(sparse.each(lambda chunk: int(_lengths(*_distances(sparse, chunk), joint.cap).max())))
     together = rows * joint.layout.nbytes(most) + sparse.codebook.nbytes
     return (most, joint, together) if together <= apart else (longest, None, apart)
-
-
-def _together(parts: Sequence[Parts]) -> Parts:
-    """Chunks of symbols one below the other."""
-    return parts[0] | {"symbols": digits.joined([part["symbols"] for part in parts])}
 
 
 def _padded(sparse: Sparse, chunk: SparseChunk, longest: int, cap: int) -> tuple[Array, Array]:

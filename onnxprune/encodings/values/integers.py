@@ -11,6 +11,7 @@ import numpy as np
 from onnxprune.core import threads
 from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import Array
+from onnxprune.core.filled import filled
 from onnxprune.core.override import override
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4, Coded, Values, check_bits
@@ -119,7 +120,7 @@ def on_uniform_grid(weight: Weight, wide: ChunkedArray, steps: int, transposed: 
     def coded(rows: RowRange, columns: slice, part: Array) -> Array:
         return np.rint(part / part_of(divisor, rows)).clip(-steps, steps).astype(np.int8)
 
-    return oriented(wide.map(np.int8, coded).whole(), None, scale, transposed)
+    return oriented(filled(wide.map(np.int8, coded)), None, scale, transposed)
 
 
 def _least_error(wide: Array, axes: tuple[int, ...]) -> Array:

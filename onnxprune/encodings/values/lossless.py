@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxprune.core.chunked import EVERY, UNIT_ELEMENTS, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
+from onnxprune.core.filled import FilledArray, filled
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.integers import INT4_CODEBOOK
 from onnxprune.encodings.values.rounding import oriented
@@ -48,13 +49,13 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
     if divisor is None or codebook.ndim != 1 or not 0 < len(codebook) <= _LEVELS:
         return None
     levels = codebook.astype(np.float64)
-    codes = np.empty(viewed.shape, np.int8 if coding.codebook is None else np.uint8)
+    codes = FilledArray(viewed.shape, np.int8 if coding.codebook is None else np.uint8)
 
     def held(rows: RowRange, part: Array) -> bool:
         own = part_of(divisor, rows)
         found = encode(part, own, levels, prune=False)
         values = codebook[found]
-        codes[slice(*rows)] = values if coding.codebook is None else found
+        codes.put(rows, EVERY, values if coding.codebook is None else found)
         with np.errstate(over="ignore"):
             back = (values.astype(part.dtype) * own.astype(part.dtype)).astype(target)
         return np.array_equal(bits_of(back), bits_of(np.ascontiguousarray(part.astype(target))))
@@ -63,13 +64,15 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
         return None
     fill_value, scale = codebook[0], coding.scale
     if coding.block:
-        carrier = np.ascontiguousarray(codes.T) if coding.transposed else codes
+        carrier = codes.chunked()
+        if coding.transposed:
+            carrier = ChunkedArray.of(np.ascontiguousarray(carrier.whole().T))
         return Coded(carrier, fill_value, INT4_CODEBOOK, scale, (), True, coding.block, coding.transposed)
     if coding.view:
-        return Coded(codes.reshape(wide.shape), fill_value, coding.codebook, scale, coding.view)
+        return Coded(codes.chunked(wide.shape), fill_value, coding.codebook, scale, coding.view)
     if transposed is not None:
-        return oriented(codes, coding.codebook, scale, transposed)
-    return Coded(codes, fill_value, coding.codebook, scale)
+        return oriented(codes.chunked(), coding.codebook, scale, transposed)
+    return Coded(codes.chunked(), fill_value, coding.codebook, scale)
 
 
 def fuses(coding: Coding, shape: tuple[int, ...], transposed: bool) -> bool:
@@ -99,7 +102,7 @@ def few(weight: Weight, array: Array | ChunkedArray) -> Coded | None:
     codebook = patterns.view(chunked.dtype)
     if code is None or np.isnan(codebook).any():
         return None
-    codes = chunked.map(np.uint8, lambda rows, columns, part: code(_bits(part))).whole()
+    codes = filled(chunked.map(np.uint8, lambda rows, columns, part: code(_bits(part))))
     codebook = narrowed(codebook, chunked.size)
     return Coded(codes, codebook[0], codebook)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import TensorProto
 
+from onnxprune.core.chunked import RowRange, part_of
 from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.encodings.nodes import Builder
 from onnxprune.encodings.values.base import INT4, Coded
@@ -60,32 +63,55 @@ def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
     return dense if wide == element else build.op("Cast", [dense], to=element)
 
 
-def weight_of_carrier(carrier: Array, parts: Mapping[str, Array], flags: str, element: int) -> Array:
-    """The weight of a decoded carrier: what `emit`'s nodes compute.
+@dataclass(frozen=True)
+class CarrierScale:
+    """How a decoded carrier becomes the weight: what `emit`'s nodes compute, for some rows at a time.
 
-    Args:
-        carrier: the decoded carrier.
-        parts: the constants of the encoded weight by name: scale, view ...
-        flags: of its mark.
-        element: the weight's element type.
-
-    Raises:
-        ValueError: the parts do not fit.
+    Attributes:
+        grid: the shape in which the scale applies to the carrier.
+        target: the type of the weight's elements.
+        scale: what the entries are multiplied by; it broadcasts over the grid. None: nothing is.
+        block: rows that share a row of the scale, 0 for none.
+        transposed: whether the weight is the carrier's transpose.
     """
-    target = numpy_dtype(element)
-    assert target is not None
-    if "scale" not in parts:
-        return carrier.astype(target, copy=False)
-    marks = dict((f[:1], f[1:]) for f in flags.split(".") if f)
-    wide = np.float64 if target == np.float64 else np.float32
-    values: Array = carrier.astype(wide)
-    scale: Array = parts["scale"].astype(wide)
-    if "b" in marks:
-        values = values * np.repeat(scale, int(marks["b"]), axis=0)[: len(values)]
-    elif "view" in parts:
-        values = (values.reshape(parts["view"]) * scale).reshape(carrier.shape)
-    else:
-        values = values * scale
-    if "t" in marks:
-        values = np.ascontiguousarray(values.T)
-    return values.astype(target, copy=False)
+
+    grid: tuple[int, ...]
+    target: np.dtype
+    scale: Array | None
+    block: int
+    transposed: bool
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], parts: Mapping[str, Array], flags: str, element: int) -> CarrierScale:
+        """That of an encoded weight.
+
+        Args:
+            shape: of the carrier.
+            parts: the constants of the encoded weight by name: scale, view ...
+            flags: of its mark.
+            element: the weight's element type.
+
+        Raises:
+            ValueError: the parts do not fit.
+        """
+        target = numpy_dtype(element)
+        assert target is not None
+        if "scale" not in parts:
+            return cls(shape, target, None, 0, False)
+        marks = dict((f[:1], f[1:]) for f in flags.split(".") if f)
+        scale = parts["scale"].astype(np.float64 if target == np.float64 else np.float32)
+        block = int(marks.get("b", 0))
+        grid = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else shape
+        if math.prod(grid) != math.prod(shape):
+            raise ValueError(f"a view of shape {grid} does not fit {shape}")
+        return cls(grid, target, scale, block, "t" in marks)
+
+    def applied(self, rows: RowRange, carrier: Array) -> Array:
+        """The entries of the weight that some rows of the grid become, in the shape of the grid."""
+        if self.scale is None:
+            return carrier.astype(self.target, copy=False)
+        if self.block:
+            scale = self.scale[np.arange(*rows) // self.block]
+        else:
+            scale = part_of(self.scale, rows) if self.scale.ndim == len(self.grid) else self.scale
+        return (carrier.astype(self.scale.dtype) * scale).astype(self.target, copy=False)

@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from onnxprune.core import threads
-from onnxprune.core.chunked import ChunkedArray, RowRange, part_of, ranges
+from onnxprune.core.chunked import EVERY, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import Array
+from onnxprune.core.filled import FilledArray
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.scales import centred, halves, inner_axes, tidy_scale
 from onnxprune.model.weight import Weight
@@ -221,7 +222,7 @@ def _moved(codebook: Codebook, levels: Array) -> Codebook:
 def _rounded(
     weight: Weight, wide: ChunkedArray, scale: Array, nearest: Array, codebook: Codebook, prune: bool,
     feedback: Feedback | None,
-) -> Array:  # fmt: skip
+) -> ChunkedArray:  # fmt: skip
     """The codes of a weight such that its outputs keep what they can: by error feedback where its inputs are known.
 
     Elsewhere the errors of each output add up to nearly nothing: in each kernel of a convolution, then over all
@@ -243,8 +244,8 @@ def _rounded(
         values, divisor = wide.whole().transpose(order), scale.astype(wide.dtype).transpose(order)
         rows = (values / divisor).reshape(-1, feedback.order.shape[1])
         found = feedback.round(rows, levels, prune, boundaries).reshape(values.shape)
-        return np.ascontiguousarray(found.transpose(np.argsort(order)))
-    codes = np.empty(wide.shape, np.uint8 if len(levels) <= 256 else np.uint16)
+        return ChunkedArray.of(np.ascontiguousarray(found.transpose(np.argsort(order))))
+    codes = FilledArray(wide.shape, np.uint8 if len(levels) <= 256 else np.uint16)
     kernel = math.prod(wide.shape[a] for a in inner[1:])
     widths = ([kernel] if kernel >= _KERNEL else []) + [math.prod(wide.shape[a] for a in inner)]
     if not weight.linear:  # nothing adds up along the rows of a table
@@ -267,11 +268,11 @@ def _rounded(
         return coded
 
     def by_rows(rows: RowRange, part: Array) -> None:
-        codes[slice(*rows)] = rounded(part, part_of(scale, rows))
+        codes.put(rows, EVERY, rounded(part, part_of(scale, rows)))
 
     def by_columns(columns: RowRange) -> None:
         own = scale[:, slice(*columns)] if scale.shape[1] > 1 else scale
-        codes[:, slice(*columns)] = rounded(wide.block(*columns), own)
+        codes.put((0, wide.shape[0]), slice(*columns), rounded(wide.block(*columns), own))
 
     if not apart or outer[0] == 0:
         deque(wide.each(by_rows), 0)
@@ -279,10 +280,10 @@ def _rounded(
         deque(threads.run(by_columns, wide.columns), 0)
     else:
         by_rows((0, wide.shape[0]), wide.whole())
-    return codes
+    return codes.chunked()
 
 
-def oriented(codes: Array, codebook: Array | None, scale: Array, transposed: bool | None) -> Coded:
+def oriented(codes: ChunkedArray, codebook: Array | None, scale: Array, transposed: bool | None) -> Coded:
     """Codes as their readers want them: folded in place, or as MatMul's [in, out] with one scale per output.
 
     Args:
@@ -294,11 +295,11 @@ def oriented(codes: Array, codebook: Array | None, scale: Array, transposed: boo
     fill_value = np.zeros((), np.int8)
     if transposed is None:
         return Coded(codes, fill_value, codebook, scale)
-    carrier: Array | ChunkedArray = codes
+    carrier = codes
     if transposed:
 
         def rows(start: int, stop: int) -> Array:
-            return np.ascontiguousarray(codes[:, start:stop].T)
+            return np.ascontiguousarray(codes.block(start, stop).T)
 
         carrier = ChunkedArray.rowwise(codes.shape[::-1], codes.dtype, rows)
     return Coded(carrier, fill_value, codebook, scale.reshape(-1), fused=True, transposed=transposed)

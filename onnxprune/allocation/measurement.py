@@ -27,7 +27,7 @@ from onnxprune.encodings.candidates import (
     may_lose,
 )
 from onnxprune.encodings.graph.tables import gathers_of
-from onnxprune.encodings.smallest import NODES, Encoder
+from onnxprune.encodings.smallest import NODES, TOO_LARGE, Encoder, decodes_once
 from onnxprune.encodings.values.base import Values
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.encodings.values.integers import Int8
@@ -114,7 +114,8 @@ class Measured:
 
     Attributes:
         values: the form that it gets where no loss decides.
-        refused: why it is int8 in place of the int8-dynamic that was asked for; "" where it is not.
+        asked: the form that was asked for, where the weight does not bear that and gets another one.
+        refused: why.
         halved: whether any loss above 0 makes it float16.
         curve: its rate and distortion; empty where no loss decides.
         changed: whether it was changed since it was coded: what had been spent on it is lost.
@@ -125,6 +126,7 @@ class Measured:
     """
 
     values: Values = EXACT
+    asked: Values | None = None
     refused: str = ""
     halved: bool = False
     curve: tuple[RatePoint, ...] = ()
@@ -188,7 +190,7 @@ def measure(
     dynamic = [number for number, measured in enumerate(found) if isinstance(measured.values, Int8Dynamic)]
     for number, refused in zip(dynamic, _refusals(model, [weights[n] for n in dynamic], plan), strict=True):
         if refused:
-            found[number] = replace(found[number], values=INT8, refused=refused)
+            found[number] = replace(found[number], values=INT8, asked=found[number].values, refused=refused)
     curved = [number for number, measured in enumerate(found) if measured.curve]
     coded = [number for number, measured in enumerate(found) if measured.curve or _has_codebook(measured.values)]
     if plan.calibration is not None and coded:
@@ -215,17 +217,26 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
         return Measured(form if asked.named and form == HALF and form.fits(weight.element) else EXACT)
     if weight.size < SMALL:
         return Measured()
-    if form is not None:
-        fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
-        return Measured(form if fits else EXACT)
     encoder = plan.encoder
     candidates = _candidates(model, weight, encoder)
+    if form is not None:
+        fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
+        return _as_integers(candidates, form) if fits else Measured()
     if candidates.opset < Shared().opset(fused=False):
         return Measured()
     line = _curve(candidates, plan)
     model.payloads.forget_pages()
     changed = bool(line) and weight.name in model.codings and not candidates.lossless
     return Measured(curve=tuple(line), changed=changed, lossless=candidates.lossless)
+
+
+def _as_integers(candidates: Candidates, form: Values) -> Measured:
+    """A form that was asked for, or the integers of a codebook where ONNX Runtime would not keep the floats of it."""
+    if isinstance(form, Shared) and candidates.weight.element in FLOATS and not decodes_once(candidates.weight):
+        readers = candidates.readers()
+        if readers is not None and not readers.others:
+            return Measured(Int8(form.bits, form.excess), asked=form, refused=TOO_LARGE)
+    return Measured(form)
 
 
 def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:

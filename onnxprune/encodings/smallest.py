@@ -22,16 +22,20 @@ from onnxprune.encodings.graph.insert import (
     prepare_rows,
     prepare_sparse,
 )
+from onnxprune.encodings.positions.chunks import row_ranges
 from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
 from onnxprune.model.discovery import in_function
-from onnxprune.model.weight import SMALL
+from onnxprune.model.weight import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 NODES = 500  # bytes of nodes and names around an encoded weight
 _ROWS = GRAPH["rows"]
 _MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix
 FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
-_TOO_LARGE = "onnxruntime would decode it at every run, for it keeps no tensor of more than 1 GiB that it makes"
+# times the weight's bytes that chunks of it may make while they are decoded: with the packed arrays and what a kernel
+# makes of the integers that is about what a dense weight takes at load twice
+_HELD = 3.5
+TOO_LARGE = "onnxruntime would decode it at every run, for it keeps no tensor of more than 1 GiB that it makes"
 _TOO_MUCH = "whatever was planned for it lost more than twice that"
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
@@ -57,6 +61,11 @@ class StoredWeight:
     numbered: bool = False
     refused: str = ""
     tried: bool = True
+
+
+def decodes_once(weight: Weight) -> bool:
+    """Whether ONNX Runtime keeps the decoded weight, so that it has to decode it only once."""
+    return np.dtype(numpy_dtype(weight.element)).itemsize * weight.size <= FOLDED
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,7 @@ class Encoder:
         best = self._prepared(found, form, name, before)
         allowed = self._allowed(found, form)
         if best is None and allowed and not found.gathers and not self._folding(found, form, _sparse_of(form)):
-            return None, _TOO_LARGE
+            return None, TOO_LARGE
         if best is not None or not asked:
             return best, ""
         if not allowed:
@@ -168,15 +177,19 @@ class Encoder:
     def _folding(self, found: Candidates, form: Candidate, sparse: Sparse) -> list[Encoding]:
         """Those that may hold the weight and that ONNX Runtime decodes once, when it loads the model."""
         allowed, coded = self._allowed(found, form), form.coded
+        readers = found.readers(form.values) if coded.fused else None
         item = coded.decoded.itemsize
-        if not coded.fused:
+        if readers is None or readers.others:
             item = max(item, np.dtype(numpy_dtype(found.weight.element)).itemsize, 4 * (coded.scale is not None))
-        if item * sparse.size > FOLDED:  # a dense initializer alone needs no folding
-            return [
-                encoding for encoding in allowed if encoding.name == "dense" and coded.fused and sparse.codebook is None
-            ]
-        most = np.dtype(np.int64).itemsize * sparse.size  # that anything on the way may take
-        return [encoding for encoding in allowed if most <= FOLDED or encoding.largest(sparse) <= FOLDED]
+        if item * sparse.size > FOLDED:  # a dense initializer that a kernel alone reads needs no folding
+            integers = readers is not None and not readers.others and sparse.codebook is None
+            return [encoding for encoding in allowed if encoding.name == "dense" and integers]
+        most = _HELD * found.weight.size * np.dtype(numpy_dtype(found.weight.element)).itemsize
+        return [
+            encoding
+            for encoding in allowed
+            if (chunks := row_ranges(encoding, sparse, FOLDED)) and (len(chunks) == 1 or encoding.made(sparse) <= most)
+        ]
 
     def _prepared(self, found: Candidates, form: Candidate, name: str, limit: int) -> PreparedWeight | None:
         """A form in its smallest encoding below `limit` bytes: only those whose packed arrays come close are packed."""
@@ -200,7 +213,10 @@ class Encoder:
         for chosen, payload in payloads.items():
             if payload >= min(limit, least + _NODES_DIFFER) or (chosen != "dense" and payload >= dense):
                 continue
-            prepared = prepare(found.model, found.weight, form.coded, sparse, GRAPH[chosen], form.values, name, readers)
+            chunks = row_ranges(GRAPH[chosen], sparse, FOLDED)
+            prepared = prepare(
+                found.model, found.weight, form.coded, sparse, GRAPH[chosen], form.values, name, readers, chunks
+            )
             if prepared.nbytes < (best.nbytes if best else limit):
                 if best:
                     best.discard(found.model)

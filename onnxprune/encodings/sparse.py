@@ -64,6 +64,16 @@ class Sparse:
         sparse = replace(held, kept=max(kept, 1), alone=not kept)
         return replace(sparse, chunks=list(sparse.each(lambda chunk: chunk))) if len(carrier.rows) == 1 else sparse
 
+    def within(self, rows: RowRange) -> Sparse:
+        """The tensor of some rows of the first axis."""
+        carrier, first = self.carrier, rows[0]
+
+        def read(start: int, stop: int, columns: slice) -> Array:
+            return carrier.read(first + start, first + stop, columns)
+
+        part = replace(carrier, shape=(rows[1] - first, *carrier.shape[1:]), read=read)
+        return Sparse.of(part, self.fill_value, self.codebook)
+
     def _mask(self, part: Array) -> Array:
         zero = 0 if self.codebook is not None else bits_of(self.fill_value.reshape(1))[0]
         return bits_of(np.ascontiguousarray(part).reshape(-1)) != zero
@@ -91,6 +101,11 @@ class Sparse:
     def size(self) -> int:
         """Number of entries, kept or not."""
         return self.carrier.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor, decoded."""
+        return self.size * (self.carrier.dtype if self.codebook is None else self.codebook.dtype).itemsize
 
     def zeros(self) -> int:
         """How many entries equal the fill by value."""

@@ -138,8 +138,10 @@ class Encode(Pass):
                 name = next(ids)
             if stored.refused and (measured.values != EXACT or measured.curve):
                 change.notes.append(f"'{weight.name}' keeps exact values: {stored.refused}")
-            elif measured.refused:
-                change.notes.append(f"'{weight.name}' is int8 in place of int8-dynamic: {measured.refused}")
+            elif measured.asked:
+                change.notes.append(
+                    f"'{weight.name}' is {measured.values} in place of {measured.asked}: {measured.refused}"
+                )
             self._report(weight, stored, change)
         lossy = any(choice.codebook is not None for choice in choices.values())
         if lossy or model.spent:

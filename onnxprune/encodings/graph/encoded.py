@@ -20,6 +20,7 @@ from onnxprune.encodings.graph.constant_parts import ConstantParts, PartsAtReade
 from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
 from onnxprune.encodings.graph.products import ProductParts, carrier_name, product_parts
 from onnxprune.encodings.graph.tables import TableParts, table_parts
+from onnxprune.encodings.positions.chunks import parts_of
 from onnxprune.encodings.targets import readers_in
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.nodes import weight_of_carrier
@@ -161,17 +162,22 @@ class EncodedWeight:
             return self.parts.array(model, self.element)
         try:
             parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
-            shape = self._shape(parts)
+            chunks = [self._unpacked(chunk) for chunk in parts_of(parts)]
+            carrier = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
             if "inside" in parts:
-                parts["view"] = np.array([shape[0], *parts["inside"]])
-            held = packing(self.encoding)
-            assert held is not None
-            positions, values = held.unpack(parts, shape)
-            dense = np.full(math.prod(shape), self.fill_value.astype(values.dtype), values.dtype)
-            dense[positions] = values
-            return weight_of_carrier(dense.reshape(shape), parts, self.flags, self.element)
+                parts["view"] = np.array([carrier.shape[0], *parts["inside"]])
+            return weight_of_carrier(carrier, parts, self.flags, self.element)
         except (KeyError, ValueError, IndexError, MemoryError, ZeroDivisionError, TypeError, AttributeError) as error:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
+
+    def _unpacked(self, parts: dict[str, Array]) -> Array:
+        """The carrier, or a chunk of it."""
+        shape, held = self._shape(parts), packing(self.encoding)
+        assert held is not None
+        positions, values = held.unpack(parts, shape)
+        dense = np.full(math.prod(shape), self.fill_value.astype(values.dtype), values.dtype)
+        dense[positions] = values
+        return dense.reshape(shape)
 
     def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
         if self.gathered:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
+from onnxprune.core.chunked import RowRange
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.encodings import GATHERED, Coded, Encoding, Sparse, Values
 from onnxprune.encodings.graph import fusion
@@ -15,6 +16,7 @@ from onnxprune.encodings.graph.fusion import Readers
 from onnxprune.encodings.graph.products import IntegerProduct, emit_product, insert_product
 from onnxprune.encodings.graph.tables import insert_rows
 from onnxprune.encodings.nodes import Builder
+from onnxprune.encodings.positions.chunks import emit as emit_carrier
 from onnxprune.encodings.values.nodes import emit
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.encoded_names import Mark
@@ -50,7 +52,7 @@ class PreparedWeight:
 
 def prepare(
     model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
-    readers: Readers | None = None,
+    readers: Readers | None = None, chunks: Sequence[RowRange] = (),
 ) -> PreparedWeight:  # fmt: skip
     """Pack a weight and make the nodes that decode it, beside the model.
 
@@ -63,9 +65,10 @@ def prepare(
         values: the value form.
         name: the id of the encoded weight, which no other has.
         readers: the nodes that read integers of the carrier; None for nodes that read the decoded weight.
+        chunks: ranges of the carrier's rows that are decoded one by one; none for the whole.
     """
     build = _builder(model, weight, coded, encoding.name, values, name)
-    dense = encoding.emit(build, encoding.pack(sparse), sparse.shape, coded.fill_value)
+    dense = emit_carrier(build, encoding, sparse, chunks)
     if coded.dynamic:
         assert coded.scale is not None
         assert readers is not None

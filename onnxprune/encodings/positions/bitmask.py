@@ -38,6 +38,11 @@ class Bitmask(Encoding):
         return max(sparse.size, np.dtype(np.int64).itemsize * sparse.kept)  # the bits, and what NonZero finds
 
     @override
+    def made(self, sparse: Sparse) -> int:
+        bits, found = 3 * sparse.size, 2 * np.dtype(np.int64).itemsize * sparse.kept
+        return bits + found + digits.made(sparse, sparse.kept) + 3 * sparse.nbytes
+
+    @override
     def pack(self, sparse: Sparse) -> Parts:
         runs = list(sparse.each(partial(_packed, sparse.carrier.row)))
         bits = digits.joined([bits for bits, _ in runs])

@@ -31,6 +31,10 @@ class Dense(Encoding):
         )
 
     @override
+    def made(self, sparse: Sparse) -> int:
+        return digits.made(sparse, sparse.size)
+
+    @override
     def pack(self, sparse: Sparse) -> Parts:
         return digits.pack_values(sparse, sparse.carrier.each(lambda _, part: part), sparse.size)
 

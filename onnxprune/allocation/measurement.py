@@ -26,8 +26,10 @@ from onnxprune.encodings.candidates import (
     encodable,
     may_lose,
 )
+from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.graph.tables import gathers_of
 from onnxprune.encodings.smallest import NODES, TOO_LARGE, Encoder, decodes_once
+from onnxprune.encodings.targets import Targets, kernel_since
 from onnxprune.encodings.values.base import Values
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.encodings.values.integers import Int8
@@ -114,7 +116,7 @@ class Measured:
 
     Attributes:
         values: the form that it gets where no loss decides.
-        asked: the form that was asked for, where the weight does not bear that and gets another one.
+        asked: the form that was asked for, where the weight gets another one, or no kernel reads this one.
         refused: why.
         halved: whether any loss above 0 makes it float16.
         curve: its rate and distortion; empty where no loss decides.
@@ -221,7 +223,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     candidates = _candidates(model, weight, encoder)
     if form is not None:
         fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
-        return _as_integers(candidates, form) if fits else Measured()
+        return _as_asked(candidates, form, encoder.targets) if fits else Measured()
     if candidates.opset < Shared().opset(fused=False):
         return Measured()
     line = _curve(candidates, plan)
@@ -230,8 +232,13 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     return Measured(curve=tuple(line), changed=changed, lossless=candidates.lossless)
 
 
-def _as_integers(candidates: Candidates, form: Values) -> Measured:
+def _as_asked(candidates: Candidates, form: Values, targets: Targets) -> Measured:
     """A form that was asked for, or the integers of a codebook where ONNX Runtime would not keep the floats of it."""
+    read = form.stored and readers_of(candidates.weight) is not None
+    if read and targets.integers - {Int8Dynamic.name} and form.name not in targets.integers:
+        since = kernel_since(form.name)
+        hint = f"; --target 'onnxruntime>={since}' has one" if since else ""
+        return Measured(form, asked=form, refused=f"{', '.join(targets.names)} has no kernel for {form}{hint}")
     if isinstance(form, Shared) and candidates.weight.element in FLOATS and not decodes_once(candidates.weight):
         readers = candidates.readers()
         if readers is not None and not readers.others:
@@ -291,7 +298,7 @@ def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) ->
         return []
     calibration = plan.calibration
     assert calibration is not None  # the pass refuses int8-dynamic without data
-    integers = plan.encoder.targets.integers
+    integers = plan.encoder.integers
     return refusals(model, weights, integers, calibration.source, calibration.samples, calibration.half)
 
 
@@ -313,7 +320,7 @@ def _fit(
 
 
 def _candidates(model: Model, weight: Weight, encoder: Encoder) -> Candidates:
-    return Candidates(model, weight, integers=encoder.targets.integers, tables=encoder.tables)
+    return Candidates(model, weight, integers=encoder.integers, tables=encoder.tables)
 
 
 def _noise(

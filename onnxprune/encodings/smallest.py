@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.encodings import GATHERED, GRAPH, Encoding, Sparse, named
+from onnxprune.encodings import FORMS, GATHERED, GRAPH, Encoding, Sparse, named
 from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
     PreparedSparse,
@@ -88,6 +88,13 @@ class Encoder:
         """Whether a table may be decoded row by row."""
         return self.encoding in ("auto", "graph", GATHERED.name) and self.targets.tables
 
+    @property
+    def integers(self) -> frozenset[str]:
+        """The value forms whose integers kernels may read."""
+        if self.encoding in ("auto", "graph", "dense"):
+            return self.targets.integers
+        return frozenset(name for name in self.targets.integers if not FORMS[name].stored)
+
     def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
         """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.
 
@@ -135,7 +142,7 @@ class Encoder:
             return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
         best = self._prepared(found, form, name, before)
         allowed = self._allowed(found, form)
-        if best is None and allowed and not found.gathers and not self._folding(found, form, _sparse_of(form)):
+        if best is None and allowed and not found.gathers and not self._folding(found, form, _sparse_of(found, form)):
             return None, TOO_LARGE
         if best is not None or not asked:
             return best, ""
@@ -153,7 +160,7 @@ class Encoder:
 
     def estimate(self, found: Candidates, form: Candidate) -> int:
         """Bytes of a form, nodes and names included."""
-        sparse, scale = _sparse_of(form), form.coded.scale
+        sparse, scale = _sparse_of(found, form), form.coded.scale
         allowed = self._folding(found, form, sparse)
         payloads = [encoding.payload(sparse) for encoding in allowed]
         payloads += [GATHERED.payload(sparse)] if self._gathers(found, form, sparse) else []
@@ -171,6 +178,7 @@ class Encoder:
             if self.targets.allows(form.name, values, readers, coded.fused, coded.scale is not None and not coded.fused)
             and form.opset <= found.opset
             and not (form.name == "dense" and trivial)
+            and (form.name == "dense" or not (coded.fused and candidate.values.stored))
             and not (form.declares and inside)
         ]
 
@@ -182,18 +190,19 @@ class Encoder:
         if readers is None or readers.others:
             item = max(item, np.dtype(numpy_dtype(found.weight.element)).itemsize, 4 * (coded.scale is not None))
         if item * sparse.size > FOLDED:  # a dense initializer that a kernel alone reads needs no folding
-            integers = readers is not None and not readers.others and sparse.codebook is None
+            integers = readers is not None and not readers.others and (sparse.codebook is None or sparse.packed)
             return [encoding for encoding in allowed if encoding.name == "dense" and integers]
         most = _HELD * found.weight.size * np.dtype(numpy_dtype(found.weight.element)).itemsize
         return [
             encoding
             for encoding in allowed
-            if (chunks := row_ranges(encoding, sparse, FOLDED)) and (len(chunks) == 1 or encoding.made(sparse) <= most)
+            if (chunks := row_ranges(encoding, sparse, FOLDED))
+            and (len(chunks) == 1 or encoding.made(sparse) + sparse.nbytes <= most)
         ]
 
     def _prepared(self, found: Candidates, form: Candidate, name: str, limit: int) -> PreparedWeight | None:
         """A form in its smallest encoding below `limit` bytes: only those whose packed arrays come close are packed."""
-        sparse = _sparse_of(form)
+        sparse = _sparse_of(found, form)
         payloads: dict[str, int] = {}
         gathers = self._gathers(found, form, sparse)
         allowed = self._folding(found, form, sparse)
@@ -269,8 +278,10 @@ class Encoder:
         return None
 
 
-def _sparse_of(form: Candidate) -> Sparse:
-    return Sparse.of(form.coded.carrier, form.coded.fill_value, form.coded.codebook)
+def _sparse_of(found: Candidates, form: Candidate) -> Sparse:
+    coded, readers = form.coded, found.readers(form.values)
+    alone = readers is not None and not readers.others  # who else reads the weight reads it decoded
+    return Sparse.of(coded.carrier, coded.fill_value, coded.codebook, coded.packed if alone else None)
 
 
 def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:

@@ -43,6 +43,7 @@ class Sparse:
         codebook: the value of each code, its first one the fill; None where values are themselves.
         alone: whether every entry is the fill_value: the first one is kept all the same.
         chunks: the kept entries of a tensor that is a single chunk; empty for others.
+        packed: the type of less than a byte in which the values of the codebook are read where all entries are stored.
     """
 
     carrier: ChunkedArray
@@ -51,15 +52,19 @@ class Sparse:
     codebook: Array | None = None
     alone: bool = False
     chunks: Sequence[SparseChunk] = ()
+    packed: np.dtype | None = None
 
     @classmethod
-    def of(cls, array: Array | ChunkedArray, fill_value: Array, codebook: Array | None = None) -> Sparse:
+    def of(
+        cls, array: Array | ChunkedArray, fill_value: Array, codebook: Array | None = None,
+        packed: np.dtype | None = None,
+    ) -> Sparse:  # fmt: skip
         """The kept entries of a dense tensor, of codes where there is a codebook: code 0 is not kept.
 
         Entries are compared bit for bit, so that -0.0 and NaN payloads come back as they were.
         """
         carrier = ChunkedArray.of(array)
-        held = cls(carrier, fill_value, 0, codebook)
+        held = cls(carrier, fill_value, 0, codebook, packed=packed)
         kept = sum(carrier.each(lambda _, part: int(np.count_nonzero(held._mask(part)))))
         sparse = replace(held, kept=max(kept, 1), alone=not kept)
         return replace(sparse, chunks=list(sparse.each(lambda chunk: chunk))) if len(carrier.rows) == 1 else sparse
@@ -72,7 +77,7 @@ class Sparse:
             return carrier.read(first + start, first + stop, columns)
 
         part = replace(carrier, shape=(rows[1] - first, *carrier.shape[1:]), read=read)
-        return Sparse.of(part, self.fill_value, self.codebook)
+        return Sparse.of(part, self.fill_value, self.codebook, self.packed)
 
     def _mask(self, part: Array) -> Array:
         zero = 0 if self.codebook is not None else bits_of(self.fill_value.reshape(1))[0]

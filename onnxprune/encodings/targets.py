@@ -14,6 +14,7 @@ from functools import cache
 
 from onnxprune.encodings import FORMS, GATHERED, GRAPH
 from onnxprune.encodings.measured import Key, number, releases
+from onnxprune.encodings.positions.dense import Dense
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError
 from onnxprune.model.scopes import Scope
@@ -144,6 +145,16 @@ def _good(name: str, version: str) -> frozenset[Key]:
 
 
 EVERY_FORM = Targets()
+
+
+def kernel_since(values: str) -> str:
+    """The measured release of onnxruntime from which on a kernel reads the integers of a form; "" if none does."""
+    since = ""
+    for release in reversed(releases()["onnxruntime"]):
+        if not all((Dense.name, values, True, layer) in release.good for layer in _FUSED):
+            break
+        since = release.version
+    return since
 
 
 def _parsed(spec: str) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-from onnxprune.core.dtypes import FLOATS, Array
+from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, Array
 from onnxprune.encodings import FORMS, GATHERED, packing
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.constant_parts import ConstantParts, PartsAtReaders
@@ -22,6 +22,7 @@ from onnxprune.encodings.graph.products import ProductParts, carrier_name, produ
 from onnxprune.encodings.graph.tables import TableParts, table_parts
 from onnxprune.encodings.positions.chunks import parts_of
 from onnxprune.encodings.targets import readers_in
+from onnxprune.encodings.values.blocks import GRIDS
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.nodes import weight_of_carrier
 from onnxprune.errors import ModelError
@@ -102,6 +103,12 @@ class EncodedWeight:
     def fused(self) -> bool:
         """Whether a MatMul reads its integers."""
         return self.dynamic or any(node.op_type == "DequantizeLinear" for node in self.nodes)
+
+    @property
+    def packed(self) -> bool:
+        """Whether an initializer holds them in less than a byte each."""
+        values = self.constants.get(f"{self.prefix}values")
+        return values is not None and values.data_type in PACKED_INTEGERS
 
     @property
     def dynamic(self) -> bool:
@@ -207,6 +214,8 @@ class EncodedWeight:
         view = tuple(int(d) for d in parts["view"]) if "view" in parts and not block else ()
         if scale is not None and "inside" in parts:
             view = (len(scale), *(int(d) for d in parts["inside"]))
+        if block and codebook is None and self.values in GRIDS:
+            codebook = GRIDS[self.values].codebook
         form = Int8.name if self.dynamic else self.values  # without data it is held as those are
         return Coding(form, codebook, scale, view, int(block[1]) if block else 0, transposed)
 

@@ -13,7 +13,7 @@ import numpy as np
 from onnxprune.core.chunked import EVERY, UNIT_ELEMENTS, ChunkedArray, RowRange, part_of, ranges
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.encodings.values.base import Coded
-from onnxprune.encodings.values.integers import INT4_CODEBOOK
+from onnxprune.encodings.values.blocks import GRIDS
 from onnxprune.encodings.values.rounding import oriented
 from onnxprune.encodings.values.scales import are_halves, narrowed
 from onnxprune.model.provenance import Coding
@@ -38,7 +38,9 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
         coding: the levels and scales.
         transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
     """
-    if coding.scale is None or weight.element not in FLOATS or (coding.block and transposed != coding.transposed):
+    if coding.scale is None or weight.element not in FLOATS:
+        return None
+    if coding.block and (transposed != coding.transposed or coding.form not in GRIDS):
         return None
     codebook = INT8_BOOK if coding.codebook is None else coding.codebook
     if wide is None or (coding.view and math.prod(coding.view) != wide.size):
@@ -63,8 +65,11 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
         return None
     fill_value, scale = codebook[0], coding.scale
     if coding.block:
+        grid = GRIDS[coding.form]
         carrier = np.ascontiguousarray(codes.T) if coding.transposed else codes
-        return Coded(carrier, fill_value, INT4_CODEBOOK, scale, (), True, coding.block, coding.transposed)
+        return Coded(
+            carrier, fill_value, grid.codebook, scale, (), True, coding.block, coding.transposed, packed=grid.dtype
+        )
     if coding.view:
         return Coded(codes.reshape(wide.shape), fill_value, coding.codebook, scale, coding.view)
     if transposed is not None:

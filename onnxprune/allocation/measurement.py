@@ -236,9 +236,9 @@ def _as_asked(candidates: Candidates, form: Values, targets: Targets) -> Measure
     """A form that was asked for, or the integers of a codebook where ONNX Runtime would not keep the floats of it."""
     read = form.stored and readers_of(candidates.weight) is not None
     if read and targets.integers - {Int8Dynamic.name} and form.name not in targets.integers:
-        since = kernel_since(form.name)
-        hint = f"; --target 'onnxruntime>={since}' has one" if since else ""
-        return Measured(form, asked=form, refused=f"{', '.join(targets.names)} has no kernel for {form}{hint}")
+        lacking = f"{', '.join(targets.names)} has no fast kernel for {form}"
+        hint = f"--target 'onnxruntime>={kernel_since(form.name)}' has one"
+        return Measured(form, asked=form, refused=f"{lacking}; {hint}")
     if isinstance(form, Shared) and candidates.weight.element in FLOATS and not decodes_once(candidates.weight):
         readers = candidates.readers()
         if readers is not None and not readers.others:

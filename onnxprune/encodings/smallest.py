@@ -32,9 +32,9 @@ NODES = 500  # bytes of nodes and names around an encoded weight
 _ROWS = GRAPH["rows"]
 _MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix
 FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
-# times the weight's bytes that chunks of it may make while they are decoded: with the packed arrays and what a kernel
-# makes of the integers that is about what a dense weight takes at load twice
-_HELD = 3.5
+# times the weight's bytes that chunks of it, or integers for a kernel, may make while they are decoded: with the packed
+# arrays and what the kernel makes of them that is about twice what a dense weight takes at load
+_HELD = 3.6
 TOO_LARGE = "onnxruntime would decode it at every run, for it keeps no tensor of more than 1 GiB that it makes"
 _TOO_MUCH = "whatever was planned for it lost more than twice that"
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
@@ -193,11 +193,12 @@ class Encoder:
             integers = readers is not None and not readers.others and (sparse.codebook is None or sparse.packed)
             return [encoding for encoding in allowed if encoding.name == "dense" and integers]
         most = _HELD * found.weight.size * np.dtype(numpy_dtype(found.weight.element)).itemsize
+        integers = coded.fused and np.dtype(np.int64).itemsize * sparse.size > FOLDED
         return [
             encoding
             for encoding in allowed
             if (chunks := row_ranges(encoding, sparse, FOLDED))
-            and (len(chunks) == 1 or encoding.made(sparse) + sparse.nbytes <= most)
+            and (not (integers or chunks[1:]) or encoding.made(sparse) + sparse.nbytes <= most)
         ]
 
     def _prepared(self, found: Candidates, form: Candidate, name: str, limit: int) -> PreparedWeight | None:

@@ -170,8 +170,8 @@ def made(sparse: Sparse, count: int) -> int:
     if sparse.codebook is None:
         return 0
     layout = layout_for(len(sparse.codebook), count)
-    words = layout.unpacked(count) // layout.digits
-    return words + 2 * layout.unpacked(count) + 3 * count * sparse.codebook.dtype.itemsize
+    words, values = layout.unpacked(count) // layout.digits, 3 * count * sparse.codebook.dtype.itemsize
+    return words + values + (2 * layout.unpacked(count) if layout.digits > 1 else 0)
 
 
 def pack_values(sparse: Sparse, pieces: Iterable[Array], count: int) -> Parts:

@@ -44,6 +44,7 @@ class TernaryLinear(nn.Linear):
         counted = (size > 0).sum(-1, keepdim=True).clamp(min=1)  # pruned weights are none
         large = size > 0.7 * size.sum(-1, keepdim=True) / counted
         scale = (size * large).sum(-1, keepdim=True) / large.sum(-1, keepdim=True).clamp(min=1)
+        scale = scale * (scale >= torch.finfo(torch.float16).tiny)  # pixels of the border train nothing
         return (blocks.detach().sign() * large * scale.half().float()).flatten(1)[:, : self.in_features]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,8 @@
 python tools/retrain_torch.py --model pruned.onnx --masks masks.safetensors --out new.safetensors
 
 The recipe: Adam, a cosine rate, varied images, averaged weights. That of Han et al. 2015 is
-`--optimizer sgd --dropout 0.5`, and `--freeze conv` while the linear layers learn.
+`--optimizer sgd --dropout 0.5`, and `--freeze conv` while the linear layers learn. `--ternary 64` makes weights of two
+bits: `onnxprune encode --values int2` holds them without a loss.
 """
 
 from __future__ import annotations
@@ -23,14 +24,39 @@ from torch import nn
 
 from onnxprune.integrations.torch import apply
 
+MIN_TERNARY = 1 << 12  # weights of a linear layer: onnxruntime has no kernel for the integers of smaller ones
 RATES = {"adam": 2e-3, "sgd": 5e-3}  # the second is a tenth of what train_lenet.py takes
 
 
-def network(path: Path, dropout: float) -> nn.Sequential:
+class TernaryLinear(nn.Linear):
+    """A layer of weights -s, 0 and s, with an s for each output and block of inputs (Li and Liu 2016).
+
+    The forward pass rounds, and the gradient goes to what was rounded as if it had not been.
+    """
+
+    block = 64
+
+    def rounded(self) -> torch.Tensor:
+        """The weights that the layer multiplies with; each s is a float16."""
+        short = -self.in_features % self.block
+        blocks = nn.functional.pad(self.weight, (0, short)).unflatten(1, (-1, self.block))
+        size = blocks.detach().abs()
+        counted = (size > 0).sum(-1, keepdim=True).clamp(min=1)  # pruned weights are none
+        large = size > 0.7 * size.sum(-1, keepdim=True) / counted
+        scale = (size * large).sum(-1, keepdim=True) / large.sum(-1, keepdim=True).clamp(min=1)
+        scale = scale * (scale >= torch.finfo(torch.float16).tiny)  # pixels of the border train nothing
+        return (blocks.detach().sign() * large * scale.half().float()).flatten(1)[:, : self.in_features]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The product, with the bias."""
+        return nn.functional.linear(x, self.weight + (self.rounded() - self.weight).detach(), self.bias)
+
+
+def network(path: Path, dropout: float, ternary: int = 0) -> nn.Sequential:
     """The model as a torch module whose parameters have the names of the ONNX initializers.
 
     Dropout behind a linear layer is `dropout` * sqrt(connections kept / connections), so that it shrinks with the
-    capacity.
+    capacity. Large linear layers are ternary, in blocks of so many inputs, unless that is 0.
     """
     graph = onnx.load(path).graph
     weights = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
@@ -40,7 +66,7 @@ def network(path: Path, dropout: float) -> nn.Sequential:
         name = node.input[1].removesuffix(".weight") if len(node.input) > 1 else node.output[0].replace(".", "_")
         if node.op_type == "Gemm":
             out, inputs = weights[node.input[1]].shape
-            layers[name] = nn.Linear(inputs, out)
+            layers[name] = (TernaryLinear if ternary and out * inputs >= MIN_TERNARY else nn.Linear)(inputs, out)
             drop = dropout * math.sqrt(np.count_nonzero(weights[node.input[1]]) / (out * inputs))
         elif node.op_type == "Conv":
             out, inputs, height, width = weights[node.input[1]].shape
@@ -49,6 +75,7 @@ def network(path: Path, dropout: float) -> nn.Sequential:
             layers[name] = nn.Sequential(nn.ReLU(), nn.Dropout(drop))
         else:
             layers[name] = {"MaxPool": nn.MaxPool2d(2), "Flatten": nn.Flatten()}[node.op_type]
+    TernaryLinear.block = ternary
     net = nn.Sequential(layers)
     net.load_state_dict(weights)
     return net.to(memory_format=torch.channels_last)
@@ -104,6 +131,9 @@ def train(net: nn.Module, masks: Path, options: argparse.Namespace) -> float:
             averaged.update_parameters(net)
         print(f"epoch {epoch + 1:3d}  loss {loss.item():.4f}", flush=True)
     net.load_state_dict(averaged.module.state_dict())
+    for module in net.modules():
+        if isinstance(module, TernaryLinear):
+            module.weight.data = module.rounded()
     masked.check()
     return error_rate(net, *(torch.from_numpy(a[-mnist.HELD_OUT :]) for a in (images, labels)))
 
@@ -125,12 +155,19 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the dense network (default 0)")
     parser.add_argument("--freeze", choices=("none", "conv", "fc"), default="none", metavar="KIND",
                         help="layers that do not learn: conv, fc or none (default)")  # fmt: skip
+    parser.add_argument(
+        "--ternary",
+        type=int,
+        default=0,
+        metavar="N",
+        help="linear layers of weights -s, 0, s, with an s for every N inputs (default: no)",
+    )
     parser.add_argument("--vary", type=float, default=0.5, metavar="X", help="turns, scales, shifts (default 0.5)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
     torch.set_num_threads(1)
-    net = network(options.model, options.dropout)
+    net = network(options.model, options.dropout, options.ternary)
     held = train(net, options.masks, options)
     print(f"held-out error {held:.2f} %")
     save_file({name: np.ascontiguousarray(p.detach().numpy()) for name, p in net.named_parameters()}, options.out)

@@ -22,8 +22,10 @@ from onnxprune.encodings.candidates import (
     encodable,
     may_lose,
 )
+from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.graph.tables import gathers_of
-from onnxprune.encodings.smallest import NODES, Encoder
+from onnxprune.encodings.smallest import NODES, TOO_LARGE, Encoder, decodes_once
+from onnxprune.encodings.targets import Targets, kernel_since
 from onnxprune.encodings.values.base import Values
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.encodings.values.integers import Int8
@@ -94,7 +96,8 @@ class Measured:
 
     Attributes:
         values: the form that it gets where no loss decides.
-        refused: why it is int8 in place of the int8-dynamic that was asked for; "" where it is not.
+        asked: the form that was asked for, where the weight gets another one, or no kernel reads this one.
+        refused: why.
         halved: whether any loss above 0 makes it float16.
         curve: its rate and distortion; empty where no loss decides.
         changed: whether it was changed since it was coded: what had been spent on it is lost.
@@ -108,6 +111,7 @@ class Measured:
     """
 
     values: Values = EXACT
+    asked: Values | None = None
     refused: str = ""
     halved: bool = False
     curve: tuple[RatePoint, ...] = ()
@@ -173,7 +177,7 @@ def measure(
     dynamic = [number for number, measured in enumerate(found) if isinstance(measured.values, Int8Dynamic)]
     for number, refused in zip(dynamic, _refusals(model, [weights[n] for n in dynamic], plan), strict=True):
         if refused:
-            found[number] = replace(found[number], values=INT8, refused=refused)
+            found[number] = replace(found[number], values=INT8, asked=found[number].values, refused=refused)
     curved = [number for number, measured in enumerate(found) if measured.curve]
     coded = [number for number, measured in enumerate(found) if measured.curve or _has_codebook(measured.values)]
     if plan.calibration is not None and coded:
@@ -201,17 +205,31 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
         return Measured(form if asked.named and form == HALF and form.fits(weight.element) else EXACT)
     if weight.size < SMALL:
         return Measured()
-    if form is not None:
-        fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
-        return Measured(form if fits else EXACT)
     encoder = plan.encoder
     candidates = _candidates(model, weight, encoder)
+    if form is not None:
+        fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
+        return _as_asked(candidates, form, encoder.targets) if fits else Measured()
     if candidates.opset < Shared().opset(fused=False):
         return Measured()
     line = _curve(candidates, plan)
     model.payloads.forget_pages()
     changed = bool(line) and weight.name in model.codings and not candidates.lossless
     return Measured(curve=tuple(line), changed=changed, lossless=candidates.lossless, matrix=candidates.matrix)
+
+
+def _as_asked(candidates: Candidates, form: Values, targets: Targets) -> Measured:
+    """A form that was asked for, or the integers of a codebook where ONNX Runtime would not keep the floats of it."""
+    read = form.stored and readers_of(candidates.weight) is not None
+    if read and targets.integers - {Int8Dynamic.name} and form.name not in targets.integers:
+        lacking = f"{', '.join(targets.names)} has no fast kernel for {form}"
+        hint = f"--target 'onnxruntime>={kernel_since(form.name)}' has one"
+        return Measured(form, asked=form, refused=f"{lacking}; {hint}")
+    if isinstance(form, Shared) and candidates.weight.element in FLOATS and not decodes_once(candidates.weight):
+        readers = candidates.readers()
+        if readers is not None and not readers.others:
+            return Measured(Int8(form.bits, form.excess), asked=form, refused=TOO_LARGE)
+    return Measured(form)
 
 
 def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
@@ -268,7 +286,7 @@ def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) ->
     assert calibration is not None  # the pass refuses int8-dynamic without data
     from onnxprune.allocation.activation_rounding import refusals  # which runs models, as all that takes data does
 
-    integers = plan.encoder.targets.integers
+    integers = plan.encoder.integers
     return refusals(model, weights, integers, calibration)
 
 
@@ -296,7 +314,7 @@ def _fit(
 
 
 def _candidates(model: Model, weight: Weight, encoder: Encoder) -> Candidates:
-    return Candidates(model, weight, integers=encoder.targets.integers, tables=encoder.tables)
+    return Candidates(model, weight, integers=encoder.integers, tables=encoder.tables)
 
 
 def _noise(

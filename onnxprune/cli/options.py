@@ -80,7 +80,7 @@ encoding = click.option(
 
 
 FORMS = (
-    "exact, half, shared:BITS, int8, int8:BITS, int4, int8-dynamic (with --data), or auto (within the loss); "
+    "exact, half, shared:BITS, int8, int8:BITS, int4, int2, int8-dynamic (with --data), or auto (within the loss); "
     "PATTERN=FORM for some weights."
 )
 

@@ -15,6 +15,12 @@ QUANTISED = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, T
 PACKED_INTEGERS = frozenset(
     value for name, value in TensorProto.DataType.items() if name in ("INT2", "UINT2", "INT4", "UINT4")
 )
+_BITS = {
+    np.dtype(ml_dtypes.int2): 2,
+    np.dtype(ml_dtypes.uint2): 2,
+    np.dtype(ml_dtypes.int4): 4,
+    np.dtype(ml_dtypes.uint4): 4,
+}
 # Types that numpy has and whose elements are whole bytes.
 _VIEWS = (
     FLOATS
@@ -39,6 +45,12 @@ def numpy_dtype(element: int) -> np.dtype | None:
 def array_dtype(element: int) -> np.dtype:
     """The numpy type of the values of any element type: that of ml_dtypes for 8 bits of a float and for less."""
     return helper.tensor_dtype_to_np_dtype(element)
+
+
+def packed_bytes(dtype: np.dtype, count: int) -> int:
+    """Bytes of so many entries in a file: 2 or 4 of those with 4 or 2 bits lie in one, whatever numpy takes."""
+    bits = 8 * dtype.itemsize if dtype.kind in "biufc" else _BITS.get(dtype, 8 * dtype.itemsize)
+    return -(-count * bits // 8)
 
 
 def name_of(element: int) -> str:

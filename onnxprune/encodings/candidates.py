@@ -156,8 +156,10 @@ class Candidates:
 
     def readers(self, form: Values = INT8) -> Readers | None:
         """Who reads the integers of a form, where it has a kernel and the model the opset for it."""
-        allowed = form.has_kernel and form.name in self._integers and self.opset >= form.opset(fused=True)
-        return self._readers if allowed else None
+        if not form.has_kernel or form.name not in self._integers or self.opset < form.opset(fused=True):
+            return None
+        found = self._readers
+        return None if found is not None and found.others and form.stored else found
 
     @cached_property
     def lossless(self) -> tuple[Candidate, ...]:

@@ -41,18 +41,27 @@ class Support:
 
 
 COO = Support(11)
-# int4 in front of a MatMul that no Add follows is fast from 1.23 on.
+# int4 in front of a MatMul that no Add follows is fast from 1.23 on, as an initializer from 1.22 on. The kernel for
+# int2 came with 1.28 for processors with AVX512, with 1.29 for those with AVX2 alone.
 _FUSED = {"int8": (OLDEST, FUSING), "int8-dynamic": (OLDEST, FUSING), "int4": ("1.23", FUSING)}
+_STORED = {"int4": ("1.20", FUSING), "int2": ("1.24", "1.29")}  # where an initializer holds the small integers
 
 
-def support(encoding: str, values: str, fused: bool = False) -> Support:
-    """What an encoding with a value form needs; `fused` says that DequantizeLinear stands in front of a MatMul."""
+def support(encoding: str, values: str, fused: bool = False, stored: bool = False) -> Support:
+    """What an encoding with a value form needs.
+
+    Args:
+        encoding: its name.
+        values: the name of the value form.
+        fused: whether DequantizeLinear stands in front of a MatMul.
+        stored: whether it reads an initializer of less than a byte an entry.
+    """
     if encoding == "coo":
         return COO
     held = packing(encoding)
     assert held is not None
     opset = max(held.opset, FORMS[values]().opset(fused))
-    return Support(opset, *_FUSED[values]) if fused else Support(opset)
+    return Support(opset, *(_STORED if stored else _FUSED)[values]) if fused else Support(opset)
 
 
 # OpenVINO: how it takes a form, and why. What it loads it decodes once, while compiling.
@@ -114,8 +123,8 @@ def compatibility(model: Model) -> Compatibility:
     own = release_of(model.opset, model.proto.ir_version)
     counts = Counter(_forms(model))
     forms = []
-    for (encoding, values, fused, trouble), count in sorted(counts.items()):
-        needs = support(encoding, values, fused)
+    for (encoding, values, fused, stored, trouble), count in sorted(counts.items()):
+        needs = support(encoding, values, fused, stored)
         name = encoding if values == "exact" else f"{encoding} {values}{' for MatMul' if fused else ''}"
         loads, fast = newest(own, needs.loads), newest(own, needs.fast)
         forms.append(FormCompatibility(name, count, needs.opset, loads, fast, *OPENVINO[trouble]))
@@ -164,15 +173,15 @@ def _targets(model: Model) -> tuple[list[str], list[str]]:
     return good, wrong
 
 
-def _forms(model: Model) -> Iterator[tuple[str, str, bool, str]]:
-    """Of each encoded weight: encoding, value form, whether it is made to fuse, what OpenVINO minds."""
+def _forms(model: Model) -> Iterator[tuple[str, str, bool, bool, str]]:
+    """Of each encoded weight: encoding, value form, whether it is made to fuse, and is packed, what OpenVINO minds."""
     for weight in find(model):
         if weight.store == "sparse":
-            yield "coo", "exact", False, "sparse initializers"
+            yield "coo", "exact", False, False, "sparse initializers"
     for group in encoded_weights(model):
         made = [n for n in group.scope.body.node if n.output]
         kinds = {n.op_type for n in made if n.output[0] == group.value or n.output[0].startswith(group.prefix)}
-        yield group.encoding, group.values, group.fused, _trouble(group, kinds)
+        yield group.encoding, group.values, group.fused, group.packed, _trouble(group, kinds)
 
 
 def _trouble(group: EncodedWeight, kinds: set[str]) -> str:

@@ -20,7 +20,8 @@ class Builder:
     """Collects the nodes and constants that decode one weight.
 
     Every name that it makes begins with `prefix`; the last node writes `output` and carries `mark`
-    as its name, which is how `decode` finds the group again.
+    as its name, which is how `decode` finds the group again. While a chunk of the weight is written, `chunk` stands
+    between the prefix and the names of its arrays, see `positions.chunks`.
     """
 
     prefix: str
@@ -30,13 +31,15 @@ class Builder:
     constants: Parts = field(default_factory=dict)
     nodes: list[NodeProto] = field(default_factory=list)
     declared: list[ValueInfoProto] = field(default_factory=list)
+    chunk: str = ""
 
     def constant(self, name: str, array: Array | np.generic | Sequence[int]) -> str:
-        """A stored array; the same name stands for the same array."""
+        """A stored array; the same name stands for the same array. All chunks of a weight share its codebook."""
         made = np.asarray(array)
-        kept = self.constants.setdefault(self.prefix + name, made)
+        own = self.prefix + (name if name == CODEBOOK else self.chunk + name)
+        kept = self.constants.setdefault(own, made)
         assert kept is made or (kept.dtype == made.dtype and np.array_equal(kept, made)), name
-        return self.prefix + name
+        return own
 
     def op(self, kind: str, inputs: Sequence[str], **attributes: Any) -> str:
         """A node with one output."""
@@ -78,7 +81,7 @@ class Builder:
         A Gather that reads floats from an initializer is an embedding to ONNX Runtime's quantize_dynamic, which would
         quantise the codebook (and cannot load what it makes of float16): an Identity stands between them.
         """
-        name = self.constant("book", codebook)
+        name = self.constant(CODEBOOK, codebook)
         return self.op("Gather", [self.op("Identity", [name]) if codebook.dtype.kind == "f" else name, codes])
 
     def reshape(self, value: str, shape: Sequence[int], name: str = "shape") -> str:
@@ -91,4 +94,5 @@ class Builder:
         self.nodes[-1].name = str(self.mark)
 
 
+CODEBOOK = "book"  # the part that holds the values of codes
 SCATTER_ELEMENTS = 11  # the opset that renamed Scatter

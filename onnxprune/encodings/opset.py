@@ -9,7 +9,7 @@ from onnxprune.encodings.candidates import EXACT, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.unit_dimensions import as_matrix
-from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT4
+from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT2
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
@@ -47,7 +47,7 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder
     encodings = [each for each in named(encoder.encoding) if encoder.targets.takes(each.name)]
     found = set[int]()
     highest = max((each.opset for each in encodings), default=0)
-    if not encodings or model.opset >= max(INT4, highest):
+    if not encodings or model.opset >= max(INT2, highest):
         return found
     packed: list[tuple[Weight, Values]] = []
     for weight, asked in forms:
@@ -55,7 +55,7 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder
             continue
         form = asked if may_lose(weight) else EXACT
         kernel = Int8() if form is None else form
-        integers = kernel.has_kernel and kernel.name in encoder.targets.integers
+        integers = kernel.has_kernel and kernel.name in encoder.integers
         if integers and readers_of(as_matrix(model, weight) or weight) is not None:
             found.update({kernel.opset(fused=True), DEQUANTISE_AXIS})
         least = _CODES if form is None else form.opset(fused=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.encodings import GATHERED, GRAPH, Encoding, Sparse, named
+from onnxprune.encodings import FORMS, GATHERED, GRAPH, Encoding, Sparse, named
 from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
     PreparedSparse,
@@ -22,6 +22,7 @@ from onnxprune.encodings.graph.insert import (
     prepare_rows,
     prepare_sparse,
 )
+from onnxprune.encodings.positions.chunks import row_ranges
 from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
 from onnxprune.model.discovery import in_function
 from onnxprune.model.weight import SMALL, Weight
@@ -31,7 +32,10 @@ NODES = 500  # bytes of nodes and names around an encoded weight
 _ROWS = GRAPH["rows"]
 _MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix
 FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
-_TOO_LARGE = "onnxruntime would decode it at every run, for it keeps no tensor of more than 1 GiB that it makes"
+# times the weight's bytes that chunks of it, or integers for a kernel, may make while they are decoded: with the packed
+# arrays and what the kernel makes of them that is about twice what a dense weight takes at load
+_HELD = 3.6
+TOO_LARGE = "onnxruntime would decode it at every run, for it keeps no tensor of more than 1 GiB that it makes"
 _TOO_MUCH = "whatever was planned for it lost more than twice that"
 _NODES_DIFFER = 1024  # bytes by which the nodes of two forms differ at the most
 
@@ -61,6 +65,11 @@ class StoredWeight:
     emptied: bool = False
 
 
+def decodes_once(weight: Weight) -> bool:
+    """Whether ONNX Runtime keeps the decoded weight, so that it has to decode it only once."""
+    return np.dtype(numpy_dtype(weight.element)).itemsize * weight.size <= FOLDED
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Stores weights in the smallest of the encodings that may be taken.
@@ -80,6 +89,13 @@ class Encoder:
     def tables(self) -> bool:
         """Whether a table may be decoded row by row."""
         return self.encoding in ("auto", "graph", GATHERED.name) and self.targets.tables
+
+    @property
+    def integers(self) -> frozenset[str]:
+        """The value forms whose integers kernels may read."""
+        if self.encoding in ("auto", "graph", "dense"):
+            return self.targets.integers
+        return frozenset(name for name in self.targets.integers if not FORMS[name].stored)
 
     def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
         """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.
@@ -129,8 +145,8 @@ class Encoder:
             return None, f"{asked} cannot hold it" if choice.planned is None else _TOO_MUCH
         best = self._prepared(found, form, name, before)
         allowed = self._allowed(found, form)
-        if best is None and allowed and not found.gathers and not self._folding(found, form, _sparse_of(form)):
-            return None, _TOO_LARGE
+        if best is None and allowed and not found.gathers and not self._folding(found, form, _sparse_of(found, form)):
+            return None, TOO_LARGE
         if best is not None or not asked:
             return best, ""
         if not allowed:
@@ -147,7 +163,7 @@ class Encoder:
 
     def estimate(self, found: Candidates, form: Candidate) -> int:
         """Bytes of a form, nodes and names included."""
-        sparse, scale = _sparse_of(form), form.coded.scale
+        sparse, scale = _sparse_of(found, form), form.coded.scale
         allowed = self._folding(found, form, sparse)
         payloads = [encoding.payload(sparse) for encoding in allowed]
         payloads += [GATHERED.payload(sparse)] if self._gathers(found, form, sparse) else []
@@ -165,25 +181,32 @@ class Encoder:
             if self.targets.allows(form.name, values, readers, coded.fused, coded.scale is not None and not coded.fused)
             and form.opset <= found.opset
             and not (form.name == "dense" and trivial)
+            and (form.name == "dense" or not (coded.fused and candidate.values.stored))
             and not (form.declares and inside)
         ]
 
     def _folding(self, found: Candidates, form: Candidate, sparse: Sparse) -> list[Encoding]:
         """Those that may hold the weight and that ONNX Runtime decodes once, when it loads the model."""
         allowed, coded = self._allowed(found, form), form.coded
+        readers = found.readers(form.values) if coded.fused else None
         item = coded.decoded.itemsize
-        if not coded.fused:
+        if readers is None or readers.others:
             item = max(item, np.dtype(numpy_dtype(found.weight.element)).itemsize, 4 * (coded.scale is not None))
-        if item * sparse.size > FOLDED:  # a dense initializer alone needs no folding
-            return [
-                encoding for encoding in allowed if encoding.name == "dense" and coded.fused and sparse.codebook is None
-            ]
-        most = np.dtype(np.int64).itemsize * sparse.size  # that anything on the way may take
-        return [encoding for encoding in allowed if most <= FOLDED or encoding.largest(sparse) <= FOLDED]
+        if item * sparse.size > FOLDED:  # a dense initializer that a kernel alone reads needs no folding
+            integers = readers is not None and not readers.others and (sparse.codebook is None or sparse.packed)
+            return [encoding for encoding in allowed if encoding.name == "dense" and integers]
+        most = _HELD * found.weight.size * np.dtype(numpy_dtype(found.weight.element)).itemsize
+        integers = coded.fused and np.dtype(np.int64).itemsize * sparse.size > FOLDED
+        return [
+            encoding
+            for encoding in allowed
+            if (chunks := row_ranges(encoding, sparse, FOLDED))
+            and (not (integers or chunks[1:]) or encoding.made(sparse) + sparse.nbytes <= most)
+        ]
 
     def _prepared(self, found: Candidates, form: Candidate, name: str, limit: int) -> PreparedWeight | None:
         """A form in its smallest encoding below `limit` bytes: only those whose packed arrays come close are packed."""
-        sparse = _sparse_of(form)
+        sparse = _sparse_of(found, form)
         payloads: dict[str, int] = {}
         gathers = self._gathers(found, form, sparse)
         allowed = self._folding(found, form, sparse)
@@ -203,7 +226,10 @@ class Encoder:
         for chosen, payload in payloads.items():
             if payload >= min(limit, least + _NODES_DIFFER) or (chosen != "dense" and payload >= dense):
                 continue
-            prepared = prepare(found.model, found.weight, form.coded, sparse, GRAPH[chosen], form.values, name, readers)
+            chunks = row_ranges(GRAPH[chosen], sparse, FOLDED)
+            prepared = prepare(
+                found.model, found.weight, form.coded, sparse, GRAPH[chosen], form.values, name, readers, chunks
+            )
             if prepared.nbytes < (best.nbytes if best else limit):
                 if best:
                     best.discard(found.model)
@@ -263,8 +289,10 @@ def _channels(weight: Weight, sparse: Sparse) -> list[int]:
     return [axis for axis in (weight.out_axis, *weight.in_axes[:1]) if axis is not None]
 
 
-def _sparse_of(form: Candidate) -> Sparse:
-    return Sparse.of(form.coded.carrier, form.coded.fill_value, form.coded.codebook)
+def _sparse_of(found: Candidates, form: Candidate) -> Sparse:
+    coded, readers = form.coded, found.readers(form.values)
+    alone = readers is not None and not readers.others  # who else reads the weight reads it decoded
+    return Sparse.of(coded.carrier, coded.fill_value, coded.codebook, coded.packed if alone else None)
 
 
 def _rows_instead(sparse: Sparse, payloads: dict[str, int], least: int) -> bool:

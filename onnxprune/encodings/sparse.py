@@ -44,6 +44,7 @@ class Sparse:
         codebook: the value of each code, its first one the fill; None where values are themselves.
         alone: whether every entry is the fill_value: the first one is kept all the same.
         chunks: the kept entries of a tensor that is a single chunk; empty for others.
+        packed: the type of less than a byte in which the values of the codebook are read where all entries are stored.
     """
 
     carrier: ChunkedArray
@@ -52,18 +53,32 @@ class Sparse:
     codebook: Array | None = None
     alone: bool = False
     chunks: Sequence[SparseChunk] = ()
+    packed: np.dtype | None = None
 
     @classmethod
-    def of(cls, array: Array | ChunkedArray, fill_value: Array, codebook: Array | None = None) -> Sparse:
+    def of(
+        cls, array: Array | ChunkedArray, fill_value: Array, codebook: Array | None = None,
+        packed: np.dtype | None = None,
+    ) -> Sparse:  # fmt: skip
         """The kept entries of a dense tensor, of codes where there is a codebook: code 0 is not kept.
 
         Entries are compared bit for bit, so that -0.0 and NaN payloads come back as they were.
         """
         carrier = ChunkedArray.of(array)
-        held = cls(carrier, fill_value, 0, codebook)
+        held = cls(carrier, fill_value, 0, codebook, packed=packed)
         kept = sum(carrier.each(lambda _, part: int(np.count_nonzero(held._mask(part)))))
         sparse = replace(held, kept=max(kept, 1), alone=not kept)
         return replace(sparse, chunks=list(sparse.each(lambda chunk: chunk))) if len(carrier.rows) == 1 else sparse
+
+    def within(self, rows: RowRange) -> Sparse:
+        """The tensor of some rows of the first axis."""
+        carrier, first = self.carrier, rows[0]
+
+        def read(start: int, stop: int, columns: slice) -> Array:
+            return carrier.read(first + start, first + stop, columns)
+
+        part = replace(carrier, shape=(rows[1] - first, *carrier.shape[1:]), read=read)
+        return Sparse.of(part, self.fill_value, self.codebook, self.packed)
 
     def _mask(self, part: Array) -> Array:
         zero = 0 if self.codebook is not None else bits_of(self.fill_value.reshape(1))[0]
@@ -92,6 +107,11 @@ class Sparse:
     def size(self) -> int:
         """Number of entries, kept or not."""
         return self.carrier.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor, decoded."""
+        return self.size * (self.carrier.dtype if self.codebook is None else self.codebook.dtype).itemsize
 
     def zeros(self) -> int:
         """How many entries equal the fill by value."""

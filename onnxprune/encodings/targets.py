@@ -14,6 +14,7 @@ from functools import cache
 
 from onnxprune.encodings import FORMS, GATHERED, GRAPH
 from onnxprune.encodings.measured import Key, number, releases
+from onnxprune.encodings.values.blocks import Int2
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError
 from onnxprune.model.scopes import Scope
@@ -129,9 +130,10 @@ def misread(name: str, encoding: str, values: str, readers: Iterable[str], fused
     return any((encoding, values, fused, layer) in releases()[name][-1].wrong for layer in layers)
 
 
-# Releases before it multiply integers wrong on processors with AMX, from 32 rows on (microsoft/onnxruntime#27671). The
-# measured processors have none.
-_SOUND = {"onnxruntime": (1, 25)}
+# The release of onnxruntime from which on a kernel is sound and fast. Before, int8-dynamic is multiplied wrong on
+# processors with AMX, from 32 rows on (microsoft/onnxruntime#27671), and int2 is 15 times slower than dense on those
+# without AVX512 (1.28.0, 784x300 and 1024x1024 at batch 1).
+_KERNEL_SINCE = {Int8Dynamic.name: "1.25", Int2.name: "1.29"}
 
 
 @cache
@@ -139,12 +141,17 @@ def _good(name: str, version: str) -> frozenset[Key]:
     """What every measured release from a version on reads right and fast."""
     held = [release.good for release in releases()[name] if number(release.version) >= number(version)]
     good = frozenset.intersection(*held)
-    if number(version) < _SOUND.get(name, ()):
-        good = frozenset(key for key in good if key[1] != Int8Dynamic.name)
+    if name == "onnxruntime":
+        good = frozenset(key for key in good if not key[2] or number(version) >= number(kernel_since(key[1])))
     return good if name in KERNELS else frozenset(key for key in good if not key[2] or key[1] == Int8Dynamic.name)
 
 
 EVERY_FORM = Targets()
+
+
+def kernel_since(values: str) -> str:
+    """The release of onnxruntime from which on a kernel reads the integers of a form."""
+    return _KERNEL_SINCE.get(values, _OLDEST["onnxruntime"])
 
 
 def _parsed(spec: str) -> list[tuple[str, str]]:

@@ -21,6 +21,24 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 
+_SERIES = 50  # answers of a sample up to which they are one: a text is read right or not
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many answers a result keeps.
+
+    Attributes:
+        counted: in percent.
+        expected: what margins and errors make likely, in percent; None where no scores tell margins.
+        count: of how many answers; of samples where each has a short series of them.
+    """
+
+    counted: float = 100.0
+    expected: float | None = None
+    count: int = 0
+
+
 @dataclass
 class _Pairs:
     """Answers of one output before and after, [answers]; with margins where scores tell them."""
@@ -30,21 +48,26 @@ class _Pairs:
     margins: list[Array] = field(default_factory=list)
     errors: list[Array] = field(default_factory=list)
 
-    def kept(self) -> tuple[float, int]:
-        """The share of answers that stay, in percent, and of how many: the commonest before and after is none."""
+    def kept(self, samples: int) -> Kept:
+        """How many of the answers on so many samples stay: the commonest one before and after is none."""
         if not any(map(len, self.was)):
-            return 100.0, 0
+            return Kept()
         was, now = np.concatenate(self.was), np.concatenate(self.now)
         kinds, which, counts = np.unique(was, return_inverse=True, return_counts=True)
         telling = (which != counts.argmax()) | (now != kinds[counts.argmax()])
         count = int(np.count_nonzero(telling))
         if not count:
-            return 100.0, 0
-        changed = float(np.count_nonzero(was != now)) / count
+            return Kept()
+        of = samples if samples < count <= _SERIES * samples else count
+        counted, expected = np.count_nonzero(was != now) / of, None
         if self.margins:
             margins, errors = np.concatenate(self.margins)[telling], np.concatenate(self.errors)[telling]
-            changed = max(changed, 1 - stays(margins, errors))
-        return 100.0 * (1 - float(changed)), count
+            expected = _percent((1 - stays(margins, errors)) * count / of)
+        return Kept(_percent(counted), expected, of)
+
+
+def _percent(changed: float) -> float:
+    return 100.0 * (1 - min(float(changed), 1.0))
 
 
 class Answers:
@@ -54,18 +77,17 @@ class Answers:
         session: of the model.
         feeds: the samples.
         outputs: what it gives for each feed.
+        samples: how many they are.
     """
 
     def __init__(
-        self, session: ort.InferenceSession, feeds: Sequence[Feeds], outputs: Sequence[dict[str, Any]]
+        self, session: ort.InferenceSession, feeds: Sequence[Feeds], outputs: Sequence[dict[str, Any]], samples: int
     ) -> None:
-        self._feeds, self._outputs = feeds, outputs
+        self._feeds, self._outputs, self._samples = feeds, outputs, samples
         self._sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
 
-    def kept(self, outputs: Sequence[dict[str, Any]]) -> tuple[float, int]:
-        """The share of the answers that a result keeps, in percent, and of how many; of the output where it is least.
-
-        The share is what was counted, or what margins and errors make likely where that is less.
+    def kept(self, outputs: Sequence[dict[str, Any]]) -> Kept:
+        """How many of the answers a result keeps, of the output where it is least.
 
         Args:
             outputs: those of the result, for each feed.
@@ -75,8 +97,8 @@ class Answers:
             pairs = _Pairs()
             for feed, before, after in zip(self._feeds, self._outputs, outputs, strict=True):
                 self._add(pairs, name, feed, before[name], after.get(name))
-            found.append(pairs.kept())
-        return min((each for each in found if each[1]), default=(100.0, 0))
+            found.append(pairs.kept(self._samples))
+        return min((each for each in found if each.count), key=_least, default=Kept())
 
     def _add(self, pairs: _Pairs, name: str, feed: Mapping[str, Array], before: Any, after: Any) -> None:
         """The answers of an output for a feed; a state or an image, shaped as an input, names none, nor does a series.
@@ -103,6 +125,10 @@ class Answers:
         pairs.now.append(y.argmax(1))
         pairs.margins.append(margin)
         pairs.errors.append(margin - margins_of(y, was, sure))
+
+
+def _least(kept: Kept) -> float:
+    return kept.counted if kept.expected is None else min(kept.counted, kept.expected)
 
 
 def state_like(output: Any, feed: Mapping[str, Array]) -> bool:

@@ -57,6 +57,8 @@ class Promised:
             `Answers.kept`. None where no output has classes.
         original: the metric of the original.
         result: that of the result.
+        expected: the answers that stay, in percent, as margins make it likely; a point less than all may be. None where
+            no scores tell margins.
         allowed: how many points less it may be.
         answers: what the metric counts on.
         sqnr: of the worst output against the original's, in dB; None where no output has numbers.
@@ -69,6 +71,7 @@ class Promised:
     metric: str | None
     original: float
     result: float
+    expected: float | None
     allowed: float
     answers: int
     sqnr: float | None
@@ -78,11 +81,17 @@ class Promised:
     kept: bool
 
     @property
+    def near(self) -> bool:
+        """Whether the outputs are near enough; of those that are no numbers nothing is asked."""
+        return self.sqnr is None or self.sqnr >= self.least_sqnr
+
+    @property
     def error(self) -> float:
         """The squared error over what is allowed, as far as it shows: answers change with the root of it."""
         changed = max(self.original - self.result, 0.0) / self.allowed
+        likely = 0.0 if self.expected is None else (100 - self.expected) / POINTS
         far = 0.0 if self.sqnr is None else 10 ** ((self.least_sqnr - self.sqnr) / 10)
-        return max(changed**2, far)
+        return max(changed**2, likely**2, far)
 
 
 def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt | None:
@@ -103,10 +112,14 @@ def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt 
         return Attempt(next(loss for loss in losses if loss <= LOSS_ON_DATA), True)
     last = tried[-1]
     if not last.attempt.calibrated:
-        unlabelled = last.metric in (ANSWERS, None)
-        near = last.sqnr is None or last.sqnr >= last.least_sqnr
-        enough = last.kept or (unlabelled and near and last.attempt == DEFAULT)
-        return None if enough or last.attempt == _PLAIN[-1] else _PLAIN[_PLAIN.index(last.attempt) + 1]
+        if last.kept or (last.metric in (ANSWERS, None) and last.attempt == DEFAULT):
+            # What is made without data is far off where a calibrated result is not: embeddings, say.
+            return (
+                None if last.kept or last.near else next((each.attempt for each in tried[::-1] if each.near), _PLAIN[1])
+            )
+        return None if last.attempt == _PLAIN[-1] else _PLAIN[_PLAIN.index(last.attempt) + 1]
+    if any(not each.attempt.calibrated for each in tried):
+        return None
     missed = min((each.attempt.loss for each in tried if not each.kept), default=math.inf)
     kept = max((each.attempt.loss for each in tried if each.kept), default=0.0)
     between = [loss for loss in losses if kept < loss < missed]
@@ -132,7 +145,7 @@ class Promise:
         session = open_session(source)
         self._samples = held_out
         self._references = list(Runner(session).outputs(held_out.feeds))
-        self._answers = Answers(session, held_out.feeds, self._references)
+        self._answers = Answers(session, held_out.feeds, self._references, held_out.count)
         self._judge = None
         if question.asked or held_out.targets is not None:
             judge = Judge(session, question, held_out, self._references)
@@ -161,19 +174,20 @@ class Promise:
             RuntimeFailure: it does not run.
         """
         outputs = list(Runner(open_session(result)).outputs(self._samples.feeds))
-        metric: str | None
+        kept = self._answers.kept(outputs)
+        metric: str | None = ANSWERS if kept.count else None
+        found, count = kept.counted, kept.count
         if self._judge is not None:
             metric, found, count = self._judge.metric, self._judge.scored(outputs), self._samples.count
-        else:
-            metric, (found, count) = ANSWERS, self._answers.kept(outputs)
-            metric = metric if count else None
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
         one = 100 / count if count else 0.0
         allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
         least = LEAST_SQNR_ALONE if metric is None else LEAST_SQNR
         return Promised(
-            metric, self._baseline, found, allowed, count, sqnr, least, self._samples.count, attempt,
-            (sqnr is None or sqnr >= least) and Limit.of(self._baseline, allowed, False).holds(found),
+            metric, self._baseline, found, kept.expected, allowed, count, sqnr, least, self._samples.count, attempt,
+            (sqnr is None or sqnr >= least)
+            and (kept.expected is None or kept.expected >= 100 - POINTS)
+            and Limit.of(self._baseline, allowed, False).holds(found),
         )  # fmt: skip
 
     def _sqnr(self, outputs: list[dict[str, Any]]) -> float | None:

@@ -44,8 +44,9 @@ class Encode(Pass):
 
     Options:
         encoding: auto, graph (self-decoding forms only), coo, dense, or the name of one form.
-        values: exact, half (float16), shared:BITS (k-means), int8, int8:BITS, int4, int8-dynamic (needs data: where the
-            layer bears activations in 8 bits, elsewhere int8), or auto: per weight the fewest bytes within the loss.
+        values: exact, half (float16), shared:BITS (k-means), int8, int8:BITS, int4, int2, int8-dynamic (needs data:
+            where the layer bears activations in 8 bits, elsewhere int8), or auto: per weight the fewest bytes within
+            the loss.
         set: "PATTERN=VALUES", a glob on the weight's name; the last match counts.
         skip: globs of weights that keep exact values.
         loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
@@ -134,7 +135,7 @@ class Encode(Pass):
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             measured = measurements.weights[weight.name]
             found = Candidates(
-                model, weight, measured.lossless, measured.coded if again else None, encoder.targets.integers,
+                model, weight, measured.lossless, measured.coded if again else None, encoder.integers,
                 encoder.tables, measured.matrix,
             )  # fmt: skip
             with beside(model.payloads.scratch):
@@ -143,8 +144,10 @@ class Encode(Pass):
                 name = next(ids)
             if stored.refused and (measured.values != EXACT or measured.curve):
                 change.notes.append(f"'{weight.name}' keeps exact values: {stored.refused}")
-            elif measured.refused:
-                change.notes.append(f"'{weight.name}' is int8 in place of int8-dynamic: {measured.refused}")
+            elif measured.asked:
+                other = measured.values != measured.asked
+                what = f"{measured.values} in place of {measured.asked}" if other else "decoded at load"
+                change.notes.append(f"'{weight.name}' is {what}: {measured.refused}")
             self._report(weight, stored, change)
         lossy = any(choice.codebook is not None for choice in choices.values())
         if lossy or model.spent:

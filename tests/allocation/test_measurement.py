@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxprune.allocation import measurement
+from onnxprune.allocation import measurement, noise_gain
 from onnxprune.allocation.choice import choose
 from onnxprune.allocation.measurement import Measured, Measurements
 from onnxprune.allocation.rate_distortion import LOSS, RatePoint
+from onnxprune.calibration import moments
 from onnxprune.encodings.candidates import EXACT, HALF, Candidates, Choice
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.values import form_of
@@ -201,10 +202,10 @@ def test_only_what_may_be_taken_is(encoding, taken):
 @pytest.mark.parametrize(("with_data", "known", "counts"), [(False, True, 1.5), (True, True, 1.0), (True, False, 1.5)])
 def test_what_no_feedback_makes_good_counts_more(with_data, known, counts, tmp_path, monkeypatch):
     """Weights that a state goes through, and with data all whose inputs cannot be measured."""
-    monkeypatch.setattr(measurement, "gains", lambda model, weights, *rest: [1.0] * len(weights))
+    monkeypatch.setattr(noise_gain, "gains", lambda model, weights, *rest: [1.0] * len(weights))
     proto = lstm()
     if not known:
-        monkeypatch.setattr(measurement, "moments", lambda model, layers, calibration: [None] * len(layers))
+        monkeypatch.setattr(moments, "moments", lambda model, layers, calibration: [None] * len(layers))
     first = proto.graph.input[0]
     shape = [dim.dim_value or 32 for dim in first.type.tensor_type.shape.dim]
     np.savez(tmp_path / "d.npz", **{first.name: normal(8, *shape, seed=2)})

@@ -20,7 +20,7 @@ from onnxprune.encodings.compatibility import (
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune_passes import Encode
 from tests.helpers.builders import conv_net, info, lstm, matmul, mlp, model, node, normal
-from tests.helpers.releases import FOLDED, FUSED, OPSETS, number
+from tests.helpers.releases import FOLDED, FUSED, OPSETS, STORED, number
 from tests.helpers.running import load
 
 KNOWN = [name for name, _, _ in RELEASES]
@@ -51,6 +51,8 @@ def test_what_a_form_needs(encoding, values):
     assert support(encoding, values) == Support(OPSETS[encoding, values], *FOLDED)
     if values in FUSED:
         assert support(encoding, values, fused=True) == Support(*FUSED[values])
+    if values in STORED:
+        assert support(encoding, values, fused=True, stored=True) == Support(*STORED[values])
 
 
 @pytest.mark.parametrize(("encoding", "values"), [form for form in OPSETS if form != ("dense", "exact")])
@@ -66,8 +68,11 @@ def test_a_model_reports_the_form_that_is_in_it(encoding, values, tmp_path):
         "exact": (encoding, OPSETS[encoding, values], "1.18", "1.18"),
         "int8": (f"{encoding} int8 for MatMul", 13, "1.18", "1.25"),
         "int8-dynamic": (f"{encoding} int8-dynamic for MatMul", 11, "1.18", "1.25"),
-        "int4": (f"{encoding} int4 for MatMul", 21, "1.23", "1.25"),
-    }.get(values, (f"{encoding} {values}", OPSETS[encoding, values], "1.18", "1.18"))
+        "int4": (f"{encoding} int4 for MatMul", 21, "1.20" if encoding == "dense" else "1.23", "1.25"),
+    }
+    if (encoding, values) == ("dense", "int2"):
+        expected["int2"] = ("dense int2 for MatMul", 25, "1.24", "1.29")
+    expected = expected.get(values, (f"{encoding} {values}", OPSETS[encoding, values], "1.18", "1.18"))
     assert (form.form, form.opset, form.loads, form.fast) == expected
     assert form.weights == 1
 

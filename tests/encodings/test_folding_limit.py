@@ -52,9 +52,10 @@ def test_nothing_is_decoded_at_each_run(tmp_path, monkeypatch, size, zeros, valu
         opened = load(product(size, zeros))
         change = Encode(values=values, encoding=encoding).run(opened)
         assert not executed(serialise(opened), tmp_path) & DECODING, encoding
-        held = 4 * size <= LIMIT or values.startswith("int8")
-        if not encoded_weights(opened) and values != "exact" and encoding == "auto":
-            assert not held or "1 GiB" in " ".join(change.notes)
+        if encoding == "auto" and values != "exact":
+            held = size <= LIMIT if values in ("shared:4", "int8:3") else values == "int8" or 4 * size <= LIMIT
+            assert bool(encoded_weights(opened)) == held
+            assert held or "1 GiB" in " ".join(change.notes)
         if values == "exact":
             Decode().run(opened)
             assert arrays(opened) == arrays(load(product(size, zeros)))

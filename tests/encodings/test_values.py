@@ -20,7 +20,7 @@ from tests.helpers.builders import info, mlp, model, node, normal
 from tests.helpers.running import assert_same_bits, load, newest_opset, run, serialise
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
-FORMS = ["half", *(f"shared:{b}" for b in range(2, 9)), "int8", *(f"int8:{b}" for b in range(2, 8)), "int4"]
+FORMS = ["half", *(f"shared:{b}" for b in range(2, 9)), "int8", *(f"int8:{b}" for b in range(2, 8)), "int4", "int2"]
 # Relative squared errors of normally distributed weights, about twice those of Max (1960).
 BOUNDS = {2: 0.25, 3: 0.08, 4: 0.025, 5: 0.008, 6: 0.0025, 7: 0.0008, 8: 0.0003}
 
@@ -30,7 +30,8 @@ def bound_of(values: str) -> float:
         return 2.0**-22
     if values == "auto":
         return 0.05
-    return BOUNDS[4] if values == "int4" else BOUNDS[int((values + ":8").split(":")[1])]
+    bits = {"int4": 4, "int2": 2}.get(values) or int((values + ":8").split(":")[1])
+    return BOUNDS[bits]
 
 
 def arrays() -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from onnxprune_passes import Decode, Encode
 from tests.helpers.builders import MODELS, info, matmul, mlp, model, node, normal
 from tests.helpers.running import assert_same_bits, load, newest_opset, outputs, run, serialise
 
-FORMS = ["half", *(f"shared:{b}" for b in range(2, 9)), "int8", *(f"int8:{b}" for b in range(2, 8)), "int4"]
+FORMS = ["half", *(f"shared:{b}" for b in range(2, 9)), "int8", *(f"int8:{b}" for b in range(2, 8)), "int4", "int2"]
 
 
 every_form = pytest.mark.parametrize("values", FORMS)

@@ -66,7 +66,8 @@ def test_answers_are_counted_beside_the_commonest(flips, tmp_path):
     assert found.answers == len(others)
     assert found.result == pytest.approx(100 * (1 - flips / len(others)))
     assert (found.original - found.result <= found.allowed + 1e-9) == (flips <= 1)
-    assert found.kept == (flips <= 1 and found.sqnr >= found.least_sqnr)
+    assert found.expected == pytest.approx(found.result)  # it is larger than any margin
+    assert found.kept == (flips == 0)
 
 
 def test_a_state_and_an_image_name_no_classes(tmp_path):
@@ -105,8 +106,10 @@ def test_margins_tell_what_few_answers_do_not(tmp_path):
     pairs = errors[half][None, :] >= margins[half][:, None] - 1e-6
     commonest = np.bincount(classes[half]).argmax()
     telling = classes[half] != commonest
-    assert found.result == pytest.approx(100 * (1 - pairs[telling][:, telling].mean()), abs=1e-3)
-    assert found.result < 95
+    assert found.result == 100
+    assert found.expected == pytest.approx(100 * (1 - pairs[telling][:, telling].mean()), abs=1e-3)
+    assert found.expected < 95
+    assert not found.kept
 
 
 def test_outputs_that_are_far_off_break_the_promise_without_classes(tmp_path):
@@ -162,7 +165,7 @@ def test_too_few_samples_promise_nothing_and_are_no_fault(count, tmp_path):
 
 def judged(loss: float, kept: bool, error: float = 1.0, *, calibrated: bool = True, metric="answers", sqnr=11.0):
     """What a held-out half may say; `error` times the squared error that is allowed."""
-    return Promised(metric, 100.0, 100 - error**0.5, 1.0, 50, sqnr, 11.0, 50, Attempt(loss, calibrated), kept)
+    return Promised(metric, 100.0, 100 - error**0.5, None, 1.0, 50, sqnr, 11.0, 50, Attempt(loss, calibrated), kept)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,40 @@ def test_where_nothing_calibrated_is_kept_the_default_follows(metric, sqnr, plai
     assert next_attempt(tried) is None
     tried[-1] = replace(tried[-1], kept=True)
     assert next_attempt(tried) is None
+
+
+def test_a_calibrated_result_stands_where_what_is_made_without_data_is_far_off():
+    tried = [judged(0.08, False, 9.0, sqnr=21.0), judged(0.02, False, 2.0, sqnr=24.0)]
+    assert next_attempt(tried) == DEFAULT
+    tried.append(judged(LOSS, False, 50.0, calibrated=False, sqnr=9.0))
+    assert next_attempt(tried) == Attempt(0.02, True)
+    assert next_attempt([*tried, tried[1]]) is None
+    tried[2] = replace(tried[2], sqnr=12.0)
+    assert next_attempt(tried) is None
+
+
+def test_short_series_count_by_sample(tmp_path):
+    """A text of 8 letters, one of which changes in every second text."""
+    letters = np.random.default_rng(0).integers(0, 20, (64, 8))
+    x = np.concatenate([np.eye(20)[letters], np.broadcast_to(np.eye(64)[:, None], (64, 8, 64))], axis=2).astype(
+        np.float32
+    )
+    weight = np.zeros((84, 20), np.float32)
+    weight[:20] = 10 * np.eye(20)
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+
+    def read(weight: np.ndarray) -> onnx.ModelProto:
+        return model(nodes, [info("x", ["N", 8, 84])], [info("y", ["N", 8, 20])], {"w": weight})
+
+    held = promise(read(weight), tmp_path, {"x": x})
+    changed = weight.copy()
+    changed[20 : 20 + 64 : 2, letters[::2, 0]] = 0  # nothing yet
+    for text in range(0, 64, 2):
+        changed[20 + text, (letters[text, 0] + 1) % 20] = 30
+    found = held.of(put(tmp_path / "o.onnx", read(changed)), ATTEMPT)
+    assert found.answers == 32
+    assert found.result < 60
+    assert not found.kept
 
 
 def test_what_was_lost_before_is_not_lost_again(tmp_path):

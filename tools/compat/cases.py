@@ -23,12 +23,14 @@ from onnxprune.encodings import GRAPH
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.targets import EVERY_FORM
+from onnxprune.encodings.values.base import INT2
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.model.model import Model
 from onnxprune_passes import Encode
 
-VALUES = ("exact", "half", "shared:4", "shared:5", "int8", "int8:5", "int8-dynamic", "int4")
-OPSETS = {9: 5, 11: 6, 13: 7, 17: 8, 21: 10}  # opset: the IR version that came with it (9: what coo needs)
+VALUES = ("exact", "half", "shared:4", "shared:5", "int8", "int8:5", "int8-dynamic", "int4", "int2")
+# opset: the IR version that came with it (9: what coo needs)
+OPSETS = {9: 5, 11: 6, 13: 7, 17: 8, 21: 10, INT2: 13}
 CONSUMERS = ("MatMul", "MatMul Add", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ MatMul", "QDQ Conv")
 DENSITY = 0.1  # of the weights: every encoding takes fewer bytes than the dense tensor, and over 256 values are kept
 QUANTISE = 10  # the opset that brought QuantizeLinear
@@ -131,6 +133,8 @@ def write_cases(
     written = []
     for opset, consumer, (encoding, values) in ((o, c, f) for o in opsets for c in consumers for f in forms):
         if consumer.startswith("QDQ") and (values != "exact" or opset < QUANTISE):
+            continue
+        if opset == INT2 and values != "int2":  # which no older opset has in front of a kernel
             continue
         source = folder / "source.onnx"
         onnx.save(consumer_model(consumer, opset), source)

@@ -17,6 +17,7 @@ _ORT = (
     "1.15.1", "1.16.3", "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4", "1.25.1",
     "1.26.0", "1.27.0", "1.28.0", "1.29.0", "1.30.0", "1.31.1", "1.32.0",
 )  # fmt: skip
+_INT2 = "1.24"  # the first onnxruntime release that loads opset 25
 _NUMPY_1 = ("1.15.1", "1.16.3", "1.17.3", "1.18.1")  # onnxruntime releases that want it
 
 
@@ -99,7 +100,7 @@ ENVIRONMENTS = [
     *(
         Environment(
             "onnxruntime", version, (f"onnxruntime=={version}", "numpy==1.26.4" if version in _NUMPY_1 else NUMPY),
-            opsets=(11, 17, 21),
+            opsets=(11, 17, 21) if version < _INT2 else (11, 17, 21, 25),
         )
         for version in _ORT
     ),

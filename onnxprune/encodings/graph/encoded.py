@@ -14,7 +14,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.core.chunked import ChunkedArray
-from onnxprune.core.dtypes import FLOATS, Array
+from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, Array
 from onnxprune.encodings import FORMS, GATHERED, packing
 from onnxprune.encodings.graph import fusion
 from onnxprune.encodings.graph.constant_parts import ConstantParts, PartsAtReaders
@@ -22,7 +22,9 @@ from onnxprune.encodings.graph.editing import TAG, constant_node, delete_named
 from onnxprune.encodings.graph.products import ProductParts, carrier_name, product_parts
 from onnxprune.encodings.graph.tables import TableParts, table_parts
 from onnxprune.encodings.graph.unpacked import unpacked
+from onnxprune.encodings.positions.chunks import parts_of
 from onnxprune.encodings.targets import readers_in
+from onnxprune.encodings.values.blocks import GRIDS
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.errors import ModelError
 from onnxprune.model.encoded_names import Mark
@@ -104,6 +106,12 @@ class EncodedWeight:
         return self.dynamic or any(node.op_type == "DequantizeLinear" for node in self.nodes)
 
     @property
+    def packed(self) -> bool:
+        """Whether an initializer holds them in less than a byte each."""
+        values = self.constants.get(f"{self.prefix}values")
+        return values is not None and values.data_type in PACKED_INTEGERS
+
+    @property
     def dynamic(self) -> bool:
         """Whether they are multiplied with integers that each run makes of the activations."""
         return isinstance(self.parts, ProductParts)
@@ -172,12 +180,13 @@ class EncodedWeight:
             return ChunkedArray.of(self.parts.array(model, self.element))
         try:
             parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
-            shape = self._shape(parts)
+            chunks = parts_of(parts)
+            shapes = [self._shape(chunk) for chunk in chunks]
             if "inside" in parts:
-                parts["view"] = np.array([shape[0], *parts["inside"]])
+                parts["view"] = np.array([sum(shape[0] for shape in shapes), *parts["inside"]])
             held = packing(self.encoding)
             assert held is not None
-            return unpacked(held, parts, shape, self.fill_value, self.flags, self.element)
+            return unpacked(held, chunks, shapes, parts, self.fill_value, self.flags, self.element)
         except (KeyError, ValueError, IndexError, MemoryError, ZeroDivisionError, TypeError, AttributeError) as error:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
 
@@ -212,6 +221,8 @@ class EncodedWeight:
         front = re.search(r"\.u(\d+)", self.flags)
         if front and scale is not None and not block and not view:
             scale = scale.reshape((1,) * int(front[1]) + scale.shape)
+        if block and codebook is None and self.values in GRIDS:
+            codebook = GRIDS[self.values].codebook
         form = Int8.name if self.dynamic else self.values  # without data it is held as those are
         return Coding(form, codebook, scale, view, int(block[1]) if block else 0, transposed)
 

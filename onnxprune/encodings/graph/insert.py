@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from onnx import GraphProto, NodeProto, SparseTensorProto, TensorProto, helper
 
-from onnxprune.core.chunked import EVERY
+from onnxprune.core.chunked import EVERY, RowRange
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.filled import FilledArray
 from onnxprune.encodings import GATHERED, Coded, Encoding, Sparse, Values
@@ -18,6 +18,7 @@ from onnxprune.encodings.graph.fusion import Readers
 from onnxprune.encodings.graph.products import IntegerProduct, emit_product, insert_product
 from onnxprune.encodings.graph.tables import insert_rows
 from onnxprune.encodings.nodes import Builder
+from onnxprune.encodings.positions.chunks import emit as emit_carrier
 from onnxprune.encodings.unit_dimensions import unit_dimensions
 from onnxprune.encodings.values.nodes import emit
 from onnxprune.model.discovery import opset_of
@@ -54,7 +55,7 @@ class PreparedWeight:
 
 def prepare(
     model: Model, weight: Weight, coded: Coded, sparse: Sparse, encoding: Encoding, values: Values, name: str,
-    readers: Readers | None = None,
+    readers: Readers | None = None, chunks: Sequence[RowRange] = (),
 ) -> PreparedWeight:  # fmt: skip
     """Pack a weight and make the nodes that decode it, beside the model.
 
@@ -67,9 +68,10 @@ def prepare(
         values: the value form.
         name: the id of the encoded weight, which no other has.
         readers: the nodes that read integers of the carrier; None for nodes that read the decoded weight.
+        chunks: ranges of the carrier's rows that are decoded one by one; none for the whole.
     """
     build = _builder(model, weight, coded, encoding.name, values, name)
-    dense = encoding.emit(build, encoding.pack(sparse), sparse.shape, coded.fill_value)
+    dense = emit_carrier(build, encoding, sparse, chunks)
     if coded.dynamic:
         assert coded.scale is not None
         assert readers is not None

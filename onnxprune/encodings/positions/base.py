@@ -57,6 +57,10 @@ class Encoding(Packing):
         """Bytes of the largest tensor that its nodes make on the way to the carrier; here an int64 for each entry."""
         return 8 * sparse.size
 
+    def made(self, sparse: Sparse) -> int:
+        """Bytes of all tensors that its nodes make, about: ONNX Runtime holds each until all of them are folded."""
+        return 6 * self.largest(sparse) + 3 * sparse.nbytes
+
     @abstractmethod
     def emit(self, build: Builder, parts: Parts, shape: tuple[int, ...], fill_value: Array) -> str:
         """Make the nodes that decode.

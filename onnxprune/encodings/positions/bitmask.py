@@ -40,6 +40,11 @@ class Bitmask(Encoding):
         return max(sparse.size, np.dtype(np.int64).itemsize * sparse.kept)  # the bits, and what NonZero finds
 
     @override
+    def made(self, sparse: Sparse) -> int:
+        bits, found = 3 * sparse.size, 2 * np.dtype(np.int64).itemsize * sparse.kept
+        return bits + found + digits.made(sparse, sparse.kept) + 3 * sparse.nbytes
+
+    @override
     def pack(self, sparse: Sparse) -> Parts:
         bits = np.empty((-(-sparse.size // 8), 1), np.uint8)
 

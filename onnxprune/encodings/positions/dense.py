@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from onnxprune.core.chunked import ranges
-from onnxprune.core.dtypes import Array
+from onnxprune.core.dtypes import Array, packed_bytes
 from onnxprune.core.override import override
 from onnxprune.core.scattered import PIECE
 from onnxprune.encodings.nodes import Builder, Parts
@@ -24,16 +24,25 @@ class Dense(Encoding):
 
     @override
     def payload(self, sparse: Sparse) -> int:
+        if sparse.packed is not None:
+            return packed_bytes(sparse.packed, sparse.size)
         return digits.values_bytes(sparse, sparse.size)
 
     @override
     def largest(self, sparse: Sparse) -> int:
-        return (
-            0 if sparse.codebook is None else digits.layout_for(len(sparse.codebook), sparse.size).unpacked(sparse.size)
-        )
+        if sparse.codebook is None or sparse.packed is not None:
+            return 0
+        return digits.layout_for(len(sparse.codebook), sparse.size).unpacked(sparse.size)
+
+    @override
+    def made(self, sparse: Sparse) -> int:
+        return digits.made(sparse, sparse.size) if sparse.packed is None else 0
 
     @override
     def pack(self, sparse: Sparse) -> Parts:
+        if sparse.packed is not None and sparse.codebook is not None:
+            values = sparse.codebook.astype(sparse.packed)
+            return {"values": np.concatenate(list(sparse.carrier.each(lambda _, part: values[part])))}
         parts = sparse.carrier.each(lambda _, part: part)
         return digits.pack_values(sparse, parts, sparse.size if sparse.codebook is not None else sparse.shape[0])
 

@@ -200,6 +200,15 @@ def values_bytes(sparse: Sparse, count: int) -> int:
     return layout_for(len(sparse.codebook), count).nbytes(count) + sparse.codebook.nbytes
 
 
+def made(sparse: Sparse, count: int) -> int:
+    """Bytes of all tensors on the way to `count` values: words, their digits twice, and what these stand for."""
+    if sparse.codebook is None:
+        return 0
+    layout = layout_for(len(sparse.codebook), count)
+    words, values = layout.unpacked(count) // layout.digits, 3 * count * sparse.codebook.dtype.itemsize
+    return words + values + (2 * layout.unpacked(count) if layout.digits > 1 else 0)
+
+
 def pack_values(sparse: Sparse, pieces: Iterable[Array], count: int) -> Parts:
     """The parts that hold `count` values (or codes), which come in pieces; of values with more axes so many rows."""
     if sparse.codebook is None:

@@ -8,6 +8,7 @@
 | int8, int8:B | int8 on a uniform grid, all 255 values or a codebook of 2**B of them | Cast, Mul; or DequantizeLinear |
 | int8-dynamic | int8 from -63 to 63 | MatMulInteger with activations that each run rounds |
 | int4 | int8 from -7 to 7 | Cast, Mul; or Cast, DequantizeLinear, in blocks along the input |
+| int2 | int8 from -2 to 1 | Cast, Mul; or DequantizeLinear of an int2 initializer, in blocks along the input |
 
 DequantizeLinear stands in front of a MatMul: ONNX Runtime fuses the two into a kernel that reads the small
 integers. Everything else folds when the model is loaded.
@@ -16,17 +17,18 @@ integers. Everything else folds when the model is loaded.
 from __future__ import annotations
 
 from onnxprune.encodings.values.base import Values
+from onnxprune.encodings.values.blocks import Int2, Int4
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.encodings.values.floats import Exact, Half
-from onnxprune.encodings.values.integers import Int4, Int8
+from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.errors import OptionError
 
-FORMS: dict[str, type[Values]] = {form.name: form for form in (Exact, Half, Shared, Int8, Int8Dynamic, Int4)}
+FORMS: dict[str, type[Values]] = {form.name: form for form in (Exact, Half, Shared, Int8, Int8Dynamic, Int4, Int2)}
 
 
 def form_of(spec: str, excess: float = 0.0) -> Values:
-    """A form from its name: exact, half, shared:4, int8, int8:5, int8-dynamic, int4.
+    """A form from its name: exact, half, shared:4, int8, int8:5, int8-dynamic, int4, int2.
 
     Args:
         spec: the name.

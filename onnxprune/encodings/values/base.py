@@ -18,6 +18,8 @@ from onnxprune.quantization.error_feedback import Feedback
 DEQUANTISE_AXIS = 13  # the opset that gave DequantizeLinear an axis
 DYNAMIC = 11  # the opset that brought DynamicQuantizeLinear
 INT4 = 21  # the opset that brought INT4 and blocks
+INT2 = 25  # the opset that brought INT2
+DEAD = 1e-30  # a largest value below it is nothing
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Coded:
         lost: squared error over energy, of the weight or half that of its worst channel, where a plan is held
             against it.
         dynamic: whether it is a product of integers, for which each run rounds the activations.
+        packed: the type of less than a byte in which a kernel reads what leaves the position encoding.
     """
 
     carrier: Array | ChunkedArray
@@ -48,6 +51,7 @@ class Coded:
     transposed: bool = False
     lost: float = 0.0
     dynamic: bool = False
+    packed: np.dtype | None = None
 
     @property
     def decoded(self) -> np.dtype:
@@ -64,6 +68,9 @@ class Values(ABC):
     """A value form."""
 
     name: ClassVar[str]
+    stored: ClassVar[bool] = (
+        False  # whether a kernel reads its integers from an initializer alone: nothing folds to them
+    )
 
     def fits(self, element: int) -> bool:
         """Whether a weight of this element type gains from the form."""

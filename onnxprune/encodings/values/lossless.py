@@ -14,7 +14,7 @@ from onnxprune.core.chunked import EVERY, UNIT_ELEMENTS, ChunkedArray, RowRange,
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.core.filled import FilledArray, filled
 from onnxprune.encodings.values.base import Coded
-from onnxprune.encodings.values.integers import INT4_CODEBOOK
+from onnxprune.encodings.values.blocks import GRIDS
 from onnxprune.encodings.values.rounding import oriented
 from onnxprune.encodings.values.scales import are_halves, narrowed
 from onnxprune.model.provenance import Coding
@@ -39,7 +39,9 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
         coding: the levels and scales.
         transposed: None to fold; else whether the MatMul that fuses it reads the transpose.
     """
-    if coding.scale is None or weight.element not in FLOATS or (coding.block and transposed != coding.transposed):
+    if coding.scale is None or weight.element not in FLOATS:
+        return None
+    if coding.block and (transposed != coding.transposed or coding.form not in GRIDS):
         return None
     codebook = INT8_BOOK if coding.codebook is None else coding.codebook
     if wide is None or (coding.view and math.prod(coding.view) != wide.size):
@@ -64,10 +66,12 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
         return None
     fill_value, scale = codebook[0], coding.scale
     if coding.block:
-        carrier = codes.chunked()
+        grid, carrier = GRIDS[coding.form], codes.chunked()
         if coding.transposed:
             carrier = ChunkedArray.of(np.ascontiguousarray(carrier.whole().T))
-        return Coded(carrier, fill_value, INT4_CODEBOOK, scale, (), True, coding.block, coding.transposed)
+        return Coded(
+            carrier, fill_value, grid.codebook, scale, (), True, coding.block, coding.transposed, packed=grid.dtype
+        )
     if coding.view:
         return Coded(codes.chunked(wide.shape), fill_value, coding.codebook, scale, coding.view)
     if transposed is not None:

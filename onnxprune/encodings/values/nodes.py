@@ -40,7 +40,8 @@ def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
         scale = build.op("Cast", [scale], to=wide)
     if coded.fused:
         if coded.block:
-            dense = build.op("Cast", [dense], to=TensorProto.INT4)
+            if dense not in build.constants:
+                dense = build.op("Cast", [dense], to=TensorProto.INT4)
             return build.op("DequantizeLinear", [dense, scale], axis=0, block_size=coded.block)
         inputs, outputs = coded.carrier.shape
         block = next((size for size in _LONG_BLOCKS if inputs % size == 0), 0)

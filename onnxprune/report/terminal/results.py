@@ -132,6 +132,9 @@ def _show_promise(console: Console, found: Promised) -> None:
         one = f", where one is {100 / found.answers:.2g}" if found.answers < 100 / POINTS else ""
         points = "1 point" if found.allowed == POINTS else f"{found.allowed:.2g} points"
         line(console, f"              {change}; {points} allowed{one}")
+    if found.expected is not None:
+        text = f"by their margins {found.expected:.4g} % of the answers stay; at least {100 - POINTS:g} % wanted"
+        line(console, f"              {text}")
     if found.sqnr is not None:
         text = f"SQNR {found.sqnr:.1f} dB of the worst output; at least {found.least_sqnr:.1f} dB wanted"
         line(console, f"              {text}")

@@ -322,7 +322,6 @@ class Liveness:
         if self.multiple > 1:
             for layer in coupling.layers:
                 self._round_up(layer, live)
-                self._reach(live)
         return ~live
 
     def _round_up(self, layer: LinearLayer, live: Array) -> None:

@@ -121,3 +121,18 @@ def test_what_both_passes_remark_is_said_once(tmp_path):
     notes = onnxprune.strip(tmp_path / "m.onnx", tmp_path / "o.onnx", channels=0.5).notes
     assert sum("Einsum" in note for note in notes) == 1
     assert len(set(notes)) == len(notes)
+
+
+def test_a_multiple_in_a_later_layer_brings_back_nothing_before_it():
+    """The neurons that stay for it are read by nobody: what they alone read goes all the same."""
+    proto = mlp((24, 40, 30, 8))
+    _, second, third = (t for t in proto.graph.initializer if t.name.endswith("weight"))
+    read, own = normal(8, 30), normal(30, 40, seed=1)
+    read[:, 20:] = 0  # ten neurons of the second layer that nobody reads
+    own[:20, 17:] = 0  # what only those read of the first one
+    for tensor_of, array in ((second, own), (third, read)):
+        tensor_of.CopyFrom(onnx.numpy_helper.from_array(array, tensor_of.name))
+    after, _ = checks.stripped(proto, DeadNeurons(multiple=8))
+    shapes = [tuple(t.dims) for t in after.graph.initializer if t.name.endswith("weight")]
+    assert shapes == [(24, 24), (24, 24), (8, 24)]
+    assert not checks.stripped(after, DeadNeurons(multiple=8))[1].modified

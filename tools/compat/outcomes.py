@@ -75,7 +75,7 @@ def _decoding(found: dict[str, Any]) -> tuple[Counter[str], bool] | None:
 
 def optimised(path: Path) -> dict[str, Any]:
     """The nodes of an optimised graph that compute from constants, and whether a kernel reads integers."""
-    graph = onnx.load(path).graph
+    graph = onnx.load(path, load_external_data=False).graph
     fixed = {t.name for t in graph.initializer} | {t.values.name for t in graph.sparse_initializer}
     decoding, fused = [], False
     for node in graph.node:

@@ -193,9 +193,10 @@ class Judge:
         assert self._samples is not None
         if not self.against_original:
             return self.scored(self._originals())
-        score = metrics.score(self.metric, self._samples.targets is not None)
-        for reference in self._references():
-            score.add(reference, reference, None)
+        targets = self._samples.targets
+        score = metrics.score(self.metric, targets is not None)
+        for number, reference in enumerate(self._references()):
+            score.add(reference, reference, None if targets is None else targets[number])
         return score.value()
 
     def scored(self, outputs: Iterable[dict[str, Any]]) -> float:

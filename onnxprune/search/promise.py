@@ -57,8 +57,8 @@ class Promised:
             `Answers.kept`. None where no output has classes.
         original: the metric of the original.
         result: that of the result.
-        expected: the answers that stay, in percent, as margins make it likely; a point less than all may be. None where
-            no scores tell margins.
+        expected: the answers that stay, in percent, as margins make it likely; of top1 the right ones among them. A
+            point less than all may be. None where no scores tell margins.
         allowed: how many points less it may be.
         answers: what the metric counts on.
         sqnr: of the worst output against the original's, in dB; None where no output has numbers.
@@ -114,9 +114,8 @@ def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt 
     if not last.attempt.calibrated:
         if last.kept or (last.metric in (ANSWERS, None) and last.attempt == DEFAULT):
             # What is made without data is far off where a calibrated result is not: embeddings, say.
-            return (
-                None if last.kept or last.near else next((each.attempt for each in tried[::-1] if each.near), _PLAIN[1])
-            )
+            nearer = next((each.attempt for each in tried[::-1] if each.near), _PLAIN[1])
+            return None if last.kept or last.near else nearer
         return None if last.attempt == _PLAIN[-1] else _PLAIN[_PLAIN.index(last.attempt) + 1]
     if any(not each.attempt.calibrated for each in tried):
         return None
@@ -146,10 +145,12 @@ class Promise:
         self._samples = held_out
         self._references = list(Runner(session).outputs(held_out.feeds))
         self._answers = Answers(session, held_out.feeds, self._references, held_out.count)
-        self._judge = None
+        self._judge = self._likely = None
         if question.asked or held_out.targets is not None:
             judge = Judge(session, question, held_out, self._references)
             self._judge = judge if judge.unit == UNITS["top1"] else None
+            if judge.metric == "top1":
+                self._likely = Judge(session, Question("expected_top1"), held_out, self._references)
         self._baseline = 100.0 if self._judge is None else self._judge.scored(self._references)
         runs = list(zip(held_out.feeds, self._references, strict=True))
         # Errors of a state that is handed to the next run add up, which no single run shows.
@@ -176,19 +177,24 @@ class Promise:
         outputs = list(Runner(open_session(result)).outputs(self._samples.feeds))
         kept = self._answers.kept(outputs)
         metric: str | None = ANSWERS if kept.count else None
-        found, count = kept.counted, kept.count
+        found, expected, count = kept.counted, kept.expected, kept.count
         if self._judge is not None:
             metric, found, count = self._judge.metric, self._judge.scored(outputs), self._samples.count
+            expected = None if self._likely is None else self._rightly(self._likely, outputs)
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
         one = 100 / count if count else 0.0
         allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
         least = LEAST_SQNR_ALONE if metric is None else LEAST_SQNR
         return Promised(
-            metric, self._baseline, found, kept.expected, allowed, count, sqnr, least, self._samples.count, attempt,
+            metric, self._baseline, found, expected, allowed, count, sqnr, least, self._samples.count, attempt,
             (sqnr is None or sqnr >= least)
-            and (kept.expected is None or kept.expected >= 100 - POINTS)
+            and (expected is None or expected >= 100 - POINTS)
             and Limit.of(self._baseline, allowed, False).holds(found),
         )  # fmt: skip
+
+    def _rightly(self, judge: Judge, outputs: list[dict[str, Any]]) -> float:
+        """100 less the points of top1 that are likely to be lost."""
+        return 100 - max(judge.scored(self._references) - judge.scored(outputs), 0.0)
 
     def _sqnr(self, outputs: list[dict[str, Any]]) -> float | None:
         """That of the worst output; those that say nothing or change their shape are left out."""

@@ -54,6 +54,17 @@ def test_targets_choose_the_metric_and_the_baseline(path, arrays):
     assert found.value(path) == pytest.approx(0.25, rel=1e-5)
 
 
+def test_expected_answers_of_the_original_are_those_that_are_right(path, arrays, tmp_path):
+    found = judge(path, arrays, metric="expected_top1")
+    assert found.against_original
+    assert found.baseline(path) == found.value(path) == 90
+    other = tmp_path / "o.onnx"
+    other.write_bytes(mlp(sizes=SIZES, seed=7).SerializeToString())
+    assert found.value(other) < 90
+    with pytest.raises(OptionError, match="needs an array 'targets'"):
+        judge(path, {"x": arrays["x"]}, metric="expected_top1")
+
+
 @pytest.mark.parametrize(("metric", "perfect"), [("agreement", 100), ("sqnr", 1000), ("cosine", 1), ("mse", 0)])
 def test_against_the_original(path, arrays, metric, perfect, tmp_path):
     del arrays["targets"]

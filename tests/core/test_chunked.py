@@ -65,7 +65,7 @@ def patched(unit: int, chunk: int, resident: int = 256 << 20) -> pytest.MonkeyPa
     patch.setattr(chunked, "CHUNK_ELEMENTS", chunk)
     patch.setattr("onnxprune.channels.liveness.CHUNK_ELEMENTS", chunk)
     patch.setattr("onnxprune.pruning.thresholds.CHUNK_ELEMENTS", chunk)
-    patch.setattr("onnxprune.encodings.values.integers._LARGE", chunk)
+    patch.setattr("onnxprune.encodings.values.blocks._LARGE", chunk)
     patch.setattr(chunked, "_SEGMENT", 8)
     patch.setattr("onnxprune.model.storage.RESIDENT", resident)
     patch.setattr(selection, "_COLLECT", 16)

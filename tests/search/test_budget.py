@@ -347,7 +347,8 @@ def test_a_tolerance_runs_the_original_once(model, samples, tmp_path, monkeypatc
     onnxprune.compress(model, tmp_path / "o.onnx", data=samples, loss=1.0, tolerance=4)
     assert len(tried) > 2
     assert len(loaded) == 1 + len(tried)
-    assert (len(prepared), len(zipped)) == (1, 2)
+    assert len(zipped) == 2
+    assert 1 <= len(prepared) <= 1 + len(tried)  # once for all, and once behind each that empties a channel
 
 
 @pytest.mark.parametrize("options", [{"max_drop": 1}, {"tolerance": 1, "loss": 0.1}, {"scan": "no scan"}, {}])

@@ -105,7 +105,7 @@ class _Exposure:
         self._made = 0
         for scope in self._scopes.values():
             for node in scope.body.node:
-                if node.op_type in ("LSTM", "GRU", "RNN") and not domain(node):
+                if node.op_type in ("LSTM", "GRU", "RNN") and not domain(node) and any(node.output):
                     node.output[0] = hidden(node)
 
     def expose(self, value: Value) -> list[tuple[str, int]]:

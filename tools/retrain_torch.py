@@ -155,13 +155,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0, metavar="P", help="of the dense network (default 0)")
     parser.add_argument("--freeze", choices=("none", "conv", "fc"), default="none", metavar="KIND",
                         help="layers that do not learn: conv, fc or none (default)")  # fmt: skip
-    parser.add_argument(
-        "--ternary",
-        type=int,
-        default=0,
-        metavar="N",
-        help="linear layers of weights -s, 0, s, with an s for every N inputs (default: no)",
-    )
+    parser.add_argument("--ternary", type=int, default=0, metavar="N", help="layers of -s, 0, s: an s per N inputs")
     parser.add_argument("--vary", type=float, default=0.5, metavar="X", help="turns, scales, shifts (default 0.5)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
     options = parser.parse_args()

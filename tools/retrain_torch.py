@@ -3,8 +3,7 @@
 python tools/retrain_torch.py --model pruned.onnx --masks masks.safetensors --out new.safetensors
 
 The recipe: Adam, a cosine rate, varied images, averaged weights. That of Han et al. 2015 is
-`--optimizer sgd --dropout 0.5`, and `--freeze conv` while the linear layers learn. `--ternary 64` makes weights of two
-bits: `onnxprune encode --values int2` holds them without a loss.
+`--optimizer sgd --dropout 0.5`, and `--freeze conv` while the linear layers learn. `--ternary 64` is for `--values int2`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 python tools/retrain_torch.py --model pruned.onnx --masks masks.safetensors --out new.safetensors
 
-The recipe: Adam, a cosine rate, varied images, averaged weights. That of Han et al. 2015 is
-`--optimizer sgd --dropout 0.5`, and `--freeze conv` while the linear layers learn. `--ternary 64` is for `--values int2`.
+The recipe: Adam, a cosine rate, varied images, averaged weights. That of Han et al. 2015:
+`--optimizer sgd --dropout 0.5`, `--freeze conv` while linear layers learn.
 """
 
 from __future__ import annotations

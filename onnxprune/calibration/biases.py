@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto
 
 from onnxprune.core.dtypes import Array, array_dtype
 from onnxprune.model.model import Model
-from onnxprune.model.operators import attribute, domain
+from onnxprune.model.operators import RECURRENT_OPERATORS, attribute, domain
 from onnxprune.model.scopes import Scope
 from onnxprune.model.weight import Weight
 
@@ -57,7 +57,7 @@ def bias_of(weight: Weight, node: NodeProto, constants: Mapping[str, Weight]) ->
     scope = weight.scope
     assert weight.out_axis is not None
     outputs = weight.shape[weight.out_axis]
-    own = 3 if node.op_type in ("LSTM", "GRU", "RNN") else 2
+    own = 3 if node.op_type in RECURRENT_OPERATORS else 2
     given = node.input[own] if len(node.input) > own else ""
     if own == 3:
         found = _private(scope, given, constants)

@@ -12,7 +12,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, 
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
-from onnxprune.model.operators import domain
+from onnxprune.model.operators import RECURRENT_OPERATORS, domain
 from onnxprune.model.scopes import Scope, scopes_of
 from onnxprune.runtime.session import inputs_of, open_session, run
 
@@ -105,7 +105,7 @@ class _Exposure:
         self._made = 0
         for scope in self._scopes.values():
             for node in scope.body.node:
-                if node.op_type in ("LSTM", "GRU", "RNN") and not domain(node) and any(node.output):
+                if node.op_type in RECURRENT_OPERATORS and not domain(node) and any(node.output):
                     node.output[0] = hidden(node)
 
     def expose(self, value: Value) -> list[tuple[str, int]]:

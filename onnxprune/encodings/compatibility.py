@@ -20,6 +20,7 @@ from onnxprune.encodings.measured import releases
 from onnxprune.encodings.targets import Targets, misread, readers_in
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
+from onnxprune.model.operators import RECURRENT_OPERATORS
 from onnxprune.model.scopes import scopes_of
 
 OLDEST = "1.15"
@@ -74,7 +75,6 @@ OPENVINO = {
     ),
     "": ("loads", ""),
 }
-_RECURRENT = ("LSTM", "GRU", "RNN")
 _QUANTISING = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -190,7 +190,7 @@ def _trouble(group: EncodedWeight, kinds: set[str]) -> str:
         return "BitShift"
     if "CumSum" in kinds and not group.gathered:
         inner = [reader for scope in group.scope.inner() for reader, _ in scope.readers.get(group.value, [])]
-        if any(reader.op_type in _RECURRENT for reader in inner):
+        if any(reader.op_type in RECURRENT_OPERATORS for reader in inner):
             return "recurrent"
     return ""
 

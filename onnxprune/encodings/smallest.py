@@ -52,7 +52,7 @@ class StoredWeight:
         numbered: whether the name that was offered may be in the model.
         refused: why it is not in the form that was asked for.
         tried: whether it may be stored otherwise at all, see `candidates.encodable`.
-        emptied: whether a form that loses something left a channel without an entry.
+        emptied: whether a form that a loss decided on left a channel without an entry.
     """
 
     encoding: str
@@ -127,7 +127,8 @@ class Encoder:
             stored = StoredWeight("coo", weight.nbytes(model), None, True, numbered, refused)
         else:
             zeros = best.sparse.zeros() if lossy else weight.zeros(found.array)
-            emptied = lossy and not found.gathers and best.sparse.keeps_nothing_of(_channels(weight, best.sparse))
+            decided = lossy and choice.planned is not None and not found.gathers
+            emptied = decided and best.sparse.keeps_nothing_of(_channels(weight, best.sparse))
             insert(model, weight, best)
             stored = StoredWeight(best.encoding, best.nbytes, zeros, True, True, refused, emptied=emptied)
         model.payloads.forget_pages()

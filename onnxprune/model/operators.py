@@ -105,6 +105,7 @@ def _einsum(position: int) -> Reader:
     return role
 
 
+RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
 RECURRENT = frozenset({"lstm", "gru", "rnn"})  # kinds of weights whose layer reads its own outputs
 _MS = "com.microsoft"
 LINEAR: dict[tuple[str, str], dict[int, Reader]] = {

@@ -15,6 +15,7 @@ from onnxprune.calibration.recording import hidden
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
+from onnxprune.model.operators import RECURRENT_OPERATORS
 from onnxprune.reconstruction.segments import Cut, Segment, needed
 from onnxprune.runtime.session import Feeds, open_session, run
 
@@ -102,7 +103,7 @@ class Replay:
             fixed = {t.name for t in tensors} | {t.values.name for t in sparse}
             given = sorted(read - made - fixed)
             for node in nodes:
-                if node.op_type in ("LSTM", "GRU", "RNN") and not node.output[0] and hidden(node) in fresh:
+                if node.op_type in RECURRENT_OPERATORS and not node.output[0] and hidden(node) in fresh:
                     node.output[0] = hidden(node)
             small = helper.make_graph(
                 nodes, graph.name, [_declared(name, self.values.get(0, name)) for name in given],

@@ -11,6 +11,7 @@ from onnx import GraphProto, NodeProto
 from onnxprune.calibration.layers import Layer
 from onnxprune.calibration.recording import hidden
 from onnxprune.model.model import Model
+from onnxprune.model.operators import RECURRENT_OPERATORS
 from onnxprune.model.scopes import Scope, scopes_of
 
 _DRAWING = ("Random", "Multinomial", "Bernoulli", "Dropout")  # operators whose outputs no second run repeats
@@ -131,4 +132,4 @@ def needed(graph: GraphProto, found: Cut, segment: Segment, wanted: Sequence[str
 
 def _gives_states(node: NodeProto, wanted: set[str]) -> bool:
     """Whether a recurrent layer is asked for outputs that the graph has no name for."""
-    return node.op_type in ("LSTM", "GRU", "RNN") and not node.output[0] and hidden(node) in wanted
+    return node.op_type in RECURRENT_OPERATORS and not node.output[0] and hidden(node) in wanted

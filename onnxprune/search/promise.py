@@ -146,11 +146,13 @@ class Promise:
         self._references = list(Runner(session).outputs(held_out.feeds))
         self._answers = Answers(session, held_out.feeds, self._references, held_out.count)
         self._judge = self._likely = None
+        self._rightly = 0.0  # expected_top1 of the original
         if question.asked or held_out.targets is not None:
             judge = Judge(session, question, held_out, self._references)
             self._judge = judge if judge.unit == UNITS["top1"] else None
             if judge.metric == "top1":
                 self._likely = Judge(session, Question("expected_top1"), held_out, self._references)
+                self._rightly = self._likely.scored(self._references)
         self._baseline = 100.0 if self._judge is None else self._judge.scored(self._references)
         runs = list(zip(held_out.feeds, self._references, strict=True))
         # Errors of a state that is handed to the next run add up, which no single run shows.
@@ -180,7 +182,9 @@ class Promise:
         found, expected, count = kept.counted, kept.expected, kept.count
         if self._judge is not None:
             metric, found, count = self._judge.metric, self._judge.scored(outputs), self._samples.count
-            expected = None if self._likely is None else self._rightly(self._likely, outputs)
+            expected = None
+            if self._likely is not None:
+                expected = 100 - max(self._rightly - self._likely.scored(outputs), 0.0)
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
         one = 100 / count if count else 0.0
         allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
@@ -191,10 +195,6 @@ class Promise:
             and (expected is None or expected >= 100 - POINTS)
             and Limit.of(self._baseline, allowed, False).holds(found),
         )  # fmt: skip
-
-    def _rightly(self, judge: Judge, outputs: list[dict[str, Any]]) -> float:
-        """100 less the points of top1 that are likely to be lost."""
-        return 100 - max(judge.scored(self._references) - judge.scored(outputs), 0.0)
 
     def _sqnr(self, outputs: list[dict[str, Any]]) -> float | None:
         """That of the worst output; those that say nothing or change their shape are left out."""

@@ -24,7 +24,7 @@ from onnxprune.encodings.candidates import (
 )
 from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.graph.tables import gathers_of
-from onnxprune.encodings.smallest import NODES, TOO_LARGE, Encoder, decodes_once
+from onnxprune.encodings.smallest import GRID_NODES, HALF_NODES, TOO_LARGE, Encoder, decodes_once
 from onnxprune.encodings.targets import Targets, kernel_since
 from onnxprune.encodings.values.base import Values
 from onnxprune.encodings.values.dynamic import Int8Dynamic
@@ -49,8 +49,10 @@ _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose 
 _TABLE = tuple((levels, 0.0) for levels in (4, 6, 9, 16, 40))  # of words that a codebook has as a whole
 _FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
+_HALF_LEAST, _HALF_MOST = 2**-14, 65504  # values of which float16 keeps 11 bits
 _RECURRENT = 1.5  # what a loss counts that goes round with the state
 _SPARSE = 0.5  # share of zeros in a table from which forms that skip them are tried too: half of it packed by rows
+_BOOK_COUNTS = 1 << 14  # entries up to which a codebook for codes of a byte is worth avoiding by a grid
 _ROWS = 0.5  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
@@ -201,7 +203,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     if not may_lose(weight):
         if form is None:
             small = weight.kind in ("bias", "norm") and weight.element in FLOATS
-            return Measured(halved=small and _halvable(weight.chunked(model)))
+            return Measured(halved=small and _halvable(weight.chunked(model), added=weight.kind == "bias"))
         return Measured(form if asked.named and form == HALF and form.fits(weight.element) else EXACT)
     if weight.size < SMALL:
         return Measured()
@@ -249,13 +251,14 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     readers = candidates.readers()
     transposed = readers.transposed if readers else None
     wide, scale = live_channels(weight, wide, transposed)
-    found = [RatePoint(2 * wide.size + NODES, _HALF_LOSS, values=HALF)] if HALF.fits(weight.element) else []
+    found = [RatePoint(2 * wide.size + HALF_NODES, _HALF_LOSS, values=HALF)] if HALF.fits(weight.element) else []
     if scale is None:
         unit = unit_scale(wide)
         return curve(exact, [*found, *points(Histogram.of(wide, unit), wide.size, unit, prune)])
     histogram = Histogram.of(wide, scale)
     if candidates.gathers:
-        found += [*points(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row), _whole_grid(wide, scale)]
+        found += points(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row)
+        found.append(_whole_grid(wide, scale, (1,), watched=False))
         if histogram.zeros <= _SPARSE * wide.size:
             return curve(exact, found)
     if readers is not None:
@@ -267,15 +270,26 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
             unit = unit_scale(wide)
             histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
             found += points(histogram, wide.size, unit, prune)
-    worst = None if candidates.gathers else extreme(wide, scale, inner_axes(weight, transposed), _WATCHED)
+    axes = inner_axes(weight, transposed)
+    if not candidates.gathers and wide.size <= _BOOK_COUNTS:
+        found.append(_whole_grid(wide, scale, axes))
+    worst = None if candidates.gathers else extreme(wide, scale, axes, _WATCHED)
     return curve(exact, found, worst, prune)
 
 
-def _whole_grid(wide: ChunkedArray, scale: Array) -> RatePoint:
-    """The rows of a table on grids of 255 steps up to the largest value of each: the mean loss of rounding to them."""
-    steps = peaks(wide, (1,)) / 127
+def _whole_grid(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], watched: bool = True) -> RatePoint:
+    """The channels on grids of 255 steps up to the largest value of each.
+
+    Args:
+        wide: the weight.
+        scale: the root mean square of each channel.
+        axes: those of the inputs.
+        watched: whether a channel may lose twice the mean at the most.
+    """
+    steps = peaks(wide, axes) / 127
     lost = np.square(steps / scale.reshape(-1).astype(np.float64)) / 12
-    return RatePoint(wide.size + scale.nbytes + NODES, float(lost.mean()), values=INT8)
+    loss = max(float(lost.mean()), float(lost.max()) / 2) if watched else float(lost.mean())
+    return RatePoint(wide.size + 2 * scale.size + GRID_NODES, loss, values=INT8)
 
 
 def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) -> list[str]:
@@ -343,14 +357,22 @@ def _named_ways(weights: Sequence[Weight]) -> Ways:
     return tuple(tuple(weights[number].name for number in way) for way in ways(weights))
 
 
-def _halvable(chunked: ChunkedArray) -> bool:
-    """Whether float16 keeps 11 bits of every value of a float32 tensor."""
+def _halvable(chunked: ChunkedArray, added: bool) -> bool:
+    """Whether float16 keeps a float32 tensor: 11 bits of every value.
 
-    def held(_: RowRange, part: Array) -> bool:
+    Of values that are `added`, those below 2**-14 may be off by 2**-25 where others are off by as much. A variance may
+    not: it is divided by.
+    """
+
+    def held(_: RowRange, part: Array) -> tuple[bool, bool, float]:
         size = np.abs(part[part != 0])
-        return bool(np.isfinite(part).all()) and (not size.size or (size.min() >= 2**-14 and size.max() <= 65504))
+        fits = bool(np.isfinite(part).all()) and (not size.size or bool(size.max() <= _HALF_MOST))
+        return fits, not size.size or bool(size.min() >= _HALF_LEAST), float(np.square(size, dtype=np.float64).sum())
 
-    return chunked.dtype == np.float32 and all(chunked.each(held))
+    if chunked.dtype != np.float32:
+        return False
+    fits, exact, energy = zip(*chunked.each(held), strict=True)
+    return all(fits) and (all(exact) or (added and sum(energy) >= (2 * _HALF_LEAST) ** 2 * chunked.size))
 
 
 def _has_codebook(values: Values) -> bool:

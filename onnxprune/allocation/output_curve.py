@@ -46,9 +46,9 @@ def output_curve(
     large = halves.shape[-1] >= _LEAST_INPUTS and candidates.weight.size >= _LEAST_SIZE
     sample = _Sample.of(candidates, halves, feedback) if prune and large else None
     if sample is None:
-        left = [1.0 if point.codebook is None else feedback.remaining for point in line]
-        return hull([replace(point, loss=point.loss * rest) for point, rest in zip(line, left, strict=True)])
-    return hull([*(point for point in line if point.codebook is None), *sample.judged(line)])
+        return hull([replace(point, loss=point.loss * feedback.remaining) for point in line])
+    forms = [replace(point, loss=point.loss * feedback.remaining) for point in line if point.codebook is None]
+    return hull([*forms, *sample.judged(line)])
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,11 @@ class _Sample:
             point, levels = version.point, version.rounded.levels
             each = output_loss(self.unseen, flat, levels.astype(np.float32)[codes] * version.scale)
             entries = np.count_nonzero(codes) / codes.size * size if version.entries is None else version.entries
-            nbytes = float(stored(np.array([float(len(levels))]), np.array([entries]), size)[0])
+            count = np.array([float(len(levels))])
             assert point.scale is not None
+            nbytes = float((stored(count, np.array([entries]), size) + around(point.scale, count))[0])
             lost = max(float(each.mean()), float(each.max()) / 2)
-            found.append(replace(point, nbytes=nbytes + around(point.scale), loss=lost))
+            found.append(replace(point, nbytes=nbytes, loss=lost))
         return found
 
     def _plain(self, line: Sequence[RatePoint]) -> Iterator[_Version]:

@@ -19,7 +19,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import EXACT
 from onnxprune.encodings.positions.digits import LAYOUTS
 from onnxprune.encodings.positions.gathered import row_layout
-from onnxprune.encodings.smallest import NODES
+from onnxprune.encodings.smallest import NODES, SCALE_NODES, SKIP_NODES, WORD_NODES
 from onnxprune.encodings.values.base import Values
 from onnxprune.model.model import Model
 from onnxprune.quantization.channel_scales import Channels
@@ -41,6 +41,8 @@ KEPT_SHARES = np.array(
 )  # shares of entries
 _WORDS = np.array([(layout.digits, layout.dtype.itemsize, layout.radix) for layout in LAYOUTS], np.float64)
 _DIGITS, _BYTES, _RADICES = _WORDS.T
+_TAKEN_APART = WORD_NODES * (_DIGITS > 1)
+_LEVEL = 2  # bytes of a level: float16
 _FAR = 1 << 16  # the largest gap that counts
 
 
@@ -128,7 +130,7 @@ def points(
     )
     codes, zeros = np.array([(len(codebook.levels), codebook.shares[0]) for codebook in found]).T
     packed = [size // row * row_layout(int(c), size // row, row).nbytes(row) for c in codes] if row else None
-    sizes = (np.array(packed) if packed else stored(codes, size - zeros, size)) + around(scale)
+    sizes = (np.array(packed) if packed else stored(codes, size - zeros, size)) + around(scale, codes)
     return hull(
         [
             RatePoint(nbytes, codebook.error / histogram.energy, codebook, scale, folded=folded)
@@ -148,13 +150,15 @@ def snapped(
     return measured(histogram, *joined(parts, np.array(thresholds), prune))
 
 
-def around(scale: Array) -> int:
-    """Bytes beside the codes: nodes, names, and the scale unless it goes into the codebook."""
-    return NODES + (scale.nbytes if scale.size > 1 else 0)
+def around(scale: Array, levels: Array) -> Array:
+    """Bytes beside the codes: nodes, names, codebooks of so many levels, and the scale unless it goes into them."""
+    return NODES + _LEVEL * levels + (scale.nbytes + SCALE_NODES if scale.size > 1 else 0)
 
 
 def stored(levels: Array, kept: Array, size: int) -> Array:
-    """Bytes of the smallest form of each codebook, gaps estimated as if the kept entries were spread evenly.
+    """Bytes of the codes of each codebook in the smallest form, and of the nodes that this needs beside `NODES`.
+
+    Gaps are estimated as if the kept entries were spread evenly.
 
     Args:
         levels: [codebooks], how many it has.
@@ -167,12 +171,16 @@ def stored(levels: Array, kept: Array, size: int) -> Array:
     entries = np.floor(kept / np.maximum(1 - absent**room, 1e-9))
     gaps = np.where((absent > 0.5) & (kept > 0), _words(entries, 2 * levels), np.inf)
     dense, mask = _words(size, levels), size / 8 + _words(kept, levels)
-    return np.minimum(dense, np.where(kept < size, np.minimum(mask, gaps), np.inf)).reshape(-1)
+    skipping = np.where(kept < size, np.minimum(mask, gaps) + SKIP_NODES, np.inf)
+    return np.minimum(dense, skipping).reshape(-1)
 
 
 def _words(count: Array | int, radix: Array) -> Array:
-    """The fewest bytes of so many numbers below a radix, [codebooks, 1]; counts may differ from layout to layout."""
-    nbytes = np.ceil(count / _DIGITS) * _BYTES
+    """The fewest bytes of so many numbers below a radix and of the nodes that take words apart, [codebooks, 1].
+
+    Counts may differ from layout to layout.
+    """
+    nbytes = np.ceil(count / _DIGITS) * _BYTES + _TAKEN_APART
     return np.where(radix <= _RADICES, nbytes, np.inf).min(axis=1, keepdims=True)
 
 

@@ -224,7 +224,7 @@ class Candidates:
     def _planned(self, choice: Choice) -> Candidate | None:
         """The weight in the codebook or form of a choice, with what it loses; its values are finite."""
         if choice.codebook is None:
-            return self._half(choice)
+            return self._formed(choice)
         key = id(choice.codebook)  # of a point of the weight's curve, which lives as long as `coded`
         form = self._coded.pop(key, None) or self._fitted(choice, choice.codebook)
         if form.nbytes <= _KEPT_BYTES:
@@ -233,14 +233,19 @@ class Candidates:
                 del self._coded[next(iter(self._coded))]
         return form
 
-    def _half(self, choice: Choice) -> Candidate | None:
+    def _formed(self, choice: Choice) -> Candidate | None:
         """The weight in the form of a choice without a codebook, with what it loses."""
-        form, weight = self._in(choice.values), self.weight
+        form, weight = self._in(choice.values, choice.feedback), self.weight
         if form is None:
             return None
-        wide = live_channels(weight, floats(self.array))[0]
-        lost = loss_of(weight, wide, decoded(form.coded.carrier, None, form.coded.scale))
-        return replace(form, coded=replace(form.coded, lost=lost))
+        coded = form.coded
+        carrier, scale, transposed = coded.carrier, coded.scale, None
+        if coded.fused and scale is not None:  # [in, out] for its readers
+            carrier, transposed = ChunkedArray.of(carrier).whole(), coded.transposed
+            carrier, scale = (carrier.T, scale[:, None]) if transposed else (carrier, scale[None])
+        wide = live_channels(weight, floats(self.array), transposed)[0]
+        lost = loss_of(weight, wide, decoded(carrier, None, scale), transposed, choice.feedback)
+        return replace(form, coded=replace(coded, lost=lost))
 
     def _fitted(self, choice: Choice, codebook: Codebook) -> Candidate:
         """The weight in a codebook."""

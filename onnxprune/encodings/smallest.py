@@ -28,7 +28,10 @@ from onnxprune.model.discovery import in_function
 from onnxprune.model.weight import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
-NODES = 500  # bytes of nodes and names around an encoded weight
+# Bytes of nodes and names around an encoded weight: around floats of half the size; around integers with
+# scales; around codes of a byte each; more
+# where a word holds several; where zeros are skipped; where there are scales.
+HALF_NODES, GRID_NODES, NODES, WORD_NODES, SKIP_NODES, SCALE_NODES = 120, 200, 310, 200, 400, 90
 _ROWS = GRAPH["rows"]
 _MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix
 FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
@@ -168,7 +171,7 @@ class Encoder:
         allowed = self._folding(found, form, sparse)
         payloads = [encoding.payload(sparse) for encoding in allowed]
         payloads += [GATHERED.payload(sparse)] if self._gathers(found, form, sparse) else []
-        around = NODES + (scale.nbytes if scale is not None else 0)
+        around = NODES + SKIP_NODES + (scale.nbytes + SCALE_NODES if scale is not None else 0)
         return min(payloads) + around if payloads else found.weight.nbytes(found.model)
 
     def _allowed(self, found: Candidates, candidate: Candidate) -> list[Encoding]:

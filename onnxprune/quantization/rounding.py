@@ -54,6 +54,21 @@ def encode(array: Array, scale: Array | None, levels: Array, prune: bool, bounda
     return codes
 
 
+def encode_whole(array: Array, scale: Array, levels: Array) -> Array:
+    """The code of each entry, uint8 or uint16, among all whole numbers from the least level to the largest.
+
+    Args:
+        array: the weight.
+        scale: what it is divided by.
+        levels: 0, then the others ascending.
+    """
+    most = len(levels) // 2
+    whole = np.rint(array / scale.astype(array.dtype)).clip(-most, most)
+    codes = whole + np.where(whole < 0, most + 1, most)
+    codes[whole == 0] = 0
+    return codes.astype(np.uint8 if len(levels) <= 256 else np.uint16)
+
+
 def balance(rows: Array, codes: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> None:
     """Move the codes of a few entries to the next level so that the errors of each row add up to nearly nothing.
 

@@ -6,7 +6,7 @@ A few samples count few answers: of 30, one that changes is 3 points. They tell 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,13 +78,16 @@ class Answers:
         feeds: the samples.
         outputs: what it gives for each feed.
         samples: how many they are.
+        scores: the outputs that may be scores of classes, see `heads.py`.
     """
 
     def __init__(
-        self, session: ort.InferenceSession, feeds: Sequence[Feeds], outputs: Sequence[dict[str, Any]], samples: int
-    ) -> None:
+        self, session: ort.InferenceSession, feeds: Sequence[Feeds], outputs: Sequence[dict[str, Any]], samples: int,
+        scores: Collection[str],
+    ) -> None:  # fmt: skip
         self._feeds, self._outputs, self._samples = feeds, outputs, samples
-        self._sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
+        sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
+        self._scores = sized.intersection(scores)
 
     def kept(self, outputs: Sequence[dict[str, Any]]) -> Kept:
         """How many of the answers a result keeps, of the output where it is least.
@@ -103,11 +106,14 @@ class Answers:
     def _add(self, pairs: _Pairs, name: str, feed: Mapping[str, Array], before: Any, after: Any) -> None:
         """The answers of an output for a feed; a state or an image, shaped as an input, names none, nor does a series.
 
-        The last axis of a series has no fixed size: that of classes has, or its entries are probabilities.
+        The last axis of a series has no fixed size: that of scores has. Rows of probabilities are classes whatever made
+        them.
         """
         if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray) or before.shape != after.shape:
             return
         if is_classes(before.dtype):
+            if any(np.array_equal(before, array) for array in feed.values()):
+                return  # handed through
             pairs.was.append(before.reshape(-1))
             pairs.now.append(after.reshape(-1))
             return
@@ -117,7 +123,7 @@ class Answers:
             return
         x, y = (array.reshape(-1, array.shape[-1]) for array in (before, after))
         sure = are_probabilities(x)
-        if not sure and name not in self._sized:
+        if not sure and name not in self._scores:
             return
         was = x.argmax(1)
         margin = margins_of(x, was, sure)

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
+from onnxprune.model.model import Model
 from onnxprune.runtime.deviation import OutputDeviation
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, open_session
 from onnxprune.search.answers import Answers, state_like
+from onnxprune.search.heads import heads_of
 
 POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
 # dB: outputs as far off as a loss says; half of that where they are all there is to judge by.
@@ -144,7 +146,8 @@ class Promise:
         session = open_session(source)
         self._samples = held_out
         self._references = list(Runner(session).outputs(held_out.feeds))
-        self._answers = Answers(session, held_out.feeds, self._references, held_out.count)
+        heads = heads_of(Model.load(source))
+        self._answers = Answers(session, held_out.feeds, self._references, held_out.count, heads.scores)
         self._judge = self._likely = None
         self._rightly = 0.0  # expected_top1 of the original
         if question.asked or held_out.targets is not None:
@@ -156,7 +159,8 @@ class Promise:
         self._baseline = 100.0 if self._judge is None else self._judge.scored(self._references)
         runs = list(zip(held_out.feeds, self._references, strict=True))
         # Errors of a state that is handed to the next run add up, which no single run shows.
-        self._stateful = any(state_like(output, feed) for feed, found in runs for output in found.values())
+        alike = any(state_like(output, feed) for feed, found in runs for output in found.values())
+        self._stateful = alike or bool(heads.states)
 
     def most(self, spent: float) -> float:
         """The largest loss that may be tried.

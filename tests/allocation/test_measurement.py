@@ -156,6 +156,57 @@ def test_weights_share_the_loss():
     assert all(choice.plain for choice in choose(found, 0.0).values())
 
 
+@pytest.mark.parametrize("size", [16, 20, 24])
+def test_a_codebook_larger_than_what_it_saves_is_not_taken(size):
+    def stored(**options) -> int:
+        opened = load(
+            model([node("Conv", ["x", "w"], ["y"])], [info("x", ["N", size, 4, 4])], [info("y", None)], weights)
+        )
+        Encode(**options).run(opened)
+        return len(serialise(opened))
+
+    weights = {"w": normal(size, size, 1, 1)}
+    assert stored(values="auto", loss=1e-5) <= stored(values="half") < stored(values="shared:8")
+
+
+@pytest.mark.parametrize("channels", [48, 64])
+def test_small_kernels_take_a_grid_without_a_codebook(channels):
+    weights = {"w": normal(channels, 1, 5, 5) * np.geomspace(0.1, 10, channels, dtype=np.float32)[:, None, None, None]}
+    nodes = [node("Conv", ["x", "w"], ["y"], group=channels)]
+    opened = load(model(nodes, [info("x", ["N", channels, 8, 8])], [info("y", None)], weights))
+    Encode(values="auto", loss=2e-4).run(opened)
+    assert len(serialise(opened)) < 1.4 * weights["w"].size  # a codebook of codes of a byte: 1.7 and more
+    decoded = load(onnx.load_from_string(serialise(opened)))
+    Decode().run(decoded)
+    (found,) = (weight.array(decoded) for weight in find(decoded) if weight.name == "w")
+    lost = np.square(found - weights["w"]).sum((1, 2, 3)) / np.square(weights["w"]).sum((1, 2, 3))
+    assert lost.mean() <= 2e-4
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "halved"),
+    [
+        ("bias", [1e-3], True),
+        ("bias", [1.0, 1e-7], True),  # off by 2**-25 where the others are off by more
+        ("bias", [1e-4, 1e-7], False),
+        ("bias", [1.0, 1e5], False),
+        ("bias", [1.0, np.inf], False),
+        ("scale", [1.0, 1e-7], False),
+        ("scale", [1.0, 0.0], True),
+    ],
+)
+def test_a_tensor_is_halved_where_float16_keeps_what_it_does(kind, values, halved):
+    tensor = np.resize(np.array(values, np.float32), 128)
+    weights = {"w": normal(128, 128, 1, 1), "b": tensor, "one": np.ones(128, np.float32)}
+    if kind == "bias":
+        nodes = [node("Conv", ["x", "w", "b"], ["y"])]
+    else:
+        nodes = [node("Conv", ["x", "w"], ["h"]), node("BatchNormalization", ["h", "one", "one", "one", "b"], ["y"])]
+    opened = load(model(nodes, [info("x", ["N", 128, 4, 4])], [info("y", None)], weights))
+    Encode(values="auto", loss=0.01).run(opened)
+    assert ("b" not in {tensor.name for tensor in opened.proto.graph.initializer}) == halved
+
+
 def test_what_is_spent_counts_but_for_weights_that_changed_since():
     found = of(spent=0.1, a=measured(0.1), b=measured(0.1, changed=True))
     assert [choose(found, 0.1)[name].plain for name in "ab"] == [True, False]

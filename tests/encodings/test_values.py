@@ -170,12 +170,16 @@ def test_dead_channels_stay_dead(values, low, seed):
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 99), exponent=st.integers(-40, 40), rows=st.integers(8, 80), columns=st.integers(40, 80))
-def test_int8_is_off_by_half_a_step(seed, exponent, rows, columns):
+def test_int8_is_off_by_a_step_at_the_most_and_its_outputs_by_half_of_one(seed, exponent, rows, columns):
+    """A few entries go to the farther step: then the errors of an output add up to nearly nothing."""
     array = normal(rows, columns, seed=seed) * np.float32(2.0**exponent)
     decoded = through(array, "int8")
     assert decoded is not None
     step = np.abs(array).max(0).astype(np.float64) / 127
-    assert (np.abs(array.astype(np.float64) - decoded) <= step * 0.502).all()
+    error = array.astype(np.float64) - decoded
+    assert (np.abs(error) <= step).all()
+    assert np.mean(np.abs(error) <= step * 0.502) > 0.8
+    assert (np.abs(error.sum(0)) <= step * 0.51).all()
 
 
 @settings(max_examples=25)

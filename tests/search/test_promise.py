@@ -78,6 +78,22 @@ def test_a_state_and_an_image_name_no_classes(tmp_path):
     assert found.kept
 
 
+def test_features_and_what_is_handed_through_name_no_classes(tmp_path):
+    """An encoder that gives its mask back beside features: the mask is right whatever becomes of the weights."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("LayerNormalization", ["h", "one"], ["y"]),
+        node("Identity", ["mask"], ["kept"]),
+    ]
+    shapes = [info("x", ["N", 64]), info("mask", ["N", 3], TensorProto.INT64)]
+    outputs = [info("y", ["N", 16]), info("kept", ["N", 3], TensorProto.INT64)]
+    proto = model(nodes, shapes, outputs, {"w": normal(64, 16), "one": np.ones(16, np.float32)})
+    mask = np.random.default_rng(0).integers(0, 2, (64, 3))
+    found = promise(proto, tmp_path, {"x": samples(), "mask": mask}).of(tmp_path / "m.onnx", ATTEMPT)
+    assert found.metric is None
+    assert found.kept
+
+
 def test_a_series_names_no_classes_and_probabilities_do(tmp_path):
     """Whose last axis has no size of its own: of speech or none by frame, say."""
     x = samples(64, 48).reshape(64, 1, 48)

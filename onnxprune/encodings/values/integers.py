@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxprune.core.chunked import ChunkedArray, RowRange, part_of
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.core.filled import filled
 from onnxprune.core.override import override
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.values.base import DEAD, DEQUANTISE_AXIS, Coded, Values, check_bits
-from onnxprune.encodings.values.rounding import on_grid, oriented
+from onnxprune.encodings.values.rounding import on_grid, oriented, rounded
 from onnxprune.encodings.values.scales import computed, inner_axes, live_channels, tidy_scale, unit_scale
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.codebook import fit_codebook
@@ -54,10 +54,12 @@ class Int8(Values):
             histogram = Histogram.of(wide, scale)
             codebook = constrained(histogram, fit_codebook(histogram, 2**self.bits, prune=False), self.excess)
             return on_grid(weight, wide, scale, codebook, False, transposed, feedback)
-        return on_uniform_grid(weight, wide, 127, transposed)
+        return on_uniform_grid(weight, wide, 127, transposed, feedback)
 
 
-def on_uniform_grid(weight: Weight, wide: ChunkedArray, steps: int, transposed: bool | None) -> Coded:
+def on_uniform_grid(
+    weight: Weight, wide: ChunkedArray, steps: int, transposed: bool | None, feedback: Feedback | None = None
+) -> Coded:
     """A weight as int8 up to `steps`, which stands for the largest magnitude of each output channel.
 
     Args:
@@ -65,14 +67,13 @@ def on_uniform_grid(weight: Weight, wide: ChunkedArray, steps: int, transposed: 
         wide: its values as `computed` gives them.
         steps: on either side of 0, at most 127.
         transposed: see `oriented`.
+        feedback: how rounding errors are passed on.
     """
     axes = inner_axes(weight, transposed) or tuple(range(wide.ndim))
     tops = list(wide.each(lambda _, part: np.abs(part).max(axes, keepdims=True)))
     top = (np.maximum.reduce(tops) if 0 in axes else np.concatenate(tops)) / steps
     scale = tidy_scale(np.where(top > DEAD, top, 1.0), up=True)
-    divisor = scale.astype(wide.dtype)
-
-    def coded(rows: RowRange, columns: slice, part: Array) -> Array:
-        return np.rint(part / part_of(divisor, rows)).clip(-steps, steps).astype(np.int8)
-
-    return oriented(filled(wide.map(np.int8, coded)), None, scale, transposed)
+    levels = np.concatenate([[0], np.arange(-steps, 0), np.arange(1, steps + 1)]).astype(np.int8)
+    codes = rounded(weight, wide, scale, levels.astype(np.float64), feedback)
+    integers = codes.map(np.int8, lambda rows, columns, part: levels.take(part))
+    return oriented(filled(integers), None, scale, transposed)

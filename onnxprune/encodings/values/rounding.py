@@ -20,7 +20,7 @@ from onnxprune.quantization.channel_scales import heaviest, loss
 from onnxprune.quantization.codebook import Codebook
 from onnxprune.quantization.error_feedback import Feedback, output_loss
 from onnxprune.quantization.histogram import root_mean_square
-from onnxprune.quantization.rounding import balance, encode
+from onnxprune.quantization.rounding import balance, encode, encode_whole
 
 _FITTED, _LEAST_FITTED = 32, 8  # one channel in so many has its scale fitted, but so many at the least
 _KERNEL = 4  # entries of a convolution kernel from which its errors are added up by themselves
@@ -219,8 +219,21 @@ def _moved(codebook: Codebook, levels: Array) -> Codebook:
     )
 
 
+def rounded(weight: Weight, wide: ChunkedArray, scale: Array, levels: Array, feedback: Feedback | None) -> ChunkedArray:
+    """The codes of a weight on a grid of whole numbers such that its outputs keep what they can.
+
+    Args:
+        weight: its axes.
+        wide: its values.
+        scale: what they are divided by.
+        levels: 0, then the others on both sides of it, ascending.
+        feedback: of its inputs.
+    """
+    return _rounded(weight, wide, scale, None, Codebook(levels, 0.0, np.zeros(0)), True, feedback)
+
+
 def _rounded(
-    weight: Weight, wide: ChunkedArray, scale: Array, nearest: Array, codebook: Codebook, prune: bool,
+    weight: Weight, wide: ChunkedArray, scale: Array, nearest: Array | None, codebook: Codebook, prune: bool,
     feedback: Feedback | None,
 ) -> ChunkedArray:  # fmt: skip
     """The codes of a weight such that its outputs keep what they can: by error feedback where its inputs are known.
@@ -232,7 +245,7 @@ def _rounded(
         weight: its axes.
         wide: its values.
         scale: what they are divided by.
-        nearest: the levels of which each entry gets the nearest at first.
+        nearest: the levels of which each entry gets the nearest at first; None: those of the codebook, whole numbers.
         codebook: what they are stored as, and the boundaries.
         prune: whether entries other than 0 may get code 0.
         feedback: of its inputs.
@@ -251,9 +264,9 @@ def _rounded(
     if not weight.linear:  # nothing adds up along the rows of a table
         widths = []
 
-    def rounded(part: Array, own: Array) -> Array:
+    def coded_as(part: Array, own: Array) -> Array:
         """The codes of some outputs."""
-        coded = encode(part, own, nearest, prune, boundaries)
+        coded = encode_whole(part, own, levels) if nearest is None else encode(part, own, nearest, prune, boundaries)
         if not apart:
             return coded
         values, divisor, moved = (a.transpose(order) for a in (part, own.astype(wide.dtype), coded))
@@ -268,11 +281,11 @@ def _rounded(
         return coded
 
     def by_rows(rows: RowRange, part: Array) -> None:
-        codes.put(rows, EVERY, rounded(part, part_of(scale, rows)))
+        codes.put(rows, EVERY, coded_as(part, part_of(scale, rows)))
 
     def by_columns(columns: RowRange) -> None:
         own = scale[:, slice(*columns)] if scale.shape[1] > 1 else scale
-        codes.put((0, wide.shape[0]), slice(*columns), rounded(wide.block(*columns), own))
+        codes.put((0, wide.shape[0]), slice(*columns), coded_as(wide.block(*columns), own))
 
     if not apart or outer[0] == 0:
         deque(wide.each(by_rows), 0)

@@ -1,0 +1,89 @@
+"""What the outputs of a model are, by the operators that make them: scores of classes, states of recurrent layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from onnx import NodeProto
+
+from onnxprune.model.model import Model
+from onnxprune.model.operators import LINEAR, RECURRENT_OPERATORS, domain
+from onnxprune.model.scopes import Scope, scopes_of
+
+_SHAPES = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
+_SCALED = frozenset({"Add", "Sub", "Mul", "Div"})  # with a constant: a bias, a temperature
+# What may stand behind the last layer of a classifier. No norm and no Concat do: those of features, boxes and their
+# scores side by side.
+_BEHIND = _SHAPES | frozenset({
+    "Softmax", "LogSoftmax", "Sigmoid", "Relu", "Clip", "Dropout", "QuantizeLinear", "DequantizeLinear",
+    "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean", "ReduceMax",
+})  # fmt: skip
+_PARTS = _SHAPES | frozenset({"Concat", "Slice", "Gather"})  # what puts the states of several layers into one
+
+
+@dataclass(frozen=True)
+class Heads:
+    """What outputs are.
+
+    Attributes:
+        scores: those that a linear layer makes, up to what `_BEHIND` says, and those of unknown operators: their last
+            axis may be classes.
+        states: those that end as the state of a recurrent layer.
+    """
+
+    scores: frozenset[str]
+    states: frozenset[str]
+
+
+def heads_of(model: Model) -> Heads:
+    """What the outputs of a model are."""
+    main = scopes_of(model.proto)[0]
+    outputs = [value.name for value in model.proto.graph.output]
+    return Heads(
+        frozenset(name for name in outputs if all(_linear(node) for node, _ in _origins(main, name, _BEHIND))),
+        frozenset(name for name in outputs if any(_state(*found) for found in _origins(main, name, _PARTS))),
+    )
+
+
+def _linear(node: NodeProto) -> bool:
+    known = node.domain in ("", "ai.onnx", "com.microsoft")
+    return not known or ((domain(node), node.op_type) in LINEAR and node.op_type not in RECURRENT_OPERATORS)
+
+
+def _state(node: NodeProto, place: int) -> bool:
+    return node.op_type in RECURRENT_OPERATORS and place > 0
+
+
+def _origins(scope: Scope, name: str, through: frozenset[str]) -> Iterator[tuple[NodeProto, int]]:
+    """The nodes that make a value, and which of their outputs it is, behind others that are gone through.
+
+    Both branches of an If are.
+    """
+    owner = scope.owner(name)
+    node = owner.producers.get(name) if owner is not None else None
+    if owner is None or node is None:
+        return
+    place = list(node.output).index(name)
+    if node.op_type == "If":
+        index = next(number for number, each in enumerate(owner.body.node) if each is node)
+        for branch in owner.children[index]:
+            yield from _origins(branch, branch.body.output[place].name, through)
+        return
+    inputs = [name for name in node.input[: 2 if node.op_type in _SCALED else 1] if not _constant(owner, name)]
+    if node.op_type == "Concat":
+        inputs = [name for name in node.input if not _constant(owner, name)]
+    if node.op_type in through or (node.op_type in _SCALED and len(inputs) == 1 and through is _BEHIND):
+        for read in inputs:
+            yield from _origins(owner, read, through)
+    else:
+        yield node, place
+
+
+def _constant(scope: Scope, name: str) -> bool:
+    """Whether a value depends on no input."""
+    owner = scope.owner(name)
+    if owner is None or name in owner.inputs:
+        return not name
+    node = owner.producers.get(name)
+    return node is None or (node.op_type not in ("If", "Loop", "Scan") and all(_constant(owner, n) for n in node.input))

@@ -1,0 +1,76 @@
+"""What the outputs of a model are: scores of classes, states of recurrent layers, or neither."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from onnxprune.model.model import Model
+from onnxprune.search.heads import heads_of
+from tests.helpers.builders import FLOAT, info, model, node, normal
+
+WEIGHTS = {"w": normal(16, 8), "v": normal(16, 8, seed=1), "b": normal(8), "one": np.ones(8, np.float32)}
+LINEAR = node("MatMul", ["x", "w"], ["h"])
+OTHER = node("MatMul", ["x", "v"], ["g"])
+
+
+def heads(*nodes: onnx.NodeProto, **weights: np.ndarray):
+    proto = model([LINEAR, *nodes], [info("x", ["N", 16])], [info("y", None)], WEIGHTS | weights)
+    return heads_of(Model.of_bytes(proto.SerializeToString()))
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("Identity", ["h"], ["y"])],
+        [node("Add", ["h", "b"], ["y"])],
+        [node("Add", ["b", "h"], ["s"]), node("Mul", ["s", "one"], ["t"]), node("LogSoftmax", ["t"], ["y"])],
+        [node("Constant", [], ["c"], value=helper.make_tensor("", FLOAT, [1], [2.0])), node("Div", ["h", "c"], ["y"])],
+        [node("Cast", ["b"], ["bias"], to=FLOAT), node("Add", ["h", "bias"], ["y"])],  # as decoders write it
+        [node("Odd", ["h"], ["y"], domain="user.ops")],  # nobody knows what it does
+    ],
+)
+def test_a_linear_layer_gives_scores_whatever_scales_them(nodes):
+    assert heads(*nodes).scores == {"y"}
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [node("LayerNormalization", ["h", "one"], ["y"])],
+        [OTHER, node("Concat", ["h", "g"], ["y"], axis=-1)],  # boxes and their scores
+        [OTHER, node("Add", ["h", "g"], ["y"])],
+        [node("Tanh", ["h"], ["y"])],
+        [OTHER, node("Div", ["h", "g"], ["n"]), node("Mul", ["n", "one"], ["s"]), node("Add", ["s", "b"], ["y"])],
+    ],
+)
+def test_features_and_boxes_are_no_scores(nodes):
+    assert heads(*nodes).scores == set()
+
+
+def test_scores_come_from_every_branch_of_an_if():
+    def branch(last: onnx.NodeProto) -> onnx.GraphProto:
+        return helper.make_graph([last], "body", [], [info(last.output[0], None)])
+
+    linear = branch(node("MatMul", ["x", "v"], ["t"]))
+    for other, expected in ((node("MatMul", ["x", "w"], ["e"]), {"y"}), (node("Tanh", ["h"], ["e"]), set())):
+        nodes = [node("If", ["yes"], ["y"], then_branch=linear, else_branch=branch(other))]
+        assert heads(*nodes, yes=np.array(True)).scores == expected
+
+
+@pytest.mark.parametrize(("place", "states"), [(0, set()), (1, {"y"}), (2, {"y"})])
+def test_what_a_recurrent_layer_ends_with_is_a_state(place, states):
+    outputs = ["", "", ""]
+    outputs[place] = "z"
+    nodes = [
+        node("LSTM", ["x", "W", "R"], outputs, hidden_size=4),
+        node("Transpose", ["z"], ["t"]),
+        node("Concat", ["t", "t"], ["y"], axis=0),
+    ]
+    weights = {"W": normal(1, 16, 3), "R": normal(1, 16, 4)}
+    proto = model(nodes, [info("x", ["T", "N", 3])], [info("y", None)], weights)
+    found = heads_of(Model.of_bytes(proto.SerializeToString()))
+    assert found.states == states
+    assert found.scores == set()

@@ -9,6 +9,7 @@ are larger, which takes no byte more. numpy only.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ Array = np.ndarray
 
 GROWTHS = np.array([1.0, 1.1, 1.25, 1.5, 1.8, 2.2, 2.7])  # of a scale: a peak of 9 standard deviations came down to 3
 _AT_ONCE = 256  # channels
+_HELD = 1 << 23  # entries of channels whose values are sorted at once
 LIVE = 1e-6  # of the largest scale: below it a channel is dead, and float32 does not see it beside the others
 
 
@@ -175,8 +177,10 @@ def alive(scale: Array, top: Array) -> Array:
     return held & (scale >= LIVE * scale.max(initial=0.0, where=held))
 
 
-def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int) -> Channels:
+def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int) -> Iterator[Channels]:
     """The channels with the largest values for their scale, at most `count`; dead ones are not among them.
+
+    They come some at a time where the values of all would take much memory.
 
     Args:
         wide: the weight, float32 or float64.
@@ -184,7 +188,11 @@ def heaviest(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int
         axes: those that a channel spans.
         count: how many channels.
     """
-    return _picked(wide, scale, axes, count, 0)
+    index = _index(wide, scale, axes, count, 0)
+    flat, width = scale.reshape(-1).astype(np.float32), math.prod(wide.shape[a] for a in axes)
+    for start, stop in ranges(0, len(index), max(1, _HELD // max(1, width))):
+        own = index[start:stop]
+        yield Channels.of(own, _rows_of(wide, axes, own), flat[own])
 
 
 def extreme(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int) -> Channels:
@@ -200,15 +208,20 @@ def extreme(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], count: int)
 
 
 def _picked(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], heavy: int, light: int) -> Channels:
-    """So many of the heaviest channels, and of those with the least scale; dead ones are not among them."""
+    """So many of the heaviest channels, and of those with the least scale."""
+    index = _index(wide, scale, axes, heavy, light)
+    return Channels.of(index, _rows_of(wide, axes, index), scale.reshape(-1).astype(np.float32)[index])
+
+
+def _index(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], heavy: int, light: int) -> Array:
+    """Where so many of the heaviest channels are, and of those with the least scale; dead ones are not among them."""
     flat, top = scale.reshape(-1).astype(np.float32), peaks(wide, axes)
     live = alive(flat, top)
     ratio = np.where(live, top / np.where(live, flat, 1), 0)
     index = np.union1d(
         np.argsort(-ratio, kind="stable")[:heavy], np.argsort(np.where(live, flat, np.inf), kind="stable")[:light]
     ).astype(np.intp)
-    index = index[live[index]]
-    return Channels.of(index, _rows_of(wide, axes, index), flat[index])
+    return index[live[index]]
 
 
 def _rows_of(wide: ChunkedArray, axes: tuple[int, ...], index: Array) -> Array:

@@ -36,7 +36,7 @@ def test_the_heavy_channels_are_found_along_either_axis(axes):
     rows = tailed(heavy=(3, 17))
     array = np.ascontiguousarray(rows if axes == (1,) else rows.T)
     wide = ChunkedArray.of(array)
-    found = heaviest(wide, root_mean_square(wide, axes), axes, 2)
+    (found,) = heaviest(wide, root_mean_square(wide, axes), axes, 2)
     assert found.index.tolist() == [3, 17]
     assert_holds(found, rows[[3, 17]])
     np.testing.assert_allclose(found.scale, np.sqrt(np.square(rows[[3, 17]]).mean(axis=1)), rtol=1e-3)
@@ -45,11 +45,23 @@ def test_the_heavy_channels_are_found_along_either_axis(axes):
 def test_the_channels_of_a_convolution_and_of_two_directions():
     rows = tailed(24, 4 * 3 * 3, heavy=(5,))
     kernel = ChunkedArray.of(rows.reshape(24, 4, 3, 3))
-    assert heaviest(kernel, root_mean_square(kernel, (1, 2, 3)), (1, 2, 3), 1).index.tolist() == [5]
+    assert next(heaviest(kernel, root_mean_square(kernel, (1, 2, 3)), (1, 2, 3), 1)).index.tolist() == [5]
     directions = ChunkedArray.of(rows.reshape(2, 12, 36))
-    found = heaviest(directions, root_mean_square(directions, (2,)), (2,), 1)
+    (found,) = heaviest(directions, root_mean_square(directions, (2,)), (2,), 1)
     assert found.index.tolist() == [5]
     assert_holds(found, rows[[5]])
+
+
+def test_channels_that_come_in_turn_are_those_that_come_at_once(monkeypatch):
+    wide = ChunkedArray.of(np.random.default_rng(0).standard_t(4, (60, 24)).astype(np.float32))
+    scale, codebook = root_mean_square(wide, (0,)), Codebook(np.array([0.0, -1.5, -0.5, 0.5, 1.5]), 0.0, np.zeros(5))
+    (whole,) = heaviest(wide, scale, (0,), 8)
+    monkeypatch.setattr("onnxprune.quantization.channel_scales._HELD", 200)
+    parts = list(heaviest(wide, scale, (0,), 8))
+    assert [len(part.index) for part in parts] == [3, 3, 2]
+    np.testing.assert_array_equal(np.concatenate([part.index for part in parts]), whole.index)
+    fitted = np.concatenate([part.fitted(codebook, True)[0] for part in parts])
+    np.testing.assert_array_equal(fitted, whole.fitted(codebook, True)[0])
 
 
 def test_the_extreme_channels_are_the_heaviest_and_the_lightest():
@@ -66,7 +78,7 @@ def test_dead_channels_are_not_among_them():
     rows[7] = 0
     wide = ChunkedArray.of(rows)
     assert not {3, 7} & set(extreme(wide, root_mean_square(wide, (1,)), (1,), 40).index.tolist())
-    assert not {3, 7} & set(heaviest(wide, root_mean_square(wide, (1,)), (1,), 40).index.tolist())
+    assert not {3, 7} & set(next(heaviest(wide, root_mean_square(wide, (1,)), (1,), 40)).index.tolist())
 
 
 def squared_errors(rows: np.ndarray, codebook: Codebook, prune: bool, divisor: np.ndarray) -> np.ndarray:
@@ -90,7 +102,7 @@ def test_errors_are_those_of_the_codes(seed, levels, prune, zeros, threshold):
     wide = ChunkedArray.of(rows)
     scale = root_mean_square(wide, (1,))
     codebook = fit_codebook(Histogram.of(wide, scale), levels, prune, threshold if prune else 0.0)
-    channels = heaviest(wide, scale, (1,), 12)
+    (channels,) = heaviest(wide, scale, (1,), 12)
     errors = channels.errors(codebook, prune, GROWTHS)
     assert errors.shape == (12, len(GROWTHS))
     for growth, found in zip(GROWTHS, errors.T, strict=True):
@@ -105,7 +117,7 @@ def test_a_fitted_scale_is_never_worse(seed, levels, prune):
     wide = ChunkedArray.of(tailed(heavy=(0, 9), seed=seed))
     scale = root_mean_square(wide, (1,))
     codebook = fit_codebook(Histogram.of(wide, scale), levels, prune)
-    channels = heaviest(wide, scale, (1,), 12)
+    (channels,) = heaviest(wide, scale, (1,), 12)
     growth, errors = channels.fitted(codebook, prune)
     every = channels.errors(codebook, prune, GROWTHS)
     assert (errors <= every[:, 0]).all()
@@ -117,7 +129,7 @@ def test_the_clipped_channel_loses_a_fraction_of_what_it_lost():
     wide = ChunkedArray.of(tailed(400, 800, heavy=(3,)))
     scale = root_mean_square(wide, (1,))
     codebook = fit_codebook(Histogram.of(wide, scale), 16, True)
-    channels = heaviest(wide, scale, (1,), 1)
+    (channels,) = heaviest(wide, scale, (1,), 1)
     assert channels.index.tolist() == [3]
     assert channels.errors(codebook, True, np.ones(1))[0, 0] > 0.1
     assert channels.loss(codebook, True) < 0.05
@@ -127,7 +139,7 @@ def test_one_scale_for_all_is_measured_by_that_scale():
     rows = tailed()
     wide = ChunkedArray.of(rows)
     codebook = fit_codebook(Histogram.of(wide, np.full((1, 1), 2.0, np.float32)), 16, True)
-    channels = heaviest(wide, root_mean_square(wide, (1,)), (1,), 40)
+    (channels,) = heaviest(wide, root_mean_square(wide, (1,)), (1,), 40)
     expected = squared_errors(rows, codebook, True, np.full(40, 2.0, np.float32))
     assert channels.loss(codebook, True, 2.0) == pytest.approx(expected.max(), rel=0.02)
 
@@ -146,7 +158,8 @@ def test_the_loss_is_the_mean_over_the_channels_that_are_not_all_zeros_or_half_o
 
 def test_a_weight_of_zeros_has_no_watched_channel():
     wide = ChunkedArray.of(np.zeros((3, 8), np.float32))
-    channels = heaviest(wide, root_mean_square(wide, (1,)), (1,), 8)
+    assert not list(heaviest(wide, root_mean_square(wide, (1,)), (1,), 8))
+    channels = extreme(wide, root_mean_square(wide, (1,)), (1,), 8)
     codebook = fit_codebook(Histogram.of(ChunkedArray.of(tailed())), 4, True)
     assert channels.loss(codebook, True) == 0
     assert channels.loss(codebook, True, 1.0) == 0

@@ -95,9 +95,9 @@ def fitted_scale(
     """
     if scale.size == 1:
         return scale
-    channels = heaviest(wide, scale, inner_axes(weight, transposed), max(_LEAST_FITTED, scale.size // _FITTED))
-    grown = scale.astype(np.float32).reshape(-1)
-    grown[channels.index] *= channels.fitted(codebook, prune)[0].astype(np.float32)
+    grown, count = scale.astype(np.float32).reshape(-1), max(_LEAST_FITTED, scale.size // _FITTED)
+    for channels in heaviest(wide, scale, inner_axes(weight, transposed), count):
+        grown[channels.index] *= channels.fitted(codebook, prune)[0].astype(np.float32)
     return tidy_scale(grown.reshape(scale.shape))
 
 

@@ -57,8 +57,8 @@ metric = stack(
     click.option(
         "--metric",
         metavar="METRIC",
-        help="top1, top5 or expected_top1 (with targets), agreement, sqnr, cosine, mse, or MODULE:FUNCTION of "
-        "(outputs, data) or (session, data).  [default: top1 or mse with targets, else agreement]",
+        help="top1, top5 or expected_top1 (with targets), agreement, expected_agreement, sqnr, cosine, mse, or "
+        "MODULE:FUNCTION of (outputs, data) or (session, data).  [default: top1 or mse with targets, else agreement]",
     ),
     click.option(
         "--evaluate",

@@ -3,8 +3,9 @@
 | name | what | against |
 |---|---|---|
 | top1, top5 | rows (last axis: classes) whose target is the largest entry, or among five, in percent | targets |
-| expected_top1 | top1 as margins make it likely: over all pairs of a row and an error, see `stays` | both |
+| expected_top1 | top1 as margins make it likely: over pairs of a row and an error of its like, see `stays` | both |
 | agreement | rows with the same largest entry, and equal classes (integers, strings), in percent | the original |
+| expected_agreement | agreement of the rows as margins make it likely | the original |
 | sqnr | 10 log10(signal power / error power), in dB, within -1000..1000 | the original |
 | cosine | between all values of the two outputs | the original |
 | mse | mean squared error, lower is better | targets of an output's shape; without them the original |
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
 from onnxprune.errors import DataError, OptionError
@@ -30,9 +32,12 @@ from onnxprune.runtime.deviation import OutputDeviation
 from onnxprune.runtime.samples import TARGETS
 
 Outputs = Mapping[str, Any]
-NAMES = ("top1", "top5", "expected_top1", "agreement", "sqnr", "cosine", "mse")
-UNITS = {"top1": " %", "top5": " %", "expected_top1": " %", "agreement": " %", "sqnr": " dB"}
+EXPECTED = {"top1": "expected_top1", "agreement": "expected_agreement"}
+NAMES = ("top1", "top5", "expected_top1", "agreement", "expected_agreement", "sqnr", "cosine", "mse")
+UNITS = {**dict.fromkeys(NAMES[:5], " %"), "sqnr": " dB"}
 _AGAINST_TARGETS = ("top1", "top5", "expected_top1")
+_NEAR = (8, 256)  # the fewest and the most rows of like margins
+_ROWS = 4096  # of windows that are compared at once
 _SURE = 1e-3  # how far the sum of probabilities may be from 1
 _ROUNDING = 1e-9  # of the metrics' size: 1.59 + 0.05 is below 1.64 in binary, and was not meant to be
 _MOST_DB = 1000.0  # equal outputs have infinitely many, which JSON lacks
@@ -97,13 +102,15 @@ def score(name: str, targets: bool) -> Score:
     if name in _AGAINST_TARGETS:
         if not targets:
             raise OptionError(f"metric {name} needs an array '{TARGETS}' in the data: the right class of each sample")
-        return _Expected(name) if name == "expected_top1" else _Ranks(name, 1 if name == "top1" else 5)
+        return _Expected() if name == "expected_top1" else _Ranks(name, 1 if name == "top1" else 5)
+    if name == "expected_agreement":
+        return _ExpectedAgreement()
     return _Errors() if name == "mse" and targets else _Against(name)
 
 
 def needs_reference(name: str, targets: bool) -> bool:
     """Whether the metric compares with the outputs of the original."""
-    return isinstance(score(name, targets), _Against | _Expected)
+    return isinstance(score(name, targets), _Against | _Expected | _ExpectedAgreement)
 
 
 class _Against(Score):
@@ -166,25 +173,63 @@ class _Ranks(Score):
         return 100 * self.right / self.rows
 
 
-class _Expected(Score):
-    """The share of rows that would be right if the errors of all rows met those of others, in percent."""
+class _Margins:
+    """Margins of rows, and what they lost."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.margins: list[Array] = []
         self.errors: list[Array] = []
 
+    def add(self, before: Array, after: Array, classes: Array) -> None:
+        """Take in rows of two models, by the classes whose margins count."""
+        sure = are_probabilities(before)
+        margins = margins_of(before, classes, sure)
+        self.margins.append(margins)
+        self.errors.append(margins - margins_of(after, classes, sure))
+
+    def percent(self) -> float:
+        """See `stays`."""
+        return 100 * stays(np.concatenate(self.margins), np.concatenate(self.errors))
+
+
+class _Expected(Score):
+    """The share of rows that would be right with the errors of others of like margins, in percent."""
+
+    def __init__(self) -> None:
+        self.rows = _Margins()
+
     @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
-        (before, wanted), (after, _) = (_classes(self.name, found, targets) for found in (reference, outputs))
-        sure = are_probabilities(before)
-        margins = margins_of(before, wanted, sure)
-        self.margins.append(margins)
-        self.errors.append(margins - margins_of(after, wanted, sure))
+        (before, wanted), (after, _) = (_classes("expected_top1", found, targets) for found in (reference, outputs))
+        self.rows.add(before, after, wanted)
 
     @override
     def value(self) -> float:
-        return 100 * stays(np.concatenate(self.margins), np.concatenate(self.errors))
+        return self.rows.percent()
+
+
+class _ExpectedAgreement(Score):
+    """The share of rows whose largest entry would stay with the errors of others of like margins, in percent."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, _Margins] = {}
+
+    @override
+    def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        for name, before in reference.items():
+            after = outputs.get(name)
+            if isinstance(before, np.ndarray) and before.dtype.kind == "f" and before.ndim and before.shape[-1] > 1:
+                held = self.outputs.setdefault(name, _Margins())
+                if before.size and isinstance(after, np.ndarray) and after.shape == before.shape:
+                    rows, found = (array.reshape(-1, array.shape[-1]) for array in (before, after))
+                    held.add(rows, found, rows.argmax(1))
+
+    @override
+    def value(self) -> float:
+        found = [rows.percent() for rows in self.outputs.values() if rows.margins]
+        if not found:
+            raise OptionError("no output has scores of classes: choose --metric agreement, sqnr or cosine")
+        return min(found)
 
 
 def _classes(metric: str, outputs: Outputs, targets: Array | None) -> tuple[Array, Array]:
@@ -219,12 +264,21 @@ def margins_of(rows: Array, classes: Array, probabilities: bool) -> Array:
 
 
 def stays(margins: Array, errors: Array) -> float:
-    """The share of all pairs of a margin and an error in which the error is smaller: a U-statistic (Hoeffding 1948).
+    """The share of pairs of a margin and an error in which the error is smaller, over errors of rows of like margins.
 
-    A few rows tell more so than by counting those whose own error is larger than their margin. Where errors grow with
-    margins it is too low.
+    A few rows tell more so than by counting those whose own error is larger than their margin. Errors grow with
+    margins: each is held against those of the rows whose margins are nearest, a quarter of all, but 8 to 256.
     """
-    return float(np.sort(np.nan_to_num(errors, nan=np.inf)).searchsorted(margins, side="left").mean()) / len(errors)
+    order = np.argsort(margins, kind="stable")
+    margins, errors = margins[order], np.nan_to_num(errors[order], nan=np.inf)
+    count = len(margins)
+    near = min(count, max(_NEAR[0], min(count // 4, _NEAR[1])))
+    starts = np.clip(np.arange(count) - near // 2, 0, count - near)
+    windows = np.lib.stride_tricks.sliding_window_view(errors, near)
+    held = 0
+    for start, stop in ranges(0, count, _ROWS):
+        held += int(np.count_nonzero(windows[starts[start:stop]] < margins[start:stop, None]))
+    return held / (count * near)
 
 
 class _Errors(Score):

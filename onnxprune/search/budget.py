@@ -22,6 +22,7 @@ from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMisse
 from onnxprune.pipeline.progress import Progress
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
+from onnxprune.runtime.metrics import EXPECTED
 from onnxprune.runtime.samples import Samples
 from onnxprune.runtime.session import Runner, inputs_of, open_session
 from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
@@ -49,12 +50,14 @@ class HalfMetric:
         original: the metric of the original.
         result: that of the result.
         error: the standard error of their difference where the half confirms; 0 where it decides.
+        expected: what margins make likely in place of the result, where the samples are too few to count by.
     """
 
     samples: int
     original: float
     result: float
     error: float = 0.0
+    expected: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ class Search:
         session = open_session(source)
         self._judges = [Judge(session, question, half) for half in self.halves or (None,)]
         self._folds = [Judge(session, question, fold) for fold in _folds(session, self.halves)]
+        self._margins = _by_margins(session, self._judges, self.halves, max_drop)
         self._baselines: list[float] = []
         self._open: dict[int, Runner] = {}  # the models of the last step and of the best one, which is confirmed
         self._best: int | None = None
@@ -257,6 +261,10 @@ class Search:
             return True
         if not self._within(1, self._held_out(step)):  # whatever the error is
             return False
+        if self._margins is not None:
+            limit = self._margins.limit(self._expected(None, self._margins), self._max_drop)
+            if not limit.holds(self._expected(step, self._margins)):
+                return False
         worse = self._error(step) if self._judges[1].lower_is_better else -self._error(step)
         return self._within(1, self._held_out(step) + worse)
 
@@ -264,6 +272,13 @@ class Search:
         name = f"held out {loss_of(step)!r}"
         if self._trials.get(name) is None:
             self._trials.add(name, self._value(step, self._judges[1]))
+        return self._trials.get(name)
+
+    def _expected(self, step: int | None, judge: Judge) -> float:
+        """What margins make likely on the confirming half; without a step of the original."""
+        name = f"expected {'baseline' if step is None else loss_of(step)!r}"
+        if self._trials.get(name) is None:
+            self._trials.add(name, judge.baseline(self._source) if step is None else self._value(step, judge))
         return self._trials.get(name)
 
     def _error(self, step: int) -> float:
@@ -287,7 +302,10 @@ class Search:
         decided = HalfMetric(self._judges[0].samples, self._baselines[0], tried.metric)
         held_out = None
         if len(self._judges) > 1:
-            held_out = HalfMetric(self._judges[1].samples, self._baselines[1], self._held_out(step), self._error(step))
+            expected = None if self._margins is None else self._expected(step, self._margins)
+            held_out = HalfMetric(
+                self._judges[1].samples, self._baselines[1], self._held_out(step), self._error(step), expected
+            )
         judge = self._judges[0]
         return Searched(
             judge.metric,
@@ -304,6 +322,24 @@ class Search:
 def loss_of(step: int) -> float:
     """The loss of a step of the grid."""
     return 0.0 if step == _EXACT else float(LOSS_ON_DATA * 2 ** (step / STEPS))
+
+
+def _by_margins(
+    session: ort.InferenceSession, judges: list[Judge], parted: list[Samples], max_drop: float
+) -> Judge | None:
+    """What judges by margins where one sample is more than half of the budget.
+
+    That none of 128 changed says little of 1 point.
+    """
+    metric = EXPECTED.get(judges[0].metric)
+    if metric is None or not parted or 100 / parted[1].count <= max_drop / 2:
+        return None
+    judge = Judge(session, Question(metric), parted[1])
+    try:
+        judge.of(Runner(session))
+    except OptionError:  # classes without scores
+        return None
+    return judge
 
 
 def _folds(session: ort.InferenceSession, parted: list[Samples]) -> list[Samples]:

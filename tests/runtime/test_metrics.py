@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from onnxprune.errors import OptionError
 from onnxprune.runtime import metrics
 from onnxprune.runtime.metrics import Limit
 
@@ -27,23 +28,45 @@ def test_ranks_are_those_of_a_stable_sort(rows, targets):
         assert score.value() == pytest.approx(100 * np.mean((order[:, :k] == targets[:, None]).any(1)))
 
 
-@given(hnp.arrays(np.float32, (9, 4), elements=st.integers(-9, 9)), st.data())
+@given(st.integers(1, 40), st.data())
 @settings(deadline=None)
-def test_expected_top1_holds_every_margin_against_every_error(rows, data):
-    after = data.draw(hnp.arrays(np.float32, (9, 4), elements=st.integers(-9, 9)))
-    targets = data.draw(hnp.arrays(np.int64, 9, elements=st.integers(0, 3)))
+def test_expected_top1_holds_every_margin_against_the_errors_of_its_neighbours(count, data):
+    rows, after = (data.draw(hnp.arrays(np.float32, (count, 4), elements=st.integers(-9, 9))) for _ in range(2))
+    targets = data.draw(hnp.arrays(np.int64, count, elements=st.integers(0, 3)))
+    parts = [part for part in (slice(0, count // 2), slice(count // 2, count)) if len(rows[part])]
+    assume(not any(metrics.are_probabilities(rows[part]) for part in parts))
     score = metrics.score("expected_top1", targets=True)
-    for part in (slice(0, 4), slice(4, 9)):
+    for part in parts:
         score.add({"y": rows[part]}, {"y": after[part]}, targets[part])
-    sure = [metrics.are_probabilities(rows[part]) for part in (slice(0, 4), slice(4, 9))]
-    assume(not any(sure))
 
     def margin(scores: np.ndarray, target: int) -> float:
         return float(scores[target] - max(scores[k] for k in range(4) if k != target))
 
     before = [margin(row, target) for row, target in zip(rows, targets, strict=True)]
     errors = [m - margin(row, target) for m, row, target in zip(before, after, targets, strict=True)]
-    assert score.value() == pytest.approx(100 * np.mean([e < m for m in before for e in errors]))
+    near = min(count, max(8, count // 4))
+    order = sorted(range(count), key=lambda row: before[row])
+    stays = []
+    for place, row in enumerate(order):
+        start = min(max(place - near // 2, 0), count - near)
+        stays += [errors[other] < before[row] for other in order[start : start + near]]
+    assert score.value() == pytest.approx(100 * np.mean(stays))
+
+
+def test_expected_agreement_is_expected_top1_of_the_original_s_answers():
+    rng = np.random.default_rng(0)
+    before = rng.standard_normal((50, 5)).astype(np.float32)
+    after = before + rng.standard_normal((50, 5)).astype(np.float32)
+    top1, agreement = (metrics.score(name, targets=True) for name in ("expected_top1", "expected_agreement"))
+    top1.add({"y": before}, {"y": after}, before.argmax(1))
+    worse = {"y": after, "z": -before}
+    agreement.add({"y": before, "z": before}, worse, None)
+    assert agreement.value() < top1.value() < 100  # the worst output counts
+    agreement = metrics.score("expected_agreement", targets=False)
+    agreement.add({"y": before, "ids": np.arange(50)}, {"y": after, "ids": np.arange(50)}, None)
+    assert agreement.value() == top1.value()
+    with pytest.raises(OptionError, match="no output has scores"):
+        metrics.score("expected_agreement", targets=False).value()
 
 
 def test_expected_top1_of_the_same_outputs_is_top1_and_of_probabilities_by_log_odds():

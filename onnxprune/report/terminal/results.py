@@ -118,7 +118,8 @@ def _show_search(console: Console, found: Searched) -> None:
             error = f" (± {half.error:.2g})" if half.error else ""
             text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{error}{on}"
             answer = f", where one is {100 / half.samples:.2g} points" if unit == " %" and half.samples else ""
-            line(console, f"              {what}: {text}{answer}")
+            likely = "" if half.expected is None else f"; by margins {half.expected:.4g}{unit}"
+            line(console, f"              {what}: {text}{answer}{likely}")
 
 
 def _show_promise(console: Console, found: Promised) -> None:

@@ -6,7 +6,7 @@ from onnxprune.allocation.measurement import Measured, Measurements
 from onnxprune.allocation.rate_distortion import LOSS, allocate
 from onnxprune.encodings.candidates import HALF, Choice
 
-_UNSEEN = 16.0  # times, at the most
+_UNSEEN = 64.0  # times, at the most
 
 
 def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:

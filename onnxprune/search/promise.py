@@ -43,7 +43,9 @@ class Attempt:
     calibrated: bool
 
 
-LOSSES = (4 * LOSS_ON_DATA, 2 * LOSS_ON_DATA, LOSS_ON_DATA, 2 * LOSS, LOSS)  # with calibration
+# With calibration; where no answers show how far it may go, no more than `_UNANSWERED`.
+LOSSES = (*(LOSS_ON_DATA * 2**double for double in (4, 3, 2, 1, 0)), 2 * LOSS, LOSS)
+_UNANSWERED = 4 * LOSS_ON_DATA
 DEFAULT = Attempt(LOSS, False)  # what is made without data
 # Data that says nothing about the inputs to come is left out where no calibrated result keeps the promise.
 _PLAIN = tuple(Attempt(loss, False) for loss in (LOSS, LOSS / 2, LOSS / 4, LOSS / 8))
@@ -109,6 +111,8 @@ def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt 
         tried: what was, in order.
         most: the largest loss that may be tried, `LOSS` or more.
     """
+    if tried and tried[-1].metric is None:
+        most = min(most, _UNANSWERED)
     losses = [loss for loss in LOSSES if loss <= most]
     if not tried:
         return Attempt(next(loss for loss in losses if loss <= LOSS_ON_DATA), True)

@@ -175,14 +175,25 @@ def ticking(monkeypatch) -> Clock:
 
 def test_a_time_limit_writes_the_best_so_far(model, samples, tmp_path, monkeypatch):
     ticking(monkeypatch)
-    whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=2)
+    whole = onnxprune.compress(model, tmp_path / "whole.onnx", data=samples, max_drop=10)
     hurried = onnxprune.compress(
-        model, tmp_path / "o.onnx", data=samples, max_drop=2, time_limit=whole.search.trials - 1
+        model, tmp_path / "o.onnx", data=samples, max_drop=10, time_limit=whole.search.trials - 1
     )
     assert not hurried.search.complete
     assert hurried.search.trials < whole.search.trials
     assert hurried.output.bytes >= whole.output.bytes
-    assert hurried.search.held_out.original - hurried.search.held_out.result <= 2
+    assert hurried.search.held_out.original - hurried.search.held_out.result <= 10
+
+
+def test_few_samples_are_judged_by_margins_too(model, samples, tmp_path):
+    """Where one of them is more than half of the budget."""
+    found = {drop: onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=drop) for drop in (0.9, 20.0)}
+    half = found[0.9].search.held_out
+    assert 100 / half.samples > 0.9 / 2
+    session = open_session(model)
+    margins = Judge(session, Question("expected_top1"), data.cut(data.read(samples), "", inputs_of(session), None, 1))
+    assert margins.baseline(model) - 0.9 <= half.expected <= margins.baseline(model)
+    assert found[20.0].search.held_out.expected is None
 
 
 def test_a_time_limit_before_anything_was_found(model, samples, tmp_path, monkeypatch):

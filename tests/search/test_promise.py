@@ -208,7 +208,9 @@ def judged(loss: float, kept: bool, error: float = 1.0, *, calibrated: bool = Tr
         ([judged(0.08, True, 0.0, sqnr=30.0)], 0.32),  # there is much room
         ([judged(0.08, True, 0.4, sqnr=30.0)], 0.16),
         ([judged(0.08, True, 0.6)], None),
-        ([judged(0.08, True, 0.0), judged(0.32, True, 0.0)], None),  # nothing larger is tried
+        ([judged(0.08, True, 0.0), judged(0.32, True, 0.0, sqnr=30.0)], 1.28),
+        ([judged(0.08, True, 0.0), judged(0.32, True, 0.0, sqnr=30.0, metric=None)], None),  # no answers show more
+        ([judged(0.08, True, 0.0), judged(0.32, True, 0.0), judged(1.28, True, 0.0)], None),  # nothing larger is tried
         ([judged(0.08, True, 0.0), judged(0.32, False, 9.0)], 0.16),
         ([judged(0.08, True, 0.0), judged(0.32, False, 9.0), judged(0.16, True, 0.0)], None),
         ([judged(0.08, True, 0.0), judged(0.32, False, 9.0), judged(0.16, False, 2.0)], 0.08),  # made again
@@ -280,7 +282,7 @@ def test_what_was_lost_before_is_not_lost_again(tmp_path):
     assert again.promise.sqnr > 40  # at most neurons go that stayed for a multiple of 8
     assert again.output.bytes <= first.output.bytes
     held = promise(head(normal(64, 10)), tmp_path, {"x": samples()})
-    assert [held.most(spent) for spent in (0.0, 0.32, 0.04, 0.02, 0.001)] == [0.32, 0.32, 0.04, 0.02, 0.02]
+    assert [held.most(spent) for spent in (0.0, 0.32, 0.04, 0.02, 0.001)] == [1.28, 0.32, 0.04, 0.02, 0.02]
     assert [next_attempt([], most).loss for most in (0.32, 0.08, 0.04, 0.02)] == [0.08, 0.08, 0.04, 0.02]
     assert next_attempt([judged(0.08, True, 0.0, sqnr=30.0)], 0.16) == Attempt(0.16, True)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -142,8 +143,10 @@ def loss(wide: ChunkedArray, decoded: ChunkedArray, axes: tuple[int, ...], watch
             found.append(np.stack([_squares(rest, axes), _squares(piece, axes), held]))
         return found
 
-    parts = [unit for chunk in wide.each(sums) for unit in chunk]
-    error, energy, held = (np.sum(parts, axis=0) if 0 in axes else np.concatenate(parts, axis=1)).reshape(3, -1)
+    parts = (unit for chunk in wide.each(sums) for unit in chunk)
+    # Added up as they come: those of a wide weight are as large as it is.
+    whole = reduce(np.add, parts) if 0 in axes else np.concatenate(list(parts), axis=1)
+    error, energy, held = whole.reshape(3, -1)
     lost = error[energy > 0] / energy[energy > 0]
     if not lost.size:
         return 0.0

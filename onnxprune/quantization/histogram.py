@@ -133,12 +133,13 @@ def root_mean_square(array: Array | ChunkedArray, axes: tuple[int, ...]) -> Arra
             (np.einsum(p, every, p, every, kept, dtype=np.float64), np.count_nonzero(p != 0, axis=axes)) for p in pieces
         ]
 
-    found = [unit for chunk in chunked.each(sums) for unit in chunk]
-    if 0 in axes or not found:
+    found = (unit for chunk in chunked.each(sums) for unit in chunk)
+    if 0 in axes or not chunked.size:
         shape = tuple(chunked.shape[a] for a in kept)
         energy, count = np.zeros(shape), np.zeros(shape, np.int64)
-        for more, held in found:
-            energy, count = energy + more, count + held
+        for more, held in found:  # added up as they come: those of a wide weight are as large as it is
+            energy += more
+            count += held
     else:
         energy, count = (np.concatenate(parts) for parts in zip(*found, strict=True))
     mean = np.sqrt(energy / np.maximum(count, 1))

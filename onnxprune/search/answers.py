@@ -6,7 +6,7 @@ A few samples count few answers: of 30, one that changes is 3 points. They tell 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -78,16 +78,15 @@ class Answers:
         feeds: the samples.
         outputs: what it gives for each feed.
         samples: how many they are.
-        scores: the outputs that may be scores of classes, see `heads.py`.
+        scores: the outputs that may be scores of classes, see `heads.Heads`.
     """
 
     def __init__(
         self, session: ort.InferenceSession, feeds: Sequence[Feeds], outputs: Sequence[dict[str, Any]], samples: int,
-        scores: Collection[str],
+        scores: Mapping[str, int | None],
     ) -> None:  # fmt: skip
-        self._feeds, self._outputs, self._samples = feeds, outputs, samples
-        sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
-        self._scores = sized.intersection(scores)
+        self._feeds, self._outputs, self._samples, self._scores = feeds, outputs, samples, scores
+        self._sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
 
     def kept(self, outputs: Sequence[dict[str, Any]]) -> Kept:
         """How many of the answers a result keeps, of the output where it is least.
@@ -106,8 +105,8 @@ class Answers:
     def _add(self, pairs: _Pairs, name: str, feed: Mapping[str, Array], before: Any, after: Any) -> None:
         """The answers of an output for a feed; a state or an image, shaped as an input, names none, nor does a series.
 
-        The last axis of a series has no fixed size: that of scores has. Rows of probabilities are classes whatever made
-        them.
+        The last axis of scores is that of the outputs of a linear layer, or a part of it; where these are not known, it
+        has a fixed size, which that of a series has not. Rows of probabilities are classes whatever made them.
         """
         if not isinstance(before, np.ndarray) or not isinstance(after, np.ndarray) or before.shape != after.shape:
             return
@@ -123,7 +122,7 @@ class Answers:
             return
         x, y = (array.reshape(-1, array.shape[-1]) for array in (before, after))
         sure = are_probabilities(x)
-        if not sure and name not in self._scores:
+        if not sure and not self._scored(name, before.shape[-1]):
             return
         was = x.argmax(1)
         margin = margins_of(x, was, sure)
@@ -131,6 +130,11 @@ class Answers:
         pairs.now.append(y.argmax(1))
         pairs.margins.append(margin)
         pairs.errors.append(margin - margins_of(y, was, sure))
+
+    def _scored(self, name: str, size: int) -> bool:
+        """Whether a last axis of this size may be classes."""
+        width = self._scores.get(name)
+        return name in self._scores and (name in self._sized if width is None else width % size == 0)
 
 
 def _least(kept: Kept) -> float:

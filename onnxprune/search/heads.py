@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from onnx import NodeProto
 
 from onnxprune.model.model import Model
-from onnxprune.model.operators import LINEAR, RECURRENT_OPERATORS, domain
+from onnxprune.model.operators import LINEAR, RECURRENT_OPERATORS, domain, linear_role
 from onnxprune.model.scopes import Scope, scopes_of
 
 _SHAPES = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
@@ -27,23 +27,35 @@ class Heads:
     """What outputs are.
 
     Attributes:
-        scores: those that a linear layer makes, up to what `_BEHIND` says, and those of unknown operators: their last
-            axis may be classes.
+        scores: those that a linear layer makes, up to what `_BEHIND` says, and those of unknown operators: how many
+            outputs the layer has, of which the last axis may be the classes; None where that is not known.
         states: those that end as the state of a recurrent layer.
     """
 
-    scores: frozenset[str]
+    scores: Mapping[str, int | None]
     states: frozenset[str]
 
 
 def heads_of(model: Model) -> Heads:
     """What the outputs of a model are."""
-    main = scopes_of(model.proto)[0]
-    outputs = [value.name for value in model.proto.graph.output]
-    return Heads(
-        frozenset(name for name in outputs if all(_linear(node) for node, _ in _origins(main, name, _BEHIND))),
-        frozenset(name for name in outputs if any(_state(*found) for found in _origins(main, name, _PARTS))),
-    )
+    main, scores, states = scopes_of(model.proto)[0], {}, set()
+    for name in (value.name for value in model.proto.graph.output):
+        made = list(_origins(main, name, _BEHIND))
+        if all(_linear(origin.node) for origin in made):
+            widths = {_width(origin) for origin in made}
+            scores[name] = widths.pop() if len(widths) == 1 else None
+        if any(_state(origin) for origin in _origins(main, name, _PARTS)):
+            states.add(name)
+    return Heads(scores, frozenset(states))
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A node that makes a value, in its scope, and which of its outputs it is."""
+
+    scope: Scope
+    node: NodeProto
+    place: int
 
 
 def _linear(node: NodeProto) -> bool:
@@ -51,12 +63,22 @@ def _linear(node: NodeProto) -> bool:
     return not known or ((domain(node), node.op_type) in LINEAR and node.op_type not in RECURRENT_OPERATORS)
 
 
-def _state(node: NodeProto, place: int) -> bool:
-    return node.op_type in RECURRENT_OPERATORS and place > 0
+def _width(origin: _Origin) -> int | None:
+    """How many outputs a linear layer has; None where its weight is no constant."""
+    for position in LINEAR.get((domain(origin.node), origin.node.op_type), ()):
+        tensor = origin.scope.constant(origin.node.input[position])
+        role = None if tensor is None else linear_role(origin.node, position, len(tensor.dims))
+        if tensor is not None and role is not None and role.out_axis is not None:
+            return int(tensor.dims[role.out_axis])
+    return None
 
 
-def _origins(scope: Scope, name: str, through: frozenset[str]) -> Iterator[tuple[NodeProto, int]]:
-    """The nodes that make a value, and which of their outputs it is, behind others that are gone through.
+def _state(origin: _Origin) -> bool:
+    return origin.node.op_type in RECURRENT_OPERATORS and origin.place > 0
+
+
+def _origins(scope: Scope, name: str, through: frozenset[str]) -> Iterator[_Origin]:
+    """The nodes that make a value, behind others that are gone through.
 
     Both branches of an If are.
     """
@@ -77,7 +99,7 @@ def _origins(scope: Scope, name: str, through: frozenset[str]) -> Iterator[tuple
         for read in inputs:
             yield from _origins(owner, read, through)
     else:
-        yield node, place
+        yield _Origin(owner, node, place)
 
 
 def _constant(scope: Scope, name: str) -> bool:

@@ -81,6 +81,15 @@ def test_a_state_and_an_image_name_no_classes(tmp_path):
     assert found.kept
 
 
+def test_classes_need_no_size_where_a_linear_layer_has_as_many_outputs(tmp_path):
+    """Exporters leave sizes out, or write that of another axis."""
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    for width, metric in ((10, ANSWERS), (1, None)):
+        shapes = [info("x", ["N", 64])], [info("y", ["N", "length"])]
+        held = promise(model(nodes, *shapes, {"w": normal(64, width)}), tmp_path, {"x": samples()})
+        assert held.of(tmp_path / "m.onnx", ATTEMPT).metric == metric
+
+
 def test_features_and_what_is_handed_through_name_no_classes(tmp_path):
     """An encoder that gives its mask back beside features: the mask is right whatever becomes of the weights."""
     nodes = [

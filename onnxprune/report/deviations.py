@@ -10,8 +10,7 @@ import math
 from typing import Any
 
 from onnxprune.api.result import Deviation
-
-_CLOSE_DB = 20.0  # of SQNR: below, answers change often enough to be looked at
+from onnxprune.runtime.deviation import CLOSE_DB
 
 
 def inputs(deviation: Deviation) -> str:
@@ -57,6 +56,6 @@ def worst_sqnr(outputs: list[dict[str, Any]]) -> float | None:
 def concern(deviation: Deviation) -> str:
     """What to do where outputs on synthesised inputs are far off; empty elsewhere."""
     worst = worst_sqnr(deviation.outputs) if deviation.source == "synthetic" else None
-    if worst is None or worst >= _CLOSE_DB:
+    if worst is None or worst >= CLOSE_DB:
         return ""
-    return f"SQNR below {_CLOSE_DB:g} dB: give --data to see whether the answers hold, or a lower --loss or --sparsity"
+    return f"SQNR below {CLOSE_DB:g} dB: give --data to see whether the answers hold, or a lower --loss or --sparsity"

@@ -14,6 +14,9 @@ from onnxprune.errors import OptionError
 _TEXT = "OSU"  # kinds of numpy types: strings, which ONNX Runtime gives as objects
 
 
+CLOSE_DB = 20.0  # of SQNR: below, answers change often enough to be looked at
+
+
 def is_classes(dtype: np.dtype) -> bool:
     """Whether entries of a type are labels and indices, which are equal or not, and no numbers."""
     return dtype.kind in _TEXT + "b" or (dtype.kind in "iu" and dtype.itemsize >= 4)

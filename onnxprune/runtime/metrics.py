@@ -36,7 +36,7 @@ EXPECTED = {"top1": "expected_top1", "agreement": "expected_agreement"}
 NAMES = ("top1", "top5", "expected_top1", "agreement", "expected_agreement", "sqnr", "cosine", "mse")
 UNITS = {**dict.fromkeys(NAMES[:5], " %"), "sqnr": " dB"}
 _AGAINST_TARGETS = ("top1", "top5", "expected_top1")
-_NEAR = (8, 256)  # the fewest and the most rows of like margins
+_NEAR = (32, 256)  # the fewest and the most rows of like margins
 _ROWS = 4096  # of windows that are compared at once
 _SURE = 1e-3  # how far the sum of probabilities may be from 1
 _ROUNDING = 1e-9  # of the metrics' size: 1.59 + 0.05 is below 1.64 in binary, and was not meant to be
@@ -267,7 +267,8 @@ def stays(margins: Array, errors: Array) -> float:
     """The share of pairs of a margin and an error in which the error is smaller, over errors of rows of like margins.
 
     A few rows tell more so than by counting those whose own error is larger than their margin. Errors grow with
-    margins: each is held against those of the rows whose margins are nearest, a quarter of all, but 8 to 256.
+    margins: each is held against those of the rows whose margins are nearest, a quarter of all, but 32 to 256. Of fewer
+    rows all count, which tells of more change than there is.
     """
     order = np.argsort(margins, kind="stable")
     margins, errors = margins[order], np.nan_to_num(errors[order], nan=np.inf)

@@ -6,6 +6,7 @@ A few samples count few answers: of 30, one that changes is 3 points. They tell 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,7 @@ class Answers:
     ) -> None:  # fmt: skip
         self._feeds, self._outputs, self._samples, self._scores = feeds, outputs, samples, scores
         self._sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
+        self._by_chance = {name for name in scores if _by_chance([output[name] for output in outputs])}
 
     def kept(self, outputs: Sequence[dict[str, Any]]) -> Kept:
         """How many of the answers a result keeps, of the output where it is least.
@@ -133,8 +135,27 @@ class Answers:
 
     def _scored(self, name: str, size: int) -> bool:
         """Whether a last axis of this size may be classes."""
-        width = self._scores.get(name)
-        return name in self._scores and (name in self._sized if width is None else width % size == 0)
+        if name not in self._scores or name in self._by_chance:
+            return False
+        width = self._scores[name]
+        return name in self._sized if width is None else width % size == 0
+
+
+def _by_chance(outputs: Sequence[Any]) -> bool:
+    """Whether the largest entry of a row stands out no more than it does of random numbers: features, no classes.
+
+    Of n normal deviates the largest is about 1 / sqrt(2 ln n) of their deviation above the next.
+    """
+    rows = [array.reshape(-1, array.shape[-1]) for array in outputs if _wide(array)]
+    if not rows:
+        return False
+    above = [np.diff(np.partition(part, -2, axis=1)[:, -2:], axis=1)[:, 0] / (part.std(1) + 1e-30) for part in rows]
+    return float(np.median(np.concatenate(above))) < 1 / math.sqrt(2 * math.log(rows[0].shape[1]))
+
+
+def _wide(array: Any) -> bool:
+    floats = isinstance(array, np.ndarray) and array.dtype.kind == "f" and bool(np.isfinite(array).all())
+    return floats and bool(array.ndim) and bool(array.size) and array.shape[-1] > 2
 
 
 def _least(kept: Kept) -> float:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.model.model import Model
-from onnxprune.runtime.deviation import OutputDeviation
+from onnxprune.runtime.deviation import CLOSE_DB, OutputDeviation
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
@@ -23,9 +25,10 @@ from onnxprune.search.answers import Answers, state_like
 from onnxprune.search.heads import heads_of
 
 POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
-# dB: outputs as far off as a loss says; half of that where they are all there is to judge by.
+# dB: outputs as far off as a loss says; half of that where they are all there is to judge by, and are probabilities of
+# yes or no, which a threshold makes answers of; what the report calls close where nobody knows what becomes of them.
 LEAST_SQNR = -10 * math.log10(LOSS_ON_DATA)
-LEAST_SQNR_ALONE = -10 * math.log10(LOSS_ON_DATA / 2)
+LEAST_SQNR_OF_MAPS = -10 * math.log10(LOSS_ON_DATA / 2)
 ANSWERS = "answers"
 _STEP = 4  # how many times larger or smaller the next loss is at most
 
@@ -43,7 +46,7 @@ class Attempt:
     calibrated: bool
 
 
-# With calibration; where no answers show how far it may go, no more than `_UNANSWERED`.
+# With calibration; no more than `_UNANSWERED` where there are no answers, or one of them is more than a point.
 LOSSES = (*(LOSS_ON_DATA * 2**double for double in (4, 3, 2, 1, 0)), 2 * LOSS, LOSS)
 _UNANSWERED = 4 * LOSS_ON_DATA
 DEFAULT = Attempt(LOSS, False)  # what is made without data
@@ -111,7 +114,7 @@ def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt 
         tried: what was, in order.
         most: the largest loss that may be tried, `LOSS` or more.
     """
-    if tried and tried[-1].metric is None:
+    if tried and (tried[-1].metric is None or tried[-1].answers < 100 / POINTS):
         most = min(most, _UNANSWERED)
     losses = [loss for loss in LOSSES if loss <= most]
     if not tried:
@@ -165,6 +168,9 @@ class Promise:
         # Errors of a state that is handed to the next run add up, which no single run shows.
         alike = any(state_like(output, feed) for feed, found in runs for output in found.values())
         self._stateful = alike or bool(heads.states)
+        self._maps = all(
+            name in heads.scores and _map(found) for each in self._references for name, found in each.items()
+        )
 
     def most(self, spent: float) -> float:
         """The largest loss that may be tried.
@@ -196,7 +202,7 @@ class Promise:
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
         one = 100 / count if count else 0.0
         allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
-        least = LEAST_SQNR_ALONE if metric is None else LEAST_SQNR
+        least = LEAST_SQNR if metric is not None else LEAST_SQNR_OF_MAPS if self._maps else CLOSE_DB
         return Promised(
             metric, self._baseline, found, expected, allowed, count, sqnr, least, self._samples.count, attempt,
             (sqnr is None or sqnr >= least)
@@ -212,3 +218,8 @@ class Promise:
                 deviation.add(reference[name], output.get(name))
         telling = [held for held in deviations.values() if held.numbers and not held.says_nothing and not held.differs]
         return of_deviations("sqnr", telling) if telling else None
+
+
+def _map(output: Any) -> bool:
+    """Whether entries may be probabilities."""
+    return isinstance(output, np.ndarray) and bool(((output >= 0) & (output <= 1)).all())

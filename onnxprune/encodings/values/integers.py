@@ -8,7 +8,6 @@ import numpy as np
 
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
-from onnxprune.core.filled import filled
 from onnxprune.core.override import override
 from onnxprune.encodings.positions import digits
 from onnxprune.encodings.values.base import DEAD, DEQUANTISE_AXIS, Coded, Values, check_bits
@@ -75,5 +74,4 @@ def on_uniform_grid(
     scale = tidy_scale(np.where(top > DEAD, top, 1.0), up=True)
     levels = np.concatenate([[0], np.arange(-steps, 0), np.arange(1, steps + 1)]).astype(np.int8)
     codes = rounded(weight, wide, scale, levels.astype(np.float64), feedback)
-    integers = codes.map(np.int8, lambda rows, columns, part: levels.take(part))
-    return oriented(filled(integers), None, scale, transposed)
+    return oriented(codes.map(np.int8, lambda rows, columns, part: levels.take(part)), None, scale, transposed)

@@ -28,8 +28,8 @@ from onnxprune.model.discovery import in_function
 from onnxprune.model.weight import SMALL, Weight
 
 SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
-# Bytes of nodes and names around an encoded weight: floats of half the size, integers with scales, codes of a byte each;
-# and more where a word holds several codes, where zeros are skipped, and where codes have scales.
+# Bytes of nodes and names around an encoded weight: floats of half the size, integers with scales, codes of a byte
+# each; and more where a word holds several codes, where zeros are skipped, and where codes have scales.
 HALF_NODES, GRID_NODES, NODES, WORD_NODES, SKIP_NODES, SCALE_NODES = 120, 200, 310, 200, 400, 90
 _ROWS = GRAPH["rows"]
 _MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix

@@ -25,8 +25,9 @@ from onnxprune.search.answers import Answers, state_like
 from onnxprune.search.heads import heads_of
 
 POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
-# dB: outputs as far off as a loss says; half of that where they are all there is to judge by, and are probabilities of
-# yes or no, which a threshold makes answers of; what the report calls close where nobody knows what becomes of them.
+# dB: outputs as far off as a loss says, where answers or a bounded loss tell the rest; half of that where they are all
+# there is to judge by, and are probabilities of yes or no, which a threshold makes answers of; what the report calls
+# close where nobody knows what becomes of them.
 LEAST_SQNR = -10 * math.log10(LOSS_ON_DATA)
 LEAST_SQNR_OF_MAPS = -10 * math.log10(LOSS_ON_DATA / 2)
 ANSWERS = "answers"
@@ -168,9 +169,13 @@ class Promise:
         # Errors of a state that is handed to the next run add up, which no single run shows.
         alike = any(state_like(output, feed) for feed, found in runs for output in found.values())
         self._stateful = alike or bool(heads.states)
-        self._maps = all(
-            name in heads.scores and _map(found) for each in self._references for name, found in each.items()
+        bounded = all(
+            name in heads.states or state_like(output, feed) or (name in heads.scores and _map(output))
+            for feed, found in runs
+            for name, output in found.items()
         )
+        known = LEAST_SQNR if self._stateful else LEAST_SQNR_OF_MAPS
+        self._least = known if bounded else CLOSE_DB  # of outputs without answers
 
     def most(self, spent: float) -> float:
         """The largest loss that may be tried.
@@ -202,7 +207,7 @@ class Promise:
         error = math.sqrt(max(found * (100 - found), 0) / max(count, 1))
         one = 100 / count if count else 0.0
         allowed, sqnr = max(POINTS, error, one), self._sqnr(outputs)
-        least = LEAST_SQNR if metric is not None else LEAST_SQNR_OF_MAPS if self._maps else CLOSE_DB
+        least = LEAST_SQNR if metric is not None else self._least
         return Promised(
             metric, self._baseline, found, expected, allowed, count, sqnr, least, self._samples.count, attempt,
             (sqnr is None or sqnr >= least)

@@ -153,9 +153,9 @@ def test_maps_of_probabilities_may_be_farther_off_than_features(last, kept, tmp_
 
     def proto(weight: np.ndarray) -> onnx.ModelProto:
         nodes = [node("Conv", ["x", "w"], ["h"], pads=[1, 1]), node(last, ["h"], ["y"])]
-        return model(nodes, [info("x", ["N", 1, "T"])], [info("y", ["N", 1, "T"])], {"w": weight})
+        return model(nodes, [info("x", ["N", 1, "T"])], [info("y", ["N", 2, "T"])], {"w": weight})
 
-    weight, noise = 2 * normal(1, 1, 3), normal(1, 1, 3, seed=3)
+    weight, noise = 2 * normal(2, 1, 3), normal(2, 1, 3, seed=3)
     held = promise(proto(weight), tmp_path, {"x": samples(64, 48).reshape(64, 1, 48)})
     for error in np.linspace(0.05, 3, 60, dtype=np.float32):  # up to one in between
         found = held.of(put(tmp_path / "o.onnx", proto(weight + error * noise)), ATTEMPT)
@@ -165,12 +165,27 @@ def test_maps_of_probabilities_may_be_farther_off_than_features(last, kept, tmp_
     assert (found.metric, found.kept) == (None, kept)
 
 
+@pytest.mark.parametrize(("names", "least"), [(("y", "h"), 11), (("y", "h", "f"), 20)])
+def test_states_may_be_farther_off_than_features_since_their_loss_is_bounded(names, least, tmp_path):
+    nodes = [
+        node("LSTM", ["x", "W", "R"], ["f", "h", ""], hidden_size=4),
+        node("MatMul", ["f", "w"], ["m"]),
+        node("Sigmoid", ["m"], ["y"]),
+    ]
+    weights = {"W": normal(1, 16, 3), "R": normal(1, 16, 4), "w": normal(4, 1)}
+    proto = model(nodes, [info("x", ["T", "N", 3])], [info(name, None) for name in names], weights)
+    held = promise(proto, tmp_path, {"x": samples(64, 3 * 64).reshape(64, 64, 3)})
+    found = held.of(tmp_path / "m.onnx", ATTEMPT)
+    assert (found.metric, held.most(0.0)) == (None, LOSS)
+    assert found.least_sqnr == pytest.approx(least, abs=0.1)
+
+
 def test_outputs_that_are_far_off_break_the_promise_without_classes(tmp_path):
-    weight = normal(64, 64)
+    weight = normal(64, 48)
     proto = head(weight)
     held = promise(proto, tmp_path, {"x": samples()})
     for error, kept in ((0.05, True), (0.2, False), (0.5, False)):
-        found = held.of(put(tmp_path / "o.onnx", head(weight + error * normal(64, 64, seed=9))), ATTEMPT)
+        found = held.of(put(tmp_path / "o.onnx", head(weight + error * normal(64, 48, seed=9))), ATTEMPT)
         assert found.sqnr == pytest.approx(-20 * math.log10(error), abs=1.0)
         assert found.kept == kept
 

@@ -182,10 +182,9 @@ class _Margins:
 
     def add(self, before: Array, after: Array, classes: Array) -> None:
         """Take in rows of two models, by the classes whose margins count."""
-        sure = are_probabilities(before)
-        margins = margins_of(before, classes, sure)
+        margins, errors = margins_lost(before, after, classes)
         self.margins.append(margins)
-        self.errors.append(margins - margins_of(after, classes, sure))
+        self.errors.append(errors)
 
     def percent(self) -> float:
         """See `stays`."""
@@ -261,6 +260,13 @@ def margins_of(rows: Array, classes: Array, probabilities: bool) -> Array:
     if probabilities:
         own, best = (np.log(np.maximum(each, np.finfo(np.float32).tiny)) for each in (own, best))
     return own - best
+
+
+def margins_lost(before: Array, after: Array, classes: Array) -> tuple[Array, Array]:
+    """The margins of rows of one model by the given classes, and what they lost in those of another."""
+    sure = are_probabilities(before)
+    margins = margins_of(before, classes, sure)
+    return margins, margins - margins_of(after, classes, sure)
 
 
 def stays(margins: Array, errors: Array) -> float:

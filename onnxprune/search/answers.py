@@ -15,7 +15,7 @@ import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.runtime.deviation import is_classes
-from onnxprune.runtime.metrics import are_probabilities, margins_of, stays
+from onnxprune.runtime.metrics import are_probabilities, margins_lost, stays
 from onnxprune.runtime.session import Feeds
 
 if TYPE_CHECKING:
@@ -123,15 +123,14 @@ class Answers:
         if state_like(before, feed):
             return
         x, y = (array.reshape(-1, array.shape[-1]) for array in (before, after))
-        sure = are_probabilities(x)
-        if not sure and not self._scored(name, before.shape[-1]):
+        if not are_probabilities(x) and not self._scored(name, before.shape[-1]):
             return
         was = x.argmax(1)
-        margin = margins_of(x, was, sure)
+        margins, errors = margins_lost(x, y, was)
         pairs.was.append(was)
         pairs.now.append(y.argmax(1))
-        pairs.margins.append(margin)
-        pairs.errors.append(margin - margins_of(y, was, sure))
+        pairs.margins.append(margins)
+        pairs.errors.append(errors)
 
     def _scored(self, name: str, size: int) -> bool:
         """Whether a last axis of this size may be classes."""

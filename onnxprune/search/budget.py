@@ -125,7 +125,7 @@ class Search:
         session = open_session(source)
         self._judges = [Judge(session, question, half) for half in self.halves or (None,)]
         self._folds = [Judge(session, question, fold) for fold in _folds(session, self.halves)]
-        self._margins = _by_margins(session, self._judges, self.halves, max_drop)
+        self._margins = _by_margins(source, session, self._judges, self.halves, max_drop)
         self._baselines: list[float] = []
         self._open: dict[int, Runner] = {}  # the models of the last step and of the best one, which is confirmed
         self._best: int | None = None
@@ -262,8 +262,8 @@ class Search:
         if not self._within(1, self._held_out(step)):  # whatever the error is
             return False
         if self._margins is not None:
-            limit = self._margins.limit(self._expected(None, self._margins), self._max_drop)
-            if not limit.holds(self._expected(step, self._margins)):
+            judge, baseline = self._margins
+            if not judge.limit(baseline, self._max_drop).holds(self._expected(step, judge)):
                 return False
         worse = self._error(step) if self._judges[1].lower_is_better else -self._error(step)
         return self._within(1, self._held_out(step) + worse)
@@ -274,11 +274,11 @@ class Search:
             self._trials.add(name, self._value(step, self._judges[1]))
         return self._trials.get(name)
 
-    def _expected(self, step: int | None, judge: Judge) -> float:
-        """What margins make likely on the confirming half; without a step of the original."""
-        name = f"expected {'baseline' if step is None else loss_of(step)!r}"
+    def _expected(self, step: int, judge: Judge) -> float:
+        """What margins make likely on the confirming half."""
+        name = f"expected {loss_of(step)!r}"
         if self._trials.get(name) is None:
-            self._trials.add(name, judge.baseline(self._source) if step is None else self._value(step, judge))
+            self._trials.add(name, self._value(step, judge))
         return self._trials.get(name)
 
     def _error(self, step: int) -> float:
@@ -302,7 +302,7 @@ class Search:
         decided = HalfMetric(self._judges[0].samples, self._baselines[0], tried.metric)
         held_out = None
         if len(self._judges) > 1:
-            expected = None if self._margins is None else self._expected(step, self._margins)
+            expected = None if self._margins is None else self._expected(step, self._margins[0])
             held_out = HalfMetric(
                 self._judges[1].samples, self._baselines[1], self._held_out(step), self._error(step), expected
             )
@@ -325,9 +325,9 @@ def loss_of(step: int) -> float:
 
 
 def _by_margins(
-    session: ort.InferenceSession, judges: list[Judge], parted: list[Samples], max_drop: float
-) -> Judge | None:
-    """What judges by margins where one sample is more than half of the budget.
+    source: Path, session: ort.InferenceSession, judges: list[Judge], parted: list[Samples], max_drop: float
+) -> tuple[Judge, float] | None:
+    """What judges by margins where one sample is more than half of the budget, and its metric of the original.
 
     That none of 128 changed says little of 1 point.
     """
@@ -336,10 +336,9 @@ def _by_margins(
         return None
     judge = Judge(session, Question(metric), parted[1])
     try:
-        judge.of(Runner(session))
+        return judge, judge.baseline(source)
     except OptionError:  # classes without scores
         return None
-    return judge
 
 
 def _folds(session: ort.InferenceSession, parted: list[Samples]) -> list[Samples]:

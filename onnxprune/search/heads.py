@@ -15,7 +15,7 @@ _SHAPES = frozenset({"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqu
 _SCALED = frozenset({"Add", "Sub", "Mul", "Div"})  # with a constant: a bias, a temperature
 # What may stand behind the last layer of a classifier. No norm and no Concat do: those of features, boxes and their
 # scores side by side.
-_BEHIND = _SHAPES | frozenset({
+_BEHIND = _SHAPES | _SCALED | frozenset({
     "Softmax", "LogSoftmax", "Sigmoid", "Relu", "Clip", "Dropout", "QuantizeLinear", "DequantizeLinear",
     "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMean", "ReduceMax",
 })  # fmt: skip
@@ -59,7 +59,7 @@ class _Origin:
 
 
 def _linear(node: NodeProto) -> bool:
-    known = node.domain in ("", "ai.onnx", "com.microsoft")
+    known = domain(node) in ("", "com.microsoft")
     return not known or ((domain(node), node.op_type) in LINEAR and node.op_type not in RECURRENT_OPERATORS)
 
 
@@ -92,10 +92,9 @@ def _origins(scope: Scope, name: str, through: frozenset[str]) -> Iterator[_Orig
         for branch in owner.children[index]:
             yield from _origins(branch, branch.body.output[place].name, through)
         return
-    inputs = [name for name in node.input[: 2 if node.op_type in _SCALED else 1] if not _constant(owner, name)]
-    if node.op_type == "Concat":
-        inputs = [name for name in node.input if not _constant(owner, name)]
-    if node.op_type in through or (node.op_type in _SCALED and len(inputs) == 1 and through is _BEHIND):
+    values = node.input if node.op_type in (*_SCALED, "Concat") else node.input[:1]
+    inputs = [value for value in values if not _constant(owner, value)]
+    if node.op_type in through and (node.op_type not in _SCALED or len(inputs) == 1):
         for read in inputs:
             yield from _origins(owner, read, through)
     else:

@@ -53,7 +53,7 @@ _HALF_LEAST, _HALF_MOST = 2**-14, 65504  # values of which float16 keeps 11 bits
 _RECURRENT = 1.5  # what a loss counts that goes round with the state
 _SPARSE = 0.5  # share of zeros in a table from which forms that skip them are tried too: half of it packed by rows
 _BOOK_COUNTS = 1 << 14  # entries up to which a codebook for codes of a byte is worth avoiding by a grid
-_ROWS = 0.5  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
+_ROWS = 0.24  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
 

@@ -119,10 +119,12 @@ class _Sample:
         for version, codes in zip(versions, self.passing.round_each([v.rounded for v in versions]), strict=True):
             point, levels = version.point, version.rounded.levels
             each = output_loss(self.unseen, flat, levels.astype(np.float32)[codes] * version.scale)
-            entries = np.count_nonzero(codes) / codes.size * size if version.entries is None else version.entries
-            count = np.array([float(len(levels))])
+            shares = np.bincount(codes.reshape(-1), minlength=len(levels)) * (size / codes.size)
+            if version.entries is not None and shares[1:].any():
+                shares[1:] *= version.entries / shares[1:].sum()
+                shares[0] = size - version.entries
             assert point.scale is not None
-            nbytes = float((stored(count, np.array([entries]), size) + around(point.scale, count))[0])
+            nbytes = float((stored([shares], size) + around(point.scale, np.array([len(levels)])))[0])
             lost = max(float(each.mean()), float(each.max()) / 2)
             found.append(replace(point, nbytes=nbytes, loss=lost))
         return found

@@ -19,6 +19,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.encodings.candidates import EXACT
 from onnxprune.encodings.positions.digits import LAYOUTS
 from onnxprune.encodings.positions.gathered import row_layout
+from onnxprune.encodings.positions.planes import best
 from onnxprune.encodings.smallest import NODES, SCALE_NODES, SKIP_NODES, WORD_NODES
 from onnxprune.encodings.values.base import Values
 from onnxprune.model.model import Model
@@ -26,11 +27,12 @@ from onnxprune.quantization.channel_scales import Channels
 from onnxprune.quantization.codebook import Codebook, fit_codebooks, measured
 from onnxprune.quantization.histogram import Histogram
 from onnxprune.quantization.lloyd import joined
+from onnxprune.quantization.uniform import uniform_codebooks
 
 LOST = "onnxprune.loss"  # the metadata that says what the weights of an encoded model have lost
 Snap = Callable[[Array], Array]
 
-LOSS, LOSS_ON_DATA = 0.02, 0.08  # what held the accuracy of the models that tools/accuracy.py scores
+LOSS, LOSS_ON_DATA = 0.01, 0.08  # what held the accuracy of the models that tools/accuracy.py scores
 WORTH = 0.05  # of the file
 SCALES_COST = 0.004  # share of the dense bytes from which a weight is tried without scales too
 # Numbers of levels, and the share of the entries other than 0 that has to be kept for them: nobody prunes most of a
@@ -39,6 +41,8 @@ GRID = ((4, 0.0), (6, 0.0), (9, 0.0), (13, 0.11), (16, 0.14), (21, 0.19), (40, 0
 KEPT_SHARES = np.array(
     [0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04, 0.03, 0.02, 0.01]
 )  # shares of entries
+# Widths of the cells of uniform codebooks, over the root mean square of what is not 0.
+STEPS = 1.6 * 2 ** (-np.arange(29) / 6)
 _WORDS = np.array([(layout.digits, layout.dtype.itemsize, layout.radix) for layout in LAYOUTS], np.float64)
 _DIGITS, _BYTES, _RADICES = _WORDS.T
 _TAKEN_APART = WORD_NODES * (_DIGITS > 1)
@@ -128,9 +132,14 @@ def points(
     found = snapped(
         histogram, fit_codebooks(histogram, wanted, prune), [threshold for _, threshold in wanted], prune, snap
     )
-    codes, zeros = np.array([(len(codebook.levels), codebook.shares[0]) for codebook in found]).T
-    packed = [size // row * row_layout(int(c), size // row, row).nbytes(row) for c in codes] if row else None
-    sizes = (np.array(packed) if packed else stored(codes, size - zeros, size)) + around(scale, codes)
+    if sparse and not folded:
+        steps = np.sqrt(histogram.energy / histogram.mass) * STEPS
+        uniform = uniform_codebooks(histogram, steps.tolist())
+        found += snapped(histogram, uniform, [0.0] * len(uniform), prune, snap)
+    shares = [codebook.shares for codebook in found]
+    codes = np.array([len(each) for each in shares])
+    packed = [size // row * row_layout(c, size // row, row).nbytes(row) for c in codes.tolist()] if row else None
+    sizes = (np.array(packed) if packed else stored(shares, size)) + around(scale, codes)
     return hull(
         [
             RatePoint(nbytes, codebook.error / histogram.energy, codebook, scale, folded=folded)
@@ -143,10 +152,10 @@ def snapped(
     histogram: Histogram, codebooks: Sequence[Codebook], thresholds: Sequence[float], prune: bool, snap: Snap | None
 ) -> list[Codebook]:
     """Codebooks with the levels that a form makes of theirs; the others are as in `fit_codebooks`."""
-    if snap is None:
+    if snap is None or not codebooks:
         return list(codebooks)
     levels = [snap(codebook.levels) for codebook in codebooks]
-    parts = [np.sort(each) if prune else each[1:] for each in levels]
+    parts = [np.unique(each) if prune else each[1:] for each in levels]
     return measured(histogram, *joined(parts, np.array(thresholds), prune))
 
 
@@ -155,24 +164,33 @@ def around(scale: Array, levels: Array) -> Array:
     return NODES + _LEVEL * levels + (scale.nbytes + SCALE_NODES if scale.size > 1 else 0)
 
 
-def stored(levels: Array, kept: Array, size: int) -> Array:
+def stored(shares: Sequence[Array], size: int) -> Array:
     """Bytes of the codes of each codebook in the smallest form, and of the nodes that this needs beside `NODES`.
 
     Gaps are estimated as if the kept entries were spread evenly.
 
     Args:
-        levels: [codebooks], how many it has.
-        kept: [codebooks], the entries that do not get code 0.
+        shares: of each codebook how many entries get each code, code 0 first.
         size: of the weight.
+
+    Returns:
+        float64 [codebooks].
     """
-    levels, kept = levels[:, None], kept[:, None]
+    codes = np.array([len(each) for each in shares])
+    counts = np.zeros((len(shares), codes.max()))
+    for own, each in zip(counts, shares, strict=True):
+        own[: len(each)] = each
+    zeros = counts[:, :1].copy()
+    counts[:, 1:] = -np.sort(-counts[:, 1:], axis=1)
+    escaped = best(counts, codes)[0][:, None]
+    levels, kept = codes[:, None].astype(np.float64), size - zeros
     absent = 1 - kept / size
     room = np.clip(_RADICES // levels - 1, 1, _FAR)  # gaps that fit beside a code
     entries = np.floor(kept / np.maximum(1 - absent**room, 1e-9))
     gaps = np.where((absent > 0.5) & (kept > 0), _words(entries, 2 * levels), np.inf)
     dense, mask = _words(size, levels), size / 8 + _words(kept, levels)
     skipping = np.where(kept < size, np.minimum(mask, gaps) + SKIP_NODES, np.inf)
-    return np.minimum(dense, skipping).reshape(-1)
+    return np.minimum(np.minimum(dense, escaped + WORD_NODES), skipping).reshape(-1)
 
 
 def _words(count: Array | int, radix: Array) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,10 +29,10 @@ def layouts_of(model: Model) -> dict[str, CodeLayout]:
     """How codes and symbols lie in the words of encoded weights, by tensor name, for an entropy coder."""
     found = {}
     for group in encoded_weights(model):
-        powers, radix = (group.constants.get(group.prefix + part) for part in ("powers", "radix"))
-        for part in ("codes", "symbols"):
-            words = group.constants.get(group.prefix + part)
-            if words is None or powers is None or radix is None:
+        for name, words in group.constants.items():
+            part = re.fullmatch(r"(.*)(?:codes|symbols)", name)  # of a chunk, or of a plane
+            powers, radix = (group.constants.get(f"{part[1]}{other}" if part else "") for other in ("powers", "radix"))
+            if powers is None or radix is None:
                 continue
             base, digits, dtype = int(model.array(radix)), math.prod(powers.dims), numpy_dtype(words.data_type)
             if dtype is not None and 2 <= base <= 256:

@@ -6,6 +6,7 @@
 from onnxprune.encodings.positions.base import Encoding, Packing
 from onnxprune.encodings.positions.bitmask import Bitmask
 from onnxprune.encodings.positions.dense import Dense
+from onnxprune.encodings.positions.escape import Escape
 from onnxprune.encodings.positions.flat import Flat
 from onnxprune.encodings.positions.gathered import GATHERED
 from onnxprune.encodings.positions.rows import Rows
@@ -13,7 +14,7 @@ from onnxprune.encodings.sparse import Sparse
 from onnxprune.encodings.values import FORMS, form_of
 from onnxprune.encodings.values.base import Coded, Values
 
-GRAPH: dict[str, Encoding] = {encoding.name: encoding for encoding in (Flat(), Rows(), Bitmask(), Dense())}
+GRAPH: dict[str, Encoding] = {encoding.name: encoding for encoding in (Flat(), Rows(), Bitmask(), Escape(), Dense())}
 
 __all__ = [
     "FORMS", "GATHERED", "GRAPH", "Coded", "Encoding", "Packing", "Sparse", "Values", "form_of", "named", "packing",

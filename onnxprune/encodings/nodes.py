@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,8 @@ class Builder:
     """Collects the nodes and constants that decode one weight.
 
     Every name that it makes begins with `prefix`; the last node writes `output` and carries `mark`
-    as its name, which is how `decode` finds the group again. While a chunk of the weight is written, `chunk` stands
-    between the prefix and the names of its arrays, see `positions.chunks`.
+    as its name, which is how `decode` finds the group again. `inner` stands between the prefix and the names of arrays
+    that belong to a part of the weight, see `named`.
     """
 
     prefix: str
@@ -31,12 +32,19 @@ class Builder:
     constants: Parts = field(default_factory=dict)
     nodes: list[NodeProto] = field(default_factory=list)
     declared: list[ValueInfoProto] = field(default_factory=list)
-    chunk: str = ""
+    inner: str = ""
+
+    @contextmanager
+    def named(self, part: str) -> Iterator[None]:
+        """Call arrays by this and their names meanwhile: they are those of a part of the weight."""
+        outer, self.inner = self.inner, self.inner + part
+        yield
+        self.inner = outer
 
     def constant(self, name: str, array: Array | np.generic | Sequence[int]) -> str:
-        """A stored array; the same name stands for the same array. All chunks of a weight share its codebook."""
+        """A stored array; the same name stands for the same array. All parts of a weight share its codebook."""
         made = np.asarray(array)
-        own = self.prefix + (name if name == CODEBOOK else self.chunk + name)
+        own = self.prefix + (name if name == CODEBOOK else self.inner + name)
         kept = self.constants.setdefault(own, made)
         assert kept is made or (kept.dtype == made.dtype and np.array_equal(kept, made)), name
         return own

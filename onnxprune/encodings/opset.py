@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from onnxprune.encodings import Encoding, Sparse, Values, named
-from onnxprune.encodings.candidates import EXACT, encodable, may_lose
+from onnxprune.encodings.candidates import EXACT, HALF, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.unit_dimensions import as_matrix
@@ -78,6 +78,8 @@ def _better(model: Model, weight: Weight, form: Values, encodings: list[Encoding
     if not held and form != EXACT:  # the weight would not get its form at all
         yield min(each.opset for each in missing)
         return
+    if form not in (EXACT, HALF):  # what stores codes alone is the smallest for many of them
+        yield from (each.opset for each in missing if not each.fits(None))
     sparse = Sparse.of(weight.chunked(model), weight.zero_value)
-    least = min([weight.nbytes(model), *(each.payload(sparse) for each in held)])
-    yield from (each.opset for each in missing if each.payload(sparse) < least)
+    least = min([weight.nbytes(model), *(each.payload(sparse) for each in held if each.fits(None))])
+    yield from (each.opset for each in missing if each.fits(None) and each.payload(sparse) < least)

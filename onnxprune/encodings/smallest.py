@@ -183,6 +183,7 @@ class Encoder:
             for form in named(self.encoding)
             if self.targets.allows(form.name, values, readers, coded.fused, coded.scale is not None and not coded.fused)
             and form.opset <= found.opset
+            and form.fits(coded.codebook)
             and not (form.name == "dense" and trivial)
             and (form.name == "dense" or not (coded.fused and candidate.values.stored))
             and not (form.declares and inside)

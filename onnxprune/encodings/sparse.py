@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -45,6 +46,7 @@ class Sparse:
         alone: whether every entry is the fill_value: the first one is kept all the same.
         chunks: the kept entries of a tensor that is a single chunk; empty for others.
         packed: the type of less than a byte in which the values of the codebook are read where all entries are stored.
+        whole: the tensor that it is some rows of, see `within`.
     """
 
     carrier: ChunkedArray
@@ -54,6 +56,7 @@ class Sparse:
     alone: bool = False
     chunks: Sequence[SparseChunk] = ()
     packed: np.dtype | None = None
+    whole: Sparse | None = None
 
     @classmethod
     def of(
@@ -78,7 +81,7 @@ class Sparse:
             return carrier.read(first + start, first + stop, columns)
 
         part = replace(carrier, shape=(rows[1] - first, *carrier.shape[1:]), read=read)
-        return Sparse.of(part, self.fill_value, self.codebook, self.packed)
+        return replace(Sparse.of(part, self.fill_value, self.codebook, self.packed), whole=self.whole or self)
 
     def _mask(self, part: Array) -> Array:
         zero = 0 if self.codebook is not None else bits_of(self.fill_value.reshape(1))[0]
@@ -97,6 +100,16 @@ class Sparse:
             return work(SparseChunk(rows, rows[0] * self.carrier.row, positions, values))
 
         return map(work, self.chunks) if self.chunks else self.carrier.each(found)
+
+    @cached_property
+    def counts(self) -> Array:
+        """[codes], how many entries have each code of the codebook."""
+        assert self.codebook is not None
+        codes = len(self.codebook)
+        counts = np.zeros(codes, np.int64)
+        for more in self.carrier.each(lambda _, part: np.bincount(part.reshape(-1), minlength=codes)):
+            counts += more
+        return counts
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -62,7 +62,10 @@ def fit_codebooks(
     thresholds = np.array([threshold for _, threshold in wanted])
     short = counts < len(histogram.values)
     fitted = iter(_fitted(histogram, counts[short], thresholds[short], prune, once) if short.any() else [])
-    return [next(fitted) if each else _every(histogram) for each in short]
+    return [
+        next(fitted) if each else _every(histogram, threshold if prune else 0.0)
+        for each, threshold in zip(short, thresholds.tolist(), strict=True)
+    ]
 
 
 def _fitted(histogram: Histogram, counts: Array, thresholds: Array, prune: bool, once: bool) -> list[Codebook]:
@@ -77,8 +80,11 @@ def _fitted(histogram: Histogram, counts: Array, thresholds: Array, prune: bool,
     return found
 
 
-def _every(histogram: Histogram) -> Codebook:
-    """The codebook of all values."""
+def _every(histogram: Histogram, threshold: float) -> Codebook:
+    """The codebook of all values beyond a magnitude; of all of them where that is 0.0."""
+    if threshold:
+        far = histogram.values[np.abs(histogram.values) > threshold]
+        return measured(histogram, *joined([np.sort(np.append(far, 0.0))], np.array([threshold]), True))[0]
     shares = np.concatenate([[histogram.zeros], np.diff(histogram.sums[3])])
     return Codebook(np.concatenate([[0.0], histogram.values]), 0.0, shares)
 

@@ -8,7 +8,7 @@ from collections import namedtuple
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto
 
@@ -142,6 +142,7 @@ def test_every_encoding_packs_chunks_as_it_packs_the_whole(encoding, rows, colum
     array = np.where(rng.random((rows, columns)) < share, rng.integers(1, 9, (rows, columns)), 0)
     array = array.astype(np.uint8 if coded else np.float32)
     codebook = np.arange(9).astype(np.float16) if coded else None
+    assume(encoding.fits(codebook))
     patch = patched(8, 1 << 40)
     try:
         whole = Sparse.of(array, np.zeros((), np.float16 if coded else np.float32), codebook)

@@ -61,7 +61,7 @@ def test_a_product_is_near_that_of_the_decoded_model_and_decode_restores_the_gra
         assert skeleton(onnx.load_from_string(dense)) == skeleton(proto)
 
 
-@pytest.mark.parametrize("encoding", GRAPH)
+@pytest.mark.parametrize("encoding", [name for name, encoding in GRAPH.items() if encoding.fits(None)])
 def test_a_kernel_multiplies_integers_that_are_decoded_at_load(encoding, tmp_path):
     weight = normal(256, 64)
     weight[np.abs(weight) < 1.6] = 0

@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.core import chunked, filled, scattered
 from onnxprune.encodings.graph.encoded import encoded_weights
-from onnxprune.encodings.positions import base, bitmask, dense, flat, gathered, rows
+from onnxprune.encodings.positions import base, bitmask, dense, escape, flat, gathered, rows
 from onnxprune.errors import ModelError
 from onnxprune.model.discovery import find
 from onnxprune_passes.decode import Decode
@@ -26,7 +26,7 @@ def small(monkeypatch):
     def shrink() -> None:
         monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1024)
         monkeypatch.setattr(filled, "IN_MEMORY", 100)
-        for module in (scattered, base, bitmask, dense, flat, gathered, rows):
+        for module in (scattered, base, bitmask, dense, escape, flat, gathered, rows):
             monkeypatch.setattr(module, "PIECE", 97)
 
     return shrink
@@ -42,7 +42,7 @@ def made(values, encoding, proto):
     return coded, serialise(opened)
 
 
-@pytest.mark.parametrize("encoding", ["flat", "rows", "bitmask", "dense", "coo"])
+@pytest.mark.parametrize("encoding", ["flat", "rows", "bitmask", "escape", "dense", "coo"])
 @pytest.mark.parametrize("values", FORMS)
 def test_slabs_show_in_no_byte(values, encoding, small):
     proto = matmul(normal(96, 64))

@@ -155,7 +155,7 @@ def inner() -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("proto", "options"), [
-    (tied(), {}), (inner(), {}), (network(), {"encoding": "dense"}), (network(opset=10), {"values": "shared:4"}),
+    (tied(), {}), (inner(), {}), (network(), {"encoding": "dense"}),
     *((network(), {"target": (name,)}) for name in releases() if name != "onnxruntime"),
 ], ids=str)  # fmt: skip
 def test_what_cannot_be_read_row_by_row_is_not(proto, options):

@@ -83,6 +83,8 @@ def restored(cases, values: str, version: int):
         coded = form.code(weight, array, None)
         if coded is None:
             pytest.skip("far from ordinary sizes: stays exact")
+        if not encoding.fits(coded.codebook):
+            continue
         sparse = Sparse.of(coded.carrier, coded.fill_value, coded.codebook)
         insert(opened, weight, prepare(opened, weight, coded, sparse, encoding, form, f"~{weight.value}"))
     ours = {p.value: p.array(opened) for p in encoded_weights(opened)}
@@ -90,7 +92,7 @@ def restored(cases, values: str, version: int):
     Decode().run(opened)
     decoded = {w.value: w.array(opened) for w in find(opened)}
     for i, (array, _) in enumerate(cases):
-        if array.size > 1:  # one element is no weight
+        if f"w{i}" in ours:  # one element is no weight
             yield array, ours[f"w{i}"], decoded[f"w{i}"], got[i]
 
 

@@ -99,6 +99,15 @@ def test_a_threshold_makes_zero_of_all_up_to_it_and_of_nothing_else(kind, size, 
         assert error == pytest.approx(codebook.error, rel=1e-6, abs=1e-9 * histogram.energy)
 
 
+def test_as_many_levels_as_values_above_a_threshold():
+    """Whole numbers, as int8 weights have them: no level is left where all entries become 0."""
+    values = np.repeat(np.arange(-127, 128), 3).astype(np.float32)
+    codebook = fit_codebook(Histogram.of(values), 256, True, 40.5)
+    assert np.abs(codebook.levels[1:]).min() == 41
+    assert codebook.shares.tolist() == [3 * 81, *[3] * (2 * 87)]
+    assert codebook.error == np.square(values[np.abs(values) < 41]).sum()
+
+
 @given(values=hnp.arrays(np.float16, st.integers(1, 200), elements=st.sampled_from([0, 1, -1, 0.5, 3, 1e-4, -6e4])))
 def test_as_many_levels_as_values_lose_nothing(values):
     wide = values.astype(np.float32)

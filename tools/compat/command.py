@@ -7,7 +7,10 @@ import datetime
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+
+from onnxprune.encodings import GRAPH
 
 from . import data, forms, graph_tools, models, page
 from .cases import write_cases
@@ -29,6 +32,9 @@ def main() -> int:
         command = commands.add_parser(name, help=does, description=does)
         if name in ("forms", "models"):
             command.add_argument("runtimes", nargs="*", metavar="RUNTIME", help="such as tract or onnxruntime-1.25.1")
+        if name == "forms":
+            text = "these encodings alone; what was measured of others stays"
+            command.add_argument("--encoding", nargs="+", choices=[*GRAPH, "coo"], metavar="NAME", help=text)
         if name != "tables":
             command.add_argument("--environments", type=Path, required=True, help="a folder; what is missing is made")
         else:
@@ -42,21 +48,26 @@ def main() -> int:
     asked = [each for each in ENVIRONMENTS if not options.runtimes or {each.runtime, each.name} & {*options.runtimes}]
     if not asked:
         parser.error(f"none of {', '.join(dict.fromkeys(each.runtime for each in ENVIRONMENTS))}")
-    (_forms if options.command == "forms" else _models)(asked, options.environments)
+    if options.command == "forms":
+        _forms(asked, options.environments, options.encoding or [])
+    else:
+        _models(asked, options.environments)
     return 0
 
 
-def _forms(asked: list[Environment], environments: Path) -> None:
+def _forms(asked: list[Environment], environments: Path, encodings: Sequence[str]) -> None:
     """Write the outcomes, one environment after the other."""
     with tempfile.TemporaryDirectory() as place:
-        cases = write_cases(Path(place))
+        cases = [case for case in write_cases(Path(place)) if not encodings or case.encoding in encodings]
         print(f"{len(cases)} models", file=sys.stderr)
         for environment in asked:
             found = forms.measure(environment, environments, Path(place), cases)
             seen = {case: outcome(case, result, environment.slow) for case, result in found.items()}
             print(environment.name, dict(Counter(what.word for what in seen.values())), file=sys.stderr)
-            rows, day = forms.merged(seen), datetime.date.today().isoformat()
-            data.write(data.with_forms(data.read(), environment.runtime, environment.version, day, rows))
+            held, day = data.read(), datetime.date.today().isoformat()
+            others = data.rows_of(held, environment.runtime, environment.version) if encodings else []
+            rows = [*forms.without(others, encodings), *forms.merged(seen)]
+            data.write(data.with_forms(held, environment.runtime, environment.version, day, rows))
 
 
 def _models(asked: list[Environment], environments: Path) -> None:

@@ -36,6 +36,13 @@ def with_forms(
     return data | {"forms": sorted(forms, key=lambda held: (held["runtime"], number(held["versions"][0])))}
 
 
+def rows_of(data: dict[str, Any], runtime: str, version: str) -> list[dict[str, Any]]:
+    """What is there of a version of a runtime."""
+    return next(
+        (held["rows"] for held in data["forms"] if held["runtime"] == runtime and version in held["versions"]), []
+    )
+
+
 def with_models(data: dict[str, Any], runtime: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The data with whole models in a runtime, in place of what was there."""
     kept = [row for row in data["models"] if row["runtime"] != runtime]

@@ -42,5 +42,12 @@ def merged(seen: dict[Case, Seen]) -> list[dict[str, Any]]:
     return rows
 
 
+def without(rows: Iterable[dict[str, Any]], encodings: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows less what they say of some encodings."""
+    dropped = set(encodings)
+    left = [row | {"encoding": [each for each in row["encoding"] if each not in dropped]} for row in rows]
+    return [row for row in left if row["encoding"]]
+
+
 def _inside(case: Case, box: Box) -> bool:
     return all(getattr(case, field) in held for field, held in zip(FIELDS, box, strict=True))

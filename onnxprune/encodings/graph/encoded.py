@@ -211,6 +211,8 @@ class EncodedWeight:
         codebook, scale = parts.get("book"), parts.get("scale")
         if codebook is None and scale is None:
             return None
+        if codebook is not None and codebook.ndim == 1:  # which may have the frequent values first
+            codebook = np.concatenate([codebook[:1], np.sort(codebook[1:])])
         block = re.search(r"\.b(\d+)", self.flags)
         transposed = ".t" in self.flags
         if scale is not None and self.fused and not block:  # one for each output, along the carrier's last axis

@@ -49,6 +49,10 @@ class Encoding(Packing):
 
     declares: ClassVar[bool] = False  # needs `Builder.declare`, which has no effect inside a function
 
+    def fits(self, codebook: Array | None) -> bool:
+        """Whether it stores a tensor of such codes; None: of values. Here any."""
+        return True
+
     def least(self, sparse: Sparse) -> int:
         """A bound below `payload` that costs no pass over the positions."""
         return self.payload(sparse)

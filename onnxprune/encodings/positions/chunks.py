@@ -65,9 +65,8 @@ def emit(build: Builder, encoding: Encoding, sparse: Sparse, chunks: Sequence[Ro
     names = []
     for number, rows in enumerate(chunks):
         part = sparse.within(rows)
-        build.chunk = f"k{number}"
-        names.append(encoding.emit(build, encoding.pack(part), part.shape, sparse.fill_value))
-    build.chunk = ""
+        with build.named(f"k{number}"):
+            names.append(encoding.emit(build, encoding.pack(part), part.shape, sparse.fill_value))
     return build.op("Concat", names, axis=0)
 
 

@@ -48,8 +48,9 @@ class Attempt:
 
 
 # With calibration; no more than `_UNANSWERED` where there are no answers, or one of them is more than a point.
-LOSSES = (*(LOSS_ON_DATA * 2**double for double in (4, 3, 2, 1, 0)), 2 * LOSS, LOSS)
+LOSSES = (*(LOSS_ON_DATA * 2**double for double in (4, 3, 2, 1, 0)), 4 * LOSS, 2 * LOSS, LOSS)
 _UNANSWERED = 4 * LOSS_ON_DATA
+_STATEFUL = 2 * LOSS  # of a model that hands on a state
 DEFAULT = Attempt(LOSS, False)  # what is made without data
 # Data that says nothing about the inputs to come is left out where no calibrated result keeps the promise.
 _PLAIN = tuple(Attempt(loss, False) for loss in (LOSS, LOSS / 2, LOSS / 4, LOSS / 8))
@@ -183,7 +184,7 @@ class Promise:
         Args:
             spent: what the weights had lost before: no more is lost, or what no data asks for.
         """
-        return min(LOSS if self._stateful else LOSSES[0], max(spent, LOSS) if spent else math.inf)
+        return min(_STATEFUL if self._stateful else LOSSES[0], max(spent, LOSS) if spent else math.inf)
 
     def of(self, result: Path, attempt: Attempt) -> Promised:
         """What the held-out samples say of a result.

@@ -95,7 +95,7 @@ def test_as_many_entries_go_as_by_magnitude_and_the_outputs_keep_more(tmp_path, 
         name: count for name, count in zeros(opened).items() if name in change.weights
     }
     unseen = correlated(*shape, seed=50)
-    most = 0.9 if network == "lstm" else 0.6  # its states have little in common
+    most = 0.95 if network == "lstm" else 0.6  # its states have little in common
     assert error(proto, opened, unseen) < most * error(proto, plain, unseen)
 
 

@@ -38,6 +38,7 @@ def judged(
         ([judged(0.08, False, 100.0)], 0.02),
         ([judged(0.08, False, 100.0), judged(0.02, True, 0.1, sqnr=30.0)], 0.04),
         ([judged(0.08, False, 100.0), judged(0.02, True, 0.9)], None),
+        ([judged(0.08, False, 100.0), judged(0.02, False, 9.0)], 0.01),
     ],
 )
 def test_losses_go_up_and_down_until_the_largest_that_keeps_the_promise(tried, upcoming):
@@ -49,7 +50,7 @@ def test_losses_go_up_and_down_until_the_largest_that_keeps_the_promise(tried, u
 )
 def test_where_nothing_calibrated_is_kept_the_default_follows(metric, sqnr, plain):
     """Without targets no further, unless outputs are far off."""
-    tried = [judged(loss, False, 9.0, metric=metric, sqnr=sqnr) for loss in (0.08, 0.02)]
+    tried = [judged(loss, False, 9.0, metric=metric, sqnr=sqnr) for loss in (0.08, 0.02, 0.01)]
     for number in range(plain):
         upcoming = next_attempt(tried)
         assert upcoming == Attempt(LOSS / 2**number, False)
@@ -60,15 +61,15 @@ def test_where_nothing_calibrated_is_kept_the_default_follows(metric, sqnr, plai
 
 
 def test_a_calibrated_result_stands_where_what_is_made_without_data_is_far_off():
-    tried = [judged(0.08, False, 9.0, sqnr=21.0), judged(0.02, False, 2.0, sqnr=24.0)]
+    tried = [judged(0.08, False, 9.0, sqnr=21.0), judged(0.01, False, 2.0, sqnr=24.0)]
     assert next_attempt(tried) == DEFAULT
     tried.append(judged(LOSS, False, 50.0, calibrated=False, sqnr=9.0))
-    assert next_attempt(tried) == Attempt(0.02, True)
+    assert next_attempt(tried) == Attempt(0.01, True)
     assert next_attempt([*tried, tried[1]]) is None
     tried[2] = replace(tried[2], sqnr=12.0)
     assert next_attempt(tried) is None
 
 
 def test_no_loss_above_the_largest_is_tried():
-    assert [next_attempt([], most).loss for most in (0.32, 0.08, 0.04, 0.02)] == [0.08, 0.08, 0.04, 0.02]
+    assert [next_attempt([], most).loss for most in (0.32, 0.08, 0.04, 0.01)] == [0.08, 0.08, 0.04, 0.01]
     assert next_attempt([judged(0.08, True, 0.0, sqnr=30.0)], 0.16) == Attempt(0.16, True)

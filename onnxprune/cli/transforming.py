@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 @opt.rules
 @opt.scan
-@opt.values("auto", loss="0.02; with --data and no rule the largest up to 0.32 that keeps a promise, see the guide")
+@opt.values("auto", loss="0.01; with --data and no rule the largest up to 1.28 that keeps a promise, see the guide")
 @opt.encoding
 @opt.activations
 @opt.masks
@@ -96,7 +96,7 @@ def strip(model: PathLike, out: PathLike, channels: tuple[str, ...], **options: 
 @click.command()
 @opt.model
 @opt.out
-@opt.values("exact", loss="0.02")
+@opt.values("exact", loss="0.01")
 @opt.encoding
 @opt.checks
 def encode(model: PathLike, out: PathLike, **options: Any) -> None:

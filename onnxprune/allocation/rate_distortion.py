@@ -155,6 +155,7 @@ def snapped(
     if snap is None or not codebooks:
         return list(codebooks)
     levels = [snap(codebook.levels) for codebook in codebooks]
+    # Levels that fall together are one: of 0.0 there is one in each codebook.
     parts = [np.unique(each) if prune else each[1:] for each in levels]
     return measured(histogram, *joined(parts, np.array(thresholds), prune))
 

@@ -47,6 +47,15 @@ def test_this_onnxruntime_does_what_the_table_says(tool, tmp_path, monkeypatch):
         assert seen.word == expected, (case, seen)
 
 
+def test_an_encoding_is_measured_beside_what_is_there(tool):
+    row = {"encoding": ["flat", "rows"], "values": ["exact"], "outcome": "once"}
+    other = row | {"encoding": ["rows"]}
+    held = {"forms": [{"runtime": "tract", "versions": ["1", "2"], "measured": "then", "rows": [row, other]}]}
+    assert tool.data.rows_of(held, "tract", "2") == [row, other]
+    assert tool.data.rows_of(held, "tract", "3") == tool.data.rows_of(held, "mnn", "2") == []
+    assert tool.forms.without([row, other], ["rows"]) == [row | {"encoding": ["flat"]}]
+
+
 def test_a_process_that_dies_or_does_not_end_is_an_outcome(tool):
     def dies(say):
         say({"decoded_error": 0.0})

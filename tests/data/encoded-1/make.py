@@ -97,6 +97,7 @@ FILES = [
     ("opset9", "bitmask", "exact"), ("ir3", "dense", "half"), ("qdq", "flat", "shared:4"), ("fp64", "rows", "half"),
     ("table", "gathered", "shared:2"), ("table", "gathered", "int4"),
     *(("product", encoding, "int8-dynamic") for encoding in ENCODINGS),
+    ("folded", "escape", "shared:4"), ("fused", "escape", "int8:5"), ("fused", "escape", "int4"),
 ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ FOLDED = {
     "rows": ["exact", "half", "shared4", "int8", "int4"],
     "bitmask": ["exact", "half", "shared4", "int8", "int4"],
     "dense": ["half", "shared4", "int8", "int4"],
+    "escape": ["shared4"],
 }
 FUSED = {
     "auto": ["auto"],
@@ -33,6 +34,7 @@ FUSED = {
     "rows": ["int8", "int4"],
     "bitmask": ["int8", "int4"],
     "dense": ["int8", "int4"],
+    "escape": ["int85", "int4"],
 }
 ENCODED = [
     *(f"folded-{encoding}-{form}" for encoding, forms in FOLDED.items() for form in forms),

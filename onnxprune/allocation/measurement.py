@@ -8,7 +8,8 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
+from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve
+from onnxprune.allocation.rate_distortion import points as weight_points
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
@@ -237,6 +238,7 @@ def _as_asked(candidates: Candidates, form: Values, targets: Targets) -> Measure
 def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     """What a weight costs at each loss; nothing where no codebook fits its values."""
     weight, array, prune = candidates.weight, candidates.array, plan.prune
+    points = partial(weight_points, planes=plan.encoder.in_planes(candidates))
     sizes = [plan.encoder.estimate(candidates, form) for form in candidates.lossless]
     exact = min([weight.nbytes(candidates.model), *sizes])
     if weight.element in QUANTISED:
@@ -322,7 +324,9 @@ def _fit(
         feedback, line = Feedback.of(halves), found[number].curve
         if line:
             candidates = _candidates(model, weights[number], plan.encoder)
-            line = tuple(output_curve(line, candidates, halves, feedback, plan.prune))
+            line = tuple(
+                output_curve(line, candidates, halves, feedback, plan.prune, plan.encoder.in_planes(candidates))
+            )
             model.payloads.forget_pages()
         found[number] = replace(found[number], feedback=feedback, curve=line)
 

@@ -32,7 +32,7 @@ _STEPS = 16  # of the alternating directions: `STEPS` would lose a little less
 
 
 def output_curve(
-    line: Sequence[RatePoint], candidates: Candidates, halves: Array, feedback: Feedback, prune: bool
+    line: Sequence[RatePoint], candidates: Candidates, halves: Array, feedback: Feedback, prune: bool, planes: bool
 ) -> list[RatePoint]:
     """The points of a weight by what its outputs lose.
 
@@ -42,13 +42,14 @@ def output_curve(
         halves: [2, groups, inputs, inputs], the moments of its inputs on each half of the samples.
         feedback: of both.
         prune: whether entries may become 0.
+        planes: whether codes may be stored in planes.
     """
     large = halves.shape[-1] >= _LEAST_INPUTS and candidates.weight.size >= _LEAST_SIZE
     sample = _Sample.of(candidates, halves, feedback) if prune and large else None
     if sample is None:
         return hull([replace(point, loss=point.loss * feedback.remaining) for point in line])
     forms = [replace(point, loss=point.loss * feedback.remaining) for point in line if point.codebook is None]
-    return hull([*forms, *sample.judged(line)])
+    return hull([*forms, *sample.judged(line, planes)])
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class _Sample:
             Feedback.damped(seen, feedback.damping, feedback.remaining), halves[1][groups].astype(np.float64), without,
         )  # fmt: skip
 
-    def judged(self, line: Sequence[RatePoint]) -> list[RatePoint]:
+    def judged(self, line: Sequence[RatePoint], planes: bool) -> list[RatePoint]:
         """What the given points cost, and those at which the weight is pruned first."""
         versions = [*self._plain(line), *self._pruned()]
         size, flat, found = self.candidates.weight.size, self.rows.reshape(-1, self.rows.shape[-1]), []
@@ -124,7 +125,7 @@ class _Sample:
                 shares[1:] *= version.entries / shares[1:].sum()
                 shares[0] = size - version.entries
             assert point.scale is not None
-            nbytes = float((stored([shares], size) + around(point.scale, np.array([len(levels)])))[0])
+            nbytes = float((stored([shares], size, planes) + around(point.scale, np.array([len(levels)])))[0])
             lost = max(float(each.mean()), float(each.max()) / 2)
             found.append(replace(point, nbytes=nbytes, loss=lost))
         return found

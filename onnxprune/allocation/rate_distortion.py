@@ -105,6 +105,7 @@ def points(
     grid: Sequence[tuple[int, float]] = GRID,
     folded: bool = False,
     row: int = 0,
+    planes: bool = True,
 ) -> list[RatePoint]:
     """What codebooks of each number of levels and each threshold cost: those worth choosing from, see `hull`.
 
@@ -117,6 +118,7 @@ def points(
         grid: how many levels are tried, and the share of the entries other than 0 that has to be kept for them.
         folded: see `RatePoint`.
         row: entries of a row where each is packed by itself, zeros and all; 0: as what takes the fewest bytes.
+        planes: whether codes may be stored in planes, for which uniform codebooks are tried too.
     """
     if not histogram.energy:
         return []
@@ -132,14 +134,14 @@ def points(
     found = snapped(
         histogram, fit_codebooks(histogram, wanted, prune), [threshold for _, threshold in wanted], prune, snap
     )
-    if sparse and not folded:
+    if sparse and planes and not folded:
         steps = np.sqrt(histogram.energy / histogram.mass) * STEPS
         uniform = uniform_codebooks(histogram, steps.tolist())
         found += snapped(histogram, uniform, [0.0] * len(uniform), prune, snap)
     shares = [codebook.shares for codebook in found]
     codes = np.array([len(each) for each in shares])
     packed = [size // row * row_layout(c, size // row, row).nbytes(row) for c in codes.tolist()] if row else None
-    sizes = (np.array(packed) if packed else stored(shares, size)) + around(scale, codes)
+    sizes = (np.array(packed) if packed else stored(shares, size, planes)) + around(scale, codes)
     return hull(
         [
             RatePoint(nbytes, codebook.error / histogram.energy, codebook, scale, folded=folded)
@@ -165,7 +167,7 @@ def around(scale: Array, levels: Array) -> Array:
     return NODES + _LEVEL * levels + (scale.nbytes + SCALE_NODES if scale.size > 1 else 0)
 
 
-def stored(shares: Sequence[Array], size: int) -> Array:
+def stored(shares: Sequence[Array], size: int, planes: bool) -> Array:
     """Bytes of the codes of each codebook in the smallest form, and of the nodes that this needs beside `NODES`.
 
     Gaps are estimated as if the kept entries were spread evenly.
@@ -173,6 +175,7 @@ def stored(shares: Sequence[Array], size: int) -> Array:
     Args:
         shares: of each codebook how many entries get each code, code 0 first.
         size: of the weight.
+        planes: whether codes may be stored in planes.
 
     Returns:
         float64 [codebooks].
@@ -181,17 +184,18 @@ def stored(shares: Sequence[Array], size: int) -> Array:
     counts = np.zeros((len(shares), codes.max()))
     for own, each in zip(counts, shares, strict=True):
         own[: len(each)] = each
-    zeros = counts[:, :1].copy()
-    counts[:, 1:] = -np.sort(-counts[:, 1:], axis=1)
-    escaped = best(counts, codes)[0][:, None]
-    levels, kept = codes[:, None].astype(np.float64), size - zeros
+    levels, kept = codes[:, None].astype(np.float64), size - counts[:, :1]
     absent = 1 - kept / size
     room = np.clip(_RADICES // levels - 1, 1, _FAR)  # gaps that fit beside a code
     entries = np.floor(kept / np.maximum(1 - absent**room, 1e-9))
     gaps = np.where((absent > 0.5) & (kept > 0), _words(entries, 2 * levels), np.inf)
     dense, mask = _words(size, levels), size / 8 + _words(kept, levels)
     skipping = np.where(kept < size, np.minimum(mask, gaps) + SKIP_NODES, np.inf)
-    return np.minimum(np.minimum(dense, escaped + WORD_NODES), skipping).reshape(-1)
+    fewest = np.minimum(dense, skipping).reshape(-1)
+    if not planes:
+        return fewest
+    counts[:, 1:] = -np.sort(-counts[:, 1:], axis=1)
+    return np.minimum(fewest, best(counts, codes)[0] + WORD_NODES)
 
 
 def _words(count: Array | int, radix: Array) -> Array:

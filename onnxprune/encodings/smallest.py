@@ -24,6 +24,8 @@ from onnxprune.encodings.graph.insert import (
 )
 from onnxprune.encodings.positions.chunks import row_ranges
 from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
+from onnxprune.encodings.values.integers import Int8
+from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import in_function
 from onnxprune.model.weight import SMALL, Weight
 
@@ -31,7 +33,7 @@ SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 # Bytes of nodes and names around an encoded weight: floats of half the size, integers with scales, codes of a byte
 # each; and more where a word holds several codes, where zeros are skipped, and where codes have scales.
 HALF_NODES, GRID_NODES, NODES, WORD_NODES, SKIP_NODES, SCALE_NODES = 120, 200, 310, 200, 400, 90
-_ROWS = GRAPH["rows"]
+_ROWS, _ESCAPE = GRAPH["rows"], GRAPH["escape"]
 _MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix
 FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
 # times the weight's bytes that chunks of it, or integers for a kernel, may make while they are decoded: with the packed
@@ -163,6 +165,17 @@ class Encoder:
         if asked is not None and isinstance(best, PreparedWeight) and best.kernel:
             return True  # asked for whatever it takes
         return not found.lossless and asked != HALF
+
+    def in_planes(self, found: Candidates) -> bool:
+        """Whether the codes of a weight may be stored in planes."""
+        weight, fused = found.weight, found.readers() is not None
+        readers, values = readers_in(weight.scope, weight.value), Int8.name if fused else Shared.name
+        fits = _ESCAPE.opset <= found.opset and np.dtype(np.int32).itemsize * weight.size <= FOLDED
+        return (
+            fits
+            and _ESCAPE in named(self.encoding)
+            and self.targets.allows(_ESCAPE.name, values, readers, fused, not fused)
+        )
 
     def estimate(self, found: Candidates, form: Candidate) -> int:
         """Bytes of a form, nodes and names included."""

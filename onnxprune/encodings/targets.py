@@ -30,6 +30,7 @@ _LAYERS = {
     "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
     "LSTM": ("LSTM",), "GRU": ("LSTM",), "RNN": ("LSTM",),
 }  # fmt: skip
+_SCALED = {"escape": "int4"}  # the value form with a scale, where that of int8 has no codes
 # Those whose integers a kernel may read: which of them it is, is not looked at.
 _FUSED = ("MatMul", "MatMul Add", "Gemm Relu")
 _OTHERS = ("MatMul", "Gemm Relu", "Conv", "Gather")  # what another reader is judged by: all of them
@@ -93,7 +94,8 @@ class Targets:
             values: the value form's name.
             readers: operators; one that was not measured counts like the worst of those that were.
             fused: whether the integers are for a kernel.
-            scaled: whether a scale stands behind: dense that is a product, else what is scattered is as int8 is.
+            scaled: whether a scale stands behind: dense that is a product, else what is scattered is as int8 is, and
+                what is looked up as int4.
         """
         if not self.names or (encoding == "dense" and values == "exact"):
             return True
@@ -101,7 +103,8 @@ class Targets:
             return self.tables
         layers = {layer for reader in readers or ("",) for layer in _layers(reader, values, fused)}
         read = all((encoding, values, fused, layer) in self.good for layer in layers)
-        return read and (not scaled or encoding == "dense" or self.allows(encoding, "int8", readers))
+        alike = _SCALED.get(encoding, "int8")
+        return read and (not scaled or encoding == "dense" or self.allows(encoding, alike, readers))
 
     @property
     def left_out(self) -> str:

@@ -16,6 +16,7 @@ from onnxprune.allocation.measurement import Measured, Measurements
 from onnxprune.allocation.rate_distortion import LOSS, RatePoint
 from onnxprune.calibration import moments
 from onnxprune.encodings.candidates import EXACT, HALF, Candidates, Choice
+from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.values import form_of
 from onnxprune.model.discovery import find
@@ -269,3 +270,18 @@ def test_what_no_feedback_makes_good_counts_more(with_data, known, counts, tmp_p
     assert (lost[1] > 1.5 * lost[0]) == (known or not with_data)  # else as without data, whatever the outputs may lose
     plain = Encode(values="auto").measure(opened(mlp((64, 96, 40))))
     assert {held.noise for held in plain.weights.values() if held.curve} == {1.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"encoding": "dense"}, {"encoding": "bitmask"}, *({"target": (name,)} for name in ("onnxruntime", "mnn"))],
+)
+def test_what_is_planned_for_planes_is_stored_in_them_alone(options):
+    """Many levels, the rare ones cheap, would take a byte for each entry in codes of one width."""
+    nodes = [node("MatMul", ["x", "w"], ["y"])]
+    opened = load(model(nodes, [info("x", ["N", 256])], [info("y", ["N", 512])], {"w": normal(256, 512)}))
+    Encode(values="auto", loss=0.01, **options).run(opened)
+    (group,) = encoded_weights(opened)
+    levels = opened.array(group.constants[f"{group.prefix}book"])
+    assert (group.encoding == "escape") == ("target" in options)
+    assert len(levels) <= 16 or group.encoding == "escape"

@@ -13,10 +13,11 @@ from pathlib import Path
 from onnxprune.encodings import GRAPH
 
 from . import data, forms, graph_tools, models, page
-from .cases import write_cases
+from .cases import Case, write_cases
 from .environments import ENVIRONMENTS, Environment
-from .outcomes import outcome
+from .outcomes import EACH_RUN, Seen, outcome
 
+_TURNS = 3
 DESCRIPTION = "Measure which runtimes read which encodings, and write what docs/runtimes.md and --target go by."
 
 
@@ -61,8 +62,14 @@ def _forms(asked: list[Environment], environments: Path, encodings: Sequence[str
         cases = [case for case in write_cases(Path(place)) if not encodings or case.encoding in encodings]
         print(f"{len(cases)} models", file=sys.stderr)
         for environment in asked:
-            found = forms.measure(environment, environments, Path(place), cases)
-            seen = {case: outcome(case, result, environment.slow) for case, result in found.items()}
+            seen: dict[Case, Seen] = {}
+            left: Sequence[Case] = cases
+            for _ in range(_TURNS):  # another process can only make a run slower: the best of some counts
+                found = forms.measure(environment, environments, Path(place), left)
+                seen |= {case: outcome(case, result, environment.slow) for case, result in found.items()}
+                left = [case for case, what in seen.items() if what.word == EACH_RUN]
+                if not left:
+                    break
             print(environment.name, dict(Counter(what.word for what in seen.values())), file=sys.stderr)
             held, day = data.read(), datetime.date.today().isoformat()
             others = data.rows_of(held, environment.runtime, environment.version) if encodings else []

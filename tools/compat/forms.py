@@ -11,7 +11,7 @@ from typing import Any
 from .boxes import Box, boxes
 from .cases import Case
 from .environments import Environment
-from .outcomes import UNREAD, Seen
+from .outcomes import EACH_RUN, UNREAD, Seen
 
 FIELDS = ("encoding", "values", "fused", "consumer", "opset")
 
@@ -38,7 +38,7 @@ def merged(seen: dict[Case, Seen]) -> list[dict[str, Any]]:
         for box in boxes(rest):
             reasons = [seen[case].reason for case in seen if seen[case].word == word and _inside(case, box)]
             row: dict[str, Any] = dict(zip(FIELDS, map(list, box), strict=True)) | {"outcome": word}
-            rows.append(row | ({"reason": reasons[0][:160]} if reasons[0] and word != "each run" else {}))
+            rows.append(row | ({"reason": reasons[0][:160]} if reasons[0] and word != EACH_RUN else {}))
     return rows
 
 

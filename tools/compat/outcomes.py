@@ -23,7 +23,7 @@ CLOSE, CLOSE_INTEGERS = 1e-4, 0.02  # relative error; kernels that read integers
 SOURCE = 2e-3  # from onnxruntime's outputs, beyond which a runtime does not compute the decoded model
 EXPANDED = 0.75  # of the decoded model's file
 SLOW, SLOW_SECONDS = 2.0, 10e-6  # times as long as the decoded model, and so much longer
-UNREAD = "decoded model refused"
+UNREAD, EACH_RUN = "decoded model refused", "each run"
 _KERNELS = ("MatMulNBits", "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul")
 
 
@@ -52,10 +52,10 @@ def outcome(case: Case, found: dict[str, Any], slow: float = SLOW) -> Seen:
     if decoding is None:
         times = found["encoded_run"] / found["decoded_run"]
         if times > slow and found["encoded_run"] - found["decoded_run"] > SLOW_SECONDS:
-            return Seen("each run", f"{times:.1f} times as long as the decoded model")
+            return Seen(EACH_RUN, f"{times:.1f} times as long as the decoded model")
         return Seen("fused" if case.fused and found["own_error"] > CLOSE else "once")
     left, fused = decoding
-    return Seen("each run", ", ".join(sorted(left))) if left else Seen("fused" if fused else "once")
+    return Seen(EACH_RUN, ", ".join(sorted(left))) if left else Seen("fused" if fused else "once")
 
 
 def _far(found: dict[str, Any]) -> float:

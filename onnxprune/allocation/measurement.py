@@ -8,8 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve
-from onnxprune.allocation.rate_distortion import points as weight_points
+from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
@@ -238,13 +237,13 @@ def _as_asked(candidates: Candidates, form: Values, targets: Targets) -> Measure
 def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     """What a weight costs at each loss; nothing where no codebook fits its values."""
     weight, array, prune = candidates.weight, candidates.array, plan.prune
-    points = partial(weight_points, planes=plan.encoder.in_planes(candidates))
+    fitted = partial(points, planes=plan.encoder.in_planes(candidates))
     sizes = [plan.encoder.estimate(candidates, form) for form in candidates.lossless]
     exact = min([weight.nbytes(candidates.model), *sizes])
     if weight.element in QUANTISED:
         array = centred(weight, array)
         one = np.ones((1,) * array.ndim, np.float32)
-        return curve(exact, points(Histogram.of(array, one), array.size, one, prune, partial(whole, prune=prune)))
+        return curve(exact, fitted(Histogram.of(array, one), array.size, one, prune, partial(whole, prune=prune)))
     wide = candidates.wide
     if wide is None:
         if weight.reason is None and prune:
@@ -256,22 +255,22 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     found = [RatePoint(2 * wide.size + HALF_NODES, _HALF_LOSS, values=HALF)] if HALF.fits(weight.element) else []
     if scale is None:
         unit = unit_scale(wide)
-        return curve(exact, [*found, *points(Histogram.of(wide, unit), wide.size, unit, prune)])
+        return curve(exact, [*found, *fitted(Histogram.of(wide, unit), wide.size, unit, prune)])
     histogram = Histogram.of(wide, scale)
     if candidates.gathers:
-        found += points(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row)
+        found += fitted(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row)
         found.append(_whole_grid(wide, scale, (1,), watched=False))
         if histogram.zeros <= _SPARSE * wide.size:
             return curve(exact, found)
     if readers is not None:
-        found += points(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
-        found += points(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
+        found += fitted(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
+        found += fitted(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
     else:
-        found += points(histogram, wide.size, scale, prune)
+        found += fitted(histogram, wide.size, scale, prune)
         if scale.nbytes > SCALES_COST * exact:
             unit = unit_scale(wide)
             histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
-            found += points(histogram, wide.size, unit, prune)
+            found += fitted(histogram, wide.size, unit, prune)
     axes = inner_axes(weight, transposed)
     if not candidates.gathers and wide.size <= _BOOK_COUNTS:
         found.append(_whole_grid(wide, scale, axes))

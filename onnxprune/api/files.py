@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +29,9 @@ def layouts_of(model: Model) -> dict[str, CodeLayout]:
     found = {}
     for group in encoded_weights(model):
         for name, words in group.constants.items():
-            part = re.fullmatch(r"(.*)(?:codes|symbols)", name)  # of a chunk, or of a plane
-            powers, radix = (group.constants.get(f"{part[1]}{other}" if part else "") for other in ("powers", "radix"))
-            if powers is None or radix is None:
+            own = name.removesuffix("codes").removesuffix("symbols")  # the prefix of a chunk, or of a plane
+            powers, radix = (group.constants.get(own + part) for part in ("powers", "radix"))
+            if own == name or powers is None or radix is None:
                 continue
             base, digits, dtype = int(model.array(radix)), math.prod(powers.dims), numpy_dtype(words.data_type)
             if dtype is not None and 2 <= base <= 256:

@@ -92,17 +92,14 @@ def best(counts: Array, codes: Array) -> tuple[Array, list[tuple[int, ...]]]:
         Bytes [codebooks], those of `NODES` included and not rounded up to words, and the radices of the planes with
         an escape; () where a single plane is the least.
     """
-    escapes, radices = _tried()
+    escapes, radices, ends = _tried()
     left = np.zeros((len(counts), counts.shape[1] + 1))  # entries of each code and all that follow
     left[:, :-1] = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
-    ends = np.cumsum(radices - 1, axis=1).clip(0)  # codes in the planes up to each; a radix of 1 is no plane
-    starts = np.concatenate([np.zeros((len(ends), 1), np.intp), ends[:, :-1]], axis=1)
-    last = counts.shape[1]
-    bits = _bits()
+    last, bits = counts.shape[1], _bits()
     rest = codes[:, None] - ends[:, -1]
-    total = bits[rest.clip(0)] * left[:, ends[:, -1].clip(0, last)]
+    total = bits[rest.clip(0)] * left[:, ends[:, -1].clip(max=last)]
     for plane in range(_ESCAPES):
-        total += bits[radices[:, plane]] * left[:, starts[:, plane].clip(0, last)]
+        total += bits[radices[:, plane]] * left[:, ends[:, plane].clip(max=last)]
     total = np.where(rest < 2, np.inf, total / 8 + NODES * escapes)
     total[:, 0] = bits[codes] * left[:, 0] / 8
     found = total.argmin(axis=1)
@@ -111,13 +108,18 @@ def best(counts: Array, codes: Array) -> tuple[Array, list[tuple[int, ...]]]:
 
 
 @cache
-def _tried() -> tuple[Array, Array]:
-    """How many planes with an escape are tried, and their radices [tried, `_ESCAPES`], with 1 where there is none."""
+def _tried() -> tuple[Array, Array, Array]:
+    """What is tried: how many planes with an escape, their radices, and how many codes are in the planes before each.
+
+    Returns:
+        intp [tried]; [tried, `_ESCAPES`], with 1 where there is no plane; [tried, `_ESCAPES` + 1].
+    """
     found: list[Sequence[int]] = [()]
     for count in range(1, _ESCAPES + 1):
         found += product(_RADICES, repeat=count)
     radices = np.array([[*each, *[1] * (_ESCAPES - len(each))] for each in found], np.intp)
-    return np.array([len(each) for each in found]), radices
+    ends = np.cumsum(np.pad(radices - 1, [(0, 0), (1, 0)]), axis=1)
+    return np.array([len(each) for each in found]), radices, ends
 
 
 @cache

@@ -45,6 +45,8 @@ from onnxprune.quantization.histogram import Histogram
 
 _TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
 _GAIN_SAMPLES = 4  # each costs a run per weight
+_UNREACHED = 0.5  # what a loss counts at least that synthesised inputs do not bring to the outputs: others may
+_MANY = 16  # weights from which on synthesised inputs tell one that stands out from the usual one
 _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
 _TABLE = tuple((levels, 0.0) for levels in (4, 6, 9, 16, 40))  # of words that a codebook has as a whole
 _FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
@@ -338,22 +340,33 @@ def _noise(
     model: Model, weights: Sequence[Weight], feedbacks: Sequence[Feedback | None], plan: MeasurementPlan
 ) -> list[float]:
     """What a unit of each weight's loss does to the outputs, against the usual weight."""
-    counted = [_ROWS if plan.encoder.tables and gathers_of(weight) else 1.0 for weight in weights]
     if plan.importance.entries:
         counted = [plan.importance.get(weight.name, 1.0) for weight in weights]
-    elif plan.calibration is not None and weights:
-        from onnxprune.allocation.noise_gain import gains
+    elif plan.calibration is not None:
+        from onnxprune.allocation.noise_gain import gains_on
 
         source, half = plan.calibration.source, plan.calibration.half
-        measured = [gain or None for gain in gains(model, weights, source, _GAIN_SAMPLES, half)]
-        known = [gain for gain in measured if gain is not None]
-        usual = float(np.exp(np.mean(np.log(known)))) if known else 1.0
-        counted = [1.0 if g is None else float(np.clip(np.sqrt(g / usual), 1 / _TRUSTED, _TRUSTED)) for g in measured]
+        measured = gains_on(model, weights, source, _GAIN_SAMPLES, half) if weights else []
+        counted = [_trusted(gain, 1 / _TRUSTED) for gain in measured]
+    else:
+        counted = [_ROWS if plan.encoder.tables and gathers_of(weight) else 1.0 for weight in weights]
+        if len(weights) >= _MANY:
+            from onnxprune.allocation.noise_gain import synthetic_gains
+
+            gains = synthetic_gains(model, weights)
+            counted = [
+                _trusted(gain, _UNREACHED) if count == 1 else count for gain, count in zip(gains, counted, strict=True)
+            ]
     left = [
         1.0 if feedback is not None else _RECURRENT if weight.kind in RECURRENT else 1.0
         for weight, feedback in zip(weights, feedbacks, strict=True)
     ]
     return [count * rest for count, rest in zip(counted, left, strict=True)]
+
+
+def _trusted(gain: float | None, least: float) -> float:
+    """What a unit of a weight's loss counts for its gain, against the usual one."""
+    return 1.0 if gain is None else float(np.clip(np.sqrt(gain), least, _TRUSTED))
 
 
 def _named_ways(weights: Sequence[Weight]) -> Ways:

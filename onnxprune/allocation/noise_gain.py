@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import GraphProto, TensorProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
@@ -17,23 +19,29 @@ from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.deviation import compare
-from onnxprune.runtime.session import inputs_of, open_session, run
+from onnxprune.runtime.session import Feeds, inputs_of, open_session, run
+from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 NOISE = 0.003  # relative squared error: about that of five bits
+_TOGETHER = 4  # weights that share a run
+_MUCH = 2.0  # times the usual noise, from which on those that shared a run get one each
+_SYNTHETIC = 1  # samples of a kind
+_SIDE = 64  # entries of an axis of an image that are enough to see how noise spreads
+_NUMBERS = 1 << 15  # of a synthesised sample at the most: larger ones take longer than the rest of the work
+
+Samples = list[Feeds]
 
 
-def gains(
-    model: Model, weights: Sequence[Weight], source: Path, samples: int, half: int | None = None
-) -> list[float | None]:
-    """For each weight the relative squared error of the outputs over its own, the mean over the outputs.
-
-    The weights become inputs with default values of one session, so that a trial costs a run and no
-    load. None for a weight that cannot become one (in a function, not float32, bound twice).
+def gains_on(model: Model, weights: Sequence[Weight], data: Path, samples: int, half: int | None) -> list[float | None]:
+    """`_gains` on data.
 
     Args:
         model: the model.
         weights: of the model.
-        source: inputs, see `sample_files.load`.
+        data: inputs, see `sample_files.load`.
         samples: at most so many of them.
         half: 0 or 1 for these of a half only.
 
@@ -41,35 +49,116 @@ def gains(
         DataError: the inputs do not fit the model.
         RuntimeFailure: the model does not run.
     """
-    found: dict[str, float] = {}
+    return _gains(
+        model, weights, lambda session: [sample_files.load(data, inputs_of(session), samples, half)[0]], small=False
+    )
+
+
+def synthetic_gains(model: Model, weights: Sequence[Weight]) -> list[float | None]:
+    """`_gains` on synthesised inputs of both kinds, recognised ones and random numbers, images of `_SIDE` pixels.
+
+    None for all where no such inputs are found, or the model does not run on any so small.
+    """
+
+    def inputs(session: ort.InferenceSession) -> list[Samples]:
+        kinds = [synthesise(model, session, _SYNTHETIC, realistic=realistic) for realistic in (True, False)]
+        if max(sum(array.size for array in kind.feeds[0].values()) for kind in kinds) > _NUMBERS:
+            raise CannotSynthesise("the model wants large ones")
+        return [kinds[0].feeds] if kinds[0].kinds == kinds[1].kinds else [kind.feeds for kind in kinds]
+
+    try:
+        return _gains(model, weights, inputs, small=True)
+    except (CannotSynthesise, RuntimeFailure):
+        return [None] * len(weights)
+
+
+def _gains(
+    model: Model, weights: Sequence[Weight], inputs: Callable[[ort.InferenceSession], list[Samples]], *, small: bool
+) -> list[float | None]:
+    """For each weight the relative squared error of the outputs over its own, against the usual weight's.
+
+    The mean over the outputs, the geometric mean over the lists of samples that `inputs` gives for a session. The
+    weights become inputs with default values of one session, so that a trial costs a run and no load, and
+    `_TOGETHER` that follow each other share one: their noise adds up. Only where it is much, each is tried by itself.
+    None for a weight that cannot become an input (in a function, not float32, bound twice).
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        exposed = _write_exposed(model, {w.name for w in weights}, path)
-        session = open_session(path)
-        feeds, _ = sample_files.load(source, inputs_of(session), samples, half)
-        reference = [run(session, feed) for feed in feeds]
-        for number, weight in enumerate(weights):
-            if weight.name not in exposed:
-                continue
-            noisy = _noisy(weight, weight.array(model), number)
-            try:
-                outputs = compare(reference, [run(session, {**feed, weight.value: noisy}) for feed in feeds])
-            except RuntimeFailure:
-                continue
-            noise = [min(1.0, o.relative_l2**2) for o in outputs if np.isfinite(o.relative_l2)]
-            if noise:
-                found[weight.name] = float(np.mean(noise)) / NOISE
-            model.payloads.forget_pages()
-    return [found.get(w.name) for w in weights]
+        exposed = _write_exposed(model, {w.name for w in weights}, path, small)
+        trials = _Trials(model, open_session(path), inputs)
+        numbers = [number for number, weight in enumerate(weights) if weight.name in exposed]
+        groups = [numbers[first : first + _TOGETHER] for first in range(0, len(numbers), _TOGETHER)]
+        logs = np.full((len(trials.lists), len(weights)), np.nan)
+        for group in groups:
+            logs[:, group] = trials.noise({n: weights[n] for n in group})[:, np.newaxis]
+        much = _against_usual(logs)
+        for group in groups:
+            if len(group) > 1 and much[group[0]] > _MUCH:
+                logs[:, group] = np.stack([trials.noise({n: weights[n]}) for n in group], axis=1)
+    return [None if np.isnan(gain) else float(gain) for gain in _against_usual(logs)]
 
 
-def _write_exposed(model: Model, names: set[str], path: Path) -> set[str]:
-    """Write the model with weights as optional inputs of the main graph; returns which of them are."""
+def _against_usual(logs: Array) -> Array:
+    """Gains from their logarithms by list and weight; NaN where one is not known."""
+    known = ~np.isnan(logs).all(axis=1)
+    if not known.any():
+        return np.full(logs.shape[1], np.nan)
+    found: Array = np.exp((logs[known] - np.nanmean(logs[known], axis=1, keepdims=True)).mean(axis=0))
+    return found
+
+
+class _Trials:
+    """Runs of a session with noise in some of its weights.
+
+    Args:
+        model: whose weights they are.
+        session: which takes them as inputs.
+        inputs: gives lists of samples for it.
+    """
+
+    def __init__(
+        self, model: Model, session: ort.InferenceSession, inputs: Callable[[ort.InferenceSession], list[Samples]]
+    ) -> None:
+        self.lists = inputs(session)
+        self._model, self._session = model, session
+        self._references = [[run(session, feed) for feed in feeds] for feeds in self.lists]
+
+    def noise(self, weights: dict[int, Weight]) -> Array:
+        """The logarithm of the outputs' relative squared error for each list, over that of one weight.
+
+        NaN where the model does not run, or outputs hardly depend on what goes in: that says nothing of a weight.
+
+        Args:
+            weights: those with noise, by the seed of it.
+        """
+        noisy = {weight.value: _noisy(weight, weight.array(self._model), seed) for seed, weight in weights.items()}
+        self._model.payloads.forget_pages()
+        found = np.full(len(self.lists), np.nan)
+        for place, (feeds, reference) in enumerate(zip(self.lists, self._references, strict=True)):
+            with contextlib.suppress(RuntimeFailure):
+                outputs = compare(reference, [run(self._session, {**feed, **noisy}) for feed in feeds])
+                noise = [min(1.0, o.relative_l2**2) for o in outputs if np.isfinite(o.relative_l2)]
+                if any(noise):
+                    found[place] = np.log(np.mean(noise) / (NOISE * len(weights)))
+        return found
+
+
+def _write_exposed(model: Model, names: set[str], path: Path, small: bool) -> set[str]:
+    """Write the model with weights as optional inputs of the main graph; returns which of them are.
+
+    Args:
+        model: the model.
+        names: of the weights.
+        path: the file.
+        small: whether images may be smaller than the model says.
+    """
     exposed = set()
     with model.edited() as proto:
         graph = proto.graph
         proto.ir_version = max(proto.ir_version, 4)
         scopes = [inner for top in scopes_of(model.proto) for inner in top.inner()]
+        if small:
+            _free_sides(proto)
         for weight in find(model):
             body, tensor = weight.scope.body, weight.tensor
             if weight.name not in names or weight.element != TensorProto.FLOAT or not isinstance(body, GraphProto):
@@ -88,6 +177,23 @@ def _write_exposed(model: Model, names: set[str], path: Path) -> set[str]:
             exposed.add(weight.name)
         model.write(path)
     return exposed
+
+
+def _free_sides(proto: ModelProto) -> None:
+    """Free the sides of images, four axes, that are longer than `_SIDE`, and all shapes that follow from them."""
+    given = {tensor.name for tensor in proto.graph.initializer}
+    freed = False
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        if value.name in given or len(dims) != 4:
+            continue
+        for axis, dim in enumerate(dims):
+            if dim.dim_value > _SIDE:
+                dim.dim_param, freed = f"{value.name}_side_{axis}", True
+    if freed:
+        del proto.graph.value_info[:]
+        for value in proto.graph.output:
+            value.type.tensor_type.ClearField("shape")
 
 
 def _noisy(weight: Weight, array: Array, seed: int) -> Array:

@@ -254,7 +254,7 @@ def test_only_what_may_be_taken_is(encoding, taken):
 @pytest.mark.parametrize(("with_data", "known", "counts"), [(False, True, 1.5), (True, True, 1.0), (True, False, 1.5)])
 def test_what_no_feedback_makes_good_counts_more(with_data, known, counts, tmp_path, monkeypatch):
     """Weights that a state goes through, and with data all whose inputs cannot be measured."""
-    monkeypatch.setattr(noise_gain, "gains", lambda model, weights, *rest: [1.0] * len(weights))
+    monkeypatch.setattr(noise_gain, "gains_on", lambda model, weights, *rest: [1.0] * len(weights))
     proto = lstm()
     if not known:
         monkeypatch.setattr(moments, "moments", lambda model, layers, calibration: [None] * len(layers))

@@ -66,7 +66,7 @@ def test_a_loss_of_independent_inputs_is_that_of_the_weight():
 @pytest.mark.parametrize("loss", [0.02, 0.1, 0.4])
 def test_inputs_not_seen_before_lose_what_was_planned(loss, data, monkeypatch):
     """Planned on half of the samples for the other half: all of them lose less on inputs of the same kind."""
-    monkeypatch.setattr(noise_gain, "gains", lambda _, weights, *rest: [1.0] * len(weights))
+    monkeypatch.setattr(noise_gain, "gains_on", lambda _, weights, *rest: [1.0] * len(weights))
     weight = normal(INPUTS, OUTPUTS, seed=1)
     after = encoded(weight, loss=loss, data=data, samples=600)
     assert 0.05 * loss < lost(weight, after, correlated(4000, 100)) < 1.5 * loss

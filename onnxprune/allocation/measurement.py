@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from onnxprune.allocation.noise_counts import noise_counts
 from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.chunked import ChunkedArray, RowRange
@@ -23,7 +24,6 @@ from onnxprune.encodings.candidates import (
     may_lose,
 )
 from onnxprune.encodings.graph.fusion import readers_of
-from onnxprune.encodings.graph.tables import gathers_of
 from onnxprune.encodings.smallest import GRID_NODES, HALF_NODES, TOO_LARGE, Encoder, decodes_once
 from onnxprune.encodings.targets import Targets, kernel_since
 from onnxprune.encodings.values.base import Values
@@ -33,7 +33,6 @@ from onnxprune.encodings.values.rounding import gridded, whole
 from onnxprune.encodings.values.scales import centred, inner_axes, live_channels, unit_scale
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
-from onnxprune.model.operators import RECURRENT
 from onnxprune.model.weight import SMALL, Weight, ways
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.per_weight import PerWeight
@@ -43,19 +42,13 @@ from onnxprune.quantization.channel_scales import extreme, peaks
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
 
-_TRUSTED = 8.0  # how far apart gains may move weights: few samples, and outputs that saturate, tell half the truth
-_GAIN_SAMPLES = 4  # each costs a run per weight
-_UNREACHED = 0.5  # what a loss counts at least that synthesised inputs do not bring to the outputs: others may
-_MANY = 16  # weights from which on synthesised inputs tell one that stands out from the usual one
 _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
 _TABLE = tuple((levels, 0.0) for levels in (4, 6, 9, 16, 40))  # of words that a codebook has as a whole
 _FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
 _HALF_LEAST, _HALF_MOST = 2**-14, 65504  # values of which float16 keeps 11 bits
-_RECURRENT = 1.5  # what a loss counts that goes round with the state
 _SPARSE = 0.5  # share of zeros in a table from which forms that skip them are tried too: half of it packed by rows
 _BOOK_COUNTS = 1 << 14  # entries up to which a codebook for codes of a byte is worth avoiding by a grid
-_ROWS = 0.24  # what a loss counts of a table, whose errors differ from row to row: sums over tokens even them out
 _HELD_BYTES = 1 << 26  # of lossless forms that are kept from measuring to storing; the others are made twice
 
 
@@ -186,7 +179,10 @@ def measure(
     coded = [number for number, measured in enumerate(found) if measured.curve or _has_codebook(measured.values)]
     if plan.calibration is not None and coded:
         _fit(model, {n: weights[n] for n in coded}, found, plan, plan.calibration)
-    counts = _noise(model, [weights[n] for n in curved], [found[n].feedback for n in curved], plan)
+    unfed = [found[n].feedback is None for n in curved]
+    counts = noise_counts(
+        model, [weights[n] for n in curved], unfed, plan.calibration, plan.importance, plan.encoder.tables
+    )
     for number, noise in zip(curved, counts, strict=True):
         unseen = plan.calibration is not None and found[number].feedback is None
         found[number] = replace(found[number], noise=noise, unseen=unseen)
@@ -334,39 +330,6 @@ def _fit(
 
 def _candidates(model: Model, weight: Weight, encoder: Encoder) -> Candidates:
     return Candidates(model, weight, integers=encoder.integers, tables=encoder.tables)
-
-
-def _noise(
-    model: Model, weights: Sequence[Weight], feedbacks: Sequence[Feedback | None], plan: MeasurementPlan
-) -> list[float]:
-    """What a unit of each weight's loss does to the outputs, against the usual weight."""
-    if plan.importance.entries:
-        counted = [plan.importance.get(weight.name, 1.0) for weight in weights]
-    elif plan.calibration is not None:
-        from onnxprune.allocation.noise_gain import gains_on
-
-        source, half = plan.calibration.source, plan.calibration.half
-        measured = gains_on(model, weights, source, _GAIN_SAMPLES, half) if weights else []
-        counted = [_trusted(gain, 1 / _TRUSTED) for gain in measured]
-    else:
-        counted = [_ROWS if plan.encoder.tables and gathers_of(weight) else 1.0 for weight in weights]
-        if len(weights) >= _MANY:
-            from onnxprune.allocation.noise_gain import synthetic_gains
-
-            gains = synthetic_gains(model, weights)
-            counted = [
-                _trusted(gain, _UNREACHED) if count == 1 else count for gain, count in zip(gains, counted, strict=True)
-            ]
-    left = [
-        1.0 if feedback is not None else _RECURRENT if weight.kind in RECURRENT else 1.0
-        for weight, feedback in zip(weights, feedbacks, strict=True)
-    ]
-    return [count * rest for count, rest in zip(counted, left, strict=True)]
-
-
-def _trusted(gain: float | None, least: float) -> float:
-    """What a unit of a weight's loss counts for its gain, against the usual one."""
-    return 1.0 if gain is None else float(np.clip(np.sqrt(gain), least, _TRUSTED))
 
 
 def _named_ways(weights: Sequence[Weight]) -> Ways:

@@ -25,9 +25,9 @@ from onnxprune.search.answers import Answers, state_like
 from onnxprune.search.heads import heads_of
 
 POINTS = 1.0  # of the metric; a standard error of it, or one answer, where that is more
-# dB: outputs as far off as a loss says, where answers or a bounded loss tell the rest; a third of that where they are all
-# there is to judge by, and are probabilities of yes or no, which a threshold makes answers of; what the report calls
-# close where nobody knows what becomes of them.
+# dB: outputs as far off as a loss says, where answers or a bounded loss tell the rest; a third of that where they are
+# all there is to judge by, and are probabilities of yes or no, which a threshold makes answers of; what the report
+# calls close where nobody knows what becomes of them.
 LEAST_SQNR = -10 * math.log10(LOSS_ON_DATA)
 LEAST_SQNR_OF_MAPS = -10 * math.log10(LOSS_ON_DATA / 3)
 ANSWERS = "answers"

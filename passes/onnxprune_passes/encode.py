@@ -50,7 +50,8 @@ class Encode(Pass):
         set: "PATTERN=VALUES", a glob on the weight's name; the last match counts.
         skip: globs of weights that keep exact values.
         loss: for auto, the sum over the weights of squared error over energy. What the weights of a model that was
-            encoded before have lost already counts.
+            encoded before have lost already counts. In a model of 16 weights or more that of each counts by the root
+            of what reaches the outputs on synthesised inputs, against the usual weight.
         half_biases: whether biases and norms become float16 where that holds them, as they do in auto.
         keep_zeros: for auto, whether only what is 0 becomes 0.
         data: an .npz file or a folder (see `samples.load`): codebooks are rounded with error feedback on what the

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 NOISE = 0.003  # relative squared error: about that of five bits
-_TOGETHER = 4  # weights that share a run
+_TOGETHER, _FEW = 4, 16  # weights that share a run, but not of so few
 _MUCH = 2.0  # times the usual noise, from which on those that shared a run get one each
 _SYNTHETIC = 1  # samples of a kind
 _SIDE = 64  # entries of an axis of an image that are enough to see how noise spreads
@@ -78,16 +78,17 @@ def _gains(
     """For each weight the relative squared error of the outputs over its own, against the usual weight's.
 
     The mean over the outputs, the geometric mean over the lists of samples that `inputs` gives for a session. The
-    weights become inputs with default values of one session, so that a trial costs a run and no load, and
-    `_TOGETHER` that follow each other share one: their noise adds up. Only where it is much, each is tried by itself.
-    None for a weight that cannot become an input (in a function, not float32, bound twice).
+    weights become inputs with default values of one session, so that a trial costs a run and no load. Of many,
+    `_TOGETHER` that follow each other share one, as their noise adds up; only where that is much, each is tried by
+    itself. None for a weight that cannot become an input (in a function, not float32, bound twice).
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         exposed = _write_exposed(model, {w.name for w in weights}, path, small)
         trials = _Trials(model, open_session(path), inputs)
         numbers = [number for number, weight in enumerate(weights) if weight.name in exposed]
-        groups = [numbers[first : first + _TOGETHER] for first in range(0, len(numbers), _TOGETHER)]
+        together = _TOGETHER if len(numbers) >= _FEW else 1
+        groups = [numbers[first : first + together] for first in range(0, len(numbers), together)]
         logs = np.full((len(trials.lists), len(weights)), np.nan)
         for group in groups:
             logs[:, group] = trials.noise({n: weights[n] for n in group})[:, np.newaxis]

@@ -22,7 +22,7 @@ from onnxprune.model.scopes import Scope
 # Whose integer kernels are those of the verified runs; the rounding of int8-dynamic is the same everywhere.
 KERNELS = frozenset({"onnxruntime", "ort-format"})
 _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newest that was measured
-_TABLES = frozenset({"onnxruntime"})  # where tables that are decoded row by row were timed in a whole model
+_TABLES = frozenset({"onnxruntime", "onnxruntime-web"})  # that were timed with tables decoded row by row in a model
 EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
 # `any` would be empty: of Conv LiteRT's converter reads halves alone, ORT format expands all but integers of kernels.
 _NOT_ANY = frozenset({"litert", "ort-format"})

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
-from onnx import TensorProto
 
 from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
@@ -26,7 +25,7 @@ from onnxprune.encodings.positions.planes import NODES, Plane, frequent_first, s
 from onnxprune.encodings.sparse import Sparse
 
 _FEWEST = 4  # codes below which nothing is rare
-_BYTES = 34  # that the nodes make for an entry: words, digits twice, escapes, running sums, what they gather, sums
+_BYTES = 33  # that the nodes make for an entry: words, digits twice, escapes, running sums, what they gather, sums
 _ROOM = 256  # bytes that filled up words may take
 
 
@@ -149,7 +148,7 @@ def _emit_plane(build: Builder, own: Parts, number: int, following: str) -> str:
         numbers = build.reshape(numbers, [-1], "flat")
     if not escape:
         return numbers
-    escaped = build.op("Cast", [build.op("Equal", [numbers, escape])], to=TensorProto.INT32)
+    escaped = build.op("Div", [numbers, escape])  # 1 for the largest number alone, in a node less than Equal and Cast
     before = build.op("CumSum", [escaped, build.constant("axis", np.int32(0))], exclusive=1)
     more = build.op("Mul", [escaped, build.op("GatherElements", [following, before])])
     return build.op("Add", [numbers, more])

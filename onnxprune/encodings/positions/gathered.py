@@ -52,10 +52,10 @@ class Gathered(Packing):
         layout = row_layout(len(sparse.codebook), *sparse.shape)
 
         def words(part: Array) -> Array:
-            packed = digits.pack(part.astype(np.int64), layout, "codes")["codes"]
+            packed = digits.pack_neighbours(part.astype(np.int64), layout, "codes")["codes"]
             return packed[..., 0] if layout.digits > 1 else packed
 
-        parts = digits.pack(np.zeros((0, sparse.shape[1]), np.int64), layout, "codes")
+        parts = digits.pack_neighbours(np.zeros((0, sparse.shape[1]), np.int64), layout, "codes")
         (parts["codes"],) = digits.joined(sparse.carrier.each(lambda _, part: (words(part),)), sparse.shape[0])
         return parts | {"book": sparse.codebook}
 

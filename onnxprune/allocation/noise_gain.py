@@ -30,6 +30,7 @@ _TOGETHER, _FEW = 4, 16  # weights that share a run, but not of so few
 _MUCH = 2.0  # times the usual noise, from which on those that shared a run get one each
 _SYNTHETIC = 1  # samples of a kind
 _SIDE = 64  # entries of an axis of an image that are enough to see how noise spreads
+_IN_MEMORY = 256 << 20  # bytes of a model that is run where nobody asked for a run
 _NUMBERS = 1 << 15  # of a synthesised sample at the most: larger ones take longer than the rest of the work
 
 Samples = list[Feeds]
@@ -57,8 +58,10 @@ def gains_on(model: Model, weights: Sequence[Weight], data: Path, samples: int, 
 def synthetic_gains(model: Model, weights: Sequence[Weight]) -> list[float | None]:
     """`_gains` on synthesised inputs of both kinds, recognised ones and random numbers, images of `_SIDE` pixels.
 
-    None for all where no such inputs are found, or the model does not run on any so small.
+    None for all where no such inputs are found, or the model does not run on any so small, or is too large itself.
     """
+    if model.payloads.nbytes > _IN_MEMORY:
+        return [None] * len(weights)
 
     def inputs(session: ort.InferenceSession) -> list[Samples]:
         kinds = [synthesise(model, session, _SYNTHETIC, realistic=realistic) for realistic in (True, False)]

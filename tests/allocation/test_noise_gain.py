@@ -75,6 +75,11 @@ def test_images_are_made_small_where_the_model_takes_such():
     assert np.isnan(gains(branches({5: 30.0}, side=512, flat=True))).all()
 
 
+def test_large_models_are_not_run(monkeypatch):
+    monkeypatch.setattr(noise_gain, "_IN_MEMORY", 1 << 10)
+    assert np.isnan(gains(branches({5: 30.0}))).all()
+
+
 def test_a_weight_that_stands_out_loses_less():
     measured = Encode(values="auto").measure(load(branches({5: 30.0, 6: 0.1})))
     counts = [measured.weights[f"w{place}"].noise for place in range(BRANCHES)]

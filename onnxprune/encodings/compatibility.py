@@ -146,16 +146,16 @@ def session_entries(model: Model) -> dict[str, str]:
     return {"session.disable_quant_qdq": "1"} if fused and not own else {}
 
 
-def _held(model: Model) -> list[tuple[str, str, set[str], bool, bool]]:
-    """Of each encoded weight: encoding, value form, readers, whether a kernel reads it, whether it has a scale."""
+def _held(model: Model) -> list[tuple[str, str, set[str], bool, bool, int]]:
+    """Of each encoded weight the arguments of `Targets.allows`."""
     held = [
-        ("coo", "exact", readers_in(weight.scope, weight.value), False, False)
+        ("coo", "exact", readers_in(weight.scope, weight.value), False, False, weight.size)
         for weight in find(model)
         if weight.store == "sparse"
     ]
     for group in encoded_weights(model):
         scaled = f"{group.prefix}scale" in group.constants and not group.fused
-        held.append((group.encoding, group.values, group.readers, group.fused, scaled))
+        held.append((group.encoding, group.values, group.readers, group.fused, scaled, group.entries(model)))
     return held
 
 
@@ -164,9 +164,7 @@ def _targets(model: Model) -> tuple[list[str], list[str]]:
     held, good, wrong = _held(model), [], []
     for name in releases():
         target = Targets.of([name])
-        if all(
-            target.allows(encoding, values, readers, fused, scaled) for encoding, values, readers, fused, scaled in held
-        ):
+        if all(target.allows(*each) for each in held):
             good.append(name)
         elif any(misread(name, *each[:4]) for each in held):
             wrong.append(name)

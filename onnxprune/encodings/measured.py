@@ -14,6 +14,10 @@ from importlib.resources import files
 from itertools import product
 
 Key = tuple[str, str, bool, str]  # encoding, value form, integers for a kernel, layer that reads the weight
+# Layers with weights of 2^20 and 2^23 entries, which some runtimes treat otherwise than small ones.
+GATHER, LARGE_GATHER, LARGEST_GATHER, LARGE_MATMUL = "Gather", "Gather 1M", "Gather 8M", "MatMul 1M"
+LARGE = (LARGE_GATHER, LARGEST_GATHER, LARGE_MATMUL)
+_GOOD, _EACH_RUN, _WRONG = frozenset({"once", "fused"}), "each run", "wrong"
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,26 @@ class Release:
 
     @property
     def good(self) -> frozenset[Key]:
-        """What gives the decoded model's outputs, decodes once or has a kernel, and keeps its size."""
-        wrong = self.wrong
-        return frozenset(key for key, words in self.words.items() if words <= {"once", "fused"} and key not in wrong)
+        """What gives the decoded model's outputs, decodes once or has a kernel, and keeps its size.
+
+        A form that is decoded at each run in front of a Gather is so in front of every layer: beside others it does not
+        always show. Forms are good in front of a large layer unless they were seen not to be, see `_large`.
+        """
+        small = {key for key, words in self.words.items() if key[3] not in LARGE and words <= _GOOD}
+        forms = {key[:2] for key in small if not key[2]}
+        bad = {key[:3] for key in self.wrong}
+        bad |= {
+            (*form, False) for form in forms if _EACH_RUN in self._large(form, LARGE_GATHER) | self._seen(form, GATHER)
+        }
+        large = {(*form, False, layer) for layer in LARGE for form in forms if self._large(form, layer) <= _GOOD}
+        return frozenset(key for key in small | large if key[:3] not in bad)
+
+    @property
+    def read_as_integers(self) -> frozenset[Key]:
+        """What is made to be decoded, but read as integers by a kernel, whose rounding the outputs then have."""
+        return frozenset(
+            key for key, words in self.words.items() if "fused" in words and not key[2] and key[1] != "exact"
+        )
 
     @property
     def wrong(self) -> frozenset[Key]:
@@ -40,8 +61,17 @@ class Release:
 
         MNN reads memory that nobody wrote: what it gives is right on some runs.
         """
-        forms = {key[:3] for key, words in self.words.items() if "wrong" in words}
+        forms = {key[:3] for key, words in self.words.items() if _WRONG in words}
         return frozenset(key for key in self.words if key[:3] in forms)
+
+    def _seen(self, form: tuple[str, str], layer: str) -> frozenset[str]:
+        """The outcomes of an encoding and a value form in front of a layer, decoded."""
+        return self.words.get((*form, False, layer), frozenset())
+
+    def _large(self, form: tuple[str, str], layer: str) -> frozenset[str]:
+        """The outcomes in front of a large layer: of other value forms of the encoding where this one was not run."""
+        others = (words for key, words in self.words.items() if key[0] == form[0] and key[2:] == (False, layer))
+        return self._seen(form, layer) or frozenset().union(*others)
 
 
 @cache

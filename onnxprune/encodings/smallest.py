@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxprune.core.dtypes import numpy_dtype
-from onnxprune.encodings import FORMS, GATHERED, GRAPH, Encoding, Sparse, named
-from onnxprune.encodings.candidates import HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
+from onnxprune.encodings import FORMS, GATHERED, GRAPH, Encoding, Sparse, Values, named
+from onnxprune.encodings.candidates import EXACT, HALF, MIN_HALF_ELEMENTS, Candidate, Candidates, Choice, encodable
 from onnxprune.encodings.graph.insert import (
     PreparedSparse,
     PreparedWeight,
@@ -166,6 +166,32 @@ class Encoder:
             return True  # asked for whatever it takes
         return not found.lossless and asked != HALF
 
+    def may_hold(self, found: Candidates, values: Values, fused: bool = False, scaled: bool = False) -> bool:
+        """Whether the targets read a weight in a value form where it stands, in any of the encodings.
+
+        Args:
+            found: the weight's candidates.
+            values: the form.
+            fused: whether a kernel reads the integers.
+            scaled: whether a scale stands behind what is decoded.
+        """
+        if self.tables and found.gathers:
+            return True
+        weight = found.weight
+        readers = readers_in(weight.scope, weight.value)
+        return any(
+            self.targets.allows(form.name, values.name, readers, fused, scaled, weight.size)
+            for form in named(self.encoding) or GRAPH.values()
+            if form.opset <= found.opset and (form.name, values.name) != ("dense", EXACT.name)
+        )
+
+    def keeps_exact(self, found: Candidates) -> bool:
+        """Whether the targets read no form of a weight that decodes itself or that a kernel takes."""
+        if not self.targets.names:
+            return False
+        forms = [form() for form in FORMS.values()]
+        return not any(self.may_hold(found, form, fused) for form in forms for fused in (False, *_kernel(found, form)))
+
     def in_planes(self, found: Candidates) -> bool:
         """Whether the codes of a weight may be stored in planes."""
         weight, fused = found.weight, found.readers() is not None
@@ -174,7 +200,7 @@ class Encoder:
         return (
             fits
             and _ESCAPE in named(self.encoding)
-            and self.targets.allows(_ESCAPE.name, values, readers, fused, not fused)
+            and self.targets.allows(_ESCAPE.name, values, readers, fused, not fused, weight.size)
         )
 
     def estimate(self, found: Candidates, form: Candidate) -> int:
@@ -190,11 +216,12 @@ class Encoder:
         """The encodings that decode themselves and may hold a form of the weight where it stands."""
         coded, values = candidate.coded, candidate.values.name
         trivial = coded.codebook is None and coded.decoded == found.weight.zero_value.dtype and coded.scale is None
+        scaled = coded.scale is not None and not coded.fused
         inside, readers = in_function(found.weight.scope), readers_in(found.weight.scope, found.weight.value)
         return [
             form
             for form in named(self.encoding)
-            if self.targets.allows(form.name, values, readers, coded.fused, coded.scale is not None and not coded.fused)
+            if self.targets.allows(form.name, values, readers, coded.fused, scaled, found.weight.size)
             and form.opset <= found.opset
             and form.fits(coded.codebook)
             and not (form.name == "dense" and trivial)
@@ -285,7 +312,7 @@ class Encoder:
         model, weight = found.model, found.weight
         opset, ir_version = SPARSE_INITIALIZER
         readers = readers_in(weight.scope, weight.value)
-        allowed = self.encoding in ("auto", "coo") and self.targets.allows("coo", "exact", readers)
+        allowed = self.encoding in ("auto", "coo") and self.targets.allows("coo", "exact", readers, entries=weight.size)
         allowed = allowed and model.opset >= opset and model.proto.ir_version >= ir_version
         if not allowed or weight.scope.path or weight.store == "constant" or weight.zero is not None:
             return None
@@ -297,6 +324,11 @@ class Encoder:
             return prepared
         prepared.discard(model)
         return None
+
+
+def _kernel(found: Candidates, form: Values) -> tuple[bool, ...]:
+    """True, where a kernel may read integers of a form."""
+    return (True,) if found.readers(form) is not None else ()
 
 
 def _channels(weight: Weight, sparse: Sparse) -> list[int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from onnxprune.encodings import FORMS, GATHERED, GRAPH
-from onnxprune.encodings.measured import Key, number, releases
+from onnxprune.encodings.measured import LARGE_GATHER, LARGE_MATMUL, LARGEST_GATHER, Key, number, releases
 from onnxprune.encodings.values.blocks import Int2
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError
@@ -22,14 +22,19 @@ from onnxprune.model.scopes import Scope
 # Whose integer kernels are those of the verified runs; the rounding of int8-dynamic is the same everywhere.
 KERNELS = frozenset({"onnxruntime", "ort-format"})
 _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newest that was measured
-_TABLES = frozenset({"onnxruntime", "onnxruntime-web"})  # that were timed with tables decoded row by row in a model
+_TABLES = frozenset(
+    {"mnn", "onnxruntime", "onnxruntime-web", "opencv", "openvino", "ort-format", "tract", "tvm"}
+)  # where tables that are decoded row by row were timed in a whole model
 EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
-# `any` would be empty: of Conv LiteRT's converter reads halves alone, ORT format expands all but integers of kernels.
-_NOT_ANY = frozenset({"litert", "ort-format"})
+# `any` would be empty, or be halves: of Conv LiteRT's converter reads halves alone, ORT format expands all but integers
+# of kernels, and TVM folds no Slice, which cuts off what fills the last word of codes.
+_NOT_ANY = frozenset({"litert", "ort-format", "tvm"})
 _LAYERS = {
     "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
     "LSTM": ("LSTM",), "GRU": ("LSTM",), "RNN": ("LSTM",),
 }  # fmt: skip
+# Entries above which a weight is judged by the next larger that was measured too.
+_LARGE, _LARGEST = 1 << 19, 1 << 20
 _SCALED = {"escape": "int4"}  # the value form with a scale, where that of int8 has no codes
 # Those whose integers a kernel may read: which of them it is, is not looked at.
 _FUSED = ("MatMul", "MatMul Add", "Gemm Relu")
@@ -60,7 +65,7 @@ class Targets:
 
     @classmethod
     def of(cls, specs: Iterable[str]) -> Targets:
-        """From NAME or NAME>=VERSION; `any` stands for all but litert and ort-format.
+        """From NAME or NAME>=VERSION; `any` stands for all but litert, ort-format and tvm.
 
         Raises:
             OptionError: a runtime is not known, or a version is older than what was measured.
@@ -85,8 +90,9 @@ class Targets:
         return not self.names or encoding in self.encodings
 
     def allows(
-        self, encoding: str, values: str, readers: Iterable[str], fused: bool = False, scaled: bool = False
-    ) -> bool:
+        self, encoding: str, values: str, readers: Iterable[str], fused: bool = False, scaled: bool = False,
+        entries: int = 0,
+    ) -> bool:  # fmt: skip
         """Whether a weight that these operators read may have a form; without a target every one.
 
         Args:
@@ -96,15 +102,18 @@ class Targets:
             fused: whether the integers are for a kernel.
             scaled: whether a scale stands behind: dense that is a product, else what is scattered is as int8 is, and
                 what is looked up as int4.
+            entries: how many the weight has.
         """
         if not self.names or (encoding == "dense" and values == "exact"):
             return True
         if encoding == GATHERED.name:
             return self.tables
-        layers = {layer for reader in readers or ("",) for layer in _layers(reader, values, fused)}
+        readers = {*readers} or {""}
+        layers = {layer for reader in readers for layer in _layers(reader, values, fused)}
+        layers |= set() if fused else _large_layers(readers, entries)
         read = all((encoding, values, fused, layer) in self.good for layer in layers)
         alike = _SCALED.get(encoding, "int8")
-        return read and (not scaled or encoding == "dense" or self.allows(encoding, alike, readers))
+        return read and (not scaled or encoding == "dense" or self.allows(encoding, alike, readers, entries=entries))
 
     @property
     def left_out(self) -> str:
@@ -127,6 +136,13 @@ def _layers(reader: str, values: str, fused: bool) -> tuple[str, ...]:
     return _LAYERS.get(reader, _OTHERS)
 
 
+def _large_layers(readers: Iterable[str], entries: int) -> set[str]:
+    """The measured layers that a weight of so many entries is judged by, beside those of its readers."""
+    layers = ({LARGE_GATHER} if entries > _LARGE else set()) | ({LARGEST_GATHER} if entries > _LARGEST else set())
+    products = any(reader not in _LAYERS or _LAYERS[reader][0] in _FUSED for reader in readers)
+    return layers | ({LARGE_MATMUL} if entries > _LARGE and products else set())
+
+
 def misread(name: str, encoding: str, values: str, readers: Iterable[str], fused: bool) -> bool:
     """Whether the newest release of a runtime was seen to give other outputs for a form that these operators read."""
     layers = {layer for reader in readers for layer in _layers(reader, values, fused)}
@@ -142,8 +158,10 @@ _KERNEL_SINCE = {Int8Dynamic.name: "1.25", Int2.name: "1.29"}
 @cache
 def _good(name: str, version: str) -> frozenset[Key]:
     """What every measured release from a version on reads right and fast."""
-    held = [release.good for release in releases()[name] if number(release.version) >= number(version)]
-    good = frozenset.intersection(*held)
+    held = [release for release in releases()[name] if number(release.version) >= number(version)]
+    good = frozenset.intersection(*(release.good for release in held))
+    if name not in KERNELS:
+        good -= frozenset().union(*(release.read_as_integers for release in held))
     if name == "onnxruntime":
         good = frozenset(key for key in good if not key[2] or number(version) >= number(kernel_since(key[1])))
     return good if name in KERNELS else frozenset(key for key in good if not key[2] or key[1] == Int8Dynamic.name)

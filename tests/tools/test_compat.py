@@ -17,6 +17,9 @@ import pytest
 from tests.helpers.releases import FOLDED, FUSED, HELD, number
 from tests.helpers.repository import TOOLS
 
+# What an adapter says where a kernel reads integers of the encoded model.
+READ = {f"{kind}_facts": {"decoding": [], "fused": kind == "encoded"} for kind in ("encoded", "decoded")}
+
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -56,6 +59,21 @@ def test_an_encoding_is_measured_beside_what_is_there(tool):
     assert tool.forms.without([row, other], ["rows"]) == [row | {"encoding": ["flat"]}]
 
 
+def test_a_layer_is_measured_beside_what_is_there(tool):
+    row = {"encoding": ["flat", "rows"], "consumer": ["Conv", "Gather"], "outcome": "once"}
+    assert tool.forms.without([row], [], ["Conv"]) == [row | {"consumer": ["Gather"]}]
+    left = tool.forms.without([row], ["rows"], ["Conv"])
+    held = sorted((e, c) for each in left for e in each["encoding"] for c in each["consumer"])
+    assert held == [("flat", "Conv"), ("flat", "Gather"), ("rows", "Gather")]
+    assert tool.forms.without([row], ["rows", "flat"], ["Conv", "Gather"]) == []
+
+
+def test_large_layers_have_large_weights(tool):
+    for name, most in (("Gather 1M", 1 << 20), ("Gather 8M", 1 << 23), ("MatMul 1M", 1 << 20)):
+        (weight,) = tool.cases.consumer_model(name, 17).graph.initializer
+        assert 0.95 * most < weight.dims[0] * weight.dims[1] <= most
+
+
 def test_a_process_that_dies_or_does_not_end_is_an_outcome(tool):
     def dies(say):
         say({"decoded_error": 0.0})
@@ -80,6 +98,8 @@ def test_a_process_that_dies_or_does_not_end_is_an_outcome(tool):
         (False, {"encoded_run": 9e-4, "decoded_run": 1e-4}, "each run"),
         (True, {"encoded_error": 5e-3, "own_error": 5e-3, "encoded_run": 1e-4, "decoded_run": 1e-4}, "fused"),
         (True, {"encoded_run": 9e-4, "decoded_run": 1e-4}, "each run"),
+        (False, {"own_error": 5e-3, "encoded_error": 5e-3, **READ}, "fused"),
+        (False, {"own_error": 5e-2, "encoded_error": 5e-2, **READ}, "wrong"),
         (False, {"encoded_facts": {"stored": 9}, "decoded_facts": {"stored": 10}}, "expanded"),
     ],
 )

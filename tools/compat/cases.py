@@ -21,6 +21,7 @@ import onnxprune
 from onnxprune.core.override import override
 from onnxprune.encodings import GRAPH
 from onnxprune.encodings.graph.encoded import encoded_weights
+from onnxprune.encodings.measured import GATHER, LARGE, LARGE_GATHER, LARGE_MATMUL, LARGEST_GATHER
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.targets import EVERY_FORM
 from onnxprune.encodings.values.base import INT2
@@ -31,7 +32,11 @@ from onnxprune_passes import Encode
 VALUES = ("exact", "half", "shared:4", "shared:5", "int8", "int8:5", "int8-dynamic", "int4", "int2")
 # opset: the IR version that came with it (9: what coo needs)
 OPSETS = {9: 5, 11: 6, 13: 7, 17: 8, 21: 10, INT2: 13}
-CONSUMERS = ("MatMul", "MatMul Add", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ MatMul", "QDQ Conv")
+CONSUMERS = ("MatMul", "MatMul Add", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ MatMul", "QDQ Conv", *LARGE)
+# Of layers with large weights: what a form does there depends on neither the opset nor the bits.
+_LARGE_VALUES, _LARGE_OPSET = ("exact", "half", "shared:4", "int8"), 17
+# Tables whose entries fill no whole number of words: what cuts the last one off is to be folded too.
+_SHAPES = {LARGE_GATHER: (4093, 255), LARGEST_GATHER: (32719, 255), LARGE_MATMUL: (1024, 1024)}
 DENSITY = 0.1  # of the weights: every encoding takes fewer bytes than the dense tensor, and over 256 values are kept
 QUANTISE = 10  # the opset that brought QuantizeLinear
 
@@ -75,8 +80,9 @@ def consumer_model(consumer: str, opset: int) -> onnx.ModelProto:
 
     bias = rng.standard_normal(96).astype(np.float32)
     element, x, y, held = TensorProto.FLOAT, [2, 128], [2, 96], {"w": weight(128, 96)}
-    if consumer == "MatMul":
-        nodes = [node("MatMul", ["x", "w"], "y")]
+    if consumer in ("MatMul", LARGE_MATMUL):
+        nodes, held = [node("MatMul", ["x", "w"], "y")], {"w": weight(*_SHAPES.get(consumer, (128, 96)))}
+        x, y = [2, held["w"].shape[0]], [2, held["w"].shape[1]]
     elif consumer == "MatMul Add":
         nodes, held["b"] = [node("MatMul", ["x", "w"], "h"), node("Add", ["h", "b"], "y")], bias
     elif consumer == "Gemm Relu":
@@ -88,9 +94,9 @@ def consumer_model(consumer: str, opset: int) -> onnx.ModelProto:
     elif consumer == "LSTM":
         x, y, held = [5, 2, 32], [5, 1, 2, 32], {"w": weight(1, 128, 32), "r": weight(1, 128, 32)}
         nodes = [node("LSTM", ["x", "w", "r"], "y", hidden_size=32)]
-    elif consumer == "Gather":
-        element, x, y, held = TensorProto.INT64, [7], [7, 64], {"w": weight(256, 64)}
-        nodes = [node("Gather", ["w", "x"], "y")]
+    elif consumer.startswith(GATHER):
+        held, nodes = {"w": weight(*_SHAPES.get(consumer, (256, 64)))}, [node("Gather", ["w", "x"], "y")]
+        element, x, y = TensorProto.INT64, [7], [7, held["w"].shape[1]]
     else:
         x, y, held, nodes = _quantised(consumer.split()[1], weight, node)
     graph = helper.make_graph(
@@ -119,8 +125,10 @@ def _quantised(layer: str, weight: Any, node: Any) -> tuple[list[int], list[int]
 def feed(consumer: str) -> Any:
     """The input of a consumer's model."""
     rng = np.random.default_rng(1)
-    if consumer == "Gather":
+    if consumer.startswith(GATHER):
         return rng.integers(0, 256, 7)
+    if consumer == LARGE_MATMUL:
+        return rng.standard_normal((2, _SHAPES[consumer][0])).astype("float32")
     shape = (1, 16, 8, 8) if consumer.endswith("Conv") else (5, 2, 32) if consumer == "LSTM" else (2, 128)
     return rng.standard_normal(shape).astype("float32")
 
@@ -134,6 +142,8 @@ def write_cases(
     for opset, consumer, (encoding, values) in ((o, c, f) for o in opsets for c in consumers for f in forms):
         if consumer.startswith("QDQ") and (values != "exact" or opset < QUANTISE):
             continue
+        if consumer in LARGE and (values not in _LARGE_VALUES or opset != _LARGE_OPSET):
+            continue
         if opset == INT2 and values != "int2":  # which no older opset has in front of a kernel
             continue
         source = folder / "source.onnx"
@@ -141,7 +151,8 @@ def write_cases(
         dynamic = values == Int8Dynamic.name
         if dynamic:
             np.savez(folder / "data.npz", x=feed(consumer))
-        for fused, step in ((True, Encode),) if dynamic else ((True, Encode), (False, Folding)):
+        steps = ((True, Encode),) if dynamic else ((True, Encode), (False, Folding))
+        for fused, step in steps[consumer in LARGE :]:  # kernels take large weights as they take small ones
             model = Model.load(source)
             step(encoding=encoding, values=values, data=str(folder / "data.npz") if dynamic else "").run(model)
             held = encoded_weights(model)

@@ -13,7 +13,7 @@ from pathlib import Path
 from onnxprune.encodings import GRAPH
 
 from . import data, forms, graph_tools, models, page
-from .cases import Case, write_cases
+from .cases import CONSUMERS, Case, write_cases
 from .environments import ENVIRONMENTS, Environment
 from .outcomes import EACH_RUN, Seen, outcome
 
@@ -36,6 +36,8 @@ def main() -> int:
         if name == "forms":
             text = "these encodings alone; what was measured of others stays"
             command.add_argument("--encoding", nargs="+", choices=[*GRAPH, "coo"], metavar="NAME", help=text)
+            text = "these layers alone; what was measured of others stays"
+            command.add_argument("--layer", nargs="+", choices=CONSUMERS, metavar="NAME", help=text)
         if name != "tables":
             command.add_argument("--environments", type=Path, required=True, help="a folder; what is missing is made")
         else:
@@ -50,16 +52,17 @@ def main() -> int:
     if not asked:
         parser.error(f"none of {', '.join(dict.fromkeys(each.runtime for each in ENVIRONMENTS))}")
     if options.command == "forms":
-        _forms(asked, options.environments, options.encoding or [])
+        _forms(asked, options.environments, options.encoding or [], options.layer or [])
     else:
         _models(asked, options.environments)
     return 0
 
 
-def _forms(asked: list[Environment], environments: Path, encodings: Sequence[str]) -> None:
+def _forms(asked: list[Environment], environments: Path, encodings: Sequence[str], layers: Sequence[str]) -> None:
     """Write the outcomes, one environment after the other."""
     with tempfile.TemporaryDirectory() as place:
-        cases = [case for case in write_cases(Path(place)) if not encodings or case.encoding in encodings]
+        made = write_cases(Path(place), layers or CONSUMERS)
+        cases = [case for case in made if not encodings or case.encoding in encodings]
         print(f"{len(cases)} models", file=sys.stderr)
         for environment in asked:
             seen: dict[Case, Seen] = {}
@@ -72,8 +75,8 @@ def _forms(asked: list[Environment], environments: Path, encodings: Sequence[str
                     break
             print(environment.name, dict(Counter(what.word for what in seen.values())), file=sys.stderr)
             held, day = data.read(), datetime.date.today().isoformat()
-            others = data.rows_of(held, environment.runtime, environment.version) if encodings else []
-            rows = [*forms.without(others, encodings), *forms.merged(seen)]
+            others = data.rows_of(held, environment.runtime, environment.version) if encodings or layers else []
+            rows = [*forms.without(others, encodings, layers), *forms.merged(seen)]
             data.write(data.with_forms(held, environment.runtime, environment.version, day, rows))
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from onnxprune.encodings.measured import LARGE
+
 from .outcomes import SLOW
 
 NUMPY = "numpy==2.4.6"
@@ -24,9 +26,9 @@ _NUMPY_1 = ("1.15.1", "1.16.3", "1.17.3", "1.18.1")  # onnxruntime releases that
 # Of runtimes whose converter or compiler takes seconds for a model.
 _SLOW: dict[str, Any] = {
     "opsets": (17,), "values": ("exact", "half", "shared:4", "int8", "int4"),
-    "consumers": ("MatMul", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ Conv"),
+    "consumers": ("MatMul", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ Conv", *LARGE),
 }  # fmt: skip
-_SLOWEST = _SLOW | {"values": ("exact", "half", "shared:4"), "consumers": ("MatMul", "Conv", "Gather")}
+_SLOWEST = _SLOW | {"values": ("exact", "half", "shared:4"), "consumers": ("MatMul", "Gemm Relu", "Conv", "Gather")}
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ ENVIRONMENTS = [
     Environment("tvm", "0.27.0.post1", ("apache-tvm==0.27.0.post1", "onnx==1.23.2", NUMPY), **_SLOW),
     Environment(
         "iree", "3.13.0", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2", NUMPY),
-        **(_SLOWEST | {"values": ("exact", "shared:4"), "consumers": ("MatMul", "Gemm Relu", "Conv", "Gather")}),
+        **(_SLOWEST | {"values": ("exact", "shared:4")}),
     ),
     Environment(
         "litert", "2.1.0",

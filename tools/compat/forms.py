@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,23 @@ def merged(seen: dict[Case, Seen]) -> list[dict[str, Any]]:
     return rows
 
 
-def without(rows: Iterable[dict[str, Any]], encodings: Iterable[str]) -> list[dict[str, Any]]:
-    """Rows less what they say of some encodings."""
-    dropped = set(encodings)
-    left = [row | {"encoding": [each for each in row["encoding"] if each not in dropped]} for row in rows]
-    return [row for row in left if row["encoding"]]
+def without(
+    rows: Iterable[dict[str, Any]], encodings: Collection[str], layers: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """Rows less what they say of some encodings in front of some layers; without one of either, of all."""
+    dropped = {"encoding": encodings, "consumer": layers}
+    asked = {field: names for field, names in dropped.items() if names}
+    left = []
+    for row in rows:
+        kept = {field: [each for each in row[field] if each not in names] for field, names in asked.items()}
+        over = dict(row)
+        for field, names in asked.items():  # what is outside of one field's names, then of the next
+            if kept[field]:
+                left.append(over | {field: kept[field]})
+            over |= {field: [each for each in row[field] if each in names]}
+            if not over[field]:
+                break
+    return left
 
 
 def _inside(case: Case, box: Box) -> bool:

@@ -157,6 +157,16 @@ class EncodedWeight:
         shapes = sum(v.ByteSize() + TAG for v in self.scope.body.value_info if v.name.startswith(self.prefix))
         return nodes + payloads + shapes
 
+    def entries(self, model: Model) -> int:
+        """How many entries it has; 0 where its parts do not tell any more."""
+        if not self.intact:
+            return 0
+        parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
+        try:
+            return sum(math.prod(self._shape(chunk)) for chunk in parts_of(parts))
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError):
+            return 0
+
     def array(self, model: Model) -> Array:
         """All of the weight's values, see `chunked`."""
         return self.chunked(model).whole()

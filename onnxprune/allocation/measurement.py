@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from onnxprune.allocation.noise_counts import noise_counts
-from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points
+from onnxprune.allocation.rate_distortion import GRID, SCALES_COST, RatePoint, curve, points
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
@@ -235,7 +235,8 @@ def _as_asked(candidates: Candidates, form: Values, targets: Targets) -> Measure
 def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     """What a weight costs at each loss; nothing where no codebook fits its values."""
     weight, array, prune = candidates.weight, candidates.array, plan.prune
-    fitted = partial(points, planes=plan.encoder.in_planes(candidates))
+    fitted, shared = partial(points, planes=plan.encoder.in_planes(candidates)), Shared()
+    may_hold = partial(plan.encoder.may_hold, candidates)
     sizes = [plan.encoder.estimate(candidates, form) for form in candidates.lossless]
     exact = min([weight.nbytes(candidates.model), *sizes])
     if weight.element in QUANTISED:
@@ -250,27 +251,29 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     readers = candidates.readers()
     transposed = readers.transposed if readers else None
     wide, scale = live_channels(weight, wide, transposed)
-    found = [RatePoint(2 * wide.size + HALF_NODES, _HALF_LOSS, values=HALF)] if HALF.fits(weight.element) else []
+    halves = HALF.fits(weight.element) and may_hold(HALF)
+    found = [RatePoint(2 * wide.size + HALF_NODES, _HALF_LOSS, values=HALF)] if halves else []
     if scale is None:
         unit = unit_scale(wide)
-        return curve(exact, [*found, *fitted(Histogram.of(wide, unit), wide.size, unit, prune)])
+        found += fitted(Histogram.of(wide, unit), wide.size, unit, prune) if may_hold(shared) else []
+        return curve(exact, found)
     histogram = Histogram.of(wide, scale)
     if candidates.gathers:
         found += fitted(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row)
         found.append(_whole_grid(wide, scale, (1,), watched=False))
         if histogram.zeros <= _SPARSE * wide.size:
             return curve(exact, found)
-    if readers is not None:
+    fused, folded = readers is not None, may_hold(shared, scaled=True)
+    if fused and may_hold(INT8, fused):
         found += fitted(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
-        found += fitted(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
-    else:
-        found += fitted(histogram, wide.size, scale, prune)
-        if scale.nbytes > SCALES_COST * exact:
-            unit = unit_scale(wide)
-            histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
-            found += fitted(histogram, wide.size, unit, prune)
+    if folded:
+        found += fitted(histogram, wide.size, scale, prune, grid=_FINE if fused else GRID, folded=fused)
+    if not fused and may_hold(shared) and scale.nbytes > SCALES_COST * exact:
+        unit = unit_scale(wide)
+        histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
+        found += fitted(histogram, wide.size, unit, prune)
     axes = inner_axes(weight, transposed)
-    if not candidates.gathers and wide.size <= _BOOK_COUNTS:
+    if not candidates.gathers and wide.size <= _BOOK_COUNTS and may_hold(INT8, fused, not fused):
         found.append(_whole_grid(wide, scale, axes))
     worst = None if candidates.gathers else extreme(wide, scale, axes, _WATCHED)
     return curve(exact, found, worst, prune)

@@ -19,7 +19,7 @@ from onnxprune.encodings.candidates import EXACT, Candidates, dense_because, may
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.opset import raise_for
 from onnxprune.encodings.smallest import Encoder, StoredWeight
-from onnxprune.encodings.targets import Targets
+from onnxprune.encodings.targets import Targets, readers_in
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
@@ -133,6 +133,8 @@ class Encode(Pass):
         weights, choices = find(model), choose(measurements, self.loss)
         ids = fresh_ids(model.proto)
         name, encoder = next(ids), self._encoder
+        exact: set[str] = set()  # that nothing else is read of, by a target
+        readers: set[str] = set()  # of these
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             measured = measurements.weights[weight.name]
             found = Candidates(
@@ -150,11 +152,19 @@ class Encode(Pass):
                 what = f"{measured.values} in place of {measured.asked}" if other else "decoded at load"
                 change.notes.append(f"'{weight.name}' is {what}: {measured.refused}")
             self._report(weight, stored, change)
+            if stored.tried and not stored.changed and may_lose(weight) and encoder.keeps_exact(found):
+                exact.add(weight.name)
+                readers |= readers_in(weight.scope, weight.value)
         lossy = any(choice.codebook is not None for choice in choices.values())
         if lossy or model.spent:
             rate_distortion.spend(model, self.loss if lossy else 0.0)
         if encoder.targets.left_out and change.modified:
             change.notes.append(f"for {', '.join(self.target)} no use is made of {encoder.targets.left_out}")
+        if exact:
+            change.notes.append(
+                f"for {', '.join(self.target)} {len(exact)} weights of {', '.join(sorted(readers))} stay exact: no "
+                "smaller form of them is read there as fast"
+            )
         inputs = sum(weight.overridable for weight in weights)
         if inputs:
             change.notes.append(

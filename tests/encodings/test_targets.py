@@ -239,3 +239,23 @@ def test_a_form_that_another_runtime_reads_as_integers_is_none_of_its_target():
 def test_a_large_table_is_decoded_row_by_row(target):
     opened, _ = encoded(large(4400, 256, "Gather"), values="shared:5", target=(target,))
     assert [group.encoding for group in encoded_weights(opened)] == ["gathered"]
+
+
+def test_losses_are_those_of_forms_that_the_target_reads():
+    """ORT format keeps integers of kernels alone: codebooks that are decoded at load must not be chosen for it."""
+    sizes = (384, 1536, 384, 384)
+    weights = {f"w{n}": normal(*sizes[n : n + 2], seed=n) for n in range(3)}
+    nodes = [node("MatMul", ["x" if n == 0 else f"h{n}", f"w{n}"], ["y" if n == 2 else f"h{n + 1}"]) for n in range(3)]
+    proto = model(nodes, [info("x", [1, 384])], [info("y", [1, 384])], weights, 17)
+    for loss in (0.0005, 0.002, 0.01):
+        opened, _ = encoded(proto, values="auto", target=("ort-format",), loss=loss)
+        assert [group.fused for group in encoded_weights(opened)] == [True] * 3
+
+
+def test_weights_of_which_nothing_smaller_is_read_are_said():
+    nodes = [node("Conv", ["x", "w"], ["y"])]
+    proto = model(nodes, [info("x", [1, 8, 6, 6])], [info("y", [1, 16, 4, 4])], {"w": normal(16, 8, 3, 3)}, 17)
+    _, change = encoded(proto, values="auto", target=("ort-format",))
+    assert any("1 weights of Conv stay exact" in note for note in change.notes)
+    _, change = encoded(proto, values="auto", target=("tract",))
+    assert not any("stay exact" in note for note in change.notes)

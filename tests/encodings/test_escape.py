@@ -159,8 +159,8 @@ def test_chunks_share_a_book(monkeypatch):
 @pytest.mark.parametrize(
     ("part", "change", "why"),
     [
-        ("p0codes", lambda words: words[:3], "plane 0 ends after"),
-        ("p1codes", lambda words: words[:1], "plane 1 ends after"),
+        ("p0codes", lambda words: words[..., :3], "plane 0 ends after"),
+        ("p1codes", lambda words: words[..., :1], "plane 1 ends after"),
         ("p1codes", None, "a plane is missing"),
         ("book", lambda book: book[:2], "out of bounds"),
     ],

@@ -150,7 +150,7 @@ class Verification:
             made = synthesise(self._model, session, checks.samples or SAMPLES)
             source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {})
             outputs = made.outputs
-        asked = checks.tolerance is not None or checks.question.asked or held.targets
+        asked = checks.tolerance is not None or checks.question.asked or held.judging
         judge = Judge(session, checks.question, held, outputs) if asked else None
         return _Original(source, held, kinds, outputs, judge)
 

@@ -36,6 +36,11 @@ class Samples:
     arrays: dict[str, Array]
     targets: list[Array] | None = None
 
+    @property
+    def judging(self) -> bool:
+        """Whether there are targets that judge where no metric is named: text is for a function of the user's."""
+        return self.targets is not None and all(part.dtype.kind not in "SU" for part in self.targets)
+
 
 def load(
     path: Path, inputs: list[Input], samples: int | None = None, half: int | None = None

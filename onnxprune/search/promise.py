@@ -159,7 +159,7 @@ class Promise:
         self._answers = Answers(session, held_out.feeds, self._references, held_out.count, heads.scores)
         self._judge = self._likely = None
         self._rightly = 0.0  # expected_top1 of the original
-        if question.asked or held_out.targets is not None:
+        if question.asked or held_out.judging:
             judge = Judge(session, question, held_out, self._references)
             self._judge = judge if judge.unit == UNITS["top1"] else None
             if judge.metric == "top1":

@@ -13,6 +13,7 @@ from onnx import TensorProto
 import onnxprune
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api import compress as compressing
+from onnxprune.errors import OptionError
 from onnxprune.runtime.judge import Question
 from onnxprune.runtime.metrics import stays
 from onnxprune.search.halves import halves
@@ -211,6 +212,19 @@ def test_targets_judge_where_there_are_some(tmp_path):
     assert (found.original, found.answers) == (100.0, 128)
     assert found.result < 50
     assert not found.kept
+
+
+def test_text_that_nobody_reads_judges_nothing(tmp_path):
+    """It is for a function of the user; without one the answers of the original judge, and nothing fails."""
+    weight, x = normal(64, 10), samples(256)
+    arrays = {"x": x, "targets": np.array([f"class {c}" for c in (x @ weight).argmax(1)])}
+    held = promise(head(weight), tmp_path, arrays)
+    assert held.of(tmp_path / "m.onnx", ATTEMPT).metric == "answers"
+    result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", data=tmp_path / "data.npz")
+    assert result.promise.metric == "answers"
+    assert result.deviation.metric is None
+    with pytest.raises(OptionError, match="are text"):
+        onnxprune.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", data=tmp_path / "data.npz", max_drop=1)
 
 
 def test_where_targets_judge_an_output_of_features_does_not(tmp_path):

@@ -273,7 +273,8 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
         histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
         found += fitted(histogram, wide.size, unit, prune)
     axes = inner_axes(weight, transposed)
-    if not candidates.gathers and wide.size <= _BOOK_COUNTS and may_hold(INT8, fused, not fused):
+    small = wide.size <= _BOOK_COUNTS or not (fused or folded)  # or nothing but a grid is read of it
+    if not candidates.gathers and small and may_hold(INT8, fused, not fused):
         found.append(_whole_grid(wide, scale, axes))
     worst = None if candidates.gathers else extreme(wide, scale, axes, _WATCHED)
     return curve(exact, found, worst, prune)

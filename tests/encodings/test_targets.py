@@ -252,6 +252,12 @@ def test_losses_are_those_of_forms_that_the_target_reads():
         assert [group.fused for group in encoded_weights(opened)] == [True] * 3
 
 
+def test_a_large_weight_becomes_a_grid_where_no_codebook_is_read():
+    """TVM folds no codebook; half precision was all that was left for a weight of many entries."""
+    opened, _ = encoded(large(640, 640), values="auto", target=("tvm",))
+    assert [group.values for group in encoded_weights(opened)] == ["int8"]
+
+
 def test_weights_of_which_nothing_smaller_is_read_are_said():
     nodes = [node("Conv", ["x", "w"], ["y"])]
     proto = model(nodes, [info("x", [1, 8, 6, 6])], [info("y", [1, 16, 4, 4])], {"w": normal(16, 8, 3, 3)}, 17)

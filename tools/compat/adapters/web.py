@@ -14,13 +14,14 @@ SCRIPT = Path(__file__).with_suffix(".mjs")
 PACKAGES = Path(os.environ["NODE_PACKAGES"])  # the folder in which npm installed onnxruntime-web
 
 Shapes = dict[str, tuple[int, ...]]  # of the outputs, by name
+_WARM = 120  # runs after which node has optimised the WebAssembly of a model; it does so beside them, at their cost
 
 
 class Running:
     """A session in a process of node."""
 
     def __init__(self, path: Path, feeds: dict[str, Any], outputs: Shapes) -> None:
-        self.outputs = list(outputs)
+        self.outputs, self.warm = list(outputs), False
         self.node = subprocess.Popen(
             ["node", str(SCRIPT), str(PACKAGES)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True,
@@ -52,6 +53,9 @@ class Running:
 
     def seconds(self, count: int) -> float:
         """Processor seconds of a run."""
+        if not self.warm:
+            self.warm = True
+            self._ask({"run": _WARM})
         return self._ask({"run": count})["seconds"]
 
     def __del__(self) -> None:

@@ -33,6 +33,10 @@ _SIDE = 64  # entries of an axis of an image that are enough to see how noise sp
 _IN_MEMORY = 256 << 20  # bytes of a model that is run where nobody asked for a run
 _NUMBERS = 1 << 15  # of a synthesised sample at the most: larger ones take longer than the rest of the work
 
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+
 Samples = list[Feeds]
 
 
@@ -83,8 +87,12 @@ def _gains(
     The mean over the outputs, the geometric mean over the lists of samples that `inputs` gives for a session. The
     weights become inputs with default values of one session, so that a trial costs a run and no load. Of many,
     `_TOGETHER` that follow each other share one, as their noise adds up; only where that is much, each is tried by
-    itself. None for a weight that cannot become an input (in a function, not float32, bound twice).
+    itself. None for a weight that cannot become an input (in a function, not float32, bound twice), and for all where
+    the model draws numbers, by which its outputs differ from run to run.
     """
+    scopes = (inner for top in scopes_of(model.proto) for inner in top.inner())
+    if any(node.op_type in _RANDOM for scope in scopes for node in scope.body.node):
+        return [None] * len(weights)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         exposed = _write_exposed(model, {w.name for w in weights}, path, small)
@@ -162,7 +170,7 @@ def _write_exposed(model: Model, names: set[str], path: Path, small: bool) -> se
         proto.ir_version = max(proto.ir_version, 4)
         scopes = [inner for top in scopes_of(model.proto) for inner in top.inner()]
         if small:
-            _free_sides(proto)
+            _shrink_images(proto)
         for weight in find(model):
             body, tensor = weight.scope.body, weight.tensor
             if weight.name not in names or weight.element != TensorProto.FLOAT or not isinstance(body, GraphProto):
@@ -183,18 +191,19 @@ def _write_exposed(model: Model, names: set[str], path: Path, small: bool) -> se
     return exposed
 
 
-def _free_sides(proto: ModelProto) -> None:
-    """Free the sides of images, four axes, that are longer than `_SIDE`, and all shapes that follow from them."""
+def _shrink_images(proto: ModelProto) -> None:
+    """Make the sides of images, four axes, `_SIDE` where they are longer, and free all shapes that follow from them."""
     given = {tensor.name for tensor in proto.graph.initializer}
-    freed = False
-    for value in proto.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if value.name in given or len(dims) != 4:
-            continue
-        for axis, dim in enumerate(dims):
-            if dim.dim_value > _SIDE:
-                dim.dim_param, freed = f"{value.name}_side_{axis}", True
-    if freed:
+    long = [
+        dim
+        for value in proto.graph.input
+        if value.name not in given and len(value.type.tensor_type.shape.dim) == 4
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_value > _SIDE
+    ]
+    for dim in long:
+        dim.dim_value = _SIDE
+    if long:
         del proto.graph.value_info[:]
         for value in proto.graph.output:
             value.type.tensor_type.ClearField("shape")

@@ -200,7 +200,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     form = asked.values
     if not may_lose(weight):
         if form is None:
-            small = weight.kind in ("bias", "norm") and weight.element in FLOATS
+            small = weight.kind in ("bias", "norm") and weight.element in FLOATS and plan.encoder.targets.half_biases
             return Measured(halved=small and _halvable(weight.chunked(model), added=weight.kind == "bias"))
         return Measured(form if asked.named and form == HALF and form.fits(weight.element) else EXACT)
     if weight.size < SMALL:

@@ -25,6 +25,8 @@ _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newe
 _TABLES = frozenset(
     {"mnn", "onnxruntime", "onnxruntime-web", "opencv", "openvino", "ort-format", "tract", "tvm"}
 )  # where tables that are decoded row by row were timed in a whole model
+# onnx2tf computes other numbers without an error where a bias of Gemm comes from a Cast (LeNet-5: 0.006, litert 2.1.0).
+_EXACT_BIASES = frozenset({"litert"})
 EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
 # `any` would be empty, or be halves: of Conv LiteRT's converter reads halves alone, ORT format expands all but integers
 # of kernels, and TVM folds no Slice, which cuts off what fills the last word of codes.
@@ -56,12 +58,14 @@ class Targets:
         good: the forms, by the layer that reads the weight.
         integers: the value forms whose small integers kernels may read.
         tables: whether tables may be decoded row by row.
+        half_biases: whether biases and norms may be halves.
     """
 
     names: tuple[str, ...] = ()
     good: frozenset[Key] = frozenset()
     integers: frozenset[str] = frozenset(FORMS)
     tables: bool = True
+    half_biases: bool = True
 
     @classmethod
     def of(cls, specs: Iterable[str]) -> Targets:
@@ -76,7 +80,8 @@ class Targets:
         wanted = [parsed for spec in asked for parsed in _parsed(spec)]
         good = frozenset.intersection(*(_good(name, version) for name, version in wanted))
         integers = frozenset(values for _, values, fused, _ in good if fused)
-        return cls(asked, good, integers, all(name in _TABLES for name, _ in wanted))
+        names = {name for name, _ in wanted}
+        return cls(asked, good, integers, names <= _TABLES, not names & _EXACT_BIASES)
 
     @property
     def encodings(self) -> frozenset[str]:

@@ -17,7 +17,7 @@ from onnxprune.encodings.measured import releases
 from onnxprune.encodings.targets import EVERY_FORM, Targets, readers_in
 from onnxprune.errors import OptionError
 from onnxprune_passes import Encode
-from tests.helpers.builders import MODELS, info, model, node, normal
+from tests.helpers.builders import MODELS, info, mlp, model, node, normal
 from tests.helpers.commands import call
 from tests.helpers.running import load, run, serialise
 
@@ -265,3 +265,11 @@ def test_weights_of_which_nothing_smaller_is_read_are_said():
     assert any("1 weights of Conv stay exact" in note for note in change.notes)
     _, change = encoded(proto, values="auto", target=("tract",))
     assert not any("stay exact" in note for note in change.notes)
+
+
+@pytest.mark.parametrize(("name", "halves"), [("litert", False), ("tract", True)])
+def test_biases_are_halves_where_they_are_read_right(name, halves):
+    proto = mlp((64, 400, 80))
+    opened, _ = encoded(proto, values="auto", half_biases=True, target=(name,))
+    stored = {group.name for group in encoded_weights(opened) if group.values == "half"}
+    assert ("fc0.bias" in stored) == halves

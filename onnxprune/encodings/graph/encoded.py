@@ -161,7 +161,7 @@ class EncodedWeight:
         """How many entries it has; 0 where its parts do not tell any more."""
         if not self.intact:
             return 0
-        parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
+        parts = self._arrays(model)
         try:
             return sum(math.prod(self._shape(chunk)) for chunk in parts_of(parts))
         except (KeyError, ValueError, IndexError, TypeError, AttributeError):
@@ -189,7 +189,7 @@ class EncodedWeight:
         if not self.intact:
             return ChunkedArray.of(self.parts.array(model, self.element))
         try:
-            parts = {k.removeprefix(self.prefix): model.array(t) for k, t in self.constants.items()}
+            parts = self._arrays(model)
             chunks = parts_of(parts)
             shapes = [self._shape(chunk) for chunk in chunks]
             if "inside" in parts:
@@ -199,6 +199,10 @@ class EncodedWeight:
             return unpacked(held, chunks, shapes, parts, self.fill_value, self.flags, self.element)
         except (KeyError, ValueError, IndexError, MemoryError, ZeroDivisionError, TypeError, AttributeError) as error:
             raise ModelError(f"the encoded weight '{self.name}' is damaged: {error}") from error
+
+    def _arrays(self, model: Model) -> dict[str, Array]:
+        """The constants by their names without the prefix."""
+        return {name.removeprefix(self.prefix): model.array(tensor) for name, tensor in self.constants.items()}
 
     def _shape(self, parts: dict[str, Array]) -> tuple[int, ...]:
         if self.gathered:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxprune.allocation.measurement import Measured, Measurements
 from onnxprune.allocation.rate_distortion import LOSS, allocate
 from onnxprune.encodings.candidates import HALF, Choice
+from onnxprune.quantization.error_feedback import Feedback
 
 _UNSEEN = 64.0  # times, at the most
 
@@ -35,13 +36,20 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
         for (name, measured), chosen in zip(curved.items(), points, strict=True):
             choice: Choice | None = None
             for point in measured.curve[: measured.curve.index(chosen) + 1]:
-                choice = Choice(
-                    point.values, point.codebook, point.scale, measurements.prune, measured.feedback, point.folded,
-                    point.kept, point.loss, choice,
-                )  # fmt: skip
+                for feedback in _feedbacks(measured):
+                    choice = Choice(
+                        point.values, point.codebook, point.scale, measurements.prune, feedback, point.folded,
+                        point.kept, point.loss, choice,
+                    )  # fmt: skip
             assert choice is not None
             choices[name] = choice
     return choices
+
+
+def _feedbacks(measured: Measured) -> list[Feedback | None]:
+    """How the errors of a weight are passed on, the last way first: none where assumed inputs cost it too much."""
+    feedback = measured.feedback
+    return [None, feedback] if feedback is not None and feedback.moments is None else [feedback]
 
 
 def _counted(measured: Measured, loss: float) -> float:

@@ -20,6 +20,7 @@ from onnxprune.encodings.candidates import (
     MIN_HALF_ELEMENTS,
     Candidate,
     Candidates,
+    CodingKey,
     encodable,
     may_lose,
 )
@@ -101,7 +102,7 @@ class Measured:
         noise: what a unit of its loss counts.
         unseen: whether its inputs are not known though there is data: its loss is that of the weight, and the plan's
             that of outputs.
-        feedback: how its rounding errors are passed on.
+        feedback: how its rounding errors are passed on: by measured inputs, or by assumed ones.
         lossless: see `Candidates.lossless`; None where that has to be looked for again.
         coded: see `Candidates`.
         matrix: see `Candidates`; None where it was not looked at.
@@ -117,7 +118,7 @@ class Measured:
     unseen: bool = False
     feedback: Feedback | None = None
     lossless: tuple[Candidate, ...] | None = None
-    coded: dict[int, Candidate] = field(default_factory=dict, compare=False)
+    coded: dict[CodingKey, Candidate] = field(default_factory=dict, compare=False)
     matrix: bool | None = None
 
 
@@ -179,7 +180,12 @@ def measure(
     coded = [number for number, measured in enumerate(found) if measured.curve or _has_codebook(measured.values)]
     if plan.calibration is not None and coded:
         _fit(model, {n: weights[n] for n in coded}, found, plan, plan.calibration)
-    unfed = [found[n].feedback is None for n in curved]
+    if plan.calibration is None and curved:
+        from onnxprune.allocation.synthetic_feedback import synthetic_feedback  # which runs the model
+
+        for number, feedback in zip(curved, synthetic_feedback(model, [weights[n] for n in curved]), strict=True):
+            found[number] = replace(found[number], feedback=feedback)
+    unfed = [plan.calibration is None or found[n].feedback is None for n in curved]
     counts = noise_counts(
         model, [weights[n] for n in curved], unfed, plan.calibration, plan.importance, plan.encoder.tables
     )

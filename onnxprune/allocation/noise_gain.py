@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import GraphProto, TensorProto, helper
 
+from onnxprune.allocation.synthetic_runs import NUMBERS, Samples, both_kinds, repeats, shrink_images, small
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.discovery import find
@@ -19,8 +20,8 @@ from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.deviation import compare
-from onnxprune.runtime.session import Feeds, inputs_of, open_session, run
-from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
+from onnxprune.runtime.session import inputs_of, open_session, run
+from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -29,15 +30,6 @@ NOISE = 0.003  # relative squared error: about that of five bits
 _TOGETHER, _FEW = 4, 16  # weights that share a run, but not of so few
 _MUCH = 2.0  # times the usual noise, from which on those that shared a run get one each
 _SYNTHETIC = 1  # samples of a kind
-_SIDE = 64  # entries of an axis of an image that are enough to see how noise spreads
-_IN_MEMORY = 256 << 20  # bytes of a model that is run where nobody asked for a run
-_NUMBERS = 1 << 15  # of a synthesised sample at the most: larger ones take longer than the rest of the work
-
-_RANDOM = frozenset(
-    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
-)
-
-Samples = list[Feeds]
 
 
 def gains_on(model: Model, weights: Sequence[Weight], data: Path, samples: int, half: int | None) -> list[float | None]:
@@ -55,32 +47,25 @@ def gains_on(model: Model, weights: Sequence[Weight], data: Path, samples: int, 
         RuntimeFailure: the model does not run.
     """
     return _gains(
-        model, weights, lambda session: [sample_files.load(data, inputs_of(session), samples, half)[0]], small=False
+        model, weights, lambda session: [sample_files.load(data, inputs_of(session), samples, half)[0]], shrunk=False
     )
 
 
 def synthetic_gains(model: Model, weights: Sequence[Weight]) -> list[float | None]:
-    """`_gains` on synthesised inputs of both kinds, recognised ones and random numbers, images of `_SIDE` pixels.
+    """`_gains` on synthesised inputs of both kinds, see `both_kinds`; images are made small.
 
     None for all where no such inputs are found, or the model does not run on any so small, or is too large itself.
     """
-    if model.payloads.nbytes > _IN_MEMORY:
+    if not small(model):
         return [None] * len(weights)
-
-    def inputs(session: ort.InferenceSession) -> list[Samples]:
-        kinds = [synthesise(model, session, _SYNTHETIC, realistic=realistic) for realistic in (True, False)]
-        if max(sum(array.size for array in kind.feeds[0].values()) for kind in kinds) > _NUMBERS:
-            raise CannotSynthesise("the model wants large ones")
-        return [kinds[0].feeds] if kinds[0].kinds == kinds[1].kinds else [kind.feeds for kind in kinds]
-
     try:
-        return _gains(model, weights, inputs, small=True)
+        return _gains(model, weights, lambda session: both_kinds(model, session, _SYNTHETIC, NUMBERS), shrunk=True)
     except (CannotSynthesise, RuntimeFailure):
         return [None] * len(weights)
 
 
 def _gains(
-    model: Model, weights: Sequence[Weight], inputs: Callable[[ort.InferenceSession], list[Samples]], *, small: bool
+    model: Model, weights: Sequence[Weight], inputs: Callable[[ort.InferenceSession], list[Samples]], *, shrunk: bool
 ) -> list[float | None]:
     """For each weight the relative squared error of the outputs over its own, against the usual weight's.
 
@@ -90,12 +75,11 @@ def _gains(
     itself. None for a weight that cannot become an input (in a function, not float32, bound twice), and for all where
     the model draws numbers, by which its outputs differ from run to run.
     """
-    scopes = (inner for top in scopes_of(model.proto) for inner in top.inner())
-    if any(node.op_type in _RANDOM for scope in scopes for node in scope.body.node):
+    if not repeats(model):
         return [None] * len(weights)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        exposed = _write_exposed(model, {w.name for w in weights}, path, small)
+        exposed = _write_exposed(model, {w.name for w in weights}, path, shrunk)
         trials = _Trials(model, open_session(path), inputs)
         numbers = [number for number, weight in enumerate(weights) if weight.name in exposed]
         together = _TOGETHER if len(numbers) >= _FEW else 1
@@ -155,22 +139,22 @@ class _Trials:
         return found
 
 
-def _write_exposed(model: Model, names: set[str], path: Path, small: bool) -> set[str]:
+def _write_exposed(model: Model, names: set[str], path: Path, shrunk: bool) -> set[str]:
     """Write the model with weights as optional inputs of the main graph; returns which of them are.
 
     Args:
         model: the model.
         names: of the weights.
         path: the file.
-        small: whether images may be smaller than the model says.
+        shrunk: whether images may be smaller than the model says.
     """
     exposed = set()
     with model.edited() as proto:
         graph = proto.graph
         proto.ir_version = max(proto.ir_version, 4)
         scopes = [inner for top in scopes_of(model.proto) for inner in top.inner()]
-        if small:
-            _shrink_images(proto)
+        if shrunk:
+            shrink_images(proto)
         for weight in find(model):
             body, tensor = weight.scope.body, weight.tensor
             if weight.name not in names or weight.element != TensorProto.FLOAT or not isinstance(body, GraphProto):
@@ -189,24 +173,6 @@ def _write_exposed(model: Model, names: set[str], path: Path, small: bool) -> se
             exposed.add(weight.name)
         model.write(path)
     return exposed
-
-
-def _shrink_images(proto: ModelProto) -> None:
-    """Make the sides of images, four axes, `_SIDE` where they are longer, and free all shapes that follow from them."""
-    given = {tensor.name for tensor in proto.graph.initializer}
-    long = [
-        dim
-        for value in proto.graph.input
-        if value.name not in given and len(value.type.tensor_type.shape.dim) == 4
-        for dim in value.type.tensor_type.shape.dim
-        if dim.dim_value > _SIDE
-    ]
-    for dim in long:
-        dim.dim_value = _SIDE
-    if long:
-        del proto.graph.value_info[:]
-        for value in proto.graph.output:
-            value.type.tensor_type.ClearField("shape")
 
 
 def _noisy(weight: Weight, array: Array, seed: int) -> Array:

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from onnxprune.core.override import override
 
 if TYPE_CHECKING:
-    from onnxprune.runtime.session import Feeds, Input
+    import onnxruntime as ort
+
+    from onnxprune.runtime.session import Feeds
 
 _AT_A_TIME = 8  # samples of a run, whose activations are held together
 
 
+class Calibration(Protocol):
+    """Where samples come from."""
+
+    def pieces(self, session: ort.InferenceSession) -> tuple[list[Feeds], int]:
+        """The samples for a session, a few to a run, and how many they are.
+
+        Args:
+            session: of the model.
+
+        Raises:
+            DataError: the samples do not fit it.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class CalibrationSet:
+class CalibrationSet(Calibration):
     """Samples that the layers' inputs and the reach of noise are measured on.
 
     Attributes:
@@ -26,16 +45,12 @@ class CalibrationSet:
     samples: int
     half: int | None = None
 
-    def pieces(self, inputs: list[Input]) -> tuple[list[Feeds], int]:
-        """The samples, a few to a run, and how many they are.
+    @override
+    def pieces(self, session: ort.InferenceSession) -> tuple[list[Feeds], int]:
+        # Which run models: not while passes are listed.
+        from onnxprune.runtime import samples as sample_files
+        from onnxprune.runtime.session import inputs_of
 
-        Args:
-            inputs: of the model, see `session.inputs_of`.
-
-        Raises:
-            DataError: the samples do not fit them.
-        """
-        from onnxprune.runtime import samples as sample_files  # which runs models: not while passes are listed
-
+        inputs = inputs_of(session)
         feeds, count = sample_files.load(self.source, inputs, self.samples, self.half)
         return [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, _AT_A_TIME)], count

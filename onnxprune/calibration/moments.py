@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.calibration_set import Calibration
 from onnxprune.calibration.layers import Layer
 from onnxprune.calibration.recording import Recorded, recorded, together
 from onnxprune.core.dtypes import Array
@@ -20,7 +20,9 @@ from onnxprune.model.model import Model
 _ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or that many times its inputs
 
 
-def moments(model: Model, layers: Sequence[Layer | None], calibration: CalibrationSet) -> list[Array | None]:
+def moments(
+    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None = None
+) -> list[Array | None]:
     """For each layer the mean of x x^T over the vectors x that it multiplies with: float32 [2, groups, in, in].
 
     The first axis is the two halves of the samples (of the places of a single run), `in` runs over the layer's input
@@ -31,27 +33,30 @@ def moments(model: Model, layers: Sequence[Layer | None], calibration: Calibrati
         model: the model.
         layers: of the model.
         calibration: the samples.
+        most: vectors of a layer that are measured; None: `_ROWS`, or `_TIMES` its inputs.
 
     Raises:
         DataError: the samples do not fit the model.
         RuntimeFailure: the model does not run.
     """
     try:
-        return _moments(model, layers, calibration)
+        return _moments(model, layers, calibration, most)
     except RuntimeFailure:
         outside = [layer if layer is not None and layer.in_main_graph else None for layer in layers]
         if outside == list(layers):
             raise
-        return _moments(model, outside, calibration)
+        return _moments(model, outside, calibration, most)
 
 
-def _moments(model: Model, layers: Sequence[Layer | None], calibration: CalibrationSet) -> list[Array | None]:
+def _moments(
+    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None
+) -> list[Array | None]:
     values = [value for layer in layers if layer is not None for use in layer.uses for value in layer.reads(use)]
     sums: list[_Sum | None] = [None] * len(layers)
     if values:
         for number, pieces, found in recorded(model, values, calibration):
             if not number:
-                sums = [None if layer is None else _Sum(layer, pieces) for layer in layers]
+                sums = [None if layer is None else _Sum(layer, pieces, most) for layer in layers]
             for total in sums:
                 if total is not None:
                     total.add(found, number)
@@ -61,12 +66,13 @@ def _moments(model: Model, layers: Sequence[Layer | None], calibration: Calibrat
 class _Sum:
     """The sum of x x^T of one layer's inputs."""
 
-    def __init__(self, layer: Layer, pieces: int) -> None:
+    def __init__(self, layer: Layer, pieces: int, most: int | None) -> None:
         self._layer = layer
         self._sum = np.zeros((2, layer.groups, layer.inputs, layer.inputs), np.float32)
         self._count = np.zeros(2)
         self._single = pieces == 1
-        self._most = -(-max(_ROWS, _TIMES * layer.inputs) // (pieces * len(layer.uses)))
+        wanted = max(_ROWS, _TIMES * layer.inputs) if most is None else most
+        self._most = -(-wanted // (pieces * len(layer.uses)))
 
     def add(self, values: Recorded, number: int) -> None:
         """Measure the inputs of one run."""

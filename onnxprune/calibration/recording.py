@@ -9,12 +9,12 @@ from pathlib import Path
 
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from onnxprune.calibration.calibration_set import CalibrationSet
+from onnxprune.calibration.calibration_set import Calibration
 from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
 from onnxprune.model.operators import RECURRENT_OPERATORS, domain
 from onnxprune.model.scopes import Scope, scopes_of
-from onnxprune.runtime.session import inputs_of, open_session, run
+from onnxprune.runtime.session import open_session, run
 
 _REPEATING = ("Loop", "Scan")
 Recorded = Mapping[str, Sequence[Array]]  # by the key of a value, once for each time that it was computed
@@ -46,7 +46,7 @@ def hidden(node: NodeProto) -> str:
 
 
 def recorded(
-    model: Model, values: Sequence[Value], calibration: CalibrationSet
+    model: Model, values: Sequence[Value], calibration: Calibration
 ) -> Iterator[tuple[int, int, dict[str, list[Array]]]]:
     """Run the model on samples, a few at a time: the number of a run, how many there are, and what was computed.
 
@@ -68,7 +68,7 @@ def recorded(
             places = {value.key: exposed.expose(value) for value in sorted(set(values))}
             model.write(path)
         session = open_session(path)
-        pieces, _ = calibration.pieces(inputs_of(session))
+        pieces, _ = calibration.pieces(session)
         for number, piece in enumerate(pieces):
             found = {**piece, **run(session, piece)}
             taken = {

@@ -32,6 +32,8 @@ _TRUSTED = 2.0  # a codebook that loses more than so many times the planned loss
 _KEPT, _KEPT_BYTES = 3, 1 << 20  # codings of a weight that are kept for the next loss, of so many bytes at the most
 _ROUNDED = 1e-6  # of a loss: scales and levels become float16
 
+CodingKey = tuple[int, bool]  # the id of a codebook, and whether errors stay where they are made
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -42,11 +44,11 @@ class Choice:
         codebook: levels for the weight over its scale.
         scale: what goes with the codebook; it broadcasts over the weight.
         prune: whether the codebook may make entries 0.
-        feedback: how rounding errors are passed on, where the layer's inputs were measured.
+        feedback: how rounding errors are passed on, where the layer's inputs were measured, or are assumed.
         folded: whether the codebook is decoded at load, whoever reads the weight.
         kept: the share of the entries that are left, by their feedback, before the others are rounded; 0: all.
         planned: the loss that it was chosen for: squared error over energy, of the weight or half that of its worst
-            channel, or of its outputs where there is feedback; None where no loss decided.
+            channel, or of its outputs where these were measured; None where no loss decided.
         finer: what is taken instead where it loses more than twice that; None: the values themselves.
     """
 
@@ -112,7 +114,7 @@ class Candidates:
         model: the model.
         weight: of the model.
         lossless: `lossless` where it is known from a copy of the model.
-        coded: what was coded before, by the id of the codebook; the latest small ones are kept in it.
+        coded: what was coded before, by the codebook; the latest small ones are kept in it.
         integers: the value forms whose integers kernels may read.
         tables: whether a table may be decoded row by row as rows are gathered; every row has a scale then.
         matrix: whether a weight with unit dimensions in front is a matrix here, where that is known from a copy.
@@ -125,7 +127,7 @@ class Candidates:
 
     def __init__(
         self, model: Model, weight: Weight, lossless: tuple[Candidate, ...] | None = None,
-        coded: dict[int, Candidate] | None = None, integers: Container[str] = FORMS, tables: bool = False,
+        coded: dict[CodingKey, Candidate] | None = None, integers: Container[str] = FORMS, tables: bool = False,
         matrix: bool | None = None,
     ) -> None:  # fmt: skip
         self.gathers = gathers_of(weight) if tables else []
@@ -225,7 +227,8 @@ class Candidates:
         """The weight in the codebook or form of a choice, with what it loses; its values are finite."""
         if choice.codebook is None:
             return self._formed(choice)
-        key = id(choice.codebook)  # of a point of the weight's curve, which lives as long as `coded`
+        # Of a point of the weight's curve, which lives as long as `coded`.
+        key = (id(choice.codebook), choice.feedback is None)
         form = self._coded.pop(key, None) or self._fitted(choice, choice.codebook)
         if form.nbytes <= _KEPT_BYTES:
             self._coded[key] = form

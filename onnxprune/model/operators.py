@@ -106,6 +106,9 @@ def _einsum(position: int) -> Reader:
 
 
 RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
+_RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
 RECURRENT = frozenset({"lstm", "gru", "rnn"})  # kinds of weights whose layer reads its own outputs
 _MS = "com.microsoft"
 LINEAR: dict[tuple[str, str], dict[int, Reader]] = {
@@ -182,3 +185,9 @@ def other_role(node: NodeProto, position: int) -> str:
     if node.op_type in TABLES and position in (0, 2, 3):
         return "embedding"
     return "norm" if node.op_type in NORMS else f"{node.op_type} {OPERAND}"
+
+
+def draws(node: NodeProto) -> bool:
+    """Whether a node gives other numbers at each run."""
+    training = node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
+    return node.op_type in _RANDOM or training

@@ -49,14 +49,15 @@ class Feedback:
     Attributes:
         order: [groups, inputs], those of most energy first.
         factor: float32 [groups, inputs, inputs], upper: its transpose times itself inverts the damped moments.
-        moments: float32 [groups, inputs, inputs], the mean of x x^T over the inputs x.
+        moments: float32 [groups, inputs, inputs], the mean of x x^T over the inputs x; None where these are assumed:
+            an error counts as the weight's then.
         damping: how far they give way to those of independent inputs.
         remaining: the squared error of the outputs that is left, over that of errors that are not passed on.
     """
 
     order: Array
     factor: Array
-    moments: Array
+    moments: Array | None
     damping: float
     remaining: float = 1.0
 
@@ -92,6 +93,16 @@ class Feedback:
             factor = _factor(_ordered(moment, orders[-1]), _energy(moment), damping)
             factors.append(settled(factor))
         return cls(np.stack(orders), np.stack(factors), moments, damping, remaining)
+
+    @classmethod
+    def assumed(cls, moments: Array, damping: float) -> Feedback:
+        """Prepare moments of other inputs than those to come.
+
+        Args:
+            moments: float32 [groups, inputs, inputs].
+            damping: from 0 to 1.
+        """
+        return replace(cls.damped(moments, damping), moments=None)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.

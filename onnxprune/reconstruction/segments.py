@@ -11,10 +11,8 @@ from onnx import GraphProto, NodeProto
 from onnxprune.calibration.layers import Layer
 from onnxprune.calibration.recording import hidden
 from onnxprune.model.model import Model
-from onnxprune.model.operators import RECURRENT_OPERATORS
+from onnxprune.model.operators import RECURRENT_OPERATORS, draws
 from onnxprune.model.scopes import Scope, scopes_of
-
-_DRAWING = ("Random", "Multinomial", "Bernoulli", "Dropout")  # operators whose outputs no second run repeats
 
 
 @dataclass
@@ -91,7 +89,7 @@ def cut(model: Model, layers: Sequence[Layer]) -> Cut:
                 for use in layers[n].uses for value in layers[n].reads(use)
             }
         )  # fmt: skip
-    return Cut(segments, constant, reads, any(node.op_type.startswith(_DRAWING) for node in nodes))
+    return Cut(segments, constant, reads, any(map(draws, nodes)))
 
 
 def _key(node: NodeProto) -> str:
@@ -114,7 +112,7 @@ def _constants(scope: Scope, reads: Sequence[frozenset[str]]) -> frozenset[int]:
     found = set()
     for place, node in enumerate(scope.body.node):
         alone = node.op_type == "Constant" or (node.input and reads[place] <= known)
-        if alone and place not in scope.children and not node.op_type.startswith(_DRAWING):
+        if alone and place not in scope.children and not draws(node):
             known.update(node.output)
             found.add(place)
     return frozenset(found)

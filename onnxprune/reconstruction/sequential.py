@@ -26,7 +26,7 @@ from onnxprune.pruning.least_squares import Halves, Moments
 from onnxprune.reconstruction.record import Record
 from onnxprune.reconstruction.replay import Replay
 from onnxprune.reconstruction.segments import Cut, Segment, cut
-from onnxprune.runtime.session import Feeds, inputs_of, open_session
+from onnxprune.runtime.session import Feeds, open_session
 
 Change = Callable[[Layer, Array, Halves], Array | None]  # (layer, rows, moments) -> the rows that come; None: as it is
 
@@ -112,8 +112,7 @@ def _pieces(model: Model, calibration: CalibrationSet) -> tuple[list[Feeds], int
     with TemporaryDirectory(prefix="onnxprune-") as folder:
         path = Path(folder) / "model.onnx"
         model.write(path)
-        inputs = inputs_of(open_session(path))
-    return calibration.pieces(inputs)
+        return calibration.pieces(open_session(path))
 
 
 class _Fitting:

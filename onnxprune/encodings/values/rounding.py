@@ -141,7 +141,7 @@ def loss_of(
         transposed: see `Values.code`.
         feedback: of its inputs.
     """
-    if feedback is not None:
+    if feedback is not None and feedback.moments is not None:
         rows, inputs = outputs_first(weight, wide), feedback.order.shape[1]
         each = output_loss(
             feedback.moments, rows.reshape(-1, inputs), outputs_first(weight, decoded).reshape(-1, inputs)
@@ -174,6 +174,7 @@ def pruned(weight: Weight, wide: ChunkedArray, feedback: Feedback, kept: float) 
     """
     values, groups = outputs_first(weight, wide), len(feedback.order)
     rows = values.reshape(groups, -1, feedback.order.shape[1]).astype(np.float32)
+    assert feedback.moments is not None  # measured, or nothing would say what the outputs keep
     scale = root_mean_square(rows, (2,)).astype(np.float32)
     found = Problem.of(rows / scale, feedback.moments, feedback.damping).kept(kept, STEPS) * scale
     back = np.argsort(_order(weight, wide.ndim))

@@ -1,0 +1,63 @@
+"""Error feedback without data: what inputs of a layer go together is the layers' doing before it, on any inputs."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnxprune.allocation.synthetic_runs import NUMBERS, Synthesised, repeats, shrink_images, small
+from onnxprune.calibration.layers import Layer, layer_of
+from onnxprune.calibration.moments import moments
+from onnxprune.core.dtypes import Array
+from onnxprune.errors import RuntimeFailure
+from onnxprune.model.model import Model
+from onnxprune.model.weight import Weight
+from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.runtime.synthetic_inputs import CannotSynthesise
+
+_SAMPLES = 4  # of each kind, of images that are made small; one of others
+_VECTORS = 512  # of a layer: what goes together is of a few directions
+_NUMBERS = 1 << 19  # of a sample of those: an image of 416 pixels
+_DAMPING = 0.7  # how far their moments give way to those of independent inputs: the inputs to come are others
+_WIDEST = 2048  # inputs of a layer that are worth the time, which grows with their square and more
+
+
+def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback | None]:
+    """How rounding errors are passed on by what the layers read of synthesised inputs, see `Synthesised`.
+
+    None for convolutions of more than one entry a channel, whose errors add up to nothing in each kernel; for layers
+    whose inputs are not known or too many; and for all where the model does not run on such inputs, is large itself, or
+    draws numbers.
+
+    Args:
+        model: the model.
+        weights: of it.
+    """
+    layers = [_fed(weight) for weight in weights]
+    nothing: list[Feedback | None] = [None] * len(weights)
+    if not any(layers) or not small(model) or not repeats(model):
+        return nothing
+    for shrunk, samples, most in ((True, _SAMPLES, NUMBERS), (False, 1, _NUMBERS)):
+        with contextlib.suppress(CannotSynthesise, RuntimeFailure), model.edited() as proto:
+            if shrunk:
+                shrink_images(proto)
+            found = moments(model, layers, Synthesised(model, samples, most), _VECTORS)
+            return [None if halves is None else _feedback(halves) for halves in found]
+    return nothing
+
+
+def _fed(weight: Weight) -> Layer | None:
+    """The layer of a weight whose errors are passed on."""
+    layer = layer_of(weight, {})
+    if layer is None or layer.in_axes != weight.in_axes or not 1 < layer.inputs <= _WIDEST:
+        return None
+    return layer if math.prod(weight.shape[axis] for axis in weight.in_axes[1:]) == 1 else None
+
+
+def _feedback(halves: Array) -> Feedback:
+    """The feedback of a layer from moments on each kind of inputs, both of which count alike."""
+    energy = np.trace(halves, axis1=2, axis2=3, dtype=np.float64).mean(1).astype(np.float32)
+    return Feedback.assumed((halves / energy[:, None, None, None]).mean(0), _DAMPING)

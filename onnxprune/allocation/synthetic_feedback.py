@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 
@@ -14,14 +14,17 @@ from onnxprune.calibration.moments import moments
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
+from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.runtime.input_readers import readers_of
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
 _SAMPLES = 4  # of each kind, of images that are made small; one of others
 _VECTORS = 512  # of a layer: what goes together is of a few directions
 _NUMBERS = 1 << 19  # of a sample of those: an image of 416 pixels
 _DAMPING = 0.7  # how far their moments give way to those of independent inputs: the inputs to come are others
+_AGREED = 0.4  # squared error that moments of one kind of inputs may leave for the other: else they tell of these alone
 _WIDEST = 2048  # inputs of a layer that are worth the time, which grows with their square and more
 
 
@@ -29,14 +32,20 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
     """How rounding errors are passed on by what the layers read of synthesised inputs, see `Synthesised`.
 
     None for convolutions of more than one entry a channel, whose errors add up to nothing in each kernel; for layers
-    whose inputs are not known or too many; and for all where the model does not run on such inputs, is large itself, or
-    draws numbers.
+    that read the inputs themselves, too many values, unknown ones, or such as differ from kind to kind; and for all
+    where the model does not run on such inputs, is large itself, or draws numbers.
 
     Args:
         model: the model.
         weights: of it.
     """
-    layers = [_fed(weight) for weight in weights]
+    scope = scopes_of(model.proto)[0]
+    first = {
+        next(filter(None, node.output))
+        for value in model.proto.graph.input
+        for _, node, _ in readers_of(scope, value.name, prepared=True)
+    }
+    layers = [_fed(weight, first) for weight in weights]
     nothing: list[Feedback | None] = [None] * len(weights)
     if not any(layers) or not small(model) or not repeats(model):
         return nothing
@@ -49,15 +58,23 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
     return nothing
 
 
-def _fed(weight: Weight) -> Layer | None:
-    """The layer of a weight whose errors are passed on."""
+def _fed(weight: Weight, first: Set[str]) -> Layer | None:
+    """The layer of a weight whose errors are passed on.
+
+    Args:
+        weight: the weight.
+        first: outputs of the nodes that read the model's inputs: what these look like nobody knows.
+    """
     layer = layer_of(weight, {})
     if layer is None or layer.in_axes != weight.in_axes or not 1 < layer.inputs <= _WIDEST:
+        return None
+    if not layer.reads_states and any(next(filter(None, node.output)) in first for node in layer.nodes):
         return None
     return layer if math.prod(weight.shape[axis] for axis in weight.in_axes[1:]) == 1 else None
 
 
-def _feedback(halves: Array) -> Feedback:
-    """The feedback of a layer from moments on each kind of inputs, both of which count alike."""
+def _feedback(halves: Array) -> Feedback | None:
+    """The feedback of a layer from moments on each kind of inputs, which count alike; None where they do not agree."""
     energy = np.trace(halves, axis1=2, axis2=3, dtype=np.float64).mean(1).astype(np.float32)
-    return Feedback.assumed((halves / energy[:, None, None, None]).mean(0), _DAMPING)
+    found = Feedback.assumed(halves / energy[:, None, None, None], _DAMPING)
+    return found if found.remaining <= _AGREED else None

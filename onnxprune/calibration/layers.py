@@ -85,6 +85,11 @@ class Layer:
         return (0,) if self.nodes[0].op_type == _SPREADING else self.weight.in_axes
 
     @property
+    def reads_states(self) -> bool:
+        """Whether it reads what a recurrent layer gave at the step before."""
+        return self._recurrent and self.position == 2
+
+    @property
     def _recurrent(self) -> bool:
         return self.weight.kind in RECURRENT
 
@@ -112,7 +117,7 @@ class Layer:
             return (use.value(node.input[0], element),)
         lengths, start = (node.input[at] if len(node.input) > at else "" for at in (4, 5))
         first = [use.value(node.input[0], element)]
-        if self.position == 2:
+        if self.reads_states:
             first = [Value(use.scope.path, hidden(node), element)]
             first += [use.value(start, element)] if start else []
         return (*first, *([use.value(lengths, TensorProto.INT32)] if lengths else []))

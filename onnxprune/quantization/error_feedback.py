@@ -95,14 +95,14 @@ class Feedback:
         return cls(np.stack(orders), np.stack(factors), moments, damping, remaining)
 
     @classmethod
-    def assumed(cls, moments: Array, damping: float) -> Feedback:
-        """Prepare moments of other inputs than those to come.
+    def assumed(cls, kinds: Array, damping: float) -> Feedback:
+        """Prepare moments of other inputs than those to come; each kind tells what those of another one are worth.
 
         Args:
-            moments: float32 [groups, inputs, inputs].
+            kinds: float32 [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each kind.
             damping: from 0 to 1.
         """
-        return replace(cls.damped(moments, damping), moments=None)
+        return replace(cls.damped(kinds.mean(0), damping, _remaining(kinds, damping)), moments=None)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.
@@ -172,6 +172,17 @@ def _factor(moment: Array, energy: float, damping: float) -> Array:
     # The factor of the inverse is the inverse of the factor from the other end.
     inverse, _ = dtrtri(np.linalg.cholesky(damped[::-1, ::-1]), lower=1)
     return np.ascontiguousarray(inverse[::-1, ::-1])
+
+
+def _remaining(kinds: Array, damping: float) -> float:
+    """The squared error of the outputs that moments of one kind of inputs leave for the other, see `Feedback`."""
+    left = 0.0
+    for seen, unseen in ((*kinds,), (*kinds[::-1],)):
+        for known, other in zip(seen, unseen, strict=True):
+            order = _order(known)
+            left += _left(_factor(_ordered(known, order), _energy(known), damping), _ordered(other, order))
+    whole = float(np.trace(kinds, axis1=2, axis2=3).sum(dtype=np.float64))
+    return min(1.0, left / whole) if whole > 0 else 1.0
 
 
 def _left(factor: Array, unseen: Array) -> float:

@@ -67,8 +67,8 @@ class Readers:
 
     def __init__(self, model: Model, scope: Scope, name: str) -> None:
         self._model = model
-        self._moved = list(_walk(scope, name, _HOPS, prepared=False))
-        self._prepared = list(_walk(scope, name, _HOPS, prepared=True))
+        self._moved = list(readers_of(scope, name, prepared=False))
+        self._prepared = list(readers_of(scope, name, prepared=True))
 
     @cached_property
     def rows(self) -> int | None:
@@ -175,12 +175,12 @@ class Readers:
         return None if found is None else self._model.array(found)
 
 
-def _walk(scope: Scope, name: str, hops: int, *, prepared: bool) -> Iterator[tuple[Scope, NodeProto, int]]:
+def readers_of(scope: Scope, name: str, *, prepared: bool) -> Iterator[tuple[Scope, NodeProto, int]]:
     """(scope, node, position) of the readers, and of those of what they pass on; `prepared` goes on behind arithmetic.
 
     Nodes that the input reaches on several ways come once.
     """
-    waiting, seen = [(scope, name, hops)], {name}
+    waiting, seen = [(scope, name, _HOPS)], {name}
     while waiting:
         scope, name, left = waiting.pop(0)
         for inner in scope.inner():

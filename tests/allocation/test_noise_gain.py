@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from onnxprune.allocation import noise_gain
+from onnxprune.allocation import noise_gain, synthetic_runs
 from onnxprune.allocation.noise_gain import gains_on, synthetic_gains
 from onnxprune.model.discovery import find
 from onnxprune_passes import Encode
@@ -89,7 +89,7 @@ def test_of_models_that_draw_numbers_nothing_is_known(tmp_path):
 
 
 def test_large_models_are_not_run(monkeypatch):
-    monkeypatch.setattr(noise_gain, "_IN_MEMORY", -1)
+    monkeypatch.setattr(synthetic_runs, "_IN_MEMORY", -1)
     assert np.isnan(gains(branches({5: 30.0}))).all()
 
 

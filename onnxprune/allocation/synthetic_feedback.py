@@ -20,7 +20,7 @@ from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.runtime.input_readers import readers_of
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
-_SAMPLES = 4  # of each kind, of images that are made small; one of others
+_SAMPLES = 16  # of each kind, fewer of images; one where these are not made small
 _VECTORS = 512  # of a layer: what goes together is of a few directions
 _NUMBERS = 1 << 19  # of a sample of those: an image of 416 pixels
 _DAMPING = 0.7  # how far their moments give way to those of independent inputs: the inputs to come are others

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _IN_MEMORY = 256 << 20  # bytes of a model that is run where nobody asked for it
 NUMBERS = 1 << 15  # of a synthesised sample that is run many times: larger ones take longer than the rest of the work
+_TOGETHER = 3 << 14  # of all samples of a kind: four images
 _SIDE = 64  # entries of an axis of an image that are enough to see how noise spreads and what goes together
 
 Samples = list[Feeds]
@@ -38,18 +39,18 @@ def small(model: Model) -> bool:
 
 
 def both_kinds(model: Model, session: ort.InferenceSession, samples: int, most: int) -> list[Samples]:
-    """So many samples of each kind on which the session runs: recognised ones, and random numbers where these differ.
+    """Samples of each kind on which the session runs: recognised ones, and random numbers where these differ.
 
     Args:
         model: the model.
         session: of it, or of what was made of it.
-        samples: how many of each.
+        samples: how many of each at the most; fewer large ones.
         most: numbers of a sample.
 
     Raises:
         CannotSynthesise: none are found, or the model wants larger ones.
     """
-    kinds = [synthesise(model, session, samples, realistic=realistic) for realistic in (True, False)]
+    kinds = [synthesise(model, session, samples, realistic=realistic, numbers=_TOGETHER) for realistic in (True, False)]
     if max(sum(array.size for array in kind.feeds[0].values()) for kind in kinds) > most:
         raise CannotSynthesise("the model wants large ones")
     return [kinds[0].feeds] if kinds[0].kinds == kinds[1].kinds else [kind.feeds for kind in kinds]

@@ -68,15 +68,9 @@ class Feedback:
         Args:
             halves: [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each half of the samples.
         """
-        left = dict.fromkeys(DAMPINGS, 0.0)
-        for seen, unseen in zip(*halves, strict=True):
-            order = _order(seen)
-            known, other = _ordered(seen, order), _ordered(unseen, order)
-            for damping in DAMPINGS:
-                left[damping] += _left(_factor(known, _energy(seen), damping), other)
+        left = {damping: _remaining(halves[0], halves[1], damping) for damping in DAMPINGS}
         damping = min(left, key=left.__getitem__)
-        whole = float(np.trace(halves[1], axis1=1, axis2=2).sum(dtype=np.float64))
-        return cls.damped(halves.mean(0), damping, min(1.0, left[damping] / whole) if whole > 0 else 1.0)
+        return cls.damped(halves.mean(0), damping, left[damping])
 
     @classmethod
     def damped(cls, moments: Array, damping: float, remaining: float = 1.0) -> Feedback:
@@ -102,7 +96,8 @@ class Feedback:
             kinds: float32 [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each kind.
             damping: from 0 to 1.
         """
-        return replace(cls.damped(kinds.mean(0), damping, _remaining(kinds, damping)), moments=None)
+        remaining = (_remaining(kinds[0], kinds[1], damping) + _remaining(kinds[1], kinds[0], damping)) / 2
+        return replace(cls.damped(kinds.mean(0), damping, remaining), moments=None)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.
@@ -174,14 +169,13 @@ def _factor(moment: Array, energy: float, damping: float) -> Array:
     return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
-def _remaining(kinds: Array, damping: float) -> float:
-    """The squared error of the outputs that moments of one kind of inputs leave for the other, see `Feedback`."""
+def _remaining(seen: Array, unseen: Array, damping: float) -> float:
+    """The squared error that moments of some inputs leave in the outputs for others, see `Feedback.remaining`."""
     left = 0.0
-    for seen, unseen in ((*kinds,), (*kinds[::-1],)):
-        for known, other in zip(seen, unseen, strict=True):
-            order = _order(known)
-            left += _left(_factor(_ordered(known, order), _energy(known), damping), _ordered(other, order))
-    whole = float(np.trace(kinds, axis1=2, axis2=3).sum(dtype=np.float64))
+    for known, other in zip(seen, unseen, strict=True):
+        order = _order(known)
+        left += _left(_factor(_ordered(known, order), _energy(known), damping), _ordered(other, order))
+    whole = float(np.trace(unseen, axis1=1, axis2=2).sum(dtype=np.float64))
     return min(1.0, left / whole) if whole > 0 else 1.0
 
 

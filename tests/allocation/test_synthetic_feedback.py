@@ -18,20 +18,25 @@ from tests.helpers.builders import info, lstm, mlp, model, node, normal
 from tests.helpers.running import load, run, serialise
 
 
-def mixing(width: int = 192, rank: int = 12) -> onnx.ModelProto:
+def mixing(width: int = 192, rank: int = 4) -> onnx.ModelProto:
     """A layer of which no two outputs are independent, and one that reads them behind a Relu."""
     weights = {
-        "mix": normal(64, rank, seed=1) @ normal(rank, width, seed=2) / np.float32(rank),
+        "mix": normal(64, rank, seed=1) @ normal(rank, width, seed=2) / np.float32(8 * rank),
+        "bias": 2 * np.abs(normal(width, seed=4)),
         "w": normal(width, 96, seed=3),
     }
-    nodes = [node("MatMul", ["x", "mix"], ["m"]), node("Relu", ["m"], ["r"]), node("MatMul", ["r", "w"], ["y"])]
+    nodes = [
+        node("MatMul", ["x", "mix"], ["m"]), node("Add", ["m", "bias"], ["a"]),
+        node("Relu", ["a"], ["r"]), node("MatMul", ["r", "w"], ["y"]),
+    ]  # fmt: skip
     return model(nodes, [info("x", ["N", 64])], [info("y", ["N", 96])], weights)
 
 
 def convolutions(kernel: int, side: int, whole: bool = False, channels: int = 48) -> onnx.ModelProto:
     """Two convolutions, the second one of a kernel; `whole` makes a vector of the image, so that its side is fixed."""
     weights = {"a": normal(channels, 3, 3, 3, seed=1), "b": normal(channels, channels, kernel, kernel, seed=2)}
-    nodes = [node("Conv", ["x", "a"], ["h"]), node("Relu", ["h"], ["r"]), node("Conv", ["r", "b"], ["c"])]
+    weights["bias"] = 8 * np.abs(normal(channels, seed=4))
+    nodes = [node("Conv", ["x", "a", "bias"], ["h"]), node("Relu", ["h"], ["r"]), node("Conv", ["r", "b"], ["c"])]
     size = side - 2 - (kernel - 1)
     if whole:
         weights["shape"] = np.array([-1, channels * size**2], np.int64)
@@ -69,16 +74,23 @@ def test_outputs_come_nearer_for_inputs_that_nobody_made_up(monkeypatch):
     assert fed < 0.7 * balanced
 
 
-def test_what_is_fed_back():
+def test_what_is_fed_back(monkeypatch):
     """Layers behind others that read one entry of each channel, and states; errors of a kernel are balanced."""
     assert set(known(convolutions(1, 40))) == {"b"}
     assert not known(convolutions(3, 40))
     assert set(known(mixing())) == {"w"}
+    assert all(each.moments is None for each in known(mixing()).values())
+    monkeypatch.setattr(synthetic_feedback, "_AGREED", 1.0)
     assert set(known(lstm())) == {"R"}
-    assert all(each.moments is None for each in known(mlp((64, 96, 40))).values())
+
+
+def test_layers_are_left_out_whose_inputs_differ_from_kind_to_kind(monkeypatch):
+    monkeypatch.setattr(synthetic_feedback, "_AGREED", known(mixing())["w"].remaining - 0.01)
+    assert not known(mixing())
 
 
 def test_wide_layers_are_left_out(monkeypatch):
+    monkeypatch.setattr(synthetic_feedback, "_AGREED", 1.0)
     monkeypatch.setattr(synthetic_feedback, "_WIDEST", 95)
     (narrow,) = known(mlp((64, 95, 96, 40))).values()
     assert narrow.order.shape == (1, 95)
@@ -115,7 +127,7 @@ def test_models_that_draw_numbers_and_large_ones_are_not_run(monkeypatch):
 
 def test_a_model_that_does_not_run_is_stored_without():
     proto = mixing()
-    proto.graph.node[1].op_type, proto.graph.node[1].domain = "Unheard", "nobody"
+    proto.graph.node[2].op_type, proto.graph.node[2].domain = "Unheard", "nobody"
     proto.opset_import.add(domain="nobody", version=1)
     assert not known(proto)
     opened = load(proto)
@@ -136,7 +148,7 @@ def test_no_weight_loses_more_than_twice_the_plan(skew, monkeypatch):
     """Inputs of very different energies, whose errors go to the small ones: then nothing is passed on."""
     proto, rng = mixing(), np.random.default_rng(0)
     vectors = rng.standard_normal((40, 192)).astype(np.float32) * np.geomspace(1, skew, 192, dtype=np.float32)
-    assumed = Feedback.assumed((vectors.T @ vectors / 40)[None], 0.01)
+    assumed = Feedback.assumed(np.stack([(vectors.T @ vectors / 40)[None]] * 2), 0.01)
     monkeypatch.setattr(synthetic_feedback, "synthetic_feedback", lambda model, weights: [assumed] * len(weights))
     opened = load(proto)
     weights = [weight for weight in find(opened) if weight.name == "w"]

@@ -39,12 +39,7 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
         model: the model.
         weights: of it.
     """
-    scope = scopes_of(model.proto)[0]
-    first = {
-        next(filter(None, node.output))
-        for value in model.proto.graph.input
-        for _, node, _ in readers_of(scope, value.name, prepared=True)
-    }
+    first = _first(model)
     layers = [_fed(weight, first) for weight in weights]
     nothing: list[Feedback | None] = [None] * len(weights)
     if not any(layers) or not small(model) or not repeats(model):
@@ -58,12 +53,20 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
     return nothing
 
 
+def _first(model: Model) -> set[str]:
+    """The first outputs of the nodes that read the model's inputs, directly or prepared."""
+    scope, graph = scopes_of(model.proto)[0], model.proto.graph
+    given = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
+    reading = (node for name in given for _, node, _ in readers_of(scope, name, prepared=True))
+    return {next(filter(None, node.output)) for node in reading}
+
+
 def _fed(weight: Weight, first: Set[str]) -> Layer | None:
     """The layer of a weight whose errors are passed on.
 
     Args:
         weight: the weight.
-        first: outputs of the nodes that read the model's inputs: what these look like nobody knows.
+        first: see `_first`: what the inputs look like nobody knows.
     """
     layer = layer_of(weight, {})
     if layer is None or layer.in_axes != weight.in_axes or not 1 < layer.inputs <= _WIDEST:
@@ -76,5 +79,4 @@ def _fed(weight: Weight, first: Set[str]) -> Layer | None:
 def _feedback(halves: Array) -> Feedback | None:
     """The feedback of a layer from moments on each kind of inputs, which count alike; None where they do not agree."""
     energy = np.trace(halves, axis1=2, axis2=3, dtype=np.float64).mean(1).astype(np.float32)
-    found = Feedback.assumed(halves / energy[:, None, None, None], _DAMPING)
-    return found if found.remaining <= _AGREED else None
+    return Feedback.assumed(halves / energy[:, None, None, None], _DAMPING, _AGREED)

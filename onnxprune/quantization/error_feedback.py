@@ -89,15 +89,16 @@ class Feedback:
         return cls(np.stack(orders), np.stack(factors), moments, damping, remaining)
 
     @classmethod
-    def assumed(cls, kinds: Array, damping: float) -> Feedback:
+    def assumed(cls, kinds: Array, damping: float, most: float) -> Feedback | None:
         """Prepare moments of other inputs than those to come; each kind tells what those of another one are worth.
 
         Args:
             kinds: float32 [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each kind.
             damping: from 0 to 1.
+            most: what may remain of the squared error, see `Feedback`; None where more does.
         """
         remaining = (_remaining(kinds[0], kinds[1], damping) + _remaining(kinds[1], kinds[0], damping)) / 2
-        return replace(cls.damped(kinds.mean(0), damping, remaining), moments=None)
+        return None if remaining > most else replace(cls.damped(kinds.mean(0), damping, remaining), moments=None)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.

@@ -89,6 +89,13 @@ def test_layers_are_left_out_whose_inputs_differ_from_kind_to_kind(monkeypatch):
     assert not known(mixing())
 
 
+def test_weights_that_are_listed_as_inputs_are_none():
+    """As IR version 3 wants it: what reads them does not read the inputs for that."""
+    proto = mixing()
+    proto.graph.input.extend(info(each.name, each.dims) for each in proto.graph.initializer)
+    assert set(known(proto)) == {"w"}
+
+
 def test_wide_layers_are_left_out(monkeypatch):
     monkeypatch.setattr(synthetic_feedback, "_AGREED", 1.0)
     monkeypatch.setattr(synthetic_feedback, "_WIDEST", 95)
@@ -148,7 +155,7 @@ def test_no_weight_loses_more_than_twice_the_plan(skew, monkeypatch):
     """Inputs of very different energies, whose errors go to the small ones: then nothing is passed on."""
     proto, rng = mixing(), np.random.default_rng(0)
     vectors = rng.standard_normal((40, 192)).astype(np.float32) * np.geomspace(1, skew, 192, dtype=np.float32)
-    assumed = Feedback.assumed(np.stack([(vectors.T @ vectors / 40)[None]] * 2), 0.01)
+    assumed = Feedback.assumed(np.stack([(vectors.T @ vectors / 40)[None]] * 2), 0.01, 1.0)
     monkeypatch.setattr(synthetic_feedback, "synthetic_feedback", lambda model, weights: [assumed] * len(weights))
     opened = load(proto)
     weights = [weight for weight in find(opened) if weight.name == "w"]

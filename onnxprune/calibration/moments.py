@@ -79,14 +79,14 @@ class _Sum:
         for use in self._layer.uses:
             times = list(together(values, [value.key for value in self._layer.reads(use)]))
             for each in times:
-                rows = self._layer.vectors(each, use, -(-self._most // len(times)), number)
-                self._add(rows, number)
+                with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: `mean` gives nothing then
+                    rows = self._layer.vectors(each, use, -(-self._most // len(times)), number)
+                    self._add(rows, number)
 
     def _add(self, rows: Array, number: int) -> None:
         for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
             wide = part.astype(np.float64)  # so that another number of threads changes no bit of most sums
-            with np.errstate(over="ignore", invalid="ignore"):  # `mean` gives nothing then
-                self._sum[half] += wide.transpose(0, 2, 1) @ wide
+            self._sum[half] += wide.transpose(0, 2, 1) @ wide
             self._count[half] += part.shape[1]
 
     def mean(self) -> Array | None:

@@ -118,7 +118,8 @@ class OutputDeviation:
     def _add_sums(self, x: Array, y: Array, difference: Array) -> None:
         if difference.size:
             self.max_abs = max(self.max_abs, float(difference.max()), -float(difference.min()))
-        self._sums += [x @ x, y @ y, x @ y, difference @ difference, difference.size]
+        with np.errstate(over="ignore"):  # squares beyond float64: as far off as can be
+            self._sums += [x @ x, y @ y, x @ y, difference @ difference, difference.size]
 
     @property
     def says_nothing(self) -> str:
@@ -143,7 +144,8 @@ class OutputDeviation:
     def sqnr_db(self) -> float:
         """10 log10(signal power / error power).
 
-        Infinite where the numbers are equal, minus infinity where what `differs` says differs, NaN without numbers.
+        Infinite where the numbers are equal, minus infinity where what `differs` says differs or squares of errors are
+        beyond float64, NaN without numbers.
         """
         signal, _, _, error, _ = self._sums
         if not self.numbers:
@@ -152,7 +154,7 @@ class OutputDeviation:
             return -math.inf
         if error == 0:
             return math.inf
-        return 10 * math.log10(signal / error) if signal else -math.inf
+        return 10 * math.log10(signal / error) if signal and math.isfinite(error) else -math.inf
 
     @property
     def relative_l2(self) -> float:
@@ -167,9 +169,9 @@ class OutputDeviation:
             return math.nan
         if self.differs:
             return 0.0
-        if aa == 0 or bb == 0:
+        if aa == 0 or bb == 0 or not np.isfinite((aa, bb, ab)).all():
             return 1.0 if error == 0 else 0.0
-        return float(min(1.0, ab / math.sqrt(aa * bb)))
+        return float(min(1.0, ab / math.sqrt(aa) / math.sqrt(bb)))
 
     @property
     def mean_squared(self) -> float:

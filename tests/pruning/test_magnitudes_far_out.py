@@ -62,6 +62,22 @@ def test_finite_values_are_never_refused_and_stay_finite(array, step):
         assert np.isfinite(np.frombuffer(data, array.dtype)).all()
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e37), (np.float64, 1e151)])
+def test_what_the_layers_read_may_lie_beyond_what_is_squared(dtype, size, tmp_path):
+    weights = {
+        "w": builders.normal(64, 32, dtype=dtype) * dtype(size),
+        "v": builders.normal(32, 16, seed=1, dtype=dtype),
+    }
+    nodes = [builders.node("MatMul", ["x", "w"], ["h"]), builders.node("MatMul", ["h", "v"], ["y"])]
+    element = KINDS[dtype]
+    proto = builders.model(
+        nodes, [builders.info("x", ["N", 64], element)], [builders.info("y", ["N", 16], element)], weights
+    )
+    onnxprune.compress(put(tmp_path / "m.onnx", proto), tmp_path / "o.onnx", loss=0.01)
+    found = arrays(onnxprune.load(tmp_path / "o.onnx"))
+    assert all(np.isfinite(np.frombuffer(data, np.float16)).any() for _, _, data in found.values())
+
+
 @pytest.mark.parametrize("factor", [1e-16, 1e-30, 1e-42])
 def test_a_weight_of_tiny_values_keeps_them(factor, tmp_path):
     path = put(tmp_path / "m.onnx", builders.matmul((builders.normal(64, 32) * factor).astype(np.float32)))

@@ -16,6 +16,7 @@ from onnxprune.core.dtypes import Array, settled
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
 _MIN_ENERGY = 1e-30  # energy of an input
+_JUDGED = 512  # inputs that tell whether two kinds agree: the time grows with the cube
 _BLOCK = 128  # inputs whose errors are passed on at once to those after the block
 
 
@@ -95,9 +96,14 @@ class Feedback:
         Args:
             kinds: float32 [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each kind.
             damping: from 0 to 1.
-            most: what may remain of the squared error, see `Feedback`; None where more does.
+            most: what may remain of the squared error, see `Feedback`; some of the inputs tell.
+
+        Returns:
+            None where more remains.
         """
-        remaining = (_remaining(kinds[0], kinds[1], damping) + _remaining(kinds[1], kinds[0], damping)) / 2
+        some = np.unique(np.linspace(0, kinds.shape[-1] - 1, min(kinds.shape[-1], _JUDGED)).astype(np.intp))
+        first, second = kinds[:, :, some[:, None], some]
+        remaining = (_remaining(first, second, damping) + _remaining(second, first, damping)) / 2
         return None if remaining > most else replace(cls.damped(kinds.mean(0), damping, remaining), moments=None)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:

@@ -28,6 +28,8 @@ NETWORKS = ("densenet121", "resnet50")
 def functions() -> dict[str, tuple[Callable[..., Any], ...]]:
     """What each phase spends its time in."""
     from onnxprune.allocation.measurement import measure as measured
+    from onnxprune.allocation.noise_counts import noise_counts
+    from onnxprune.allocation.synthetic_feedback import synthetic_feedback
     from onnxprune.api.result import file_facts
     from onnxprune.encodings.inventory import inspect_model, weight_facts
     from onnxprune.encodings.opset import raise_for
@@ -35,6 +37,7 @@ def functions() -> dict[str, tuple[Callable[..., Any], ...]]:
     from onnxprune.encodings.values.rounding import loss_of
     from onnxprune.model.model import Model
     from onnxprune.quantization.codebook import fit_codebooks
+    from onnxprune.quantization.error_feedback import Feedback
     from onnxprune.quantization.histogram import Histogram
     from onnxprune.quantization.rounding import balance, encode
     from onnxprune_passes.dead_neurons import DeadNeurons
@@ -43,7 +46,9 @@ def functions() -> dict[str, tuple[Callable[..., Any], ...]]:
         "codebooks of all pairs": (fit_codebooks,),
         "histograms": (Histogram.of,),
         "curves: scales, bytes, channels": (measured,),
-        "codes": (encode,),
+        "noise that reaches the outputs": (noise_counts,),
+        "what layers read of synthesised inputs": (synthetic_feedback,),
+        "codes, by error feedback too": (encode, Feedback.round_each),
         "balance of errors": (balance,),
         "check against the plan": (loss_of,),
         "candidates, packing": (Encoder.store,),

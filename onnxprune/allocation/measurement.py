@@ -185,13 +185,12 @@ def measure(
 
         for number, feedback in zip(curved, synthetic_feedback(model, [weights[n] for n in curved]), strict=True):
             found[number] = replace(found[number], feedback=feedback)
-    unfed = [plan.calibration is None or found[n].feedback is None for n in curved]
+    unfed = [(passed := found[n].feedback) is None or passed.moments is None for n in curved]
     counts = noise_counts(
         model, [weights[n] for n in curved], unfed, plan.calibration, plan.importance, plan.encoder.tables
     )
-    for number, noise in zip(curved, counts, strict=True):
-        unseen = plan.calibration is not None and found[number].feedback is None
-        found[number] = replace(found[number], noise=noise, unseen=unseen)
+    for number, noise, alone in zip(curved, counts, unfed, strict=True):
+        found[number] = replace(found[number], noise=noise, unseen=alone and plan.calibration is not None)
     together = [_named_ways([weights[n] for n in curved if found[n].changed == changed]) for changed in (False, True)]
     return Measurements(
         {weight.name: measured for weight, measured in zip(weights, found, strict=True)},

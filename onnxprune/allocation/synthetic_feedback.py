@@ -14,7 +14,7 @@ from onnxprune.calibration.moments import moments
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
-from onnxprune.model.scopes import scopes_of
+from onnxprune.model.scopes import key_of, scopes_of
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.runtime.input_readers import readers_of
@@ -39,10 +39,12 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
         model: the model.
         weights: of it.
     """
+    nothing: list[Feedback | None] = [None] * len(weights)
+    if not small(model) or not repeats(model):
+        return nothing
     first = _first(model)
     layers = [_fed(weight, first) for weight in weights]
-    nothing: list[Feedback | None] = [None] * len(weights)
-    if not any(layers) or not small(model) or not repeats(model):
+    if not any(layers):
         return nothing
     for shrunk, samples, most in ((True, _SAMPLES, NUMBERS), (False, 1, _NUMBERS)):
         with contextlib.suppress(CannotSynthesise, RuntimeFailure), model.edited() as proto:
@@ -54,11 +56,10 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
 
 
 def _first(model: Model) -> set[str]:
-    """The first outputs of the nodes that read the model's inputs, directly or prepared."""
-    scope, graph = scopes_of(model.proto)[0], model.proto.graph
-    given = {value.name for value in graph.input} - {tensor.name for tensor in graph.initializer}
-    reading = (node for name in given for _, node, _ in readers_of(scope, name, prepared=True))
-    return {next(filter(None, node.output)) for node in reading}
+    """The keys of the nodes that read the model's inputs, directly or prepared."""
+    scope = scopes_of(model.proto)[0]
+    given = scope.inputs - scope.initializers.keys()
+    return {key_of(node) for name in given for _, node, _ in readers_of(scope, name, prepared=True)}
 
 
 def _fed(weight: Weight, first: Set[str]) -> Layer | None:
@@ -71,7 +72,7 @@ def _fed(weight: Weight, first: Set[str]) -> Layer | None:
     layer = layer_of(weight, {})
     if layer is None or layer.in_axes != weight.in_axes or not 1 < layer.inputs <= _WIDEST:
         return None
-    if not layer.reads_states and any(next(filter(None, node.output)) in first for node in layer.nodes):
+    if not layer.reads_states and any(key_of(node) in first for node in layer.nodes):
         return None
     return layer if math.prod(weight.shape[axis] for axis in weight.in_axes[1:]) == 1 else None
 

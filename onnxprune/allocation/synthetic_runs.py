@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,12 +71,9 @@ class Synthesised(Calibration):
 
     @override
     def pieces(self, session: ort.InferenceSession) -> tuple[list[Feeds], int]:
-        found = _in_turn(both_kinds(self.model, session, self.samples, self.most))
+        kinds = both_kinds(self.model, session, self.samples, self.most)
+        found = [feed for each in zip(*kinds, strict=False) for feed in each]
         return found, len(found)
-
-
-def _in_turn(kinds: Sequence[Samples]) -> Samples:
-    return [feed for each in zip(*kinds, strict=False) for feed in each]
 
 
 def shrink_images(proto: ModelProto) -> None:

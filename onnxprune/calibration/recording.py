@@ -13,7 +13,7 @@ from onnxprune.calibration.calibration_set import Calibration
 from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
 from onnxprune.model.operators import RECURRENT_OPERATORS, domain
-from onnxprune.model.scopes import Scope, scopes_of
+from onnxprune.model.scopes import Scope, key_of, scopes_of
 from onnxprune.runtime.session import open_session, run
 
 _REPEATING = ("Loop", "Scan")
@@ -42,7 +42,7 @@ class Value:
 
 def hidden(node: NodeProto) -> str:
     """What the outputs of all steps of a recurrent layer are called, also where the graph has no use for them."""
-    return node.output[0] or f"{next(filter(None, node.output))} of all steps"
+    return node.output[0] or f"{key_of(node)} of all steps"
 
 
 def recorded(

@@ -11,7 +11,7 @@ from heapq import heapify, heappop, heappush
 
 from onnx import ModelProto, NodeProto
 
-from onnxprune.model.scopes import Scope, scopes_of
+from onnxprune.model.scopes import Scope, key_of, scopes_of
 
 Order = dict[str, list[str]]  # path of a body -> a key of each of its nodes
 
@@ -26,7 +26,7 @@ def sort_nodes(proto: ModelProto) -> Order:
         reads = [_read(scope, index) for index in range(len(scope.body.node))]
         order = _sorted(scope, reads)
         if order is not None:
-            found[scope.path] = [_key(node) for node in scope.body.node]
+            found[scope.path] = [key_of(node) for node in scope.body.node]
             _arrange(scope, order)
     return found
 
@@ -39,7 +39,7 @@ def unsort_nodes(proto: ModelProto, order: Order) -> None:
         places = {key: place for place, key in enumerate(order[scope.path])}
         ranks, following = [], len(places)
         for node in reversed(scope.body.node):
-            following = places.get(_key(node), following)
+            following = places.get(key_of(node), following)
             ranks.append(following)
         ranks.reverse()
         _arrange(scope, sorted(range(len(ranks)), key=ranks.__getitem__))
@@ -49,11 +49,6 @@ def _innermost_first(proto: ModelProto) -> Iterator[Scope]:
     """Every body, those inside a node before the one that holds the node: arranging copies nodes."""
     for top in scopes_of(proto):
         yield from reversed(list(top.inner()))
-
-
-def _key(node: NodeProto) -> str:
-    """What tells a node from the others of its body, whatever becomes of its name."""
-    return next(filter(None, node.output), f"{node.op_type}:{node.name}")
 
 
 def _read(scope: Scope, index: int) -> set[str]:

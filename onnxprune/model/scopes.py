@@ -124,6 +124,11 @@ class Scope:
 CONSTANT_NODE = 26  # bytes that a `Constant` node takes around its tensor, without the name of its output
 
 
+def key_of(node: NodeProto) -> str:
+    """What tells a node from the others of its body, whatever becomes of its name."""
+    return next(filter(None, node.output), f"{node.op_type}:{node.name}")
+
+
 def constant_value(node: NodeProto) -> TensorProto | None:
     """The dense tensor that a `Constant` node holds."""
     if node.op_type != "Constant" or node.domain not in DEFAULT_DOMAIN:

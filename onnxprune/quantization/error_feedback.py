@@ -69,7 +69,7 @@ class Feedback:
         Args:
             halves: [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each half of the samples.
         """
-        left = {damping: _remaining(halves[0], halves[1], damping) for damping in DAMPINGS}
+        left = _remaining(halves[0], halves[1], DAMPINGS)
         damping = min(left, key=left.__getitem__)
         return cls.damped(halves.mean(0), damping, left[damping])
 
@@ -103,7 +103,8 @@ class Feedback:
         """
         some = np.unique(np.linspace(0, kinds.shape[-1] - 1, min(kinds.shape[-1], _JUDGED)).astype(np.intp))
         first, second = kinds[:, :, some[:, None], some]
-        remaining = (_remaining(first, second, damping) + _remaining(second, first, damping)) / 2
+        ways = (first, second), (second, first)
+        remaining = sum(_remaining(seen, unseen, (damping,))[damping] for seen, unseen in ways) / 2
         return None if remaining > most else replace(cls.damped(kinds.mean(0), damping, remaining), moments=None)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
@@ -176,14 +177,16 @@ def _factor(moment: Array, energy: float, damping: float) -> Array:
     return np.ascontiguousarray(inverse[::-1, ::-1])
 
 
-def _remaining(seen: Array, unseen: Array, damping: float) -> float:
-    """The squared error that moments of some inputs leave in the outputs for others, see `Feedback.remaining`."""
-    left = 0.0
-    for known, other in zip(seen, unseen, strict=True):
-        order = _order(known)
-        left += _left(_factor(_ordered(known, order), _energy(known), damping), _ordered(other, order))
+def _remaining(seen: Array, unseen: Array, dampings: Sequence[float]) -> dict[float, float]:
+    """What moments of some inputs leave for others at each damping, see `Feedback.remaining`."""
+    left = dict.fromkeys(dampings, 0.0)
+    for moment, others in zip(seen, unseen, strict=True):
+        order = _order(moment)
+        known, other = _ordered(moment, order), _ordered(others, order)
+        for damping in dampings:
+            left[damping] += _left(_factor(known, _energy(moment), damping), other)
     whole = float(np.trace(unseen, axis1=1, axis2=2).sum(dtype=np.float64))
-    return min(1.0, left / whole) if whole > 0 else 1.0
+    return {damping: min(1.0, each / whole) if whole > 0 else 1.0 for damping, each in left.items()}
 
 
 def _left(factor: Array, unseen: Array) -> float:

@@ -12,7 +12,7 @@ from onnxprune.calibration.layers import Layer
 from onnxprune.calibration.recording import hidden
 from onnxprune.model.model import Model
 from onnxprune.model.operators import RECURRENT_OPERATORS, draws
-from onnxprune.model.scopes import Scope, scopes_of
+from onnxprune.model.scopes import Scope, key_of, scopes_of
 
 
 @dataclass
@@ -61,13 +61,13 @@ def cut(model: Model, layers: Sequence[Layer]) -> Cut:
     numbers: dict[str, list[int]] = {}
     for number, layer in enumerate(layers):
         for node in layer.nodes if layer.in_main_graph else ():
-            numbers.setdefault(_key(node), []).append(number)
+            numbers.setdefault(key_of(node), []).append(number)
     segments: list[Segment] = [Segment()]
     behind: set[str] = set()
     for place, node in enumerate(nodes):
         if place in constant:
             continue
-        own = numbers.get(_key(node), [])
+        own = numbers.get(key_of(node), [])
         if own and behind & reads[place]:
             segments.append(Segment())
             behind = set()
@@ -90,11 +90,6 @@ def cut(model: Model, layers: Sequence[Layer]) -> Cut:
             }
         )  # fmt: skip
     return Cut(segments, constant, reads, any(map(draws, nodes)))
-
-
-def _key(node: NodeProto) -> str:
-    """What tells a node from the others of its graph."""
-    return next(filter(None, node.output))
 
 
 def _reads(scope: Scope, place: int) -> frozenset[str]:

@@ -67,8 +67,7 @@ def test_outputs_come_nearer_for_inputs_that_nobody_made_up(monkeypatch):
         return len(serialise(opened)), float(np.square(found - expected).sum())
 
     size, fed = error()
-    nothing = lambda model, weights: [None] * len(weights)  # noqa: E731
-    monkeypatch.setattr(synthetic_feedback, "synthetic_feedback", nothing)
+    monkeypatch.setattr(synthetic_feedback, "synthetic_feedback", lambda model, weights: [None] * len(weights))
     same, balanced = error()
     assert size == pytest.approx(same, rel=0.01)
     assert fed < 0.7 * balanced

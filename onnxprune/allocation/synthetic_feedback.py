@@ -51,7 +51,8 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
             if shrunk:
                 shrink_images(proto)
             found = moments(model, layers, Synthesised(model, samples, most), _VECTORS)
-            return [None if halves is None else _feedback(halves) for halves in found]
+            of = {id(halves): _feedback(halves) for halves in found if halves is not None}  # one of layers that share
+            return [of.get(id(halves)) for halves in found]
     return nothing
 
 

@@ -51,16 +51,17 @@ def moments(
 def _moments(
     model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None
 ) -> list[Array | None]:
-    values = [value for layer in layers if layer is not None for use in layer.uses for value in layer.reads(use)]
-    sums: list[_Sum | None] = [None] * len(layers)
+    known = {layer.key: layer for layer in layers if layer is not None}  # those of one key read the same vectors
+    values = [value for layer in known.values() for use in layer.uses for value in layer.reads(use)]
+    sums: dict[str, _Sum] = {}
     if values:
         for number, pieces, found in recorded(model, values, calibration):
             if not number:
-                sums = [None if layer is None else _Sum(layer, pieces, most) for layer in layers]
-            for total in sums:
-                if total is not None:
-                    total.add(found, number)
-    return [None if total is None else total.mean() for total in sums]
+                sums = {key: _Sum(layer, pieces, most) for key, layer in known.items()}
+            for total in sums.values():
+                total.add(found, number)
+    means: dict[str, Array | None] = {key: sums.pop(key).mean() for key in list(sums)}
+    return [None if layer is None else means.get(layer.key) for layer in layers]
 
 
 class _Sum:
@@ -69,6 +70,7 @@ class _Sum:
     def __init__(self, layer: Layer, pieces: int, most: int | None) -> None:
         self._layer = layer
         self._sum = np.zeros((2, layer.groups, layer.inputs, layer.inputs), np.float32)
+        self._waiting: tuple[list[Array], list[Array]] = [], []
         self._count = np.zeros(2)
         self._single = pieces == 1
         wanted = max(_ROWS, _TIMES * layer.inputs) if most is None else most
@@ -79,19 +81,29 @@ class _Sum:
         for use in self._layer.uses:
             times = list(together(values, [value.key for value in self._layer.reads(use)]))
             for each in times:
-                with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: `mean` gives nothing then
-                    rows = self._layer.vectors(each, use, -(-self._most // len(times)), number)
-                    self._add(rows, number)
+                self._add(self._layer.vectors(each, use, -(-self._most // len(times)), number), number)
 
     def _add(self, rows: Array, number: int) -> None:
         for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
-            wide = part.astype(np.float64)  # so that another number of threads changes no bit of most sums
-            self._sum[half] += wide.transpose(0, 2, 1) @ wide
             self._count[half] += part.shape[1]
+            self._waiting[half].append(part.copy())  # what it is taken from is larger
+            if sum(each.shape[1] for each in self._waiting[half]) >= self._layer.inputs // 2:
+                self._multiply(half)
+
+    def _multiply(self, half: int) -> None:
+        """Many vectors at once, which read the sum once."""
+        # In float64, so that another number of threads changes no bit of most sums.
+        rows = np.concatenate(self._waiting[half], axis=1, dtype=np.float64)
+        self._waiting[half].clear()
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: `mean` gives nothing then
+            self._sum[half] += rows.transpose(0, 2, 1) @ rows
 
     def mean(self) -> Array | None:
         """The moments; None where inputs are all 0 or beyond float32, or a single one."""
+        for half, waiting in enumerate(self._waiting):
+            if waiting:
+                self._multiply(half)
         if not self._count.all():
             return None
-        found = self._sum / self._count.reshape(2, 1, 1, 1).astype(np.float32)
-        return found if np.isfinite(found).all() and found.any(axis=(1, 2, 3)).all() else None
+        self._sum /= self._count.reshape(2, 1, 1, 1).astype(np.float32)
+        return self._sum if np.isfinite(self._sum).all() and self._sum.any(axis=(1, 2, 3)).all() else None

@@ -16,7 +16,7 @@ from onnxprune.core.dtypes import Array, settled
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
 _MIN_ENERGY = 1e-30  # energy of an input
-_JUDGED = 512  # inputs that tell whether two kinds agree: the time grows with the cube
+_JUDGED = 256  # inputs that tell whether two kinds agree: the time grows with the cube
 _BLOCK = 128  # inputs whose errors are passed on at once to those after the block
 
 

@@ -17,6 +17,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 
+_BEYOND = np.errstate(over="ignore", invalid="ignore")  # float32: `_Sum.mean` gives nothing then
 _ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or that many times its inputs
 
 
@@ -76,6 +77,7 @@ class _Sum:
         wanted = max(_ROWS, _TIMES * layer.inputs) if most is None else most
         self._most = -(-wanted // (pieces * len(layer.uses)))
 
+    @_BEYOND
     def add(self, values: Recorded, number: int) -> None:
         """Measure the inputs of one run."""
         for use in self._layer.uses:
@@ -90,13 +92,13 @@ class _Sum:
             if sum(each.shape[1] for each in self._waiting[half]) >= self._layer.inputs // 2:
                 self._multiply(half)
 
+    @_BEYOND
     def _multiply(self, half: int) -> None:
         """Many vectors at once, which read the sum once."""
         # In float64, so that another number of threads changes no bit of most sums.
         rows = np.concatenate(self._waiting[half], axis=1, dtype=np.float64)
         self._waiting[half].clear()
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32: `mean` gives nothing then
-            self._sum[half] += rows.transpose(0, 2, 1) @ rows
+        self._sum[half] += rows.transpose(0, 2, 1) @ rows
 
     def mean(self) -> Array | None:
         """The moments; None where inputs are all 0 or beyond float32, or a single one."""

@@ -17,10 +17,11 @@ from onnxprune.core.dtypes import Array, settled
 Select = Callable[[Array], Array]  # scores [groups, outputs, inputs] -> True where pruned
 DAMPINGS = (0.01, 0.05, 0.2, 1.0, 5.0)
 _JUDGED, _JUDGED_STEPS = 256, 20  # outputs of a group, and steps of their refit, that tell which damping is best
-_COSTED = 0.1  # damping of the cost of single removals
 STEPS = 40  # of the alternating directions that choose most of what many would
 _STEPS, _RESIDUAL = 40, 1e-3  # of conjugate gradients: at most so many, until the gradient is that share of the first
-_FEWEST, _MOST = 40, 300  # iterations of the alternating directions, within so many multiplications
+# Iterations of the alternating directions: from 100 to 300 as such a number of multiplications allows, but fewer of
+# the largest problems, which may take five times as many.
+_FEWEST, _MOST, _OF_LARGEST = 100, 300, 40
 _MULTIPLICATIONS = 4e10
 _PENALTIES = (0.01, 70.0)  # of the distance to the mask: at first and at last
 _TINY = 1e-12
@@ -137,14 +138,19 @@ class Problem:
         dual = np.zeros_like(sparse)
         mask = select(np.abs(sparse))
         sparse = np.where(mask, 0, sparse)
-        most = _MULTIPLICATIONS / (2 * sparse.size * sparse.shape[-1])
-        for penalty in np.geomspace(*_PENALTIES, steps or int(np.clip(most, _FEWEST, _MOST)), dtype=sparse.dtype):
+        for penalty in np.geomspace(*_PENALTIES, steps or _iterations(sparse), dtype=sparse.dtype):
             dense = ((turned + (penalty * sparse - dual) @ vectors) / (values + penalty)) @ back
             wanted = dense + dual / penalty
             mask = select(np.abs(wanted))
             sparse = np.where(mask, 0, wanted)
             dual += penalty * (dense - sparse)
         return mask
+
+
+def _iterations(rows: Array) -> int:
+    """How many iterations so large a problem is worth."""
+    within = _MULTIPLICATIONS / (2 * rows.size * rows.shape[-1])
+    return int(np.clip(within, np.clip(5 * within, _OF_LARGEST, _FEWEST), _MOST))
 
 
 def pruned_rows(rows: Array, halves: Halves, select: Select, saliency: str) -> Array:
@@ -185,19 +191,3 @@ def _damping(rows: Array, halves: Halves, select: Select) -> float | None:
         if left < least:
             least, best = left, damping
     return best
-
-
-def removal_costs(rows: Array, halves: Halves) -> Array:
-    """What each entry's removal costs after the others of its row made it good, over the energy of all outputs.
-
-    Optimal Brain Surgeon (Hassibi and Stork 1993): w^2 over the diagonal of the inverse moments.
-
-    Args:
-        rows: float32 [groups, outputs, inputs].
-        halves: the moments of each half of the samples.
-    """
-    own = (halves[0].own + halves[1].own) / 2
-    problem = Problem(rows, Moments(own, own), _COSTED)
-    inverse = np.einsum("gii->gi", np.linalg.inv(problem.matrix))
-    energy = float(((rows @ own) * rows).sum(dtype=np.float64))
-    return np.square(problem.start) / np.maximum(inverse, 1)[:, None, :] / np.float32(max(energy, _TINY))

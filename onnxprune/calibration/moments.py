@@ -27,8 +27,8 @@ def moments(
     """For each layer the mean of x x^T over the vectors x that it multiplies with: float32 [2, groups, in, in].
 
     The first axis is the two halves of the samples (of the places of a single run), `in` runs over the layer's input
-    axes in their order. None where the samples say nothing: no layer, a branch that they do not take, inputs that are
-    all 0 or beyond float32, values of a loop that change their shape.
+    axes in their order. Layers that read the same share one array. None where the samples say nothing: no layer, a
+    branch that they do not take, inputs that are all 0 or beyond float32, values of a loop that change their shape.
 
     Args:
         model: the model.

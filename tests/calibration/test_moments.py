@@ -70,6 +70,18 @@ def test_a_weight_that_two_nodes_read_sees_the_inputs_of_both(tmp_path):
     np.testing.assert_allclose(found["a"].mean(0)[0], both.T @ both / 16, rtol=1e-4, atol=1e-3)
 
 
+def test_layers_that_read_the_same_share_their_moments(tmp_path):
+    x, weights = normal(64, 16), {"a": normal(16, 8, seed=1), "b": normal(16, 8, seed=2), "c": normal(8, 8, seed=3)}
+    nodes = [
+        node("MatMul", ["x", "a"], ["q"]), node("MatMul", ["x", "b"], ["k"]), node("MatMul", ["k", "c"], ["v"]),
+        node("Add", ["q", "v"], ["y"]),
+    ]  # fmt: skip
+    found = network(tmp_path, nodes, weights, x)
+    assert found["a"] is found["b"]
+    assert found["c"] is not found["a"]
+    np.testing.assert_allclose(found["a"].mean(0)[0], x.T @ x / len(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "nodes",
     [

@@ -1,6 +1,7 @@
 """The experiments of Han et al. 2015 on the LeNets, by onnxprune's own commands.
 
 python tools/experiments.py iterated lenet-5 [--seed N]   # rounds of pruning and retraining
+python tools/experiments.py sparsest lenet-300-100        # more of them, to 68 times fewer parameters
 python tools/experiments.py tradeoff lenet-300-100        # pruned once: retrained or not, L1 or L2
 python tools/experiments.py layers lenet-5                # pruned once to the paper's densities
 python tools/experiments.py show                          # tables of all that is finished
@@ -39,13 +40,12 @@ ONE_THRESHOLD = ("--scope", "global", "--include", "*.bias")  # one threshold fo
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is taken down in rounds, and the densities that the paper gives its layers."""
+    """How a network is taken down in rounds."""
 
     to: float
     rounds: int
     epochs: int
     vary: float
-    paper: dict[str, float]
 
     def retrain(self, data: str, seed: int, *more: object) -> str:
         """The command that `onnxprune iterate` runs."""
@@ -53,12 +53,13 @@ class Recipe:
         return f"{_tool('retrain_torch.py', *options)} --model {{model}} --masks {{masks}} --out {{out}}"
 
 
-RECIPES = {
-    "lenet-300-100": Recipe(0.975, 4, 16, 0.5, {"1.weight": 0.08, "3.weight": 0.09, "5.weight": 0.26}),
-    "lenet-5": Recipe(
-        0.99, 5, 10, 0.75, {"0.weight": 0.66, "2.weight": 0.12, "5.weight": 0.08, "7.weight": 0.19}
-    ),
-}  # fmt: skip
+RECIPES = {"lenet-300-100": Recipe(0.975, 4, 16, 0.5), "lenet-5": Recipe(0.99, 5, 10, 0.75)}
+SPARSEST = {"lenet-300-100": Recipe(1 - 1 / 68, 16, 12, 0.1)}  # many small steps; so few weights learn no variety
+DENSITIES = {  # of the paper
+    "lenet-300-100": {"1.weight": 0.08, "3.weight": 0.09, "5.weight": 0.26},
+    "lenet-5": {"0.weight": 0.66, "2.weight": 0.12, "5.weight": 0.08, "7.weight": 0.19},
+}
+KINDS = ("iterated", "sparsest", "tradeoff", "layers")
 L1, L2 = 1e-5, 5e-4  # of the references that `tradeoff` trains
 RATIOS = (2, 4, 8, 12, 20, 40)  # parameters over non-zeros in `tradeoff`
 
@@ -130,12 +131,20 @@ class Experiment:
         return images[-mnist.HELD_OUT :], labels[-mnist.HELD_OUT :]
 
     def iterated(self) -> dict[str, Any]:
+        """Geometric rounds."""
+        return self._in_rounds("iterated", self.recipe)
+
+    def sparsest(self) -> dict[str, Any]:
+        """More of them, and further."""
+        return self._in_rounds("sparsest", SPARSEST[self.net])
+
+    def _in_rounds(self, what: str, recipe: Recipe) -> dict[str, Any]:
         """Geometric rounds; then every round's model as a file that decodes itself."""
-        schedule = ("--to", self.recipe.to, "--rounds", self.recipe.rounds, "--schedule", "geometric", *ONE_THRESHOLD)
+        schedule = ("--to", recipe.to, "--rounds", recipe.rounds, "--schedule", "geometric", *ONE_THRESHOLD)
         reference = self.reference()
-        rounds = self.rounds("iterated", reference, self.recipe.retrain(self.data, self.seed), *schedule)
+        rounds = self.rounds(what, reference, recipe.retrain(self.data, self.seed), *schedule)
         for found in rounds:
-            small = self.place(f"small-{found['number']}")
+            small = self.place(f"small-{what}-{found['number']}")
             onnxprune("compress", found["model"], "-o", small, "--sparsity", 0, "--values", "shared:4", "-q")
             found["small"] = {"bytes": small.stat().st_size} | {
                 f"{part}_error": error_rate(str(small), *self.images(part)) for part in ("held-out", "test")
@@ -162,7 +171,7 @@ class Experiment:
 
     def layers(self) -> dict[str, Any]:
         """Pruned once to the paper's densities and retrained: its table of layers, on the test images."""
-        options = [f"--set={name}={1 - density:g}" for name, density in self.recipe.paper.items()]
+        options = [f"--set={name}={1 - density:g}" for name, density in DENSITIES[self.net].items()]
         retrain = self.recipe.retrain(self.data, self.seed)
         (found,) = self.rounds("layers", self.reference(), retrain, "--rounds", 1, *options)
         inputs = self.place("images", ".npz")
@@ -201,9 +210,10 @@ def show(folder: Path) -> Iterator[str]:
     for net in RECIPES:
         for data in mnist.SETS:
             by_kind = {kind: [f["result"] for f in found if (f["kind"], f["net"], f["data"]) == (kind, net, data)]
-                       for kind in ("iterated", "tradeoff", "layers")}  # fmt: skip
-            if by_kind["iterated"]:
-                yield from _headline(net, data, by_kind["iterated"])
+                       for kind in KINDS}  # fmt: skip
+            for kind in ("iterated", "sparsest"):
+                if by_kind[kind]:
+                    yield from _headline(net, data, by_kind[kind])
             for result in by_kind["tradeoff"]:
                 yield from _tradeoff(net, result)
             for result in by_kind["layers"]:
@@ -221,7 +231,7 @@ def _headline(net: str, data: str, results: list[dict[str, Any]]) -> Iterator[st
     for result in results:
         for item in result["rounds"]:
             by_round[item["number"]].append(item)
-    for items in by_round.values():
+    for items in list(by_round.values())[-1 :: -max(1, len(by_round) // 4)][::-1]:  # a fourth of many
         small = [item["small"] for item in items]
         yield (
             f"| {items[0]['ratio']:.1f}x | {items[0]['nonzero']:,} | {_spread(i['held-out_error'] for i in items)} | "
@@ -254,7 +264,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         usage=argparse.SUPPRESS, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("iterated", "tradeoff", "layers", "show"), metavar="KIND", help="see above")
+    parser.add_argument("kind", choices=(*KINDS, "show"), metavar="KIND", help="see above")
     parser.add_argument("net", choices=RECIPES, nargs="?", metavar="NET", help=f"one of {', '.join(RECIPES)}")
     parser.add_argument("--data", choices=mnist.SETS, default="mnist", help="default mnist")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of training (default 0)")
@@ -265,6 +275,8 @@ def main() -> None:
         return
     if options.net is None:
         parser.error(f"{options.kind} needs a network")
+    if options.kind == "sparsest" and options.net not in SPARSEST:
+        parser.error(f"sparsest is of {', '.join(SPARSEST)} alone")
     options.folder.mkdir(parents=True, exist_ok=True)
     experiment = Experiment(options.net, options.data, options.seed, options.folder.resolve())
     result = getattr(experiment, options.kind)()

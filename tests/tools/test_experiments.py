@@ -41,12 +41,14 @@ def test_the_committed_pruned_models(tools, tmp_path, net, ratio, error, size):
 
 
 @pytest.mark.torch
-def test_an_experiment_runs_and_is_shown(tools, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(("kind", "recipes"), [("iterated", "RECIPES"), ("sparsest", "SPARSEST")])
+def test_an_experiment_runs_and_is_shown(tools, tmp_path, monkeypatch, capsys, kind, recipes):
     pytest.importorskip("torch", reason="needs the train extra")
     experiments = tools("experiments")
-    short = dataclasses.replace(experiments.RECIPES["lenet-300-100"], to=0.9, rounds=2, epochs=1, vary=0)
-    monkeypatch.setitem(experiments.RECIPES, "lenet-300-100", short)
-    arguments = ["experiments", "iterated", "lenet-300-100", "--folder", str(tmp_path)]
+    found = getattr(experiments, recipes)
+    short = dataclasses.replace(found["lenet-300-100"], to=0.9, rounds=2, epochs=1, vary=0)
+    monkeypatch.setitem(found, "lenet-300-100", short)
+    arguments = ["experiments", kind, "lenet-300-100", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)
     experiments.main()
     (result,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.result.json")]

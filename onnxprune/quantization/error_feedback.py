@@ -82,12 +82,9 @@ class Feedback:
             damping: from 0 to 1.
             remaining: see `Feedback`.
         """
-        orders, factors = [], []
-        for moment in moments:
-            orders.append(_order(moment))
-            factor = _factor(_ordered(moment, orders[-1]), _energy(moment), damping)
-            factors.append(settled(factor))
-        return cls(np.stack(orders), np.stack(factors), moments, damping, remaining)
+        order = _order(moments)
+        factor = settled(_factor(_ordered(moments, order), _energy(moments), damping))
+        return cls(order, factor, moments, damping, remaining)
 
     @classmethod
     def assumed(cls, kinds: Array, damping: float, most: float) -> Feedback | None:
@@ -122,14 +119,8 @@ class Feedback:
         """`round` of several versions of a weight, side by side: a step costs little more for many than for one."""
         codes = [np.zeros(each.rows.shape, np.uint8) for each in wanted]
         some = [(each, code) for each, code in zip(wanted, codes, strict=True) if len(each.levels) > 1]
-        for group, (order, factor) in enumerate(zip(self.order, self.factor, strict=True)):
-            parts = []
-            for each, code in some:
-                size = len(each.rows) // len(self.order)
-                part = slice(group * size, (group + 1) * size)
-                parts.append((replace(each, rows=each.rows[part]), code[part]))
-            if parts:
-                _round(parts, order, factor)
+        if some:
+            _round(some, self.order, self.factor)
         return codes
 
 
@@ -152,58 +143,60 @@ def output_loss(moments: Array, rows: Array, rounded: Array) -> Array:
     return np.where(energy > 0, squared / np.where(energy > 0, energy, 1), 0.0).reshape(-1)
 
 
-def _order(moment: Array) -> Array:
-    """The inputs of one group, those of most energy first."""
-    return np.argsort(-np.diag(moment).astype(np.float64), kind="stable")
+def _order(moments: Array) -> Array:
+    """The inputs of each group, those of most energy first."""
+    return np.argsort(-np.einsum("gii->gi", moments).astype(np.float64), axis=1, kind="stable")
 
 
-def _ordered(moment: Array, order: Array) -> Array:
-    return moment[np.ix_(order, order)].astype(np.float64)
+def _ordered(moments: Array, order: Array) -> Array:
+    groups = np.arange(len(order))[:, None, None]
+    return moments[groups, order[:, :, None], order[:, None]].astype(np.float64)
 
 
-def _energy(moment: Array) -> float:
-    """The mean energy of the inputs."""
-    return max(float(np.diag(moment).astype(np.float64).mean()), _MIN_ENERGY)
+def _energy(moments: Array) -> Array:
+    """The mean energy of the inputs of each group."""
+    return np.maximum(np.einsum("gii->gi", moments).astype(np.float64).mean(1), _MIN_ENERGY)
 
 
-def _factor(moment: Array, energy: float, damping: float) -> Array:
-    """The factor of one group's ordered inputs."""
+def _factor(moments: Array, energy: Array, damping: float) -> Array:
+    """The factor of each group's ordered inputs."""
     from scipy.linalg.lapack import dtrtri  # at its first use: most commands do without
 
-    damped = (1 - damping) * moment
-    damped[np.diag_indices_from(damped)] += damping * energy
+    damped = (1 - damping) * moments
+    np.einsum("gii->gi", damped)[:] += damping * energy[:, None]
     # The factor of the inverse is the inverse of the factor from the other end.
-    inverse, _ = dtrtri(np.linalg.cholesky(damped[::-1, ::-1]), lower=1)
-    return np.ascontiguousarray(inverse[::-1, ::-1])
+    lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
+    return np.stack([dtrtri(each, lower=1)[0][::-1, ::-1] for each in lower])
 
 
 def _remaining(seen: Array, unseen: Array, dampings: Sequence[float]) -> dict[float, float]:
     """What moments of some inputs leave for others at each damping, see `Feedback.remaining`."""
-    left = dict.fromkeys(dampings, 0.0)
-    for moment, others in zip(seen, unseen, strict=True):
-        order = _order(moment)
-        known, other = _ordered(moment, order), _ordered(others, order)
-        for damping in dampings:
-            left[damping] += _left(_factor(known, _energy(moment), damping), other)
+    order, energy = _order(seen), _energy(seen)
+    known, other = _ordered(seen, order), _ordered(unseen, order)
     whole = float(np.trace(unseen, axis1=1, axis2=2).sum(dtype=np.float64))
-    return {damping: min(1.0, each / whole) if whole > 0 else 1.0 for damping, each in left.items()}
+    if whole <= 0:
+        return dict.fromkeys(dampings, 1.0)
+    return {damping: min(1.0, _left(_factor(known, energy, damping), other) / whole) for damping in dampings}
 
 
 def _left(factor: Array, unseen: Array) -> float:
     """What unit errors passed on by the moments of some samples leave in the outputs for others."""
-    passed = factor / np.diag(factor)[:, None]  # a unit error of each input, and what the inputs after it make good
+    # A unit error of each input, and what the inputs after it make good.
+    passed = factor / np.einsum("gii->gi", factor)[:, :, None]
     left = 0.0
-    for at in range(0, len(passed), _BLOCK):
-        rows = passed[at : at + _BLOCK, at:]  # to the left of it there is nothing
-        left += float(((rows @ unseen[at:, at:]) * rows).sum())
+    for at in range(0, passed.shape[1], _BLOCK):
+        rows = passed[:, at : at + _BLOCK, at:]  # to the left of it there is nothing
+        left += float(((rows @ unseen[:, at:, at:]) * rows).sum())
     return left
 
 
 def _round(parts: Sequence[tuple[Rounded, Array]], order: Array, factor: Array) -> None:
-    """`Feedback.round_each` for one group: what is wanted, and where its codes go."""
-    # [inputs, outputs]: a row is rounded at once, those of all parts beside each other.
-    x = np.concatenate([each.rows[:, order].T.astype(np.float32) for each, _ in parts], axis=1)
+    """`Feedback.round_each`: what is wanted, and where its codes go."""
+    groups = len(order)
+    # [inputs, outputs and groups]: an input of all parts is rounded at once.
     ends = np.cumsum([len(each.rows) for each, _ in parts])
+    x = np.empty((order.shape[1], ends[-1]), np.float32)
+    np.concatenate([_by_input(each.rows, order) for each, _ in parts], axis=1, out=x, casting="same_kind")
     own = [slice(end - len(each.rows), end) for end, (each, _) in zip(ends, parts, strict=True)]
     fixed = None if all(each.prune for each, _ in parts) else x == 0
     if fixed is not None:
@@ -212,7 +205,8 @@ def _round(parts: Sequence[tuple[Rounded, Array]], order: Array, factor: Array) 
                 fixed[:, here] = False
     cells = [each.cells for each, _ in parts]
     ranks, value = np.empty(x.shape, np.uint8), np.empty(x.shape[1], np.float32)
-    passed_on = np.empty((_BLOCK, x.shape[1]), np.float32)
+    passed_on = np.empty((min(_BLOCK, len(x)), x.shape[1]), np.float32)
+    times = x.shape[1] // groups if groups > 1 else 1  # one group is broadcast
     for at in range(0, len(x), _BLOCK):
         end = min(at + _BLOCK, len(x))
         errors = np.empty((end - at, x.shape[1]), np.float32)
@@ -223,12 +217,24 @@ def _round(parts: Sequence[tuple[Rounded, Array]], order: Array, factor: Array) 
             if fixed is not None:
                 value[fixed[i]] = 0
             error = np.subtract(x[i], value, out=errors[i - at])
-            error /= factor[i, i]
+            error /= np.tile(factor[:, i, i], times)
             after = x[i + 1 : end]
-            after -= np.multiply(factor[i, i + 1 : end, None], error, out=passed_on[: len(after)])
-        x[end:] -= factor[at:end, end:].T.astype(np.float64) @ errors.astype(np.float64)
+            shares = np.tile(factor[:, i, i + 1 : end].T, times)
+            after -= np.multiply(shares, error, out=passed_on[: len(after)])
+        if end < len(x):
+            back = factor[:, at:end, end:].transpose(0, 2, 1).astype(np.float64)
+            own_errors = errors.reshape(end - at, -1, groups).transpose(2, 0, 1).astype(np.float64)
+            x[end:] -= (back @ own_errors).transpose(1, 2, 0).reshape(len(x) - end, -1)
     for (each, codes), here in zip(parts, own, strict=True):
         found = each.codes[ranks[:, here]]
         if fixed is not None:
             found[fixed[:, here]] = 0
-        codes[:, order] = found.T
+        by_group = found.reshape(len(x), -1, groups).transpose(2, 1, 0)
+        placed = codes.reshape(groups, -1, len(x))
+        np.put_along_axis(placed, np.broadcast_to(order[:, None], by_group.shape), by_group, axis=2)
+
+
+def _by_input(rows: Array, order: Array) -> Array:
+    """Rows [groups * outputs, inputs] as [inputs, outputs * groups], the inputs of each group in their order."""
+    grouped = rows.reshape(len(order), -1, rows.shape[-1])
+    return np.take_along_axis(grouped, order[:, None], axis=2).transpose(2, 1, 0).reshape(rows.shape[::-1])

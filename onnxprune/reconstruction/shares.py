@@ -80,11 +80,11 @@ def shared_out(losses: Sequence[Array], sizes: Sequence[int], zeros: Sequence[in
             for left, right in _hull(fine)
         ]
     counts = list(zeros)
-    left = max(total - sum(counts), 0)
+    wanted = max(total - sum(counts), 0)
     for _, number, right in sorted(steps):
-        taken = min(max(round(_FINE[right] * sizes[number]) - counts[number], 0), left)
+        taken = min(max(round(_FINE[right] * sizes[number]) - counts[number], 0), wanted)
         counts[number] += taken
-        left -= taken
+        wanted -= taken
     return counts
 
 

@@ -137,7 +137,12 @@ rules = stack(
         "--quality", type=float, metavar="Q", help="Prune |w| < Q x the layer's standard deviation (Han et al. 2015)."
     ),
     click.option("--threshold", type=float, metavar="T", help="Prune |w| < T."),
-    click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer, global or channel."),
+    click.option(
+        "--scope",
+        default="layer",
+        show_default=True,
+        help="Scope of the share: layer, channel, or global (with --data by what layers lose).",
+    ),
     click.option(
         "--saliency",
         default="",

@@ -79,7 +79,8 @@ class Magnitude(Pass):
         threshold: prune |w| < threshold.
         loss: prune what holds less than this share of the squares, summed over the weights, each with an
             equal part. What a model that was encoded before has lost already counts.
-        scope: what the share is taken over: layer, global, or channel (each output channel).
+        scope: what the share is taken over: layer, global, or channel (each output channel). With a saliency that
+            refits, global shares it out such that the outputs of the layers lose least in all.
         pattern: "2:4" keeps 2 of every 4 neighbours along the input axis; "1x4" prunes whole blocks
             of 1 output by 4 inputs.
         set: "PATTERN=SPARSITY", a glob on the weight's name; the last match counts. A name in full

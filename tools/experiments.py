@@ -46,15 +46,17 @@ class Recipe:
     rounds: int
     epochs: int
     vary: float
+    rate: float = 2e-3
 
     def retrain(self, data: str, seed: int, *more: object) -> str:
         """The command that `onnxprune iterate` runs."""
-        options = ("--data", data, "--epochs", self.epochs, "--vary", self.vary, "--seed", seed, *more)
+        training = ("--epochs", self.epochs, "--vary", self.vary, "--rate", self.rate)
+        options = ("--data", data, *training, "--seed", seed, *more)
         return f"{_tool('retrain_torch.py', *options)} --model {{model}} --masks {{masks}} --out {{out}}"
 
 
 RECIPES = {"lenet-300-100": Recipe(0.975, 4, 16, 0.5), "lenet-5": Recipe(0.99, 5, 10, 0.75)}
-SPARSEST = {"lenet-300-100": Recipe(1 - 1 / 68, 16, 12, 0.1)}  # many small steps; so few weights learn no variety
+SPARSEST = {"lenet-300-100": Recipe(1 - 1 / 68, 16, 12, 0.5, 4e-3)}  # many small steps
 DENSITIES = {  # of the paper
     "lenet-300-100": {"1.weight": 0.08, "3.weight": 0.09, "5.weight": 0.26},
     "lenet-5": {"0.weight": 0.66, "2.weight": 0.12, "5.weight": 0.08, "7.weight": 0.19},

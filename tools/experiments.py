@@ -1,7 +1,7 @@
 """The experiments of Han et al. 2015 on the LeNets, by onnxprune's own commands.
 
 python tools/experiments.py iterated lenet-5 [--seed N]   # rounds of pruning and retraining
-python tools/experiments.py sparsest lenet-300-100        # more of them, to 68 times fewer parameters
+python tools/experiments.py sparsest lenet-300-100        # more of them, and further
 python tools/experiments.py tradeoff lenet-300-100        # pruned once: retrained or not, L1 or L2
 python tools/experiments.py layers lenet-5                # pruned once to the paper's densities
 python tools/experiments.py show                          # tables of all that is finished

@@ -17,7 +17,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 
-_BEYOND = np.errstate(over="ignore", invalid="ignore")  # float32: `_Sum.mean` gives nothing then
+BEYOND = np.errstate(over="ignore", invalid="ignore")  # float32: there are no moments then
 _ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or that many times its inputs
 
 
@@ -77,7 +77,7 @@ class _Sum:
         wanted = max(_ROWS, _TIMES * layer.inputs) if most is None else most
         self._most = -(-wanted // (pieces * len(layer.uses)))
 
-    @_BEYOND
+    @BEYOND
     def add(self, values: Recorded, number: int) -> None:
         """Measure the inputs of one run."""
         for use in self._layer.uses:
@@ -92,7 +92,7 @@ class _Sum:
             if sum(each.shape[1] for each in self._waiting[half]) >= self._layer.inputs // 2:
                 self._multiply(half)
 
-    @_BEYOND
+    @BEYOND
     def _multiply(self, half: int) -> None:
         """Many vectors at once, which read the sum once."""
         # In float64, so that another number of threads changes no bit of most sums.

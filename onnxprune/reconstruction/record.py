@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxprune.calibration.layers import Layer
+from onnxprune.calibration.moments import BEYOND
 from onnxprune.core.dtypes import Array
 from onnxprune.pruning.least_squares import Moments
 
@@ -15,7 +16,6 @@ _MOST, _TIMES = (
     4,
 )  # vectors of a layer that are recorded: so many within `_WORK`, or that many times its inputs
 _WORK = 3e10  # vectors times the square of the inputs
-_BEYOND = np.errstate(over="ignore", invalid="ignore")  # float32: `Record.moments` gives nothing then
 
 
 class Record:
@@ -34,7 +34,7 @@ class Record:
         most = max(min(_MOST, int(_WORK / layer.inputs**2)), _TIMES * layer.inputs)
         self._most = -(-most // (pieces * len(layer.uses)))
 
-    @_BEYOND
+    @BEYOND
     def add(self, was: Mapping[str, Array], now: Mapping[str, Array], piece: int) -> None:
         """Record the vectors of a run of both networks on the same samples."""
         for use in self._layer.uses:
@@ -54,7 +54,7 @@ class Record:
                 self._means[1, half] += after.sum(1, dtype=np.float64)
                 self._count[half] += before.shape[1]
 
-    @_BEYOND
+    @BEYOND
     def moments(self, centred: bool) -> tuple[Moments, Moments] | None:
         """Those of each half, around the means where `centred`; None where inputs are all 0, or beyond float32."""
         found = []

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxprune.core.dtypes import Array, settled
+from onnxprune.quantization.cells import Cells
 
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
 _MIN_ENERGY = 1e-30  # energy of an input
 _JUDGED = 256  # inputs that tell whether two kinds agree: the time grows with the cube
-_BLOCK = 128  # inputs whose errors are passed on at once to those after the block
+_BLOCK = 64  # inputs whose errors are passed on at once to those after the block
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Feedback:
         return self.round_each([Rounded(rows, levels, prune, boundaries)])[0]
 
     def round_each(self, wanted: Sequence[Rounded]) -> list[Array]:
-        """`round` of several versions of a weight, side by side: a step costs little more for many than for one."""
+        """`round` of versions of a weight, all of one shape: side by side a step costs little more than for one."""
         codes = [np.zeros(each.rows.shape, np.uint8) for each in wanted]
         some = [(each, code) for each, code in zip(wanted, codes, strict=True) if len(each.levels) > 1]
         if some:
@@ -191,50 +192,55 @@ def _left(factor: Array, unseen: Array) -> float:
 
 
 def _round(parts: Sequence[tuple[Rounded, Array]], order: Array, factor: Array) -> None:
-    """`Feedback.round_each`: what is wanted, and where its codes go."""
-    groups = len(order)
-    # [inputs, outputs and groups]: an input of all parts is rounded at once.
-    ends = np.cumsum([len(each.rows) for each, _ in parts])
-    x = np.empty((order.shape[1], ends[-1]), np.float32)
-    np.concatenate([_by_input(each.rows, order) for each, _ in parts], axis=1, out=x, casting="same_kind")
-    own = [slice(end - len(each.rows), end) for end, (each, _) in zip(ends, parts, strict=True)]
+    """`Feedback.round_each`: what is wanted, all of one shape, and where its codes go."""
+    groups, inputs = order.shape
+    together = groups >= len(parts[0][0].rows) // groups  # whether groups lie innermost: the longer axis does
+    # [inputs, parts, outputs, groups] or [inputs, parts, groups, outputs]: an input of all parts is rounded at once.
+    x = np.stack([_by_input(each.rows, order, together) for each, _ in parts], axis=1)
     fixed = None if all(each.prune for each, _ in parts) else x == 0
     if fixed is not None:
-        for each, here in zip((each for each, _ in parts), own, strict=True):
-            if each.prune:
-                fixed[:, here] = False
-    cells = [each.cells for each, _ in parts]
-    ranks, value = np.empty(x.shape, np.uint8), np.empty(x.shape[1], np.float32)
-    passed_on = np.empty((min(_BLOCK, len(x)), x.shape[1]), np.float32)
-    times = x.shape[1] // groups if groups > 1 else 1  # one group is broadcast
-    for at in range(0, len(x), _BLOCK):
-        end = min(at + _BLOCK, len(x))
-        errors = np.empty((end - at, x.shape[1]), np.float32)
+        fixed[:, [each.prune for each, _ in parts]] = False
+    cells = Cells(*zip(*(each.cells for each, _ in parts), strict=True))
+    ranks, value = np.empty(x.shape, np.uint8), np.empty(x.shape[1:], np.float32)
+    passed_on = np.empty((min(_BLOCK, inputs), *x.shape[1:]), np.float32)
+
+    def spread(of_groups: Array) -> Array:
+        """What each group has, [..., groups], beside the entries of all parts."""
+        return of_groups[..., None, None, :] if together else of_groups[..., None, :, None]
+
+    for at in range(0, inputs, _BLOCK):
+        end = min(at + _BLOCK, inputs)
+        errors = np.empty((end - at, *x.shape[1:]), np.float32)
         for i in range(at, end):
-            for (points, borders), here in zip(cells, own, strict=True):
-                ranks[i, here] = rank = borders.searchsorted(x[i, here], side="right")
-                points.take(rank, out=value[here])
+            cells.nearest(x[i], ranks[i], value)
             if fixed is not None:
                 value[fixed[i]] = 0
             error = np.subtract(x[i], value, out=errors[i - at])
-            error /= np.tile(factor[:, i, i], times)
+            error /= spread(factor[:, i, i])
             after = x[i + 1 : end]
-            shares = np.tile(factor[:, i, i + 1 : end].T, times)
-            after -= np.multiply(shares, error, out=passed_on[: len(after)])
-        if end < len(x):
+            after -= np.multiply(spread(factor[:, i, i + 1 : end].T), error, out=passed_on[: len(after)])
+        if end < inputs:
             back = factor[:, at:end, end:].transpose(0, 2, 1).astype(np.float64)
-            own_errors = errors.reshape(end - at, -1, groups).transpose(2, 0, 1).astype(np.float64)
-            x[end:] -= (back @ own_errors).transpose(1, 2, 0).reshape(len(x) - end, -1)
-    for (each, codes), here in zip(parts, own, strict=True):
-        found = each.codes[ranks[:, here]]
+            groups_first = np.moveaxis(errors, -1 if together else 2, 0).astype(np.float64)
+            passed = (back @ groups_first.reshape(groups, end - at, -1)).reshape(groups, inputs - end, len(parts), -1)
+            x[end:] -= np.moveaxis(passed, 0, -1 if together else 2)
+    for at, (each, codes) in enumerate(parts):
+        found = each.codes[ranks[:, at]]
         if fixed is not None:
-            found[fixed[:, here]] = 0
-        by_group = found.reshape(len(x), -1, groups).transpose(2, 1, 0)
-        placed = codes.reshape(groups, -1, len(x))
-        np.put_along_axis(placed, np.broadcast_to(order[:, None], by_group.shape), by_group, axis=2)
+            found[fixed[:, at]] = 0
+        by_group = found.transpose(2, 1, 0) if together else found.transpose(1, 2, 0)
+        np.put_along_axis(
+            codes.reshape(groups, -1, inputs), np.broadcast_to(order[:, None], by_group.shape), by_group, axis=2
+        )
 
 
-def _by_input(rows: Array, order: Array) -> Array:
-    """Rows [groups * outputs, inputs] as [inputs, outputs * groups], the inputs of each group in their order."""
-    grouped = rows.reshape(len(order), -1, rows.shape[-1])
-    return np.take_along_axis(grouped, order[:, None], axis=2).transpose(2, 1, 0).reshape(rows.shape[::-1])
+def _by_input(rows: Array, order: Array, together: bool) -> Array:
+    """Rows [groups * outputs, inputs], the inputs of each group in their order and first, groups then last or second.
+
+    Args:
+        rows: the groups follow each other.
+        order: of the inputs.
+        together: whether groups come last.
+    """
+    grouped = np.take_along_axis(rows.reshape(len(order), -1, rows.shape[-1]), order[:, None], axis=2)
+    return np.ascontiguousarray(grouped.transpose((2, 1, 0) if together else (2, 0, 1)), np.float32)

@@ -25,7 +25,7 @@ _VECTORS = 512  # of a layer: what goes together is of a few directions
 _NUMBERS = 1 << 19  # of a sample of those: an image of 416 pixels
 _DAMPING = 0.7  # how far their moments give way to those of independent inputs: the inputs to come are others
 _AGREED = 0.4  # squared error that moments of one kind of inputs may leave for the other: else they tell of these alone
-_WIDEST = 2048  # inputs of a layer that are worth the time, which grows with their square and more
+_TOGETHER = 256  # inputs that pass errors on to each other: more make the squared error little less, in more time
 
 
 def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback | None]:
@@ -50,9 +50,8 @@ def synthetic_feedback(model: Model, weights: Sequence[Weight]) -> list[Feedback
         with contextlib.suppress(CannotSynthesise, RuntimeFailure), model.edited() as proto:
             if shrunk:
                 shrink_images(proto)
-            found = moments(model, layers, Synthesised(model, samples, most), _VECTORS)
-            of = {id(halves): _feedback(halves) for halves in found if halves is not None}  # one of layers that share
-            return [of.get(id(halves)) for halves in found]
+            found = moments(model, layers, Synthesised(model, samples, most), _VECTORS, _TOGETHER)
+            return _feedbacks(layers, found)
     return nothing
 
 
@@ -71,14 +70,19 @@ def _fed(weight: Weight, first: Set[str]) -> Layer | None:
         first: see `_first`: what the inputs look like nobody knows.
     """
     layer = layer_of(weight, {})
-    if layer is None or layer.in_axes != weight.in_axes or not 1 < layer.inputs <= _WIDEST:
+    if layer is None or layer.in_axes != weight.in_axes or layer.inputs < 2:
         return None
     if not layer.reads_states and any(key_of(node) in first for node in layer.nodes):
         return None
     return layer if math.prod(weight.shape[axis] for axis in weight.in_axes[1:]) == 1 else None
 
 
-def _feedback(halves: Array) -> Feedback | None:
-    """The feedback of a layer from moments on each kind of inputs, which count alike; None where they do not agree."""
-    energy = np.trace(halves, axis1=2, axis2=3, dtype=np.float64).mean(1).astype(np.float32)
-    return Feedback.assumed(halves / energy[:, None, None, None], _DAMPING, _AGREED)
+def _feedbacks(layers: Sequence[Layer | None], found: Sequence[Array | None]) -> list[Feedback | None]:
+    """The feedback of each layer, one of those that share their moments; None where two kinds do not agree."""
+    known: dict[int, Feedback | None] = {}
+    for layer, halves in zip(layers, found, strict=True):
+        if layer is not None and halves is not None and id(halves) not in known:
+            energy = np.trace(halves, axis1=2, axis2=3, dtype=np.float64).mean(1).astype(np.float32)
+            kinds = halves / energy[:, None, None, None]  # which count alike
+            known[id(halves)] = Feedback.assumed(kinds, _DAMPING, _AGREED, layer.inputs)
+    return [known.get(id(halves)) for halves in found]

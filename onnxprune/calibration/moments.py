@@ -16,14 +16,16 @@ from onnxprune.calibration.recording import Recorded, recorded, together
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
+from onnxprune.quantization.error_feedback import in_blocks
 
 BEYOND = np.errstate(over="ignore", invalid="ignore")  # float32: there are no moments then
 _ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or that many times its inputs
 
 
 def moments(
-    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None = None
-) -> list[Array | None]:
+    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None = None,
+    together: int | None = None,
+) -> list[Array | None]:  # fmt: skip
     """For each layer the mean of x x^T over the vectors x that it multiplies with: float32 [2, groups, in, in].
 
     The first axis is the two halves of the samples (of the places of a single run), `in` runs over the layer's input
@@ -35,22 +37,24 @@ def moments(
         layers: of the model.
         calibration: the samples.
         most: vectors of a layer that are measured; None: `_ROWS`, or `_TIMES` its inputs.
+        together: inputs that are multiplied with each other; None: all. More of them are in blocks of at most so
+            many, see `in_blocks`.
 
     Raises:
         DataError: the samples do not fit the model.
         RuntimeFailure: the model does not run.
     """
     try:
-        return _moments(model, layers, calibration, most)
+        return _moments(model, layers, calibration, most, together)
     except RuntimeFailure:
         outside = [layer if layer is not None and layer.in_main_graph else None for layer in layers]
         if outside == list(layers):
             raise
-        return _moments(model, outside, calibration, most)
+        return _moments(model, outside, calibration, most, together)
 
 
 def _moments(
-    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None
+    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None, together: int | None
 ) -> list[Array | None]:
     known = {layer.key: layer for layer in layers if layer is not None}  # those of one key read the same vectors
     values = [value for layer in known.values() for use in layer.uses for value in layer.reads(use)]
@@ -58,7 +62,7 @@ def _moments(
     if values:
         for number, pieces, found in recorded(model, values, calibration):
             if not number:
-                sums = {key: _Sum(layer, pieces, most) for key, layer in known.items()}
+                sums = {key: _Sum(layer, pieces, most, together) for key, layer in known.items()}
             for total in sums.values():
                 total.add(found, number)
     means: dict[str, Array | None] = {key: sums.pop(key).mean() for key in list(sums)}
@@ -68,9 +72,11 @@ def _moments(
 class _Sum:
     """The sum of x x^T of one layer's inputs."""
 
-    def __init__(self, layer: Layer, pieces: int, most: int | None) -> None:
+    def __init__(self, layer: Layer, pieces: int, most: int | None, together: int | None) -> None:
         self._layer = layer
-        self._sum = np.zeros((2, layer.groups, layer.inputs, layer.inputs), np.float32)
+        blocks = 1 if together is None else -(-layer.inputs // together)
+        self._size = -(-layer.inputs // blocks)
+        self._sum = np.zeros((2, layer.groups * blocks, self._size, self._size), np.float32)
         self._waiting: tuple[list[Array], list[Array]] = [], []
         self._count = np.zeros(2)
         self._single = pieces == 1
@@ -89,14 +95,14 @@ class _Sum:
         for half, part in enumerate((rows[:, ::2], rows[:, 1::2])) if self._single else ((number % 2, rows),):
             self._count[half] += part.shape[1]
             self._waiting[half].append(part.copy())  # what it is taken from is larger
-            if sum(each.shape[1] for each in self._waiting[half]) >= self._layer.inputs // 2:
+            if sum(each.shape[1] for each in self._waiting[half]) >= self._size // 2:
                 self._multiply(half)
 
     @BEYOND
     def _multiply(self, half: int) -> None:
         """Many vectors at once, which read the sum once."""
         # In float64, so that another number of threads changes no bit of most sums.
-        rows = np.concatenate(self._waiting[half], axis=1, dtype=np.float64)
+        rows = in_blocks(np.concatenate(self._waiting[half], axis=1, dtype=np.float64), self._size)
         self._waiting[half].clear()
         self._sum[half] += rows.transpose(0, 2, 1) @ rows
 

@@ -17,7 +17,6 @@ from onnxprune.quantization.cells import Cells
 # How far moments give way to those of independent inputs: the fewer samples for the inputs, the further.
 DAMPINGS = (0.01, 0.1, 0.5)
 _MIN_ENERGY = 1e-30  # energy of an input
-_JUDGED = 256  # inputs that tell whether two kinds agree: the time grows with the cube
 _BLOCK = 64  # inputs whose errors are passed on at once to those after the block
 
 
@@ -48,6 +47,8 @@ class Rounded:
 class Feedback:
     """How the rounding error of one input's weights is passed on to the others, for each group of a layer.
 
+    The inputs of a group may be in blocks, see `in_blocks`, which then are groups of their own.
+
     Attributes:
         order: [groups, inputs], those of most energy first.
         factor: float32 [groups, inputs, inputs], upper: its transpose times itself inverts the damped moments.
@@ -55,13 +56,15 @@ class Feedback:
             an error counts as the weight's then.
         damping: how far they give way to those of independent inputs.
         remaining: the squared error of the outputs that is left, over that of errors that are not passed on.
+        whole: how many inputs a group has before it is in blocks.
     """
 
     order: Array
     factor: Array
     moments: Array | None
     damping: float
-    remaining: float = 1.0
+    remaining: float
+    whole: int
 
     @classmethod
     def of(cls, halves: Array) -> Feedback:
@@ -85,25 +88,25 @@ class Feedback:
         """
         order = _order(moments)
         factor = settled(_factor(_ordered(moments, order), _energy(moments), damping))
-        return cls(order, factor, moments, damping, remaining)
+        return cls(order, factor, moments, damping, remaining, moments.shape[-1])
 
     @classmethod
-    def assumed(cls, kinds: Array, damping: float, most: float) -> Feedback | None:
+    def assumed(cls, kinds: Array, damping: float, most: float, whole: int) -> Feedback | None:
         """Prepare moments of other inputs than those to come; each kind tells what those of another one are worth.
 
         Args:
-            kinds: float32 [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each kind.
+            kinds: float32 [2, groups, inputs, inputs], the mean of x x^T over the inputs x of each kind, in blocks.
             damping: from 0 to 1.
-            most: what may remain of the squared error, see `Feedback`; some of the inputs tell.
+            most: what may remain of the squared error, see `Feedback`.
+            whole: see `Feedback`.
 
         Returns:
             None where more remains.
         """
-        some = np.unique(np.linspace(0, kinds.shape[-1] - 1, min(kinds.shape[-1], _JUDGED)).astype(np.intp))
-        first, second = kinds[:, :, some[:, None], some]
-        ways = (first, second), (second, first)
-        remaining = sum(_remaining(seen, unseen, (damping,))[damping] for seen, unseen in ways) / 2
-        return None if remaining > most else replace(cls.damped(kinds.mean(0), damping, remaining), moments=None)
+        remaining = sum(_remaining(seen, unseen, (damping,))[damping] for seen, unseen in (kinds, kinds[::-1])) / 2
+        if remaining > most:
+            return None
+        return replace(cls.damped(kinds.mean(0), damping, remaining), moments=None, whole=whole)
 
     def round(self, rows: Array, levels: Array, prune: bool, boundaries: Array | None = None) -> Array:
         """The code of each entry, uint8, such that the outputs of the layer keep what they can.
@@ -118,11 +121,45 @@ class Feedback:
 
     def round_each(self, wanted: Sequence[Rounded]) -> list[Array]:
         """`round` of versions of a weight, all of one shape: side by side a step costs little more than for one."""
-        codes = [np.zeros(each.rows.shape, np.uint8) for each in wanted]
-        some = [(each, code) for each, code in zip(wanted, codes, strict=True) if len(each.levels) > 1]
+        groups, size = len(self.order) // -(-self.whole // self.order.shape[1]), self.order.shape[1]
+        cut = [
+            replace(each, rows=np.concatenate(in_blocks(each.rows.reshape(groups, -1, self.whole), size)))
+            for each in wanted
+        ]
+        codes = [np.zeros(each.rows.shape, np.uint8) for each in cut]
+        some = [(each, code) for each, code in zip(cut, codes, strict=True) if len(each.levels) > 1]
         if some:
             _round(some, self.order, self.factor)
-        return codes
+        found = (out_of_blocks(each.reshape(len(self.order), -1, size), self.whole) for each in codes)
+        return [code.reshape(each.rows.shape) for code, each in zip(found, wanted, strict=True)]
+
+
+def in_blocks(rows: Array, size: int) -> Array:
+    """Rows of inputs in blocks of these that are groups of their own; zeros fill the last one.
+
+    Args:
+        rows: [groups, rows, inputs].
+        size: of a block.
+
+    Returns:
+        [groups * blocks, rows, size].
+    """
+    groups, count, inputs = rows.shape
+    blocks = -(-inputs // size)
+    filled = np.pad(rows, ((0, 0), (0, 0), (0, blocks * size - inputs)))
+    return filled.reshape(groups, count, blocks, size).swapaxes(1, 2).reshape(-1, count, size)
+
+
+def out_of_blocks(rows: Array, inputs: int) -> Array:
+    """The inverse of `in_blocks`.
+
+    Args:
+        rows: [groups * blocks, rows, size].
+        inputs: of a group.
+    """
+    _, count, size = rows.shape
+    found = rows.reshape(-1, -(-inputs // size), count, size).swapaxes(1, 2)
+    return found.reshape(len(found), count, -1)[..., :inputs]
 
 
 def output_loss(moments: Array, rows: Array, rounded: Array) -> Array:

@@ -54,8 +54,10 @@ def known(proto: onnx.ModelProto) -> dict[str, Feedback]:
     return {weight.name: each for weight, each in zip(weights, found, strict=True) if each is not None}
 
 
-def test_outputs_come_nearer_for_inputs_that_nobody_made_up(monkeypatch):
-    """At the same loss, and on inputs of another mean and spread than the synthesised ones."""
+@pytest.mark.parametrize("together", [256, 50])
+def test_outputs_come_nearer_for_inputs_that_nobody_made_up(together, monkeypatch):
+    """At the same loss, and on inputs of another mean and spread than the synthesised ones; in blocks too."""
+    monkeypatch.setattr(synthetic_feedback, "_TOGETHER", together)
     proto = mixing()
     feeds = {"x": 0.7 + 0.3 * np.random.default_rng(9).random((256, 64), np.float32)}
     (expected,) = run(proto, feeds)
@@ -95,11 +97,11 @@ def test_weights_that_are_listed_as_inputs_are_none():
     assert set(known(proto)) == {"w"}
 
 
-def test_wide_layers_are_left_out(monkeypatch):
+def test_wide_layers_are_in_blocks(monkeypatch):
     monkeypatch.setattr(synthetic_feedback, "_AGREED", 1.0)
-    monkeypatch.setattr(synthetic_feedback, "_WIDEST", 95)
-    (narrow,) = known(mlp((64, 95, 96, 40))).values()
-    assert narrow.order.shape == (1, 95)
+    monkeypatch.setattr(synthetic_feedback, "_TOGETHER", 50)
+    found = known(mlp((64, 95, 101, 40))).values()
+    assert [(each.whole, each.order.shape) for each in found] == [(95, (2, 48)), (101, (3, 34))]
 
 
 def test_images_are_made_small_where_the_model_takes_such(monkeypatch):
@@ -154,7 +156,7 @@ def test_no_weight_loses_more_than_twice_the_plan(skew, monkeypatch):
     """Inputs of very different energies, whose errors go to the small ones: then nothing is passed on."""
     proto, rng = mixing(), np.random.default_rng(0)
     vectors = rng.standard_normal((40, 192)).astype(np.float32) * np.geomspace(1, skew, 192, dtype=np.float32)
-    assumed = Feedback.assumed(np.stack([(vectors.T @ vectors / 40)[None]] * 2), 0.01, 1.0)
+    assumed = Feedback.assumed(np.stack([(vectors.T @ vectors / 40)[None]] * 2), 0.01, 1.0, 192)
     monkeypatch.setattr(synthetic_feedback, "synthetic_feedback", lambda model, weights: [assumed] * len(weights))
     opened = load(proto)
     weights = [weight for weight in find(opened) if weight.name == "w"]

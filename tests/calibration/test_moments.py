@@ -40,12 +40,13 @@ def test_patches_times_the_weight_are_the_convolution(rank, kernel, stride, dila
     assert all(any(np.array_equal(row, each) for each in found[0]) for row in few[0])
 
 
-def network(tmp_path: Path, nodes, weights, x: np.ndarray) -> dict[str, np.ndarray | None]:
+def network(tmp_path: Path, nodes, weights, x: np.ndarray, **options) -> dict[str, np.ndarray | None]:
     """The moments of each weight of a model with one input and output."""
     opened = load(model(nodes, [info("x", ["N", *x.shape[1:]])], [info("y", ["N", None])], weights))
     np.savez(tmp_path / "data.npz", x=x)
     found = find(opened)
-    measured = moments(opened, [layer_of(weight, {}) for weight in found], CalibrationSet(tmp_path / "data.npz", 1000))
+    layers, calibration = [layer_of(weight, {}) for weight in found], CalibrationSet(tmp_path / "data.npz", 1000)
+    measured = moments(opened, layers, calibration, **options)
     return dict(zip((w.name for w in found), measured, strict=True))
 
 
@@ -61,6 +62,20 @@ def test_matrices_see_the_moments_of_their_inputs(tmp_path):
         read, behind = x[pieces % 2 == half], hidden[pieces % 2 == half]
         np.testing.assert_allclose(found["a"][half, 0], read.T @ read / len(read), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(found["b"][half, 0], behind.T @ behind / len(behind), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(("together", "size"), [(9, 8), (24, 24), (5, 5)])
+def test_inputs_in_blocks_are_multiplied_within_these(together, size, tmp_path):
+    nodes, weights = [node("MatMul", ["x", "a"], ["y"])], {"a": normal(24, 30, seed=1)}
+    whole = network(tmp_path, nodes, weights, normal(100, 24))["a"]
+    found = network(tmp_path, nodes, weights, normal(100, 24), together=together)["a"]
+    assert found.shape == (2, -(-24 // size), size, size)
+    for at, block in enumerate(np.moveaxis(found, 1, 0)):
+        expected = whole[:, 0, at * size :, at * size :][:, :size, :size]
+        inside = expected.shape[1]
+        np.testing.assert_allclose(block[:, :inside, :inside], expected, rtol=1e-5, atol=1e-6)
+        assert not block[:, inside:].any()
+        assert not block[:, :, inside:].any()
 
 
 def test_a_weight_that_two_nodes_read_sees_the_inputs_of_both(tmp_path):

@@ -14,7 +14,7 @@ import onnxprune
 from onnxprune.quantization import rounding
 from onnxprune.quantization.codebook import fit_codebook
 from onnxprune.quantization.entropy_constrained import EXCESS, constrained
-from onnxprune.quantization.error_feedback import Feedback, Rounded
+from onnxprune.quantization.error_feedback import Feedback, Rounded, in_blocks, out_of_blocks
 from onnxprune.quantization.histogram import Histogram
 from tests.helpers.builders import conv_net, info, mlp, model, node, normal
 from tests.helpers.running import run
@@ -70,6 +70,27 @@ def test_versions_side_by_side_get_the_codes_of_each_by_itself(seed, groups, wid
     for found, one in zip(feedback.round_each(wanted), wanted, strict=True):
         alone = feedback.round(one.rows, one.levels, one.prune, one.boundaries)
         assert np.mean(found != alone) <= 0.01  # products of another width may end in another last bit
+
+
+@given(
+    seed=st.integers(0, 99), groups=st.integers(1, 3), width=st.integers(1, 90), size=st.integers(1, 90),
+    prune=st.booleans(),
+)  # fmt: skip
+def test_blocks_of_inputs_pass_errors_on_among_themselves(seed, groups, width, size, prune):
+    rng, x = np.random.default_rng(seed), inputs(width, 40, seed, groups)
+    rows = rng.standard_normal((groups, 3, width)).astype(np.float32)
+    np.testing.assert_array_equal(out_of_blocks(in_blocks(rows, size), width), rows)
+    moments = moments_of(in_blocks(x, size))
+    levels = fit_codebook(Histogram.of(rows), 6, prune).levels
+    feedback = Feedback.assumed(moments, 0.3, 1.0, width)
+    codes = feedback.round(rows.reshape(-1, width), levels, prune).reshape(rows.shape)
+    blocks = -(-width // size)
+    for group in range(groups):
+        for block in range(blocks):
+            own = Feedback.damped(moments.mean(0)[group * blocks + block][None], 0.3)
+            part = np.pad(rows[group, :, block * size :][:, :size], ((0, 0), (0, max(0, (block + 1) * size - width))))
+            alone = own.round(part, levels, prune)[:, : width - block * size]
+            assert np.mean(alone != codes[group, :, block * size :][:, :size]) <= 0.01
 
 
 @given(seed=st.integers(0, 99), bits=st.integers(2, 8), prune=st.booleans())

@@ -256,7 +256,7 @@ def _rounded(
     apart = bool(inner and outer and wide.size)
     if feedback is not None and apart:
         values, divisor = wide.whole().transpose(order), scale.astype(wide.dtype).transpose(order)
-        rows = (values / divisor).reshape(-1, feedback.order.shape[1])
+        rows = (values / divisor).reshape(-1, feedback.whole)
         found = feedback.round(rows, levels, prune, boundaries).reshape(values.shape)
         return ChunkedArray.of(np.ascontiguousarray(found.transpose(np.argsort(order))))
     codes = FilledArray(wide.shape, np.uint8 if len(levels) <= 256 else np.uint16)

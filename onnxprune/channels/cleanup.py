@@ -39,9 +39,16 @@ def remove_unused(model: Model) -> None:
         left = {id(node) for node in graph.nodes}
         for place in reversed([n for n, node in enumerate(nodes) if id(node) not in left]):
             del body.node[place]
-    for top in scopes_of(model.proto)[:1]:
-        for scope in top.inner():
-            _drop_unread(model, scope)
+    drop_unread(model)
+
+
+def drop_unread(model: Model) -> list[str]:
+    """Remove the initializers that no node reads and that are no output, in every graph.
+
+    Returns:
+        Their names.
+    """
+    return [name for top in scopes_of(model.proto)[:1] for scope in top.inner() for name in _drop_unread(model, scope)]
 
 
 def _pairs(graph: gs.Graph, body: GraphProto) -> Iterator[tuple[gs.Graph, GraphProto]]:
@@ -53,15 +60,21 @@ def _pairs(graph: gs.Graph, body: GraphProto) -> Iterator[tuple[gs.Graph, GraphP
                 yield from _pairs(node.attrs[attr.name], attr.g)
 
 
-def _drop_unread(model: Model, scope: Scope) -> None:
-    body = scope.body
+def _drop_unread(model: Model, scope: Scope) -> list[str]:
+    body, gone = scope.body, []
     if not isinstance(body, GraphProto):
-        return
+        return []
     read = {n for inner in scope.inner() for node in inner.body.node for n in node.input}
     read |= {n for inner in scope.inner() for n in inner.outputs} | scope.inputs
+    read |= {entry.value for each in body.quantization_annotation for entry in each.quant_parameter_tensor_names}
     for place in reversed([n for n, t in enumerate(body.initializer) if t.name not in read]):
+        gone.append(body.initializer[place].name)
         model.drop(body.initializer[place])
         del body.initializer[place]
+    for place in reversed([n for n, t in enumerate(body.sparse_initializer) if t.values.name not in read]):
+        gone.append(body.sparse_initializer[place].values.name)
+        del body.sparse_initializer[place]
     alive = read | {n for node in body.node for n in node.output}
     for place in reversed([n for n, info in enumerate(body.value_info) if info.name not in alive]):
         del body.value_info[place]
+    return gone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from onnxprune.channels.cleanup import remove_unused
+from onnxprune.channels.cleanup import drop_unread, remove_unused
 from onnxprune.channels.coupling import couplings
 from onnxprune.channels.liveness import Liveness
 from onnxprune.channels.surgery import Surgery
@@ -22,9 +22,9 @@ from onnxprune.pipeline.progress import Progress, silent
 class DeadNeurons(Pass):
     """Remove channels that nothing reads, and those that are the same for every input.
 
-    The latter go into the bias of what reads them. A branch that adds nothing to a sum goes with the sum. Where a
-    matrix leaves features unread that have to stay, a Gather goes in front of a smaller matrix if that saves time and
-    bytes. Outputs stay what they were, up to rounding.
+    The latter go into the bias of what reads them. A branch that adds nothing to a sum goes with the sum, and so do
+    tensors that nothing reads. Where a matrix leaves features unread that have to stay, a Gather goes in front of a
+    smaller matrix if that saves time and bytes. Outputs stay what they were, up to rounding.
 
     Options:
         encoded: whether encodings follow that store zeros in next to no bytes.
@@ -44,6 +44,9 @@ class DeadNeurons(Pass):
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
         change = Change()
+        unread = drop_unread(model)
+        if unread:
+            change.notes.append(f"{len(unread)} tensors that nothing reads are gone")
         found = self._analysed(model)
         bypassed = sum(map(bypass_zero_branches, found))
         if bypassed:
@@ -67,9 +70,9 @@ class DeadNeurons(Pass):
             for layer in layers_with_unread_inputs(liveness, encoded=self.encoded):
                 surgery.gather(layer)
             change.removed += surgery.removed
-        change.modified = bool(change.removed or bypassed)
-        if change.modified:
+        if change.removed or bypassed:
             remove_unused(model)
+        change.modified = bool(change.removed or bypassed or unread)
         return change
 
     def _analysed(self, model: Model) -> list[Liveness]:

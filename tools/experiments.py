@@ -40,17 +40,18 @@ ONE_THRESHOLD = ("--scope", "global", "--include", "*.bias")  # one threshold fo
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is taken down in rounds."""
+    """How a network is taken down in rounds; `last` epochs follow the last one, if any."""
 
     to: float
     rounds: int
     epochs: int
     vary: float
     rate: float = 2e-3
+    last: int = 0
 
-    def retrain(self, data: str, seed: int, *more: object) -> str:
+    def retrain(self, data: str, seed: int, *more: object, epochs: int = 0) -> str:
         """The command that `onnxprune iterate` runs."""
-        training = ("--epochs", self.epochs, "--vary", self.vary, "--rate", self.rate)
+        training = ("--epochs", epochs or self.epochs, "--vary", self.vary, "--rate", self.rate)
         options = ("--data", data, *training, "--seed", seed, *more)
         return f"{_tool('retrain_torch.py', *options)} --model {{model}} --masks {{masks}} --out {{out}}"
 
@@ -58,7 +59,7 @@ class Recipe:
 RECIPES = {"lenet-300-100": Recipe(0.975, 4, 16, 0.5), "lenet-5": Recipe(0.99, 5, 10, 0.75)}
 SPARSEST = {  # many small steps
     "lenet-300-100": Recipe(1 - 1 / 68, 16, 12, 0.5, 4e-3),
-    "lenet-5": Recipe(1 - 1 / 200, 14, 8, 0.75, 4e-3),
+    "lenet-5": Recipe(1 - 1 / 200, 14, 8, 0.75, 4e-3, last=24),
 }
 DENSITIES = {  # of the paper
     "lenet-300-100": {"1.weight": 0.08, "3.weight": 0.09, "5.weight": 0.26},
@@ -148,6 +149,11 @@ class Experiment:
         schedule = ("--to", recipe.to, "--rounds", recipe.rounds, "--schedule", "geometric", *ONE_THRESHOLD)
         reference = self.reference()
         rounds = self.rounds(what, reference, recipe.retrain(self.data, self.seed), *schedule)
+        if recipe.last:
+            longer = recipe.retrain(self.data, self.seed, epochs=recipe.last)
+            again = ("--to", recipe.to, "--rounds", 1, *ONE_THRESHOLD)
+            (last,) = self.rounds(f"{what}-last", Path(rounds[-1]["model"]), longer, *again)
+            rounds[-1] = last | {"number": len(rounds)}
         for found in rounds:
             small = self.place(f"small-{what}-{found['number']}")
             onnxprune("compress", found["model"], "-o", small, "--sparsity", 0, "--values", "shared:4", "-q")

@@ -108,7 +108,7 @@ def values(default: str, loss: str) -> Callable[..., Any]:
             metavar="NAME",
             help="The runtime that the file is for, or NAME>=VERSION: onnxruntime (from 1.25 on), onnxruntime-web, "
             "ort-format, openvino, opencv, tract, mnn, ncnn, tvm, iree, litert, or any (all but ort-format and "
-            "litert).  [default: onnxruntime]",
+            "tvm).  [default: onnxruntime]",
         ),
     )
 

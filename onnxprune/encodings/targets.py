@@ -25,12 +25,13 @@ _OLDEST = {"onnxruntime": "1.25"}  # to support, unless told; of others the newe
 _TABLES = frozenset(
     {"mnn", "onnxruntime", "onnxruntime-web", "opencv", "openvino", "ort-format", "tract", "tvm"}
 )  # where tables that are decoded row by row were timed in a whole model
-# onnx2tf computes other numbers without an error where a bias of Gemm comes from a Cast (LeNet-5: 0.006, litert 2.1.0).
+# onnx2tf computes other numbers without an error where a bias of Gemm comes from a Cast, unless it finds the command
+# onnxsim (LeNet-5: 0.006, litert 2.1.0).
 _EXACT_BIASES = frozenset({"litert"})
 EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
-# `any` would be empty, or be halves: of Conv LiteRT's converter reads halves alone, ORT format expands all but integers
-# of kernels, and TVM folds no Slice, which cuts off what fills the last word of codes.
-_NOT_ANY = frozenset({"litert", "ort-format", "tvm"})
+# `any` would be empty, or be halves: ORT format expands all but integers of kernels, and TVM folds no Slice, which cuts
+# off what fills the last word of codes.
+_NOT_ANY = frozenset({"ort-format", "tvm"})
 _LAYERS = {
     "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
     "LSTM": ("LSTM",), "GRU": ("LSTM",), "RNN": ("LSTM",),
@@ -69,7 +70,7 @@ class Targets:
 
     @classmethod
     def of(cls, specs: Iterable[str]) -> Targets:
-        """From NAME or NAME>=VERSION; `any` stands for all but litert, ort-format and tvm.
+        """From NAME or NAME>=VERSION; `any` stands for all but ort-format and tvm.
 
         Raises:
             OptionError: a runtime is not known, or a version is older than what was measured.

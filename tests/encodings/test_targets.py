@@ -66,7 +66,7 @@ def test_every_form_of_a_file_is_one_that_the_target_reads(tmp_path, target, val
         (tmp_path / "m.onnx").write_bytes(serialise(opened))
         assert target == "any" or target in onnxprune.compat(tmp_path / "m.onnx").targets
         if target == "any":
-            assert {*releases()} - {"litert", "ort-format", "tvm"} <= {*onnxprune.compat(tmp_path / "m.onnx").targets}
+            assert {*releases()} - {"ort-format", "tvm"} <= {*onnxprune.compat(tmp_path / "m.onnx").targets}
         for group in groups:
             readers = readers_in(group.scope, group.value)
             assert allowed.allows(group.encoding, group.values, readers, group.fused), (group.name, target)
@@ -110,7 +110,7 @@ def test_more_targets_never_allow_more(some, every):
     assert whole.encodings <= few.encodings
     assert whole.good <= few.good
     assert few.integers or not whole.integers
-    assert whole.good == Targets.of(["any", "litert", "ort-format", "tvm"]).good
+    assert whole.good == Targets.of(["any", "ort-format", "tvm"]).good
 
 
 def test_a_form_that_is_wrong_in_front_of_one_layer_is_taken_in_front_of_none():

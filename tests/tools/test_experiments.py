@@ -46,7 +46,9 @@ def test_an_experiment_runs_and_is_shown(tools, tmp_path, monkeypatch, capsys, k
     pytest.importorskip("torch", reason="needs the train extra")
     experiments = tools("experiments")
     found = getattr(experiments, recipes)
-    short = dataclasses.replace(found["lenet-300-100"], to=0.9, rounds=2, epochs=1, vary=0)
+    short = dataclasses.replace(
+        found["lenet-300-100"], to=0.9, rounds=2, epochs=1, vary=0, last=int(kind == "sparsest")
+    )
     monkeypatch.setitem(found, "lenet-300-100", short)
     arguments = ["experiments", kind, "lenet-300-100", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", arguments)

@@ -227,6 +227,14 @@ def test_what_is_decoded_beside_a_gather_is_decoded_beside_every_layer():
     assert ("dense", "int8", False, "MatMul") in tvm.good
 
 
+def test_a_runtime_that_folds_what_is_small_gets_codes_of_that():
+    iree = Targets.of(["iree"])
+    for readers in ({"MatMul"}, {"Gather"}):
+        assert iree.allows("escape", "shared", readers, entries=1 << 19)
+        assert not iree.allows("escape", "shared", readers, entries=(1 << 19) + 1)
+        assert iree.allows("dense", "int8", readers, entries=1 << 24)
+
+
 def test_a_form_that_another_runtime_reads_as_integers_is_none_of_its_target():
     """OpenVINO rounds activations for integers behind Mul as for those of DequantizeLinear."""
     openvino = Targets.of(["openvino"])

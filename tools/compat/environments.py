@@ -28,7 +28,7 @@ _SLOW: dict[str, Any] = {
     "opsets": (17,), "values": ("exact", "half", "shared:4", "int8", "int4"),
     "consumers": ("MatMul", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ Conv", *LARGE),
 }  # fmt: skip
-_SLOWEST = _SLOW | {"consumers": ("MatMul", "Gemm Relu", "Conv", "Gather")}
+_SLOWEST = _SLOW | {"consumers": ("MatMul", "Gemm Relu", "Conv", "Gather", *LARGE)}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ _BINS = 2048  # of a codebook: so that the tables of many lie in a near cache, a
 _STEPS = 6  # borders of a bin up to which a comparison with each is faster than a search
 _MANY = 256  # numbers from which on a table is
 _WIDTHS = 1e-30, 1e30  # of all cells but the first and the last, which float32 divides by
+_FAR = np.errstate(over="ignore")  # numbers that no bin holds lie in the last one
 
 
 class Cells:
@@ -43,6 +44,7 @@ class Cells:
         self._searched = np.flatnonzero(~usable | (steps > _STEPS))
         self._steps = int(np.where(steps > _STEPS, 0, steps).max(initial=0))
 
+    @_FAR
     def nearest(self, numbers: Array, ranks: Array, levels: Array) -> None:
         """Find the level of each number's cell.
 
@@ -57,9 +59,9 @@ class Cells:
         else:
             bins = self._bins(flat, self._low[:, None], self._per_unit[:, None])
             bins += np.arange(0, self._below.size, _BINS)[:, None]
-            found, searched = self._below.take(bins), self._searched
+            found, searched = self._below.take(bins, mode="clip"), self._searched
             for _ in range(self._steps):
-                found += flat >= self._upper.take(found)
+                found += flat >= self._upper.take(found, mode="clip")
         for at in searched:
             found[at] = self._starts[at] + self._borders[at].searchsorted(flat[at], side="right")
         self._points.take(found, out=levels.reshape(flat.shape), mode="clip")

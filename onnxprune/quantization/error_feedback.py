@@ -123,7 +123,7 @@ class Feedback:
         """`round` of versions of a weight, all of one shape: side by side a step costs little more than for one."""
         groups, size = len(self.order) // -(-self.whole // self.order.shape[1]), self.order.shape[1]
         cut = [
-            replace(each, rows=np.concatenate(in_blocks(each.rows.reshape(groups, -1, self.whole), size)))
+            replace(each, rows=in_blocks(each.rows.reshape(groups, -1, self.whole), size).reshape(-1, size))
             for each in wanted
         ]
         codes = [np.zeros(each.rows.shape, np.uint8) for each in cut]
@@ -139,15 +139,17 @@ def in_blocks(rows: Array, size: int) -> Array:
 
     Args:
         rows: [groups, rows, inputs].
-        size: of a block.
+        size: of a block, at most the inputs.
 
     Returns:
         [groups * blocks, rows, size].
     """
-    groups, count, inputs = rows.shape
+    _, count, inputs = rows.shape
     blocks = -(-inputs // size)
+    if blocks == 1:
+        return rows
     filled = np.pad(rows, ((0, 0), (0, 0), (0, blocks * size - inputs)))
-    return filled.reshape(groups, count, blocks, size).swapaxes(1, 2).reshape(-1, count, size)
+    return filled.reshape(-1, count, blocks, size).swapaxes(1, 2).reshape(-1, count, size)
 
 
 def out_of_blocks(rows: Array, inputs: int) -> Array:

@@ -144,12 +144,12 @@ def in_blocks(rows: Array, size: int) -> Array:
     Returns:
         [groups * blocks, rows, size].
     """
-    _, count, inputs = rows.shape
+    groups, count, inputs = rows.shape
     blocks = -(-inputs // size)
     if blocks == 1:
         return rows
     filled = np.pad(rows, ((0, 0), (0, 0), (0, blocks * size - inputs)))
-    return filled.reshape(-1, count, blocks, size).swapaxes(1, 2).reshape(-1, count, size)
+    return filled.reshape(groups, count, blocks, size).swapaxes(1, 2).reshape(groups * blocks, count, size)
 
 
 def out_of_blocks(rows: Array, inputs: int) -> Array:
@@ -160,8 +160,9 @@ def out_of_blocks(rows: Array, inputs: int) -> Array:
         inputs: of a group.
     """
     _, count, size = rows.shape
-    found = rows.reshape(-1, -(-inputs // size), count, size).swapaxes(1, 2)
-    return found.reshape(len(found), count, -1)[..., :inputs]
+    blocks = -(-inputs // size)
+    found = rows.reshape(len(rows) // blocks, blocks, count, size).swapaxes(1, 2)
+    return found.reshape(len(found), count, blocks * size)[..., :inputs]
 
 
 def output_loss(moments: Array, rows: Array, rounded: Array) -> Array:

@@ -72,6 +72,15 @@ def test_versions_side_by_side_get_the_codes_of_each_by_itself(seed, groups, wid
         assert np.mean(found != alone) <= 0.01  # products of another width may end in another last bit
 
 
+@pytest.mark.parametrize("count", [0, 1, 4])
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+def test_blocks_of_any_number_of_rows_go_back_to_what_they_were(count, size):
+    rows = normal(2, count, 10)
+    cut = in_blocks(rows, size)
+    assert cut.shape == (2 * -(-10 // size), count, size)
+    np.testing.assert_array_equal(out_of_blocks(cut, 10), rows)
+
+
 @given(
     seed=st.integers(0, 99), groups=st.integers(1, 3), width=st.integers(1, 90), size=st.integers(1, 90),
     prune=st.booleans(),

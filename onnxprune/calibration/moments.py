@@ -24,7 +24,7 @@ _ROWS, _TIMES = 4096, 2  # vectors of a layer that are measured: so many, or tha
 
 def moments(
     model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None = None,
-    together: int | None = None,
+    widest: int | None = None,
 ) -> list[Array | None]:  # fmt: skip
     """For each layer the mean of x x^T over the vectors x that it multiplies with: float32 [2, groups, in, in].
 
@@ -37,24 +37,23 @@ def moments(
         layers: of the model.
         calibration: the samples.
         most: vectors of a layer that are measured; None: `_ROWS`, or `_TIMES` its inputs.
-        together: inputs that are multiplied with each other; None: all. More of them are in blocks of at most so
-            many, see `in_blocks`.
+        widest: block of inputs that are multiplied with each other, see `in_blocks`; None: all are.
 
     Raises:
         DataError: the samples do not fit the model.
         RuntimeFailure: the model does not run.
     """
     try:
-        return _moments(model, layers, calibration, most, together)
+        return _moments(model, layers, calibration, most, widest)
     except RuntimeFailure:
         outside = [layer if layer is not None and layer.in_main_graph else None for layer in layers]
         if outside == list(layers):
             raise
-        return _moments(model, outside, calibration, most, together)
+        return _moments(model, outside, calibration, most, widest)
 
 
 def _moments(
-    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None, together: int | None
+    model: Model, layers: Sequence[Layer | None], calibration: Calibration, most: int | None, widest: int | None
 ) -> list[Array | None]:
     known = {layer.key: layer for layer in layers if layer is not None}  # those of one key read the same vectors
     values = [value for layer in known.values() for use in layer.uses for value in layer.reads(use)]
@@ -62,7 +61,7 @@ def _moments(
     if values:
         for number, pieces, found in recorded(model, values, calibration):
             if not number:
-                sums = {key: _Sum(layer, pieces, most, together) for key, layer in known.items()}
+                sums = {key: _Sum(layer, pieces, most, widest) for key, layer in known.items()}
             for total in sums.values():
                 total.add(found, number)
     means: dict[str, Array | None] = {key: sums.pop(key).mean() for key in list(sums)}
@@ -72,9 +71,9 @@ def _moments(
 class _Sum:
     """The sum of x x^T of one layer's inputs."""
 
-    def __init__(self, layer: Layer, pieces: int, most: int | None, together: int | None) -> None:
+    def __init__(self, layer: Layer, pieces: int, most: int | None, widest: int | None) -> None:
         self._layer = layer
-        blocks = 1 if together is None else -(-layer.inputs // together)
+        blocks = 1 if widest is None else -(-layer.inputs // widest)
         self._size = -(-layer.inputs // blocks)
         self._sum = np.zeros((2, layer.groups * blocks, self._size, self._size), np.float32)
         self._waiting: tuple[list[Array], list[Array]] = [], []

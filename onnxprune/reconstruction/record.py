@@ -11,10 +11,8 @@ from onnxprune.calibration.moments import BEYOND
 from onnxprune.core.dtypes import Array
 from onnxprune.pruning.least_squares import Moments
 
-_MOST, _TIMES = (
-    1 << 15,
-    4,
-)  # vectors of a layer that are recorded: so many within `_WORK`, or that many times its inputs
+# Vectors of a layer that are recorded: so many within `_WORK`, or that many times its inputs.
+_MOST, _TIMES = 1 << 15, 4
 _WORK = 3e10  # vectors times the square of the inputs
 
 

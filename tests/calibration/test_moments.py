@@ -64,11 +64,11 @@ def test_matrices_see_the_moments_of_their_inputs(tmp_path):
         np.testing.assert_allclose(found["b"][half, 0], behind.T @ behind / len(behind), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(("together", "size"), [(9, 8), (24, 24), (5, 5)])
-def test_inputs_in_blocks_are_multiplied_within_these(together, size, tmp_path):
+@pytest.mark.parametrize(("widest", "size"), [(9, 8), (24, 24), (5, 5)])
+def test_inputs_in_blocks_are_multiplied_within_these(widest, size, tmp_path):
     nodes, weights = [node("MatMul", ["x", "a"], ["y"])], {"a": normal(24, 30, seed=1)}
     whole = network(tmp_path, nodes, weights, normal(100, 24))["a"]
-    found = network(tmp_path, nodes, weights, normal(100, 24), together=together)["a"]
+    found = network(tmp_path, nodes, weights, normal(100, 24), widest=widest)["a"]
     assert found.shape == (2, -(-24 // size), size, size)
     for at, block in enumerate(np.moveaxis(found, 1, 0)):
         expected = whole[:, 0, at * size :, at * size :][:, :size, :size]

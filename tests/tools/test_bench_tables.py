@@ -149,3 +149,12 @@ def test_latencies_are_shown_where_results_were_timed(
     found.save(page.with_suffix("") / "speed.json")
     call("tables", page)
     assert f"\n{line}\n" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [("fpu sse4_2", ""), ("avx", "AVX"), ("avx avx2 fma", "AVX2"), ("avx avx2 avx_vnni", "AVX2, VNNI"),
+     ("avx avx2 avx512f avx512_vnni", "AVX512, VNNI")],
+)  # fmt: skip
+def test_the_caption_says_which_vectors_a_processor_has(bench: SimpleNamespace, flags: str, said: str) -> None:
+    assert bench.results.vectors(flags) == said

@@ -42,7 +42,7 @@ def test_this_onnxruntime_does_what_the_table_says(tool, tmp_path, monkeypatch):
     found = tool.forms.measure(here(tool, monkeypatch), tmp_path, tmp_path, cases)
     assert found.keys() == {*cases}
     for case, result in found.items():
-        seen = tool.outcomes.outcome(case, result)
+        seen = tool.outcomes.outcome(case.fused, result)
         loads, fast = FUSED[case.values.split(":")[0]][1:] if case.fused else FOLDED
         release = number(ort.__version__)
         good = "fused" if case.fused else "once"
@@ -104,9 +104,8 @@ def test_a_process_that_dies_or_does_not_end_is_an_outcome(tool):
     ],
 )
 def test_the_word_for_what_was_found(tool, fused, found, word):
-    case = tool.cases.Case("flat", "exact", fused, "MatMul", 17)
     fine = {} if "decoded_error" in found else {"decoded_error": 0.0, "encoded_error": 0.0, "own_error": 0.0}
-    assert tool.outcomes.outcome(case, fine | found).word == word
+    assert tool.outcomes.outcome(fused, fine | found).word == word
 
 
 def test_rows_with_the_same_outcome_are_one(tool):

@@ -12,6 +12,7 @@ from tests.helpers.repository import TOOLS
 LIBRARIES = {
     "derived_models.py",
     "known_models.py",
+    "marks.py",
     "mnist.py",
     "random_models.py",
     "tasks",

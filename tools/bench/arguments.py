@@ -20,6 +20,11 @@ def add_peers(parser: argparse.ArgumentParser) -> None:
                         help="interpreters that have onnxsim and NNCodec")  # fmt: skip
 
 
+def add_environments(parser: argparse.ArgumentParser) -> None:
+    """Where the environments of runtimes lie, of those that need some."""
+    parser.add_argument("--environments", type=Path, metavar="DIR", help="their folder; what is missing is made")
+
+
 def add_runs(parser: argparse.ArgumentParser, what: str = "runs of each tool, in turn") -> None:
     """How often everything is measured."""
     parser.add_argument("--runs", type=positive, default=3, metavar="N", help=f"{what} (default 3)")
@@ -35,6 +40,7 @@ def without_places(arguments: Sequence[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     add_places(parser)
     add_peers(parser)
+    add_environments(parser)
     return parser.parse_known_args(arguments)[1]
 
 

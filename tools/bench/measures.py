@@ -9,7 +9,21 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from . import analysis, crowd, defaults, forms, growth, latency, models, phases, scan, scores, session_options, strip
+from . import (
+    analysis,
+    crowd,
+    defaults,
+    forms,
+    growth,
+    kernels,
+    latency,
+    models,
+    phases,
+    scan,
+    scores,
+    session_options,
+    strip,
+)  # fmt: skip
 
 TOOL = "tools/bench"
 MEASURES: dict[str, ModuleType] = {
@@ -21,6 +35,7 @@ MEASURES: dict[str, ModuleType] = {
     "forms": forms,
     "latency": latency,
     "session": session_options,
+    "kernels": kernels,
     "strip": strip,
     "analysis": analysis,
     "scan": scan,

@@ -99,9 +99,10 @@ class Results:
         """Empty results of today on this machine."""
         info = Path("/proc/cpuinfo")
         lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-        names = (text.split(":", 1)[1].strip() for text in lines if text.startswith("model name"))
+        said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+        wide = vectors(said.get("flags", ""))
         machine = {
-            "cpu": next(names, platform.machine()),
+            "cpu": said.get("model name", platform.machine()) + (f" ({wide})" if wide else ""),
             "cores": os.cpu_count(),
             "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
             "load_average": round(os.getloadavg()[0], 1),
@@ -134,6 +135,14 @@ class Results:
             f"{', '.join(f'{name} {number}' for name, number in self.versions.items())}; "
             f"load average {machine['load_average']} at the start"
         )
+
+
+def vectors(flags: str) -> str:
+    """The widest vectors that ONNX Runtime's kernels look for among a processor's flags, or ""."""
+    found = set(flags.split())
+    names = {"avx512f": "AVX512", "avx2": "AVX2", "avx": "AVX"}
+    widest = next((text for flag, text in names.items() if flag in found), "")
+    return widest + ", VNNI" * any(name in found for name in ("avx512_vnni", "avx_vnni"))
 
 
 def name_of(model: Path) -> str:

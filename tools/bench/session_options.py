@@ -1,4 +1,4 @@
-"""Latency under options of the session that matter to integers in front of MatMul, against dense.
+"""Latency of integers in front of MatMul under options of the session, against dense.
 
 A MatMul of --width x --width is stored as int8 and int4 at opset 17 (a scale per column) and 21
 (blocks), and run with one thread under each option, in turn with the dense model; the table shows

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .marks import replaced
+from marks import replaced
+
 from .measures import showing
 from .results import Results
 

@@ -69,7 +69,7 @@ def _forms(asked: list[Environment], environments: Path, encodings: Sequence[str
             left: Sequence[Case] = cases
             for _ in range(_TURNS):  # another process can only make a run slower: the best of some counts
                 found = forms.measure(environment, environments, Path(place), left)
-                seen |= {case: outcome(case, result, environment.slow) for case, result in found.items()}
+                seen |= {case: outcome(case.fused, result, environment.slow) for case, result in found.items()}
                 left = [case for case, what in seen.items() if what.word == EACH_RUN]
                 if not left:
                     break

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,17 +85,17 @@ class Environment:
                 subprocess.run(["npm", "install", "--silent", "--prefix", str(place), *self.node], check=True)
         return place / "bin" / "python"
 
-    def run(self, folder: Path, cases: Path, out: Path) -> None:
-        """Measure the cases of a list, see `runner`."""
+    def run(self, folder: Path, cases: Path, out: Path, under: Sequence[str] = ()) -> None:
+        """Measure the cases of a list, see `runner`; `under`: the command that runs the interpreter, as an emulator."""
         arguments = (self.adapter or self.runtime, str(cases), str(out), str(self.seconds))
-        self.call(folder, "runner.py", *arguments)
+        self.call(folder, "runner.py", *arguments, under=under)
 
-    def call(self, folder: Path, script: str, *arguments: str) -> None:
+    def call(self, folder: Path, script: str, *arguments: str, under: Sequence[str] = ()) -> None:
         """Run a script of this package in the environment, on one thread."""
         settings = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"}
         settings |= {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
         settings["NODE_PACKAGES"] = str(folder / self.name)
-        command = [str(self.python(folder)), str(Path(__file__).with_name(script)), *arguments]
+        command = [*under, str(self.python(folder)), str(Path(__file__).with_name(script)), *arguments]
         subprocess.run(command, env=settings, check=True, stdout=sys.stderr)
 
 

@@ -17,8 +17,6 @@ from typing import Any
 
 import onnx
 
-from .cases import Case
-
 CLOSE, CLOSE_INTEGERS = 1e-4, 0.02  # relative error; kernels that read integers may round the activations too
 SOURCE = 2e-3  # from onnxruntime's outputs, beyond which a runtime does not compute the decoded model
 EXPANDED = 0.75  # of the decoded model's file
@@ -35,14 +33,20 @@ class Seen:
     reason: str = ""
 
 
-def outcome(case: Case, found: dict[str, Any], slow: float = SLOW) -> Seen:
-    """The word for what the runner found; `slow`: times as long as the decoded model."""
+def outcome(fused: bool, found: dict[str, Any], slow: float = SLOW) -> Seen:
+    """The word for what the runner found.
+
+    Args:
+        fused: whether the case has integers for a kernel.
+        found: what the runner said.
+        slow: times as long as the decoded model, beyond which a weight counts as decoded at each run.
+    """
     if not found.get("decoded_error", 1.0) <= SOURCE:
         return Seen(UNREAD, found.get("reason", "other outputs than onnxruntime's"))
     if "own_error" not in found:
         return Seen("refused", found["reason"])
     decoding = _decoding(found)
-    integers = case.fused or (decoding is not None and decoding[1])  # some runtimes take what is to be decoded as such
+    integers = fused or (decoding is not None and decoding[1])  # some runtimes take what is to be decoded as such
     if not min(found["own_error"], _far(found)) <= (CLOSE_INTEGERS if integers else CLOSE):
         return Seen("wrong", f"relative error {found['own_error']:.2g}")
     if "reason" in found:
@@ -54,9 +58,9 @@ def outcome(case: Case, found: dict[str, Any], slow: float = SLOW) -> Seen:
         times = found["encoded_run"] / found["decoded_run"]
         if times > slow and found["encoded_run"] - found["decoded_run"] > SLOW_SECONDS:
             return Seen(EACH_RUN, f"{times:.1f} times as long as the decoded model")
-        return Seen("fused" if case.fused and found["own_error"] > CLOSE else "once")
-    left, fused = decoding
-    return Seen(EACH_RUN, ", ".join(sorted(left))) if left else Seen("fused" if fused else "once")
+        return Seen("fused" if fused and found["own_error"] > CLOSE else "once")
+    left, read = decoding
+    return Seen(EACH_RUN, ", ".join(sorted(left))) if left else Seen("fused" if read else "once")
 
 
 def _far(found: dict[str, Any]) -> float:

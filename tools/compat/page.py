@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.marks import replaced
+from marks import replaced
 
 from . import data
 from .boxes import boxes

@@ -174,7 +174,8 @@ def main(name: str, cases: str, out: str, seconds: str) -> None:
         for folder in json.loads(Path(cases).read_text()):
             case = Path(folder["folder"])
             whole = bool(folder.get("memory"))
-            found = bounded(lambda say, case=case, whole=whole: measure(adapter, case, say, whole), float(seconds))
+            timing = whole or bool(folder.get("timed"))
+            found = bounded(lambda say, case=case, timing=timing: measure(adapter, case, say, timing), float(seconds))
             if whole:
                 for kind in KINDS:
                     task = lambda say, case=case, kind=kind: memory(adapter, case, kind, say)  # noqa: E731

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import venv
@@ -30,6 +31,9 @@ _SLOW: dict[str, Any] = {
     "consumers": ("MatMul", "Gemm Relu", "Conv", "LSTM", "Gather", "QDQ Conv", *LARGE),
 }  # fmt: skip
 _SLOWEST = _SLOW | {"consumers": ("MatMul", "Gemm Relu", "Conv", "Gather", *LARGE)}
+_IREE = ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2", NUMPY)
+# What is computed from constants alone is left to the module's start, however much larger it is than they are.
+_AT_LOAD = ("--iree-opt-const-eval=false", f"--iree-opt-const-expr-max-size-increase-threshold={1 << 40}")
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Environment:
         bare: packages that pip installs without what they depend on.
         node: packages that npm installs.
         adapter: the module of `adapters`.
+        options: of its converter or compiler, beside the usual ones.
         opsets: at which its cases are run.
         values: value forms of its cases; () stands for all.
         consumers: layers of its cases; () stands for all.
@@ -56,6 +61,7 @@ class Environment:
     bare: tuple[str, ...] = ()
     node: tuple[str, ...] = ()
     adapter: str = ""
+    options: tuple[str, ...] = ()
     opsets: tuple[int, ...] = (17, 21)
     values: tuple[str, ...] = ()
     consumers: tuple[str, ...] = ()
@@ -94,7 +100,7 @@ class Environment:
         """Run a script of this package in the environment, on one thread."""
         settings = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"}
         settings |= {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
-        settings["NODE_PACKAGES"] = str(folder / self.name)
+        settings |= {"NODE_PACKAGES": str(folder / self.name), "COMPILER_OPTIONS": shlex.join(self.options)}
         command = [*under, str(self.python(folder)), str(Path(__file__).with_name(script)), *arguments]
         subprocess.run(command, env=settings, check=True, stdout=sys.stderr)
 
@@ -117,10 +123,8 @@ ENVIRONMENTS = [
     Environment("mnn", "3.6.1", ("mnn==3.6.1", NUMPY), **_SLOW),
     Environment("ncnn", "1.0.20261020", ("ncnn==1.0.20261020", NUMPY), bare=("pnnx==20261020",), **_SLOW),
     Environment("tvm", "0.27.0.post1", ("apache-tvm==0.27.0.post1", "onnx==1.23.2", NUMPY), **_SLOW),
-    Environment(
-        "iree", "3.13.0", ("iree-base-compiler==3.13.0", "iree-base-runtime==3.13.0", "onnx==1.23.2", NUMPY),
-        **_SLOWEST,
-    ),
+    Environment("iree", "3.13.0", _IREE, **_SLOWEST),
+    Environment("iree-at-load", "3.13.0", _IREE, adapter="iree", options=_AT_LOAD, **_SLOWEST),
     Environment(
         "litert", "2.1.0",
         ("onnx2tf==1.29.24", "tensorflow==2.19.0", "ai-edge-litert==2.1.0", "onnx==1.19.1", "onnxruntime==1.23.0",

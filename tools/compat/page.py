@@ -16,6 +16,7 @@ from .data import number
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "runtimes.md"
 _WORDS = ("once", "fused", "each run", "expanded", "wrong", "refused")  # from good to bad
+_RATIOS = ("run", "load", "memory", "shipped")  # of whole models, over dense
 _BITS = re.compile(r":\d+")
 
 
@@ -78,19 +79,17 @@ def _keys(row: dict[str, Any]) -> Iterable[tuple[str, bool, str, str]]:
 
 
 def _models(held: dict[str, Any]) -> str:
-    """Of each runtime and model: size, error, latency, load and memory over dense."""
+    """Of each runtime and model: size, error, latency, load, memory and the file that the runtime wants over dense."""
     rows = []
     for row in held["models"]:
         head = [f"{row['runtime']} {row['version']}", row["model"]]
         if "run" in row:
             numbers = [f"{row['dense_bytes'] / row['bytes']:.1f}x", f"{row['own_error']:.0e}"]
-            rows.append(
-                [*head, *numbers, *(f"{row[part]:.2f}" if part in row else "" for part in ("run", "load", "memory"))]
-            )
+            rows.append([*head, *numbers, *(f"{row[part]:.2f}" if part in row else "" for part in _RATIOS)])
         else:
             why = f"the dense model is refused: {row['dense']}" if "dense" in row else f"refused: {row['refused']}"
-            rows.append([*head, why.replace("|", "/")[:110], "", "", "", ""])
-    return _markdown(["runtime", "model", "smaller", "error", "latency", "load", "memory"], rows)
+            rows.append([*head, why.replace("|", "/")[:110], *[""] * (1 + len(_RATIOS))])
+    return _markdown(["runtime", "model", "smaller", "error", "latency", "load", "memory", "shipped"], rows)
 
 
 def _tools(held: dict[str, Any]) -> str:

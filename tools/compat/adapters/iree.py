@@ -1,7 +1,9 @@
-"""IREE: imported and compiled for this CPU."""
+"""IREE: imported and compiled for this CPU; the compiler has the options of the environment besides."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,9 +27,9 @@ class Running:
             raise RuntimeError(done.stderr[-300:])
         compiled = compiler.compile_file(
             str(imported), target_backends=["llvm-cpu"], input_type="onnx",
-            extra_args=["--iree-llvmcpu-target-cpu=host"],
+            extra_args=["--iree-llvmcpu-target-cpu=host", *shlex.split(os.environ["COMPILER_OPTIONS"])],
         )  # fmt: skip
-        self.facts = {"bytes": len(compiled)}
+        self.facts = {"module": len(compiled)}
         config = runtime.Config("local-sync")
         context = runtime.SystemContext(config=config)
         module = runtime.VmModule.copy_buffer(context.instance, compiled)

@@ -107,8 +107,8 @@ def values(default: str, loss: str) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME",
             help="The runtime that the file is for, or NAME>=VERSION: onnxruntime (from 1.25 on), onnxruntime-web, "
-            "ort-format, openvino, opencv, tract, mnn, ncnn, tvm, iree, litert, or any (all but ort-format and "
-            "tvm).  [default: onnxruntime]",
+            "ort-format, openvino, opencv, tract, mnn, ncnn, tvm, iree, iree-at-load, litert, or any (all but "
+            "iree-at-load, ort-format and tvm).  [default: onnxruntime]",
         ),
     )
 

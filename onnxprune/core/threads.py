@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import TypeVar
@@ -53,8 +53,9 @@ def using(jobs: int | None) -> Iterator[None]:
 
 
 def run(work: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """`map`, by the threads of `using`; work that a worker starts is done by itself."""
-    held = None if getattr(_inside, "worker", False) else _pool.get()
+    """`map`, by the threads of `using`; a single item is done by the caller, and what a worker starts by itself."""
+    alone = getattr(_inside, "worker", False) or (isinstance(items, Sequence) and len(items) == 1)
+    held = None if alone else _pool.get()
     if held is None:
         yield from map(work, items)
         return

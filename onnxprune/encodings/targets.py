@@ -30,8 +30,14 @@ _TABLES = frozenset(
 _EXACT_BIASES = frozenset({"litert"})
 EVERY_ENCODING = frozenset({*GRAPH, GATHERED.name, "coo"})
 # `any` would be empty, or be halves: ORT format expands all but integers of kernels, and TVM folds no Slice, which cuts
-# off what fills the last word of codes.
-_NOT_ANY = frozenset({"ort-format", "tvm"})
+# off what fills the last word of codes. What IREE reads with options of its compiler it need not read without.
+_NOT_ANY = frozenset({"iree-at-load", "ort-format", "tvm"})
+# What a compiler or converter has to be told for a file to be read as it was measured.
+_NEEDED = {
+    "iree-at-load": "compile for iree-at-load with --iree-opt-const-eval=false "
+    "--iree-opt-const-expr-max-size-increase-threshold=1099511627776: IREE would decode the weights while it compiles, "
+    "or at each run",
+}
 _LAYERS = {
     "MatMul": ("MatMul",), "Gemm": ("Gemm Relu",), "Conv": ("Conv",), "Gather": ("Gather",),
     "LSTM": ("LSTM",), "GRU": ("LSTM",), "RNN": ("LSTM",),
@@ -60,6 +66,7 @@ class Targets:
         integers: the value forms whose small integers kernels may read.
         tables: whether tables may be decoded row by row.
         half_biases: whether biases and norms may be halves.
+        needed: what a compiler or converter has to be told, a sentence for each target that wants something.
     """
 
     names: tuple[str, ...] = ()
@@ -67,10 +74,11 @@ class Targets:
     integers: frozenset[str] = frozenset(FORMS)
     tables: bool = True
     half_biases: bool = True
+    needed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, specs: Iterable[str]) -> Targets:
-        """From NAME or NAME>=VERSION; `any` stands for all but ort-format and tvm.
+        """From NAME or NAME>=VERSION; `any` stands for all but iree-at-load, ort-format and tvm.
 
         Raises:
             OptionError: a runtime is not known, or a version is older than what was measured.
@@ -82,7 +90,8 @@ class Targets:
         good = frozenset.intersection(*(_good(name, version) for name, version in wanted))
         integers = frozenset(values for _, values, fused, _ in good if fused)
         names = {name for name, _ in wanted}
-        return cls(asked, good, integers, names <= _TABLES, not names & _EXACT_BIASES)
+        needed = tuple(_NEEDED[name] for name in sorted(names & _NEEDED.keys()))
+        return cls(asked, good, integers, names <= _TABLES, not names & _EXACT_BIASES, needed)
 
     @property
     def encodings(self) -> frozenset[str]:

@@ -160,6 +160,8 @@ class Encode(Pass):
             rate_distortion.spend(model, self.loss if lossy else 0.0)
         if encoder.targets.left_out and change.modified:
             change.notes.append(f"for {', '.join(self.target)} no use is made of {encoder.targets.left_out}")
+        if change.modified:
+            change.notes += encoder.targets.needed
         if exact:
             change.notes.append(
                 f"for {', '.join(self.target)} {len(exact)} weights of {', '.join(sorted(readers))} stay exact: no "

@@ -24,6 +24,7 @@ from onnxprune.model.encoded_names import Mark
 from onnxprune.model.model import Model
 from onnxprune_passes import Decode, Encode
 from tests.helpers.builders import info, model, node, normal
+from tests.helpers.releases import TABLES_AT_LOAD
 from tests.helpers.running import load, run, serialise
 
 FORMS = ["half", "shared:2", "shared:3", "shared:4", "shared:6", "shared:8", "int8", "int8:3", "int4", "auto"]
@@ -156,14 +157,14 @@ def inner() -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("proto", "options"), [
     (tied(), {}), (inner(), {}), (network(), {"encoding": "dense"}),
-    *((network(), {"target": (name,)}) for name in ("any", "iree", "litert", "ncnn")),
+    *((network(), {"target": (name,)}) for name in ("any", *TABLES_AT_LOAD)),
 ], ids=lambda each: str(each) if isinstance(each, dict) else "")  # fmt: skip
 def test_what_cannot_be_read_row_by_row_is_not(proto, options):
     opened = encoded(proto, **{"values": "shared:4", **options})
     assert not any(group.gathered for group in encoded_weights(opened))
 
 
-@pytest.mark.parametrize("name", [name for name in releases() if name not in ("iree", "litert", "ncnn")])
+@pytest.mark.parametrize("name", [name for name in releases() if name not in TABLES_AT_LOAD])
 def test_targets_that_were_timed_with_tables_read_them_row_by_row(name):
     (group,) = encoded_weights(encoded(network(), values="shared:4", target=(name,)))
     assert group.gathered

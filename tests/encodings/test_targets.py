@@ -19,6 +19,7 @@ from onnxprune.errors import OptionError
 from onnxprune_passes import Encode
 from tests.helpers.builders import MODELS, info, mlp, model, node, normal
 from tests.helpers.commands import call
+from tests.helpers.releases import TABLES_AT_LOAD
 from tests.helpers.running import load, run, serialise
 
 VALUES = ["exact", "half", "shared:4", "int8", "int8:3", "int4", "auto"]
@@ -235,6 +236,19 @@ def test_a_runtime_that_folds_what_is_small_gets_codes_of_that():
         assert iree.allows("dense", "int8", readers, entries=1 << 24)
 
 
+def test_a_compiler_that_decodes_at_load_gets_codes_of_any_size_and_is_told_how(tmp_path):
+    (at_load,), (default,) = releases()["iree-at-load"], releases()["iree"]
+    assert {key for key in default.good if not key[2]} < at_load.good
+    assert Targets.of(["iree-at-load"]).allows("escape", "shared", {"MatMul"}, entries=1 << 24)
+    told = "--iree-opt-const-eval=false --iree-opt-const-expr-max-size-increase-threshold="
+    for target, words in (("iree-at-load>=3.13", told), ("iree", ""), ("any", "")):
+        onnx.save(network(), tmp_path / "m.onnx")
+        result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "small.onnx", target=[target], verify=False)
+        notes = [note for note in result.notes if "--iree" in note]
+        assert len(notes) == bool(words)
+        assert words in "".join(notes)
+
+
 def test_a_form_that_another_runtime_reads_as_integers_is_none_of_its_target():
     """OpenVINO rounds activations for integers behind Mul as for those of DequantizeLinear."""
     openvino = Targets.of(["openvino"])
@@ -243,7 +257,7 @@ def test_a_form_that_another_runtime_reads_as_integers_is_none_of_its_target():
     assert openvino.allows("flat", "exact", {"DequantizeLinear"})
 
 
-@pytest.mark.parametrize("target", [name for name in releases() if name not in ("iree", "litert", "ncnn")])
+@pytest.mark.parametrize("target", [name for name in releases() if name not in TABLES_AT_LOAD])
 def test_a_large_table_is_decoded_row_by_row(target):
     opened, _ = encoded(large(4400, 256, "Gather"), values="shared:5", target=(target,))
     assert [group.encoding for group in encoded_weights(opened)] == ["gathered"]

@@ -22,6 +22,7 @@ HELD = [(encoding, values) for encoding, values in OPSETS if GRAPH[encoding].fit
 FUSED = {"int8": (13, "1.15", "1.25"), "int8-dynamic": (11, "1.15", "1.25"), "int4": (21, "1.23", "1.25")}
 STORED = {"int4": (21, "1.20", "1.25"), "int2": (25, "1.24", "1.29")}  # as initializers of less than a byte an entry
 FOLDED = ("1.15", "1.15")
+TABLES_AT_LOAD = ("iree", "iree-at-load", "litert", "ncnn")  # targets for which no table is decoded row by row
 
 
 def number(release: str) -> tuple[int, ...]:

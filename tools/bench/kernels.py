@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -85,14 +86,14 @@ def _measured(
     for case in cases:
         result = results[case["name"]]
         seen = outcome(case["fused"], result)
-        facts = {"pattern": case["pattern"], "batch": case["batch"], "cpu": cpu}
-        facts["outcome"] = "refused" if seen.word == UNREAD else seen.word
+        word = "refused" if seen.word == UNREAD else seen.word
+        facts = {"batch": case["batch"], "cpu": cpu, "outcome": word}
         if "encoded_run" in result:
             facts["ratio"] = round(result["encoded_run"] / result["decoded_run"], 3)
-        if "encoded_error" in result:
+        if math.isfinite(result.get("encoded_error", math.inf)):
             facts["error"] = float(f"{result['encoded_error']:.1e}")
-        refused = seen.word in ("refused", UNREAD)
-        rows.append(Row(case["pattern"], release.version, problem=seen.reason if refused else "", facts=facts))
+        problem = seen.reason if word == "refused" else ""
+        rows.append(Row(case["pattern"], release.version, problem=problem, facts=facts))
     return rows
 
 

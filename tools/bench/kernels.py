@@ -14,7 +14,6 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +118,13 @@ def shown(rows: Sequence[Row]) -> str:
 
 
 def _groups(seen: dict[str, list[Row]]) -> list[list[str]]:
-    """The releases, those in sequence that agree together."""
-    releases = sorted(seen, key=number)
-    groups = [releases[:1]]
-    for before, after in pairwise(releases):
-        start = seen[groups[-1][0]]
-        alike = all(map(_agree, seen[before], seen[after])) and all(map(_agree, start, seen[after]))
-        groups[-1].append(after) if alike else groups.append([after])
+    """The releases in sequence, those together that agree with the first of them."""
+    groups: list[list[str]] = []
+    for release in sorted(seen, key=number):
+        if groups and all(map(_agree, seen[groups[-1][0]], seen[release])):
+            groups[-1].append(release)
+        else:
+            groups.append([release])
     return groups
 
 

@@ -33,14 +33,12 @@ class Pattern:
 
     Attributes:
         name: as tables have it.
-        opset: of its models.
         fused: whether its integers are for a kernel.
         write: (folder, shape, rows of the input) -> None; writes the case of a weight [inputs, outputs], see
             `compat.cases`.
     """
 
     name: str
-    opset: int
     fused: bool
     write: Callable[[Path, Shape, int], None]
 
@@ -57,7 +55,7 @@ def _written(name: str, layer: str, values: str, opset: int, *, fused: bool = Tr
         Encode(values=values, data=str(data) if values == "int8-dynamic" else "").run(model)
         write_case(folder, model, feeds)
 
-    return Pattern(name, opset, fused, write)
+    return Pattern(name, fused, write)
 
 
 def _other(name: str, layer: str, opset: int, grid: Grid) -> Pattern:
@@ -86,7 +84,7 @@ def _other(name: str, layer: str, opset: int, grid: Grid) -> Pattern:
         np.savez(folder / "feeds.npz", **feeds)
         np.savez(folder / "expected.npz", y=_session(decoded.SerializeToString()).run(["y"], feeds)[0])
 
-    return Pattern(name, opset, True, write)
+    return Pattern(name, True, write)
 
 
 def _tensor(array: Any, name: str) -> TensorProto:

@@ -78,8 +78,7 @@ def _ranges(
                     proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
             model.write(path)
         inputs = inputs_of(open_session(path, options=as_written()))
-        feeds, _ = sample_files.load(source, inputs, samples, half)
-        pieces = [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, 1)]
+        pieces = sample_files.load(source, inputs, samples, half).pieces(inputs, 1)
         try:
             calibrator = MinMaxCalibrater(path, augmented_model_path=str(Path(folder) / "augmented.onnx"))
             calibrator.select_tensors_to_calibrate = lambda proto: (values, {})  # no others

@@ -47,7 +47,7 @@ def gains_on(model: Model, weights: Sequence[Weight], data: Path, samples: int, 
         RuntimeFailure: the model does not run.
     """
     return _gains(
-        model, weights, lambda session: [sample_files.load(data, inputs_of(session), samples, half)[0]], shrunk=False
+        model, weights, lambda session: [sample_files.load(data, inputs_of(session), samples, half).feeds], shrunk=False
     )
 
 

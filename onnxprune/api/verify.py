@@ -120,7 +120,7 @@ class Verification:
                 latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
-        ran = decoding(result, sample_files.pieces(inputs_of(opened.session), feed, 1)[0], self._source)
+        ran = decoding(result, original.samples.single(inputs_of(opened.session)), self._source)
         found = Deviation(
             original.source, original.samples.count, "", found_facts, judged, original.kinds,
             ran if ran != Decoding() else None,
@@ -148,7 +148,7 @@ class Verification:
             from onnxprune.runtime.synthetic_inputs import SAMPLES, synthesise
 
             made = synthesise(self._model, session, checks.samples or SAMPLES)
-            source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {})
+            source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {}, whole=True)
             outputs = made.outputs
         asked = checks.tolerance is not None or checks.question.asked or held.judging
         judge = Judge(session, checks.question, held, outputs) if asked else None

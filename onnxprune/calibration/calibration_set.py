@@ -52,5 +52,5 @@ class CalibrationSet(Calibration):
         from onnxprune.runtime.session import inputs_of
 
         inputs = inputs_of(session)
-        feeds, count = sample_files.load(self.source, inputs, self.samples, self.half)
-        return [piece for feed in feeds for piece in sample_files.pieces(inputs, feed, _AT_A_TIME)], count
+        found = sample_files.load(self.source, inputs, self.samples, self.half)
+        return found.pieces(inputs, _AT_A_TIME), found.count

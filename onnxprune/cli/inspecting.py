@@ -10,6 +10,7 @@ import click
 import onnxprune
 from onnxprune.cli import options as opt
 from onnxprune.cli.printing import command_line, console, progress_bar, warn
+from onnxprune.errors import NotVerified
 
 if TYPE_CHECKING:
     from onnxprune.core.files import PathLike
@@ -84,16 +85,16 @@ def compat(model: PathLike, run: bool, data: Path | None, as_json: bool) -> None
 @opt.metric
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) -> None:
-    """Run two models on the same inputs and compare their outputs."""
+    """Run two models on the same inputs and compare their outputs; exit code 3 where nothing could be compared."""
     from onnxprune.report import terminal
 
     deviation = onnxprune.verify(original, result, **options)
     if as_json:
         click.echo(terminal.to_json(vars(deviation)), nl=False)
-    else:
-        terminal.show_deviation(console(), deviation)
     if deviation.source == "none":
-        warn(deviation.reason)
+        raise NotVerified(f"nothing was compared: {deviation.reason}")
+    if not as_json:
+        terminal.show_deviation(console(), deviation)
 
 
 @click.command("report")

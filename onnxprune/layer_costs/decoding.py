@@ -50,7 +50,8 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None) -> Decoding:
     Args:
         path: the model.
         feeds: inputs for it.
-        dense: the model before it was encoded: both are timed in turn where the weights make a difference.
+        dense: the model before it was encoded: both are timed in turn where weights that it holds otherwise make a
+            difference.
 
     Raises:
         RuntimeFailure: a model does not load or run.
@@ -72,9 +73,15 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None) -> Decoding:
     each_run = [name for name in marks if name in decoded and name not in gathered]
     fused = [name for name in marks if name not in decoded and name in integers]
     folded = [name for name in marks if name not in decoded and name not in {*integers, *gathered}]
-    compared = dense is not None and bool(each_run or fused or gathered)
-    times = _race(dense, path, feeds) if dense is not None and compared else {}
+    held = {name: marks[name] for name in (*fused, *gathered)}
+    timed = dense is not None and (each_run or held.items() - _marks(dense).items())
+    times = _race(dense, path, feeds) if dense is not None and timed else {}
     return Decoding(folded, fused, each_run, gathered, times)
+
+
+def _marks(path: Path) -> dict[str, str]:
+    """The encoded weights of a model by name, with their forms."""
+    return {group.name: str(group.mark) for group in encoded_weights(Model.load(path))}
 
 
 def _ran(path: Path, feeds: Feeds) -> set[str]:

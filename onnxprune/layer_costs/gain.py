@@ -54,7 +54,6 @@ def latencies(before: Path, after: Path, data: Path) -> dict[str, float]:
     """Median milliseconds of processor time of a run of two models in one thread, in turn; see `Gain`."""
     sessions = [open_session(path, options=session_options(threads=1)) for path in (before, after)]
     inputs = inputs_of(sessions[0])
-    feeds, _ = sample_files.load(data, inputs, 1)
-    feed = sample_files.pieces(inputs, feeds[0], 1)[0]
+    feed = sample_files.load(data, inputs, 1).single(inputs)
     slow, fast = run_times(sessions, feed, _SECONDS, _ROUNDS, time.process_time)
     return {"before": statistics.median(slow), "after": statistics.median(fast)}

@@ -100,9 +100,9 @@ def inputs_for(model: Model, path: Path, data: Path | None, samples: int | None)
     session = open_session(path)
     items = inputs_of(session)
     if data is not None:
-        feeds, held = sample_files.load(data, items, samples)
-        pieces = sample_files.pieces(items, feeds[0], 1)
-        return Inputs("data", feeds, held, pieces[0], 1 if len(pieces) > 1 else held // len(feeds))
+        found = sample_files.load(data, items, samples)
+        run, first = found.single(items), found.feeds[0]
+        return Inputs("data", found.feeds, found.count, run, 1 if run is not first else found.count // len(found.feeds))
     try:
         feeds = synthesise(model, session, samples or SAMPLES).feeds
     except CannotSynthesise as error:

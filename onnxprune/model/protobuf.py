@@ -17,6 +17,7 @@ from onnx import SparseTensorProto as Sparse
 from onnx import TrainingInfoProto as Training
 
 TOKEN = f"onnxprune:{secrets.token_hex(4)}:"  # no file can name the bytes of another tensor
+_MANY = 1000  # fields of an attribute that are walked before it is parsed
 INLINE = 1024  # bytes; smaller tensors stay in the graph, where shape inference wants to read them
 
 Chunk = bytes | memoryview
@@ -128,7 +129,9 @@ def take_out(data: memoryview, keep: Callable[[int, int], str], kind: str = "mod
     children = _CHILDREN[kind]
     out: list[Chunk] = []
     copied = 0
-    for number, start, body, end in _fields(data):
+    for count, (number, start, body, end) in enumerate(_fields(data)):
+        if count == _MANY and kind == "attribute" and not _holds_tensors(data):
+            break
         if end - body <= INLINE:
             continue
         if kind == "tensor" and number == _RAW:
@@ -141,6 +144,12 @@ def take_out(data: memoryview, keep: Callable[[int, int], str], kind: str = "mod
         copied = end
     out.append(data[copied:])
     return out
+
+
+def _holds_tensors(attribute: memoryview) -> bool:
+    """Whether a serialised attribute holds tensors or graphs; trees of a forest are lists of millions of numbers."""
+    parsed = AttributeProto.FromString(bytes(attribute))
+    return any(field.message_type is not None for field, _ in parsed.ListFields())
 
 
 def put_back(data: memoryview, payload: Callable[[str], Body], kind: str = "model") -> list[Chunk | Body]:

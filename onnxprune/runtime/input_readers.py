@@ -124,6 +124,21 @@ class Readers:
         return ()
 
     @cached_property
+    def trailing(self) -> tuple[int, ...]:
+        """Sizes of the last axes that the first product, recurrence or arithmetic with constants takes; 1: any."""
+        for scope, node, position in self._moved:
+            if node.op_type in _ARITHMETIC:
+                shape = _table_shape(scope, node.input[1 - position])
+                if max(shape, default=1) > 1:
+                    return shape
+            if position == 0 and node.op_type in ("MatMul", "Gemm", *_STATES) and len(node.input) > 1:
+                shape = _table_shape(scope, node.input[1])
+                if len(shape) > 1:
+                    last = node.op_type in _STATES or attribute(node, "transB", 0)
+                    return shape[-1:] if last else shape[-2:-1]
+        return ()
+
+    @cached_property
     def channels_last(self) -> bool:
         """Whether the first Transpose brings the last of four axes to the place of channels."""
         found = (node for _, node, _ in self._moved if node.op_type == "Transpose")

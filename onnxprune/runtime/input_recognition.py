@@ -104,6 +104,12 @@ def unrecognised(model: Model, inputs: list[Input]) -> dict[str, Kind]:
     return {item.name: _plain(Readers(model, scope, item.name), item) for item in inputs}
 
 
+def trailing(model: Model, inputs: list[Input]) -> dict[str, tuple[int, ...]]:
+    """Sizes of the last axes by the input's name, as far as the first weights tell them, see `Readers.trailing`."""
+    scope = scopes_of(model.proto)[0]
+    return {item.name: Readers(model, scope, item.name).trailing for item in inputs}
+
+
 def _plain(readers: Readers, item: Input) -> Kind:
     """Ones for masks, indices for tables, else numbers."""
     if item.dtype == np.bool_ or "mask" in item.name.lower():

@@ -29,12 +29,30 @@ class Samples:
         count: how many samples they hold.
         arrays: the same samples whole, by name, `targets` among them.
         targets: those of each feed; None where the data has none.
+        whole: whether each feed is one sample, so that no axis of it counts samples.
     """
 
     feeds: list[Feeds]
     count: int
     arrays: dict[str, Array]
     targets: list[Array] | None = None
+    whole: bool = False
+
+    def pieces(self, inputs: list[Input], size: int) -> list[Feeds]:
+        """The feeds in pieces of at most `size` samples, where samples can be told apart."""
+        return [piece for feed in self.feeds for piece in self._pieces(inputs, feed, size)]
+
+    def single(self, inputs: list[Input]) -> Feeds:
+        """The first sample, where samples can be told apart; else the first feed."""
+        return self._pieces(inputs, self.feeds[0], 1)[0]
+
+    def _pieces(self, inputs: list[Input], feed: Feeds, size: int) -> list[Feeds]:
+        """A feed in pieces, where its inputs have a free leading axis of samples."""
+        free = not self.whole and all(item.shape and not fixed(item) for item in inputs)
+        count = max((len(value) for value in feed.values() if value.ndim), default=0)
+        if not free or not count or any(not value.ndim or len(value) != count for value in feed.values()):
+            return [feed]
+        return [{k: v[at : at + size] for k, v in feed.items()} for at in range(0, count, size)]
 
     @property
     def judging(self) -> bool:
@@ -42,10 +60,8 @@ class Samples:
         return self.targets is not None and all(part.dtype.kind not in "SU" for part in self.targets)
 
 
-def load(
-    path: Path, inputs: list[Input], samples: int | None = None, half: int | None = None
-) -> tuple[list[Feeds], int]:
-    """The feeds in a file or folder, and how many samples they hold.
+def load(path: Path, inputs: list[Input], samples: int | None = None, half: int | None = None) -> Samples:
+    """The samples in a file or folder.
 
     Args:
         path: an .npz file, an .npy file for the only input, a folder of NAME.npy files or of .npz files whose samples
@@ -57,8 +73,7 @@ def load(
     Raises:
         DataError: the file cannot be read, or `cut` does not take it.
     """
-    found = cut(read(path), str(path), inputs, samples, half)
-    return found.feeds, found.count
+    return cut(read(path), str(path), inputs, samples, half)
 
 
 def cut(
@@ -110,7 +125,7 @@ def cut(
     targets = None if TARGETS in names else arrays.get(TARGETS)
     return Samples(
         feeds, usable, shared | {name: array[:usable] for name, array in arrays.items()},
-        None if targets is None else [targets[at] for at in boundaries],
+        None if targets is None else [targets[at] for at in boundaries], any(whole.values()),
     )  # fmt: skip
 
 
@@ -152,15 +167,6 @@ def _shared(inputs: list[Input], arrays: dict[str, Array]) -> list[str]:
     lengths = {name: len(array) for name, array in arrays.items() if array.ndim}
     count = lengths.get(TARGETS, next((lengths[i.name] for i in inputs if i.name in lengths), 0))
     return [item.name for item in found if lengths.get(item.name) != count]
-
-
-def pieces(inputs: list[Input], feed: Feeds, size: int) -> list[Feeds]:
-    """A feed in pieces of at most `size` samples, where its inputs have a free leading axis of samples."""
-    free = all(item.shape and not fixed(item) for item in inputs)
-    count = max((len(value) for value in feed.values() if value.ndim), default=0)
-    if not free or not count or any(not value.ndim or len(value) != count for value in feed.values()):
-        return [feed]
-    return [{k: v[at : at + size] for k, v in feed.items()} for at in range(0, count, size)]
 
 
 def _chosen(

@@ -14,7 +14,7 @@ from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.input_kinds import Kind, Numbers, Shape
-from onnxprune.runtime.input_recognition import recognise, unrecognised
+from onnxprune.runtime.input_recognition import recognise, trailing, unrecognised
 from onnxprune.runtime.session import Feeds, Input, inputs_of, run
 
 if TYPE_CHECKING:
@@ -45,10 +45,28 @@ class SyntheticInputs:
 
 @dataclass(frozen=True)
 class _Guess:
-    """Kinds by input, and the symbols of dimensions that count samples."""
+    """Kinds by input, sizes of their last axes as `trailing` has them, and symbols of dimensions that count samples."""
 
     kinds: Mapping[str, Kind]
+    trailing: Mapping[str, tuple[int, ...]]
     batches: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """How the free dimensions of a try are chosen.
+
+    Attributes:
+        size: of those that nothing is known of.
+        last_only: whether those before the last axis are 1.
+        preferred: whether those have it of which something is merely likely.
+        long: whether the first axis is no axis of samples, which is 1.
+    """
+
+    size: int
+    last_only: bool = False
+    preferred: bool = False
+    long: bool = False
 
 
 def synthesise(
@@ -110,14 +128,15 @@ def _guesses(model: Model, inputs: list[Input], realistic: bool) -> Iterator[_Gu
     """What is recognised; bounds from operators alone; no bounds of integers; at the end what is not `realistic`."""
     symbols = {size for i in inputs for size in i.shape[:1] if isinstance(size, str) and size and len(i.shape) > 1}
     others = {size for i in inputs for size in i.shape[1:]}
-    recognised = _Guess(recognise(model, inputs), frozenset(symbols - others))
+    told = trailing(model, inputs)
+    recognised = _Guess(recognise(model, inputs), told, frozenset(symbols - others))
     if realistic:
         yield recognised
     bounded = unrecognised(model, inputs)
-    yield _Guess(bounded)
+    yield _Guess(bounded, told)
     ranged = {i.name for i in inputs if np.issubdtype(i.dtype, np.integer) and bounded[i.name].varies}
     if ranged:
-        yield _Guess({name: Numbers() if name in ranged else kind for name, kind in bounded.items()})
+        yield _Guess({name: Numbers() if name in ranged else kind for name, kind in bounded.items()}, told)
     if not realistic:
         yield recognised
 
@@ -131,10 +150,11 @@ def _sized(
         RuntimeFailure: it runs on none.
     """
     free = any(not isinstance(size, int) for item in inputs for size in item.shape)
-    tried = product((True, False), (False, True), _SIZES) if free else [(False, False, _SIZES[0])]
+    ways = product((False, True), (True, False), (False, True), _SIZES)
+    tried = [_Sizes(size, last, preferred, long) for long, preferred, last, size in ways] if free else [_Sizes(1)]
     known, problem = set(), RuntimeFailure("no sizes were tried")
-    for preferred, last_only, size in tried:
-        shapes = {item.name: _shape(item, guess, size, last_only, preferred) for item in inputs}
+    for sizes in tried:
+        shapes = {item.name: _shape(item, guess, sizes) for item in inputs}
         if tuple(shapes.values()) in known:
             continue
         known.add(tuple(shapes.values()))
@@ -145,22 +165,25 @@ def _sized(
     raise problem
 
 
-def _shape(item: Input, guess: _Guess, size: int, last_only: bool, preferred: bool) -> Shape:
-    """A free first dimension, or one that counts samples, is 1; other free ones (or only the last) are `size`.
+def _shape(item: Input, guess: _Guess, sizes: _Sizes) -> Shape:
+    """A free first dimension, or one that counts samples, is 1; other free ones (or only the last) are `sizes.size`.
 
-    What the kind knows goes before; what it merely prefers only where asked.
+    What the kind knows goes before; what it merely prefers, and what the weights tell, only where asked.
     """
-    kind = guess.kinds[item.name]
+    kind, last = guess.kinds[item.name], len(item.shape) - 1
 
     def dimension(axis: int, given: int | str | None) -> int:
         if isinstance(given, int):
             return given
-        known = kind.size(axis) or (kind.preferred(axis) if preferred else None)
+        known = kind.size(axis)
+        if known is None and sizes.preferred:
+            told = {last - place: size for place, size in enumerate(reversed(guess.trailing[item.name])) if size > 1}
+            known = kind.preferred(axis) or told.get(axis)
         if known is not None:
             return known
         batch = "batch" in str(given).lower() or str(given) == "N" or given in guess.batches
-        batch = batch or (axis == 0 and len(item.shape) > 1)
-        return 1 if batch or (last_only and axis < len(item.shape) - 1) else size
+        batch = batch or (axis == 0 and last > 0 and not sizes.long)
+        return 1 if batch or (sizes.last_only and axis < last) else sizes.size
 
     return tuple(dimension(axis, given) for axis, given in enumerate(item.shape))
 

@@ -61,6 +61,28 @@ def test_what_a_kernel_reads_is_timed_beside_the_dense_model(files):
     assert (held["folded"], held["fused"], held["each_run"]) == (["kernel"], ["first"], [])
 
 
+@pytest.mark.skipif(RELEASE < (1, 25), reason="older releases have no such kernel")
+def test_weights_that_stay_as_they_are_encoded_are_not_timed(files, tmp_path):
+    path, _ = files("int8", "flat")
+    assert "speed" not in call("verify", path, path).stdout
+    assert "speed" not in call("encode", path, "-o", tmp_path / "again.onnx").stdout
+    assert "speed       " in call("verify", tmp_path / "p.onnx", path).stdout
+
+
+def test_a_run_that_was_timed_has_one_line(tmp_path):
+    """Rows of a table are decoded at each run: nothing is said of zeros besides."""
+    proto = model(
+        [node("Gather", ["t", "i"], ["y"])],
+        [info("i", ["n"], onnx.TensorProto.INT64)],
+        [info("y", ["n", 64])],
+        {"t": normal(6000, 64)},
+    )
+    onnx.save(proto, tmp_path / "m.onnx")
+    shown = call("compress", tmp_path / "m.onnx", "-o", tmp_path / "o.onnx").stdout
+    assert "1 table is decoded row by row" in shown
+    assert shown.count("  speed  ") == 1
+
+
 @pytest.mark.skipif(RELEASE < (1, 27), reason="older releases fold nodes of unknown size")
 def test_a_file_that_lost_its_declared_shapes_is_decoded_at_each_run_and_that_is_said(files, tmp_path):
     path, seen = files("half", "bitmask")

@@ -179,3 +179,18 @@ def test_put_back_is_the_inverse_of_take_out(graph):
     assert len(kept) == sum(len(t.raw_data) > wire.INLINE for t in tensors_of(model))
     whole = b"".join(wire.put_back(memoryview(thin), kept.__getitem__))
     assert onnx.ModelProto.FromString(whole) == model
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+def test_attributes_of_many_numbers_are_parsed_and_their_tensors_found(tensor):
+    """Numbers of the trees of a forest are fields of their own, which Python walks slowly."""
+    attribute = onnx.AttributeProto(name="values", type=onnx.AttributeProto.FLOATS, floats=[0.5] * 100_000)
+    if tensor:  # no attribute has both; its bytes are not lost all the same
+        attribute.t.CopyFrom(onnx.helper.make_tensor("t", 1, [wire.INLINE], bytes(4 * wire.INLINE), raw=True))
+    model = onnx.ModelProto(ir_version=8)
+    model.graph.node.add(op_type="TreeEnsembleClassifier").attribute.add().CopyFrom(attribute)
+    data, kept = memoryview(model.SerializeToString()), []
+    thin = b"".join(wire.take_out(data, lambda at, size: f"{wire.TOKEN}{kept.append(data[at : at + size])}"))
+    assert [len(part) for part in kept] == [4 * wire.INLINE] * tensor
+    whole = b"".join(wire.put_back(memoryview(thin), lambda location: kept[0]))
+    assert onnx.ModelProto.FromString(whole) == model

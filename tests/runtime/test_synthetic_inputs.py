@@ -12,7 +12,8 @@ from onnxprune.model.model import Model
 from onnxprune.runtime.session import inputs_of, open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 from tests.helpers.arrays import samples
-from tests.helpers.builders import info, mlp, model
+from tests.helpers.builders import info, mlp, model, node
+from tests.helpers.commands import call
 
 I64, BOOL = TensorProto.INT64, TensorProto.BOOL
 Y = [info("y", None)]
@@ -78,6 +79,8 @@ def test_inputs_that_are_not_found(tmp_path):
     found = onnxprune.verify(path, path)
     assert found.source == "none"
     assert "--data" in found.reason
+    with pytest.raises(ToleranceMissed, match="nothing was compared"):
+        call("verify", path, path)
     with pytest.raises(ToleranceMissed, match="cannot be checked") as caught:
         onnxprune.transform(path, tmp_path / "o.onnx", ["encode"], tolerance=0.5)
     assert caught.value.exit_code == 3
@@ -106,3 +109,44 @@ def test_an_input_without_a_numpy_type(tmp_path):
     proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     assert "string" in onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").reason
+
+
+def product():
+    """A width that no list of usual sizes has."""
+    return model([node("MatMul", ["x", "w"], ["y"])], [info("x", ["a", "b"])], Y, {"w": samples(1575, 8)})
+
+
+def transposed():
+    return model([node("Gemm", ["x", "w"], ["y"], transB=1)], [info("x", ["a", "b"])], Y, {"w": samples(8, 333)})
+
+
+def recurrence():
+    weights = {"w": samples(1, 5, 236), "r": samples(1, 5, 5)}
+    nodes = [node("Identity", ["x"], ["i"]), node("RNN", ["i", "w", "r"], ["y"], hidden_size=5)]
+    return model(nodes, [info("x", ["steps", "n", "width"])], Y, weights)
+
+
+def arithmetic():
+    """Constants for the last two axes."""
+    nodes = [node("Add", ["x", "row"], ["a"]), node("Reshape", ["a", "to"], ["y"])]
+    return model(nodes, [info("x", ["t", "b", "c"])], Y, {"row": samples(79, 5), "to": np.array([-1, 79 * 5])})
+
+
+def steps():
+    """A convolution of five steps along the first axis."""
+    nodes = [
+        node("Transpose", ["x"], ["t"]), node("Unsqueeze", ["t", "zero"], ["u"]), node("Conv", ["u", "w"], ["y"])
+    ]  # fmt: skip
+    return model(nodes, [info("x", ["T", 24])], Y, {"w": samples(64, 24, 5), "zero": np.zeros(1, np.int64)})
+
+
+@pytest.mark.parametrize(
+    ("build", "shape"),
+    [(product, (1, 1575)), (transposed, (1, 333)), (recurrence, (1, 64, 236)), (arithmetic, (1, 79, 5)),
+     (steps, (64, 24))],
+)  # fmt: skip
+def test_sizes_are_those_that_the_weights_tell(tmp_path, build, shape):
+    (tmp_path / "m.onnx").write_bytes(build().SerializeToString())
+    found = synthesise(Model.load(tmp_path / "m.onnx"), open_session(tmp_path / "m.onnx"), 2)
+    assert [array.shape for feed in found.feeds for array in feed.values()] == [shape] * 2
+    assert onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").source == "synthetic"

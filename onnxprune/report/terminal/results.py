@@ -91,11 +91,13 @@ def _show_closing(console: Console, result: Result) -> None:
         _show_speed_up(console, result.speed_up)
     if result.activations is not None:
         _show_gain(console, result.activations)
-    if result.integers and result.deviation.decoding is None:
+    ran = result.deviation.decoding
+    timed = result.cost is not None or result.activations is not None or (ran is not None and ran.latency_ms)
+    if result.integers and ran is None:
         read = _count(result.integers, "matrix", "matrices")
         text = f"{read} read as integers from onnxruntime 1.25 on; before, slower than dense"
         line(console, f"  speed       {text}", "dim")
-    elif zeros and result.cost is None and result.activations is None and not result.integers:
+    elif zeros and not timed and not result.integers:
         line(console, "  speed       unchanged: onnxruntime computes with zeros as with any other number", "dim")
 
 

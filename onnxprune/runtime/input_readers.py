@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, numpy_helper
 
 from onnxprune.core.dtypes import Array
 from onnxprune.model.model import Model
@@ -32,6 +32,9 @@ _PASSED = frozenset(
 _PREPARING = _PASSED | {
     "Pad", "Resize", "Concat", "BatchNormalization", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"
 }  # fmt: skip
+# Of what decodes a table: operators that give their first input's shape, and those that take theirs as an input.
+_KEPT = frozenset({"Cast", "Identity", "DequantizeLinear", "Mul", "ScatterElements", "ScatterND"})
+_GIVEN = {"Reshape": 1, "ConstantOfShape": 0}
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}  # where the filters are
 _DOMAINS = (*DEFAULT_DOMAIN, "com.microsoft")
@@ -215,14 +218,18 @@ def readers_of(scope: Scope, name: str, *, prepared: bool) -> Iterator[tuple[Sco
 
 
 def _table_shape(scope: Scope, name: str) -> tuple[int, ...]:
-    """Shape of the constant behind `name`, through operators that keep its first axis."""
+    """Shape of the constant behind `name`, through operators that keep it, or where constants are given a fixed one."""
     for _ in range(_HOPS):
         tensor = scope.constant(name)
         if tensor is not None:
             return tuple(tensor.dims)
         owner = scope.owner(name)
         node = owner.producers.get(name) if owner is not None else None
-        if node is None or not node.input or node.op_type not in ("Cast", "Identity", "DequantizeLinear"):
+        if node is not None and node.op_type in _GIVEN:
+            target = scope.constant(node.input[_GIVEN[node.op_type]])
+            shape = () if target is None else tuple(numpy_helper.to_array(target).tolist())
+            return shape if all(size > 0 for size in shape) else ()
+        if node is None or node.op_type not in _KEPT:
             return ()
         name = node.input[0]
     return ()

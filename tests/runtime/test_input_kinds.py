@@ -355,3 +355,14 @@ def test_the_result_says_what_was_recognised(tmp_path):
     assert onnxprune.verify(path, path).input_kinds == {"x": "images of 3 channels, normalised"}
     data = {"x": samples(4, 3, 32, 32)}
     assert onnxprune.verify(path, path, data=data).input_kinds == {}
+
+
+@pytest.mark.parametrize("encoding", ["dense", "flat", "rows", "bitmask", "escape"])
+@pytest.mark.parametrize("values", ["exact", "half", "shared:4", "int8"])
+def test_indices_of_a_table_are_recognised_when_it_is_encoded(tmp_path, encoding, values):
+    table = np.where(samples(600, 32) > 1, samples(600, 32), np.float32(0))
+    proto = model([node("Gather", ["t", "ids"], ["y"])], [info("ids", ["batch", "seq"], I64)], Y, {"t": table})
+    path = put(tmp_path / "m.onnx", proto)
+    onnxprune.encode(path, tmp_path / "e.onnx", values=values, encoding=encoding, verify=False)
+    opened = Model.load(tmp_path / "e.onnx")
+    assert recognise(opened, inputs_of(open_session(tmp_path / "e.onnx")))["ids"] == Tokens(600)

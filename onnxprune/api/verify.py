@@ -86,7 +86,7 @@ class Verification:
             OnnxPruneError: a model does not run, or the data does not fit.
         """
         # Not while `compress --no-verify` starts.
-        from onnxprune.layer_costs.decoding import Decoding, decoding
+        from onnxprune.layer_costs.decoding import Decoding, decoding, marks
         from onnxprune.layer_costs.flops import layers
         from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
@@ -120,7 +120,8 @@ class Verification:
                 latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
-        ran = decoding(result, original.samples.single(inputs_of(opened.session)), self._source)
+        single = original.samples.single(inputs_of(opened.session))
+        ran = decoding(result, single, self._source, marks(self._model))
         found = Deviation(
             original.source, original.samples.count, "", found_facts, judged, original.kinds,
             ran if ran != Decoding() else None,

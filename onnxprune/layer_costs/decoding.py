@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,25 +45,25 @@ class Decoding:
         return self.latency_ms["after"] / self.latency_ms["before"] if self.latency_ms else 0.0
 
 
-def decoding(path: Path, feeds: Feeds, dense: Path | None = None) -> Decoding:
+def decoding(path: Path, feeds: Feeds, dense: Path | None = None, held: Mapping[str, str] | None = None) -> Decoding:
     """Run a model once under ONNX Runtime's profiler, and see which nodes that write a weight are still there.
 
     Args:
         path: the model.
         feeds: inputs for it.
-        dense: the model before it was encoded: both are timed in turn where weights that it holds otherwise make a
-            difference.
+        dense: the model before it was encoded: both are timed in turn where the weights make a difference.
+        held: the `marks` of that model: weights that are as they were make none.
 
     Raises:
         RuntimeFailure: a model does not load or run.
     """
     model = Model.load(path)
     groups = encoded_weights(model)
-    marks = {group.name: str(group.mark) for group in groups}
+    forms = marks(model)
     if not groups:
         return Decoding()
     ran = _ran(path, feeds)
-    known = {*marks.values(), *(group.decoder for group in groups)}
+    known = {*forms.values(), *(group.decoder for group in groups)}
     if any(_OWNER in name and name not in known for name in ran):  # another tool changed the names
         with tempfile.TemporaryDirectory(prefix="onnxprune-") as folder:
             model.write(Path(folder) / "model.onnx")
@@ -70,18 +71,17 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None) -> Decoding:
     integers = {group.name for group in groups if group.fused}
     gathered = [group.name for group in groups if group.gathered]
     decoded = {group.name for group in groups if group.decoder in ran}
-    each_run = [name for name in marks if name in decoded and name not in gathered]
-    fused = [name for name in marks if name not in decoded and name in integers]
-    folded = [name for name in marks if name not in decoded and name not in {*integers, *gathered}]
-    held = {name: marks[name] for name in (*fused, *gathered)}
-    timed = dense is not None and (each_run or held.items() - _marks(dense).items())
-    times = _race(dense, path, feeds) if dense is not None and timed else {}
+    each_run = [name for name in forms if name in decoded and name not in gathered]
+    fused = [name for name in forms if name not in decoded and name in integers]
+    folded = [name for name in forms if name not in decoded and name not in {*integers, *gathered}]
+    changed = {name: forms[name] for name in (*fused, *gathered)}.items() - (held or {}).items()
+    times = _race(dense, path, feeds) if dense is not None and (each_run or changed) else {}
     return Decoding(folded, fused, each_run, gathered, times)
 
 
-def _marks(path: Path) -> dict[str, str]:
+def marks(model: Model) -> dict[str, str]:
     """The encoded weights of a model by name, with their forms."""
-    return {group.name: str(group.mark) for group in encoded_weights(Model.load(path))}
+    return {group.name: str(group.mark) for group in encoded_weights(model)}
 
 
 def _ran(path: Path, feeds: Feeds) -> set[str]:

@@ -19,6 +19,7 @@ from onnxprune.api.options.keywords import CompressKeywords, TransformKeywords
 from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing, Stripping
 from onnxprune.api.tries import Tries
 from onnxprune.api.verify import Verification
+from onnxprune.core import chunked
 from onnxprune.errors import DataError, MetricError, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
 from onnxprune.runtime import judge as judge_module
@@ -314,6 +315,8 @@ def test_the_tries_work_with_as_many_threads_as_are_asked_for(model, samples, tm
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
+    for elements in ("UNIT_ELEMENTS", "CHUNK_ELEMENTS"):  # weights of several chunks
+        monkeypatch.setattr(chunked, elements, 64)
     onnxprune.compress(model, tmp_path / "o.onnx", data=samples, max_drop=5, jobs=jobs)
     assert any(name.startswith("onnxprune") for name in started) is threaded
 

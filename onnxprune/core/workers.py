@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from onnxprune.errors import OptionError, WorkerError
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 _ALONE = 2  # processes that one item gets for itself before it is given up
+_HANDED, _PAUSE = 5, 0.5  # times that shared data are sent to a cluster, and the seconds between
 _AHEAD = 3  # items that a cluster holds per thread, so that none waits for the next
 
 
@@ -190,7 +192,7 @@ def _on_cluster(
     with _client(address) as client, client.get_executor(pure=False) as pool:
         from distributed import KilledWorker
 
-        more = () if shared is None else (client.scatter(shared, broadcast=True, hash=False),)
+        more = () if shared is None else (_handed_out(client, shared, address),)
         suspects: list[int] = []
         width = _AHEAD * max(1, sum(client.ncores().values()))
         for index, future in _submitted(pool, function, items, more, range(len(items)), width):
@@ -201,6 +203,15 @@ def _on_cluster(
         for index, future in _submitted(pool, function, items, more, suspects, 1):
             killed = isinstance(_error(future, address), KilledWorker)
             yield _given_up(index) if killed else _outcome(index, future)
+
+
+def _handed_out(client: Any, shared: Any, address: str) -> Any:
+    """What all calls share, at every worker: one that has just died is asked until the scheduler misses it."""
+    for _ in range(_HANDED):
+        with contextlib.suppress(OSError):
+            return client.scatter(shared, broadcast=True, hash=False)
+        time.sleep(_PAUSE)
+    raise WorkerError(f"the cluster at {address} was lost")
 
 
 def _submitted(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from onnxprune.core import workers
 from onnxprune.core.workers import spread
 from onnxprune.errors import ModelError, OptionError, WorkerError
 from tests.helpers.processes import command_line, local_cluster
@@ -91,6 +92,31 @@ def test_a_cluster_that_is_lost_is_one_error():
         outcomes = spread(time.sleep, [0, 60, 60], cluster=cluster.scheduler_address)
         assert next(outcomes).index == 0
         cluster.close()
+        with pytest.raises(WorkerError, match=r"the cluster at tcp://.* was lost"):
+            list(outcomes)
+
+
+def add(item: int, shared: int) -> int:
+    return item + shared
+
+
+@pytest.mark.parametrize("lost", [1, 99])
+def test_shared_data_reach_a_cluster_though_a_worker_has_just_died(scheduler, monkeypatch, lost):
+    """Until the scheduler misses a worker it sends to it, and hears that nobody is there."""
+    real, tries = distributed.Client.scatter, []
+
+    def scatter(client, *args, **options):
+        tries.append(args)
+        if len(tries) <= lost:
+            raise distributed.CommClosedError("nobody is there")
+        return real(client, *args, **options)
+
+    monkeypatch.setattr(distributed.Client, "scatter", scatter)
+    monkeypatch.setattr(workers, "_PAUSE", 0)
+    outcomes = spread(add, range(4), cluster=scheduler.scheduler_address, shared=5)
+    if lost == 1:
+        assert {i: o.value for i, o in by_index(outcomes).items()} == {0: 5, 1: 6, 2: 7, 3: 8}
+    else:
         with pytest.raises(WorkerError, match=r"the cluster at tcp://.* was lost"):
             list(outcomes)
 

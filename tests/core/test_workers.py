@@ -108,7 +108,7 @@ def test_shared_data_reach_a_cluster_though_a_worker_has_just_died(scheduler, mo
     def scatter(client, *args, **options):
         tries.append(args)
         if len(tries) <= lost:
-            raise distributed.CommClosedError("nobody is there")
+            raise distributed.comm.core.CommClosedError("nobody is there")
         return real(client, *args, **options)
 
     monkeypatch.setattr(distributed.Client, "scatter", scatter)

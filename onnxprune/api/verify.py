@@ -86,7 +86,7 @@ class Verification:
             OnnxPruneError: a model does not run, or the data does not fit.
         """
         # Not while `compress --no-verify` starts.
-        from onnxprune.layer_costs.decoding import Decoding, decoding, marks
+        from onnxprune.layer_costs.decoding import Decoding, decoding
         from onnxprune.layer_costs.flops import layers
         from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
@@ -121,7 +121,7 @@ class Verification:
             )
         found_facts = [output.facts() for output in outputs]
         single = original.samples.single(inputs_of(opened.session))
-        ran = decoding(result, single, self._source, marks(self._model))
+        ran = decoding(result, single, self._source, self._model)
         found = Deviation(
             original.source, original.samples.count, "", found_facts, judged, original.kinds,
             ran if ran != Decoding() else None,

@@ -91,10 +91,10 @@ def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) 
     deviation = onnxprune.verify(original, result, **options)
     if as_json:
         click.echo(terminal.to_json(vars(deviation)), nl=False)
+    elif deviation.source != "none":
+        terminal.show_deviation(console(), deviation)
     if deviation.source == "none":
         raise NotVerified(f"nothing was compared: {deviation.reason}")
-    if not as_json:
-        terminal.show_deviation(console(), deviation)
 
 
 @click.command("report")

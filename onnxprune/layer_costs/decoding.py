@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onnxprune.encodings.graph.encoded import encoded_weights
+from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
 from onnxprune.layer_costs.flops import KERNEL
 from onnxprune.layer_costs.in_turn import run_times
 from onnxprune.layer_costs.measure import inputs_for, with_plain_weights
@@ -45,21 +45,21 @@ class Decoding:
         return self.latency_ms["after"] / self.latency_ms["before"] if self.latency_ms else 0.0
 
 
-def decoding(path: Path, feeds: Feeds, dense: Path | None = None, held: Mapping[str, str] | None = None) -> Decoding:
+def decoding(path: Path, feeds: Feeds, dense: Path | None = None, before: Model | None = None) -> Decoding:
     """Run a model once under ONNX Runtime's profiler, and see which nodes that write a weight are still there.
 
     Args:
         path: the model.
         feeds: inputs for it.
         dense: the model before it was encoded: both are timed in turn where the weights make a difference.
-        held: the `marks` of that model: weights that are as they were make none.
+        before: that model as it was loaded: weights that are encoded as they were in it make none.
 
     Raises:
         RuntimeFailure: a model does not load or run.
     """
     model = Model.load(path)
     groups = encoded_weights(model)
-    forms = marks(model)
+    forms = _forms(groups)
     if not groups:
         return Decoding()
     ran = _ran(path, feeds)
@@ -74,14 +74,15 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None, held: Mapping[
     each_run = [name for name in forms if name in decoded and name not in gathered]
     fused = [name for name in forms if name not in decoded and name in integers]
     folded = [name for name in forms if name not in decoded and name not in {*integers, *gathered}]
-    changed = {name: forms[name] for name in (*fused, *gathered)}.items() - (held or {}).items()
+    read = {name: forms[name] for name in (*fused, *gathered)}
+    changed = bool(read) and (before is None or bool(read.items() - _forms(encoded_weights(before)).items()))
     times = _race(dense, path, feeds) if dense is not None and (each_run or changed) else {}
     return Decoding(folded, fused, each_run, gathered, times)
 
 
-def marks(model: Model) -> dict[str, str]:
-    """The encoded weights of a model by name, with their forms."""
-    return {group.name: str(group.mark) for group in encoded_weights(model)}
+def _forms(groups: Sequence[EncodedWeight]) -> dict[str, str]:
+    """The encoded weights by name, with their forms."""
+    return {group.name: str(group.mark) for group in groups}
 
 
 def _ran(path: Path, feeds: Feeds) -> set[str]:

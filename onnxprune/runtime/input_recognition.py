@@ -104,10 +104,15 @@ def unrecognised(model: Model, inputs: list[Input]) -> dict[str, Kind]:
     return {item.name: _plain(Readers(model, scope, item.name), item) for item in inputs}
 
 
-def trailing(model: Model, inputs: list[Input]) -> dict[str, tuple[int, ...]]:
-    """Sizes of the last axes by the input's name, as far as the first weights tell them, see `Readers.trailing`."""
+def told_sizes(model: Model, inputs: list[Input]) -> dict[str, dict[int, int]]:
+    """Of each input by its name the sizes of axes that the first weights tell, see `Readers.trailing`."""
     scope = scopes_of(model.proto)[0]
-    return {item.name: Readers(model, scope, item.name).trailing for item in inputs}
+    found: dict[str, dict[int, int]] = {}
+    for item in inputs:
+        sizes = Readers(model, scope, item.name).trailing
+        first = len(item.shape) - len(sizes)
+        found[item.name] = {axis: size for axis, size in enumerate(sizes, first) if size > 1}
+    return found
 
 
 def _plain(readers: Readers, item: Input) -> Kind:

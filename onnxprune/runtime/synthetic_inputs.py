@@ -14,7 +14,7 @@ from onnxprune.errors import RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.input_kinds import Kind, Numbers, Shape
-from onnxprune.runtime.input_recognition import recognise, trailing, unrecognised
+from onnxprune.runtime.input_recognition import recognise, told_sizes, unrecognised
 from onnxprune.runtime.session import Feeds, Input, inputs_of, run
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class SyntheticInputs:
 
 @dataclass(frozen=True)
 class _Guess:
-    """Kinds by input, sizes of their last axes as `trailing` has them, and symbols of dimensions that count samples."""
+    """Kinds by input, sizes of axes as `told_sizes` has them, and the symbols of dimensions that count samples."""
 
     kinds: Mapping[str, Kind]
-    trailing: Mapping[str, tuple[int, ...]]
+    told: Mapping[str, Mapping[int, int]]
     batches: frozenset[str] = frozenset()
 
 
@@ -128,7 +128,7 @@ def _guesses(model: Model, inputs: list[Input], realistic: bool) -> Iterator[_Gu
     """What is recognised; bounds from operators alone; no bounds of integers; at the end what is not `realistic`."""
     symbols = {size for i in inputs for size in i.shape[:1] if isinstance(size, str) and size and len(i.shape) > 1}
     others = {size for i in inputs for size in i.shape[1:]}
-    told = trailing(model, inputs)
+    told = told_sizes(model, inputs)
     recognised = _Guess(recognise(model, inputs), told, frozenset(symbols - others))
     if realistic:
         yield recognised
@@ -177,8 +177,7 @@ def _shape(item: Input, guess: _Guess, sizes: _Sizes) -> Shape:
             return given
         known = kind.size(axis)
         if known is None and sizes.preferred:
-            told = {last - place: size for place, size in enumerate(reversed(guess.trailing[item.name])) if size > 1}
-            known = kind.preferred(axis) or told.get(axis)
+            known = kind.preferred(axis) or guess.told[item.name].get(axis)
         if known is not None:
             return known
         batch = "batch" in str(given).lower() or str(given) == "N" or given in guess.batches

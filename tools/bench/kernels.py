@@ -98,22 +98,20 @@ def _measured(
 
 def shown(rows: Sequence[Row]) -> str:
     """A line for each pattern and the releases that agree."""
-    cpus = list(dict.fromkeys(row.facts["cpu"] for row in rows))
     batches = list(dict.fromkeys(row.facts["batch"] for row in rows))
+    emulated = any(row.facts["cpu"] for row in rows)
+    seen: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows:
+        seen.setdefault((row.facts["cpu"], row.model), {}).setdefault(row.tool, []).append(row)
     lines = []
-    for cpu in cpus:
-        for pattern in dict.fromkeys(row.model for row in rows):
-            seen: dict[str, list[Row]] = {}
-            for row in rows:
-                if (row.model, row.facts["cpu"]) == (pattern, cpu):
-                    seen.setdefault(row.tool, []).append(row)
-            for place, group in enumerate(_groups(seen)):
-                name = pattern if place == 0 else ""
-                span = group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
-                numbers = [_range([seen[release][each] for release in group]) for each in range(len(batches))]
-                word = seen[group[0]][0].facts["outcome"]
-                lines.append([name, *([cpu] if any(cpus) else []), span, word, *numbers])
-    head = ["pattern", *(["processor"] if any(cpus) else []), "onnxruntime", "outcome"]
+    for (cpu, pattern), releases in seen.items():
+        for place, group in enumerate(_groups(releases)):
+            name = pattern if place == 0 else ""
+            span = group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}"
+            numbers = [_range([releases[release][each] for release in group]) for each in range(len(batches))]
+            word = releases[group[0]][0].facts["outcome"]
+            lines.append([name, *([cpu] if emulated else []), span, word, *numbers])
+    head = ["pattern", *(["processor"] if emulated else []), "onnxruntime", "outcome"]
     return table([*head, *(f"{batch} rows" if batch > 1 else "1 row" for batch in batches)], lines)
 
 

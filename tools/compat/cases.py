@@ -172,6 +172,11 @@ def write_case(place: Path, model: Model, feeds: dict[str, Any]) -> None:
     place.mkdir()
     model.write(place / "encoded.onnx")
     onnxprune.decode(place / "encoded.onnx", place / "decoded.onnx", verify=False)
+    write_run(place, feeds)
+
+
+def write_run(place: Path, feeds: dict[str, Any]) -> None:
+    """What the models of a case are given, and what the decoded one gives for it."""
     session = ort.InferenceSession(str(place / "decoded.onnx"), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     np.savez(place / "feeds.npz", **feeds)

@@ -19,7 +19,7 @@ from onnxprune.model.model import Model
 
 from .cases import write_case
 from .environments import Environment
-from .runner import KINDS
+from .outcomes import facts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 _FETCHED = ROOT / "models" / "fetched"
@@ -92,13 +92,8 @@ def _facts(found: dict[str, Any]) -> dict[str, Any]:
         for part in ("load", "run", "memory")
         if found.get(f"decoded_{part}", 0) > 0
     }
-    shipped = [next((facts[key] for key in ("stored", "module") if key in facts), 0) for facts in _of_both(found)]
+    shipped = [facts.get("stored") or facts.get("module") for facts in facts_of(found)]
     if all(shipped):
-        ratios["shipped"] = round(shipped[1] / shipped[0], 3)
+        ratios["shipped"] = round(shipped[0] / shipped[1], 3)
     errors = {"error": float(f"{found['encoded_error']:.1e}"), "own_error": float(f"{found['own_error']:.1e}")}
     return errors | ratios | {"dense_ms": round(1000 * found["decoded_run"], 4)}
-
-
-def _of_both(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the adapter tells of the decoded model, and of the encoded one."""
-    return [found.get(f"{kind}_facts", {}) for kind in KINDS]

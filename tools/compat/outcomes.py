@@ -51,7 +51,7 @@ def outcome(fused: bool, found: dict[str, Any], slow: float = SLOW) -> Seen:
         return Seen("wrong", f"relative error {found['own_error']:.2g}")
     if "reason" in found:
         return Seen("refused", found["reason"])
-    stored = [found.get(f"{kind}_facts", {}).get("stored") for kind in ("encoded", "decoded")]
+    stored = [facts.get("stored") for facts in facts_of(found)]
     if stored[0] is not None and stored[0] > EXPANDED * stored[1]:
         return Seen("expanded", f"{stored[0] / stored[1]:.2f} of the dense model's file")
     if decoding is None:
@@ -63,6 +63,11 @@ def outcome(fused: bool, found: dict[str, Any], slow: float = SLOW) -> Seen:
     return Seen(EACH_RUN, ", ".join(sorted(left))) if left else Seen("fused" if read else "once")
 
 
+def facts_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the adapter tells of the encoded model, and of the decoded one."""
+    return [found.get(f"{kind}_facts", {}) for kind in ("encoded", "decoded")]
+
+
 def _far(found: dict[str, Any]) -> float:
     """The error against onnxruntime, where repeated loads did not differ from each other."""
     return found["encoded_error"] if found["own_error"] <= 2 * SOURCE else float("inf")
@@ -70,7 +75,7 @@ def _far(found: dict[str, Any]) -> float:
 
 def _decoding(found: dict[str, Any]) -> tuple[Counter[str], bool] | None:
     """What is computed from constants at every run beyond the decoded model, and whether a kernel reads integers."""
-    facts = [found.get(f"{kind}_facts", {}) for kind in ("encoded", "decoded")]
+    facts = facts_of(found)
     if "optimised" in facts[0]:
         facts = [optimised(Path(each["optimised"])) for each in facts]
     if "decoding" not in facts[0]:

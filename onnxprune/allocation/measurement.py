@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from onnxprune.allocation.grids import block_grids, whole_grid
 from onnxprune.allocation.noise_counts import noise_counts
-from onnxprune.allocation.rate_distortion import GRID, SCALES_COST, RatePoint, curve, points
+from onnxprune.allocation.rate_distortion import SCALES_COST, RatePoint, curve, points, watched
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.chunked import ChunkedArray, RowRange
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
@@ -25,7 +26,7 @@ from onnxprune.encodings.candidates import (
     may_lose,
 )
 from onnxprune.encodings.graph.fusion import readers_of
-from onnxprune.encodings.smallest import GRID_NODES, HALF_NODES, TOO_LARGE, Encoder, decodes_once
+from onnxprune.encodings.smallest import HALF_NODES, TOO_LARGE, Encoder, decodes_once
 from onnxprune.encodings.targets import Targets, kernel_since
 from onnxprune.encodings.values.base import Values
 from onnxprune.encodings.values.dynamic import Int8Dynamic
@@ -39,13 +40,14 @@ from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.progress import Progress, silent, tracked
 from onnxprune.pruning.scores import largest
-from onnxprune.quantization.channel_scales import extreme, peaks
+from onnxprune.quantization.channel_scales import extreme
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
 
 _WATCHED = 8  # of the heaviest channels of a weight and of the lightest, whose loss counts beside the mean
 _TABLE = tuple((levels, 0.0) for levels in (4, 6, 9, 16, 40))  # of words that a codebook has as a whole
 _FINE = ((256, 1.0),)  # tried off the grid of int8 too: outliers leave too few levels on it
+_FASTER = 2.0  # times the loss of such a codebook, up to which a grid that a kernel reads takes its place
 _HALF_LOSS = 2**-24 / 3  # of float16: an error of at most 2**-12 of each value, evenly spread
 _HALF_LEAST, _HALF_MOST = 2**-14, 65504  # values of which float16 keeps 11 bits
 _SPARSE = 0.5  # share of zeros in a table from which forms that skip them are tried too: half of it packed by rows
@@ -265,39 +267,30 @@ def _curve(candidates: Candidates, plan: MeasurementPlan) -> list[RatePoint]:
     histogram = Histogram.of(wide, scale)
     if candidates.gathers:
         found += fitted(histogram, wide.size, scale, prune, grid=_TABLE, row=wide.row)
-        found.append(_whole_grid(wide, scale, (1,), watched=False))
+        found.append(whole_grid(wide, scale, (1,), watched=False))
         if histogram.zeros <= _SPARSE * wide.size:
             return curve(exact, found)
     fused, folded = readers is not None, may_hold(shared, scaled=True)
+    axes = inner_axes(weight, transposed)
+    worst = None if candidates.gathers else extreme(wide, scale, axes, _WATCHED)
+    least = np.inf
     if fused and may_hold(INT8, fused):
         found += fitted(histogram, wide.size, scale, prune, lambda levels: gridded(levels, prune)[0])
-    if folded:
-        found += fitted(histogram, wide.size, scale, prune, grid=_FINE if fused else GRID, folded=fused)
+        blocked = block_grids(candidates, wide, scale)
+        found, least = found + blocked, min((point.loss for point in blocked), default=least)
+    if folded and fused:
+        fine = fitted(histogram, wide.size, scale, prune, grid=_FINE, folded=True)
+        found += [p for p in fine if worst is None or _FASTER * watched(p, worst, prune).loss < least]
+    elif folded:
+        found += fitted(histogram, wide.size, scale, prune)
     if not fused and may_hold(shared) and scale.nbytes > SCALES_COST * exact:
         unit = unit_scale(wide)
         histogram = Histogram.of(wide, unit, np.square(unit / scale.astype(np.float64)))
         found += fitted(histogram, wide.size, unit, prune)
-    axes = inner_axes(weight, transposed)
     small = wide.size <= _BOOK_COUNTS or not (fused or folded)  # or nothing but a grid is read of it
     if not candidates.gathers and small and may_hold(INT8, fused, not fused):
-        found.append(_whole_grid(wide, scale, axes))
-    worst = None if candidates.gathers else extreme(wide, scale, axes, _WATCHED)
+        found.append(whole_grid(wide, scale, axes))
     return curve(exact, found, worst, prune)
-
-
-def _whole_grid(wide: ChunkedArray, scale: Array, axes: tuple[int, ...], watched: bool = True) -> RatePoint:
-    """The channels on grids of 255 steps up to the largest value of each.
-
-    Args:
-        wide: the weight.
-        scale: the root mean square of each channel.
-        axes: those of the inputs.
-        watched: whether a channel may lose twice the mean at the most.
-    """
-    steps = peaks(wide, axes) / 127
-    lost = np.square(steps / scale.reshape(-1).astype(np.float64)) / 12
-    loss = max(float(lost.mean()), float(lost.max()) / 2) if watched else float(lost.mean())
-    return RatePoint(wide.size + 2 * scale.size + GRID_NODES, loss, values=INT8)
 
 
 def _refusals(model: Model, weights: Sequence[Weight], plan: MeasurementPlan) -> list[str]:

@@ -85,11 +85,11 @@ def curve(
         prune: whether the codebooks may make entries 0.
     """
     line = hull([RatePoint(exact, 0.0), *points])
-    return line if worst is None else hull([_watched(point, worst, prune) for point in line])
+    return line if worst is None else hull([watched(point, worst, prune) for point in line])
 
 
-def _watched(point: RatePoint, worst: Channels, prune: bool) -> RatePoint:
-    """The point with the loss of the worst channel."""
+def watched(point: RatePoint, worst: Channels, prune: bool) -> RatePoint:
+    """The point with half the loss of the worst channel where that is more; see `curve`."""
     if point.codebook is None or point.scale is None:
         return point
     unit = float(point.scale.reshape(-1)[0]) if point.scale.size == 1 else None

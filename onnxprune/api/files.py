@@ -16,6 +16,7 @@ from onnxprune.api.remote import local
 from onnxprune.api.stages import placed
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.files import PathLike
+from onnxprune.core.processor import has_integer_kernels
 from onnxprune.encodings.compatibility import FUSING, newest, session_entries
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import ModelError, RuntimeFailure
@@ -78,7 +79,8 @@ def session(
     """An ONNX Runtime session for a model, packed or not; the keywords are those of `InferenceSession`.
 
     A packed model is restored in memory, or in a temporary folder where it is large or has external data. Without
-    `sess_options` a release that lacks the kernel for integers in front of MatMul folds them to floats.
+    `sess_options` integers in front of MatMul are folded to floats where the release, or the processor, lacks the
+    kernel for them.
 
     Raises:
         PackedError: the packed file is damaged.
@@ -106,7 +108,7 @@ def session(
 def _fitting(source: str | bytes) -> ort.SessionOptions:
     """Options under which the installed release runs the model as fast as it can."""
     settings, release = ort.SessionOptions(), ".".join(ort.__version__.split(".")[:2])
-    if newest(release, FUSING) == release:
+    if newest(release, FUSING) == release and has_integer_kernels():
         return settings
     with contextlib.suppress(ModelError):  # ONNX Runtime says what is wrong, and reads .ort files
         model = Model.of_bytes(source) if isinstance(source, bytes) else Model.load(source)

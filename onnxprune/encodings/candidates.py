@@ -6,6 +6,8 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import FLOATS, QUANTISED, Array
 from onnxprune.encodings.graph.fusion import Readers, readers_of
@@ -245,7 +247,8 @@ class Candidates:
         carrier, scale, transposed = coded.carrier, coded.scale, None
         if coded.fused and scale is not None:  # [in, out] for its readers
             carrier, transposed = ChunkedArray.of(carrier).whole(), coded.transposed
-            carrier, scale = (carrier.T, scale[:, None]) if transposed else (carrier, scale[None])
+            scale = np.repeat(scale, coded.block, axis=0)[: len(carrier)] if coded.block else scale[None]
+            carrier, scale = (carrier.T, scale.T) if transposed else (carrier, scale)
         wide = live_channels(weight, floats(self.array), transposed)[0]
         lost = loss_of(weight, wide, decoded(carrier, None, scale), transposed, choice.feedback)
         return replace(form, coded=replace(coded, lost=lost))

@@ -133,11 +133,11 @@ def compatibility(model: Model) -> Compatibility:
 
 
 def session_entries(model: Model) -> dict[str, str]:
-    """The session's entries under which onnxruntime before `FUSING` runs a model as fast as its dense original.
+    """The session's entries under which onnxruntime without the kernels runs a model as fast as its dense original.
 
-    Without the kernel integers in front of a MatMul are dequantised at every inference; without ONNX Runtime's
-    treatment of quantised operators they are folded to floats while loading. A model that quantises values itself
-    keeps that treatment.
+    Releases before `FUSING` lack them, and some processors (`has_integer_kernels`). Without the kernel integers in
+    front of a MatMul are dequantised at every inference; without ONNX Runtime's treatment of quantised operators they
+    are folded to floats while loading. A model that quantises values itself keeps that treatment.
     """
     fused = [group for group in encoded_weights(model) if group.fused and not group.dynamic]
     ours = {id(node) for group in fused for node in group.nodes}

@@ -9,7 +9,7 @@ from onnxprune.encodings.candidates import EXACT, HALF, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
 from onnxprune.encodings.smallest import Encoder
 from onnxprune.encodings.unit_dimensions import as_matrix
-from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT2
+from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT2, INT4
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
@@ -57,7 +57,7 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder
         kernel = Int8() if form is None else form
         integers = kernel.has_kernel and kernel.name in encoder.integers
         if integers and readers_of(as_matrix(model, weight) or weight) is not None:
-            found.update({kernel.opset(fused=True), DEQUANTISE_AXIS})
+            found.update({kernel.opset(fused=True), INT4, DEQUANTISE_AXIS})
         least = _CODES if form is None else form.opset(fused=False)
         if form is None or least > model.opset:
             found.add(max(least, highest))  # which encoding is the smallest for codes is known once there are codes

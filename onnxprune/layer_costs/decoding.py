@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onnxprune.encodings.compatibility import session_entries
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
 from onnxprune.layer_costs.flops import KERNEL
 from onnxprune.layer_costs.in_turn import run_times
@@ -31,6 +32,8 @@ class Decoding:
         gathered: of tables of which each run decodes the rows that it gathers.
         latency_ms: median of a run of the model, `after`, and of the dense one, `before`; empty where none is slower
             or faster for its encoding, or nothing was there to compare with.
+        unfused: entries of the session under which integers are decoded when the model is loaded, see
+            `session_entries`.
     """
 
     folded: list[str] = field(default_factory=list)
@@ -38,6 +41,7 @@ class Decoding:
     each_run: list[str] = field(default_factory=list)
     gathered: list[str] = field(default_factory=list)
     latency_ms: dict[str, float] = field(default_factory=dict)
+    unfused: dict[str, str] = field(default_factory=dict)
 
     @property
     def slower(self) -> float:
@@ -77,7 +81,7 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None, before: Model 
     read = {name: forms[name] for name in (*fused, *gathered)}
     changed = bool(read) and (before is None or bool(read.items() - _forms(encoded_weights(before)).items()))
     times = _race(dense, path, feeds) if dense is not None and (each_run or changed) else {}
-    return Decoding(folded, fused, each_run, gathered, times)
+    return Decoding(folded, fused, each_run, gathered, times, session_entries(model) if fused else {})
 
 
 def _forms(groups: Sequence[EncodedWeight]) -> dict[str, str]:

@@ -12,6 +12,7 @@ import pytest
 from onnx import helper
 
 import onnxprune
+from onnxprune.core.processor import has_integer_kernels
 from onnxprune.encodings.compatibility import session_entries
 from onnxprune.errors import PackedError, RuntimeFailure
 from onnxprune.model.model import Model
@@ -69,6 +70,30 @@ def test_a_release_without_the_kernel_folds_integers(tmp_path, monkeypatch, rele
     assert not folds(dense)
     assert not folds(shared)
     assert not folds(integers, sess_options=ort.SessionOptions())
+
+
+@pytest.mark.parametrize(
+    ("machine", "said", "has"),
+    [
+        ("x86_64", "flags\t\t: fpu sse4_2 avx avx2 fma\n", True), ("x86_64", "flags\t\t: fpu sse4_2 avx\n", False),
+        ("aarch64", "Features\t: fp asimd crc32 asimddp\n", True), ("aarch64", "Features\t: fp asimd crc32\n", False),
+        ("aarch64", "Features\t: asimd asimddp\n\nFeatures\t: asimd\n", False), ("aarch64", "model name: it\n", True),
+        ("riscv64", "isa : rv64gc\n", True), ("x86_64", None, True),
+    ],
+)  # fmt: skip
+def test_a_processor_without_the_kernel_folds_integers(tmp_path, monkeypatch, machine, said, has):
+    info = tmp_path / "cpuinfo"
+    if said is not None:
+        info.write_text(said)
+    assert has_integer_kernels(info, machine) == has
+    monkeypatch.setattr("onnxprune.api.files.has_integer_kernels", lambda: has_integer_kernels(info, machine))
+    onnxprune.compress(put(tmp_path / "m.onnx", mlp((64, 128, 16))), tmp_path / "s.onnx", values="int8", verify=False)
+    options = onnxprune.session(tmp_path / "s.onnx").get_session_options()
+    if has:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry("session.disable_quant_qdq")
+    else:
+        assert options.get_session_config_entry("session.disable_quant_qdq") == "1"
 
 
 def test_a_model_that_quantises_itself_keeps_its_kernels(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import onnxruntime as ort
@@ -30,7 +31,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_this_onnxruntime_is_measured(lab, tmp_path):
     found = lab.results.Results.begin("tools/bench kernels", [])
-    options = Namespace(releases=[], environments=tmp_path, emulated=[], shape=[64, 96], batch=[1, 3])
+    options = Namespace(releases=[], environments=tmp_path, emulated=[], arm64=None, shape=[64, 96], batch=[1, 3])
     assert len(list(lab.kernels.run(options, found, tmp_path))) == 1
     rows = {(row.model, row.facts["batch"]): row for row in found.rows}
     assert len(rows) == len(found.rows) == 2 * len({row.model for row in found.rows})
@@ -54,14 +55,34 @@ def test_an_emulator_runs_the_interpreter(lab, tmp_path, monkeypatch):
     assert ran[0][:4] == ["emulator", "-cpu", "X", sys.executable]
 
 
+def test_an_arm64_system_runs_its_own_interpreter_on_packages_for_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    module, ran = importlib.import_module("compat.environments"), []
+    root = tmp_path / "root"
+    found = module.Environment("onnxruntime", "1", ("onnxruntime==1",), arm64=root)
+    (root / "usr" / "bin").mkdir(parents=True)
+    (root / "usr" / "bin" / "python3.11").touch()
+    monkeypatch.setattr(module.subprocess, "run", lambda command, env=None, **_: ran.append((command, env)))
+    found.run(tmp_path, tmp_path, tmp_path, ["emulator"])
+    (pip, _), (command, env) = ran
+    place = str(tmp_path / "onnxruntime-1-arm64")
+    assert {"--platform=manylinux_2_28_aarch64", "--target", place, "onnxruntime==1"} <= {*pip}
+    assert command[:2] == ["emulator", str(root / "usr" / "bin" / "python3.11")]
+    assert env["PYTHONPATH"] == place
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"releases": ["0.1"]}, "no environment for 0.1"), ({"environments": None}, "needs --environments")],
+    [
+        ({"releases": ["0.1"]}, "no environment for 0.1"),
+        ({"environments": None}, "needs --environments"),
+        ({"arm64": Path("root")}, "--arm64 needs --emulated"),
+    ],
 )
 def test_what_cannot_be_measured_is_refused(lab, tmp_path, options, said):
-    asked = {"releases": [], "environments": tmp_path, "emulated": [], "shape": [64, 64], "batch": [1]} | options
+    asked = {"releases": [], "environments": tmp_path, "emulated": [], "arm64": None, "shape": [64, 64], "batch": [1]}
     with pytest.raises(ValueError, match=said):
-        next(lab.kernels.run(Namespace(**asked), None, tmp_path))
+        next(lab.kernels.run(Namespace(**asked | options), None, tmp_path))
 
 
 def test_releases_that_agree_are_one_line(lab):

@@ -25,6 +25,11 @@ def add_environments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--environments", type=Path, metavar="DIR", help="their folder; what is missing is made")
 
 
+def add_arm64(parser: argparse.ArgumentParser) -> None:
+    """Where an arm64 system lies, for processors that are emulated."""
+    parser.add_argument("--arm64", type=Path, metavar="ROOT", help="an arm64 system, for --emulated ARM processors")
+
+
 def add_runs(parser: argparse.ArgumentParser, what: str = "runs of each tool, in turn") -> None:
     """How often everything is measured."""
     parser.add_argument("--runs", type=positive, default=3, metavar="N", help=f"{what} (default 3)")
@@ -41,6 +46,7 @@ def without_places(arguments: Sequence[str]) -> list[str]:
     add_places(parser)
     add_peers(parser)
     add_environments(parser)
+    add_arm64(parser)
     return parser.parse_known_args(arguments)[1]
 
 

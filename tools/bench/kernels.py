@@ -1,10 +1,8 @@
 """Small integers in releases of ONNX Runtime: what is made of them, and how fast.
 
-Patterns are a weight of --shape in front of a layer: those that onnxprune writes, and in italics
-some that it does not. Each RELEASE (default: from 1.22 on) has an environment of its own. A
-line of the table: releases that agree, what they do (docs/runtimes.md has the words), and processor
-time over that of the same weights as float32, at each --batch, on one thread. --emulated is another
-processor under qemu-x86_64 (of qemu-user): Haswell has AVX2, Nehalem neither AVX nor AVX2.
+Patterns are a weight in front of a layer: those that onnxprune writes, in italics some that it
+avoids. A line: RELEASEs that agree, what they do (words: docs/runtimes.md), and processor time over
+that of float32, at each --batch, on one thread. --emulated processors run under qemu-user.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ _ALIKE = 1.5  # times that ratios of releases of one line differ at the most
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of its own."""
-    parser.add_argument("releases", nargs="*", metavar="RELEASE", help=f"such as {next(reversed(_RELEASES))}")
+    parser.add_argument("releases", nargs="*", metavar="RELEASE", help=f"default: from {_SINCE} on")
     arguments.add_environments(parser)
-    parser.add_argument("--emulated", nargs="+", default=[], metavar="CPU", help="a processor that it knows")
+    arguments.add_arm64(parser)
+    parser.add_argument("--emulated", nargs="+", default=[], metavar="CPU", help="that it knows")
     parser.add_argument(
         "--shape", type=arguments.positive, nargs=2, default=[1024, 1024], metavar="N",
         help="inputs and outputs, default 1024 1024",
@@ -51,11 +51,14 @@ def run(options: argparse.Namespace, found: Results, folder: Path) -> Iterator[N
     if unknown:
         raise ValueError(f"there is no environment for {', '.join(unknown)}")
     releases = options.releases or [each for each in _RELEASES if number(each) >= number(_SINCE)]
+    if options.arm64 and not options.emulated:
+        raise ValueError("--arm64 needs --emulated CPU")
     cases = _written(folder, tuple(options.shape), options.batch)
     for cpu in options.emulated or [""]:
         for release in releases:
             print(release, cpu, file=sys.stderr)
-            found.rows += _measured(_RELEASES[release], options.environments, cpu, folder, cases)
+            environment = replace(_RELEASES[release], arm64=options.arm64)
+            found.rows += _measured(environment, options.environments, cpu, folder, cases)
             yield
 
 
@@ -79,7 +82,8 @@ def _measured(
     """A row for each case in a release."""
     listed, out = folder / "cases.json", folder / "results"
     listed.write_text(json.dumps(cases))
-    release.run(environments, listed, out, under=["qemu-x86_64", "-cpu", cpu] if cpu else [])
+    emulator = ["qemu-aarch64", "-L", str(release.arm64)] if release.arm64 else ["qemu-x86_64"]
+    release.run(environments, listed, out, under=[*emulator, "-cpu", cpu] if cpu else [])
     results = {each["name"]: each for each in map(json.loads, out.read_text().splitlines())}
     rows = []
     for case in cases:

@@ -21,6 +21,7 @@ _ORT = (
     "1.15.1", "1.16.3", "1.17.3", "1.18.1", "1.19.2", "1.20.1", "1.21.1", "1.22.1", "1.23.2", "1.24.4", "1.25.1",
     "1.26.0", "1.27.0", "1.28.0", "1.29.0", "1.30.0", "1.31.1", "1.32.0",
 )  # fmt: skip
+_ARM64 = ("--only-binary=:all:", *(f"--platform=manylinux_2_{glibc}_aarch64" for glibc in (28, 27, 17)))
 _INT2 = "1.24"  # the first onnxruntime release that loads opset 25
 _NUMPY_1 = ("1.15.1", "1.16.3", "1.17.3", "1.18.1")  # onnxruntime releases that want it
 
@@ -53,6 +54,7 @@ class Environment:
         consumers: layers of its cases; () stands for all.
         seconds: that a case may take.
         slow: times as long as the decoded model, beyond which a weight counts as decoded at each run.
+        arm64: the root of an arm64 system, whose interpreter runs it with packages for that; None: this system.
     """
 
     runtime: str
@@ -67,11 +69,12 @@ class Environment:
     consumers: tuple[str, ...] = ()
     seconds: float = 120
     slow: float = SLOW
+    arm64: Path | None = None
 
     @property
     def name(self) -> str:
         """The folder's name."""
-        return f"{self.runtime}-{self.version}"
+        return f"{self.runtime}-{self.version}{'-arm64' if self.arm64 else ''}"
 
     def asks(self, consumer: str, values: str, opset: int) -> bool:
         """Whether a case is run."""
@@ -81,6 +84,11 @@ class Environment:
     def python(self, folder: Path) -> Path:
         """The interpreter, in an environment that is made if it is not there."""
         place = folder / self.name
+        if self.arm64:
+            if not place.exists():
+                pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+                subprocess.run([*pip, *_ARM64, "--target", str(place), *self.packages], check=True)
+            return next((self.arm64 / "usr" / "bin").glob("python3.*[0-9]"))
         if not (place / "bin" / "python").exists():
             venv.create(place, with_pip=True)
             pip = [str(place / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]
@@ -100,6 +108,7 @@ class Environment:
         """Run a script of this package in the environment, on one thread."""
         settings = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "TVM_NUM_THREADS": "1"}
         settings |= {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
+        settings |= {"PYTHONPATH": str(folder / self.name)} if self.arm64 else {}
         settings |= {"NODE_PACKAGES": str(folder / self.name), "COMPILER_OPTIONS": shlex.join(self.options)}
         command = [*under, str(self.python(folder)), str(Path(__file__).with_name(script)), *arguments]
         subprocess.run(command, env=settings, check=True, stdout=sys.stderr)

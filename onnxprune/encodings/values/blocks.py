@@ -1,4 +1,4 @@
-"""int4 and int2: uniform grids with a scale for each block of inputs, the one with the least error."""
+"""Uniform grids with a scale for each block of inputs: int4 and int2, and the blocks of int8."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from onnxprune.encodings.values.base import DEAD, INT2, INT4, Coded, Values
 from onnxprune.encodings.values.scales import computed, inner_axes, tidy_scale
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.error_feedback import Feedback
+from onnxprune.quantization.rounding import balance
 
 BLOCKS = (32, 64, 128, 16)
 _LARGE = 1 << 20
@@ -102,10 +103,10 @@ class BlockIntegers(Values):
         """Codes [in, out], scales [blocks, out] and the block: longer ones where they lose hardly more."""
         rows = wide.shape[1 if transposed else 0]
         fitting = [length for length in self.lengths if length <= rows] or [32 if rows >= 32 else 16]
-        codes, scale, lost = _blocks_down(wide, transposed, self.grid, fitting[0])
+        codes, scale, lost = blocks_down(wide, transposed, self.grid, fitting[0])
         block = fitting[0]
         for length in fitting[1:]:
-            longer = _blocks_down(wide, transposed, self.grid, length)
+            longer = blocks_down(wide, transposed, self.grid, length)
             if longer[2] <= _ALIKE * lost:
                 codes, scale, _ = longer
                 block = length
@@ -145,21 +146,56 @@ class Int2(BlockIntegers):
 GRIDS = {form.name: form.grid for form in (Int4, Int2)}
 
 
-def _blocks_down(wide: ChunkedArray, transposed: bool, grid: Grid, block: int) -> tuple[Array, Array, float]:
-    """Codes [in, out], scales [blocks, out] and the squared error."""
+def blocks_down(
+    wide: ChunkedArray, transposed: bool, grid: Grid, block: int, balanced: bool = False
+) -> tuple[Array, Array, float]:
+    """Codes [in, out], scales [blocks, out] and the squared error.
+
+    Args:
+        wide: a matrix.
+        transposed: whether it is [out, in].
+        grid: of the values over their scale.
+        block: inputs that share a scale.
+        balanced: whether the errors of each block add up to nearly nothing; the squared error is that without it.
+    """
     rows, columns = wide.shape[::-1] if transposed else wide.shape
     count = -(-rows // block)
     codes, scales = np.empty((count, block, columns), np.uint8), np.empty((count, 1, columns), np.float32)
 
     def coded(part: RowRange) -> float:
-        start, stop = part[0] * block, min(part[1] * block, rows)
-        read = wide.block(start, stop).T if transposed else wide.read(start, stop, EVERY)
-        short = (part[1] - part[0]) * block - len(read)
-        padded = np.pad(read, ((0, short), (0, 0))) if short else np.ascontiguousarray(read)
-        blocked = padded.reshape(-1, block, columns)
+        blocked = _blocked(wide, transposed, block, part)
         scales[slice(*part)], lost = found = grid.fitted(blocked, (1,))
-        codes[slice(*part)] = grid.codes(blocked, found[0])
+        made = grid.codes(blocked, found[0])
+        if balanced:
+            quotients, moved = (np.ascontiguousarray(a.swapaxes(1, 2)) for a in (blocked / found[0], made))
+            balance(quotients.reshape(-1, block), moved.reshape(-1, block), grid.codebook.astype(np.float64), True)
+            made = moved.swapaxes(1, 2)
+        codes[slice(*part)] = made
         return float(lost.sum(dtype=np.float64))
 
-    lost = sum(threads.run(coded, ranges(0, count, max(1, _LARGE // (block * columns)))))
+    lost = sum(threads.run(coded, _parts(count, block, columns)))
     return codes.reshape(-1, columns)[:rows], tidy_scale(scales[:, 0]), lost
+
+
+def block_peaks(wide: ChunkedArray, transposed: bool, block: int) -> Array:
+    """The largest magnitude of each block; [blocks, out]. See `blocks_down`."""
+    rows, columns = wide.shape[::-1] if transposed else wide.shape
+
+    def largest(part: RowRange) -> Array:
+        return np.abs(_blocked(wide, transposed, block, part)).max(1)
+
+    return np.concatenate(list(threads.run(largest, _parts(-(-rows // block), block, columns))))
+
+
+def _parts(count: int, block: int, columns: int) -> list[RowRange]:
+    """Blocks that are held at once."""
+    return ranges(0, count, max(1, _LARGE // (block * columns)))
+
+
+def _blocked(wide: ChunkedArray, transposed: bool, block: int, part: RowRange) -> Array:
+    """Some blocks of a matrix, the last filled with zeros; [blocks, inputs, out]."""
+    start, stop = part[0] * block, min(part[1] * block, wide.shape[1 if transposed else 0])
+    read = wide.block(start, stop).T if transposed else wide.read(start, stop, EVERY)
+    short = (part[1] - part[0]) * block - len(read)
+    padded = np.pad(read, ((0, short), (0, 0))) if short else np.ascontiguousarray(read)
+    return padded.reshape(-1, block, padded.shape[1])

@@ -1,4 +1,4 @@
-"""int8: a uniform grid with a scale per output channel."""
+"""int8: a uniform grid with a scale per output channel, or for each block of its inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from onnxprune.core.chunked import ChunkedArray
 from onnxprune.core.dtypes import Array
 from onnxprune.core.override import override
 from onnxprune.encodings.positions import digits
-from onnxprune.encodings.values.base import DEAD, DEQUANTISE_AXIS, Coded, Values, check_bits
+from onnxprune.encodings.values.base import DEAD, DEQUANTISE_AXIS, INT4, Coded, Values, check_bits
+from onnxprune.encodings.values.blocks import Grid, blocks_down
 from onnxprune.encodings.values.rounding import on_grid, oriented, rounded
 from onnxprune.encodings.values.scales import computed, inner_axes, live_channels, tidy_scale, unit_scale
 from onnxprune.model.weight import Weight
@@ -19,14 +20,23 @@ from onnxprune.quantization.entropy_constrained import constrained
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
 
+_WHOLE = Grid(-127, 127, (1.0,), np.dtype(np.int8))
+
 
 @dataclass(frozen=True)
 class Int8(Values):
-    """A uniform grid of 255 values with a scale per output channel; with bits a codebook of 2**bits of them."""
+    """A uniform grid of 255 values with a scale per output channel; with bits a codebook of 2**bits of them.
+
+    Attributes:
+        bits: of a code; 8 for the whole grid.
+        excess: see `entropy.constrained`; a whole grid has none.
+        block: inputs that share a scale where a kernel reads the whole grid; 0: all of them.
+    """
 
     name = "int8"
     bits: int = 8
-    excess: float = 0.0  # see `entropy.constrained`; a whole grid has none
+    excess: float = 0.0
+    block: int = 0
 
     def __post_init__(self) -> None:
         """Check the bits."""
@@ -37,7 +47,7 @@ class Int8(Values):
 
     @override
     def opset(self, fused: bool) -> int:
-        return DEQUANTISE_AXIS if fused else digits.OPSET
+        return (INT4 if self.block else DEQUANTISE_AXIS) if fused else digits.OPSET
 
     @override
     def code(
@@ -53,6 +63,10 @@ class Int8(Values):
             histogram = Histogram.of(wide, scale)
             codebook = constrained(histogram, fit_codebook(histogram, 2**self.bits, prune=False), self.excess)
             return on_grid(weight, wide, scale, codebook, False, transposed, feedback)
+        if self.block and transposed is not None:
+            codes, scale, _ = blocks_down(wide, transposed, _WHOLE, self.block, balanced=True)
+            values = _WHOLE.codebook.take(codes)
+            return Coded(values, np.zeros((), np.int8), None, scale, (), True, self.block, transposed)
         return on_uniform_grid(weight, wide, 127, transposed, feedback)
 
 

@@ -41,7 +41,7 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
     """
     if coding.scale is None or weight.element not in FLOATS:
         return None
-    if coding.block and (transposed != coding.transposed or coding.form not in GRIDS):
+    if coding.block and transposed != coding.transposed:
         return None
     codebook = INT8_BOOK if coding.codebook is None else coding.codebook
     if wide is None or (coding.view and math.prod(coding.view) != wide.size):
@@ -66,11 +66,12 @@ def again(weight: Weight, wide: ChunkedArray | None, coding: Coding, transposed:
         return None
     fill_value, scale = codebook[0], coding.scale
     if coding.block:
-        grid, carrier = GRIDS[coding.form], codes.chunked()
+        grid, carrier = GRIDS.get(coding.form), codes.chunked()
         if coding.transposed:
             carrier = ChunkedArray.of(np.ascontiguousarray(carrier.whole().T))
+        packed = grid.dtype if grid else None
         return Coded(
-            carrier, fill_value, grid.codebook, scale, (), True, coding.block, coding.transposed, packed=grid.dtype
+            carrier, fill_value, coding.codebook, scale, (), True, coding.block, coding.transposed, packed=packed
         )
     if coding.view:
         return Coded(codes.chunked(wide.shape), fill_value, coding.codebook, scale, coding.view)

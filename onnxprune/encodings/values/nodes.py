@@ -40,7 +40,7 @@ def emit(build: Builder, dense: str, coded: Coded, element: int) -> str:
         scale = build.op("Cast", [scale], to=wide)
     if coded.fused:
         if coded.block:
-            if dense not in build.constants:
+            if coded.packed is not None and dense not in build.constants:
                 dense = build.op("Cast", [dense], to=TensorProto.INT4)
             return build.op("DequantizeLinear", [dense, scale], axis=0, block_size=coded.block)
         inputs, outputs = coded.carrier.shape

@@ -197,7 +197,9 @@ def show_speed(console: Console, found: Decoding) -> None:
         did = [f"{_count(len(found.fused), 'matrix', 'matrices')} read as integers"] if found.fused else []
         did += [f"{_count(len(found.gathered), 'table', 'tables')} decoded row by row"] if found.gathered else []
         what = f": {', '.join(did)}" if did else ""
+        options = [f"the session option {key}={value} runs it" for key, value in found.unfused.items()]
         otherwise = "--values shared:6 computes" if found.fused or not did else "--encoding dense runs"
+        otherwise = next(iter(options), otherwise)
         hint = f"; {otherwise} as before" if found.slower > _SLOWER else ""
         text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)}){what}{hint}"
         line(console, f"  speed       {text}", "yellow" if hint else "")

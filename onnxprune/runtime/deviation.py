@@ -14,6 +14,7 @@ from onnxprune.errors import OptionError
 _TEXT = "OSU"  # kinds of numpy types: strings, which ONNX Runtime gives as objects
 
 
+MISPLACED = "NaN or Inf stand in other places"  # why an output differs
 CLOSE_DB = 20.0  # of SQNR: below, answers change often enough to be looked at
 
 
@@ -106,7 +107,7 @@ class OutputDeviation:
         finite = np.isfinite(x) & np.isfinite(y)
         comparable = finite | (x == y) | (np.isnan(x) & np.isnan(y))
         if not comparable.all():
-            self.differs, self.max_abs = self.differs or "NaN or Inf stand in other places", math.inf
+            self.differs, self.max_abs = self.differs or MISPLACED, math.inf
         self.non_finite += int(np.count_nonzero(comparable & ~finite))
         if a.ndim and a.shape[-1] > 1 and a.dtype.kind == "f":
             same = comparable.all(-1)

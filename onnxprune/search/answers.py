@@ -59,11 +59,14 @@ class _Pairs:
         count = int(np.count_nonzero(telling))
         if not count:
             return Kept()
-        of = samples if samples < count <= _SERIES * samples else count
-        counted, expected = np.count_nonzero(was != now) / of, None
+        series = samples < count <= _SERIES * samples and not len(was) % samples
+        of = samples if series else count
+        changed = was != now
+        counted, expected = np.count_nonzero(changed.reshape(of, -1).any(axis=1) if series else changed) / of, None
         if self.margins:
             margins, errors = np.concatenate(self.margins)[telling], np.concatenate(self.errors)[telling]
-            expected = _percent((1 - stays(margins, errors)) * count / of)
+            likely = (1 - stays(margins, errors)) * count / of
+            expected = _percent(-math.expm1(-likely) if series else likely)  # one change or more, as they come
         return Kept(_percent(counted), expected, of)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.model.model import Model
-from onnxprune.runtime.deviation import CLOSE_DB, OutputDeviation
+from onnxprune.runtime.deviation import CLOSE_DB, MISPLACED, OutputDeviation
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
@@ -217,12 +217,16 @@ class Promise:
         )  # fmt: skip
 
     def _sqnr(self, outputs: list[dict[str, Any]]) -> float | None:
-        """That of the worst output; those that say nothing or change their shape are left out."""
+        """That of the worst output; those that say nothing or change their shape are left out, not those with NaN."""
         deviations = {name: OutputDeviation(name) for name in self._references[0]}
         for reference, output in zip(self._references, outputs, strict=True):
             for name, deviation in deviations.items():
                 deviation.add(reference[name], output.get(name))
-        telling = [held for held in deviations.values() if held.numbers and not held.says_nothing and not held.differs]
+        telling = [
+            held
+            for held in deviations.values()
+            if held.numbers and not held.says_nothing and held.differs in ("", MISPLACED)
+        ]
         return of_deviations("sqnr", telling) if telling else None
 
 

@@ -168,3 +168,42 @@ def test_odd_shapes(values, shape):
     size = np.linalg.norm(expected)
     assert np.linalg.norm(run(data, feeds, optimised=False)[0] - expected) <= 1e-5 * size
     assert np.linalg.norm(run(data, feeds)[0] - expected) <= 0.02 * size
+
+
+def behind(*operators: str | tuple[str, float]) -> onnx.ModelProto:
+    """A product and what is computed of it, entry by entry; a number is the second operand."""
+    nodes, held, last = [node("MatMul", ["x", "w"], ["h0"])], {"w": np.abs(normal(128, 64))}, "h0"
+    for place, each in enumerate(operators, 1):
+        kind, operand = each if isinstance(each, tuple) else (each, None)
+        inputs = [last] if operand is None else [last, f"c{place}"]
+        held |= {} if operand is None else {f"c{place}": np.array([operand], np.float32)}
+        last = f"h{place}"
+        nodes.append(node(kind, inputs[::-1] if kind == "Div" and operand == 1 else inputs, [last]))
+    nodes[-1].output[0] = "y"
+    return net(nodes, held, [info("x", ["N", 128])], [info("y", ["N", 64])])
+
+
+@pytest.mark.parametrize("values", ["int8", "auto"])
+@pytest.mark.parametrize(
+    ("operators", "fused"),
+    [
+        (["Log"], False), ([("Add", 1e-6), "Log"], False), ([("Max", 1e-5), "Abs", ("Mul", 20.0), "Sqrt"], False),
+        ([("Pow", 0.5)], False), ([("Pow", -1.0)], False), ([("Div", 1)], False), (["Reciprocal"], False),
+        ([("Pow", 2.0)], True), ([("Div", 8.0)], True), (["Sigmoid", "Log"], True), ([("Add", 0.5), "Tanh"], True),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_products_of_which_logarithms_and_quotients_are_taken_stay_floats(operators, fused, values, tmp_path):
+    """Inputs like the powers of a sound: the kernel would round the small ones to 0 beside the large."""
+    proto = behind(*operators)
+    opened = load(proto)
+    Encode(values=values).run(opened)
+    (weight,) = encoded_weights(opened)
+    assert weight.fused == fused
+    rng = np.random.default_rng(0)
+    feeds = {"x": (10.0 ** rng.uniform(-9, 2, (16, 128)) * (rng.random((16, 128)) < 0.9)).astype(np.float32)}
+    if not fused:
+        data = serialise(opened)
+        Decode().run(opened)
+        expected, got = run(serialise(opened), feeds)[0], run(data, feeds)[0]
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)

@@ -17,6 +17,7 @@ from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of
 from onnxprune_passes import Decode
+from tests.helpers import builders
 from tests.helpers.builders import MODELS
 from tests.helpers.repository import DATA
 from tests.helpers.running import feeds_of, load, run, serialise
@@ -170,3 +171,19 @@ def test_models_without_encoded_weights_stay_as_they_are(name):
     if not any(weight.store == "sparse" for weight in find(load(MODELS[name][0]()))):
         assert not change.modified
         assert opened.to_bytes() == before
+
+
+def test_a_constant_that_an_exporter_assigned_parts_of_is_no_encoded_weight():
+    """torch's `w[places] = values` on zeros, traced: nothing of ours, and nothing to decode."""
+    held = {"size": np.array([512]), "places": np.arange(0, 512, 7), "shape": np.array([32, 16])}
+    held["values"] = builders.normal(74)
+    nodes = [
+        builders.node("ConstantOfShape", ["size"], ["zeros"]),
+        builders.node("ScatterElements", ["zeros", "places", "values"], ["flat"], axis=0),
+        builders.node("Reshape", ["flat", "shape"], ["w"]),
+        builders.node("MatMul", ["x", "w"], ["y"]),
+    ]
+    opened = load(builders.model(nodes, [builders.info("x", ["N", 32])], [builders.info("y", ["N", 16])], held))
+    before = serialise(opened)
+    assert not Decode().run(opened).modified
+    assert serialise(opened) == before

@@ -288,6 +288,42 @@ def test_short_series_count_by_sample(tmp_path):
     assert not found.kept
 
 
+def test_a_sample_of_a_series_changes_once_however_many_of_its_answers_do(tmp_path):
+    """Texts of 8 letters, of which four lose all."""
+    letters, which = np.random.default_rng(0).integers(0, 20, (64, 8)), np.repeat(np.arange(64)[:, None], 8, axis=1)
+    x = np.concatenate([np.eye(20)[letters], np.eye(64)[which]], axis=2).astype(np.float32)
+    weight = np.concatenate([10 * np.eye(20), np.zeros((64, 20))]).astype(np.float32)
+
+    def read(weight: np.ndarray) -> onnx.ModelProto:
+        layer = [node("MatMul", ["x", "w"], ["y"])]
+        return model(layer, [info("x", ["N", 8, 84])], [info("y", ["N", 8, 20])], {"w": weight})
+
+    held = promise(read(weight), tmp_path, {"x": x})
+    judging = halves(tmp_path / "m.onnx", tmp_path / "data.npz", None)[1].feeds
+    texts = np.unique(np.concatenate([feed["x"][:, 0, 20:].argmax(1) for feed in judging]))
+    assert len(texts) == 32
+    weight[20 + texts[:4], 7] = 30
+    found = held.of(put(tmp_path / "o.onnx", read(weight)), ATTEMPT)
+    assert found.answers == 32
+    assert found.result == pytest.approx(100 * 28 / 32)
+
+
+@pytest.mark.parametrize(("entry", "kept"), [(np.nan, False), (np.inf, False), (0.5, True)])
+def test_outputs_that_are_no_numbers_any_more_break_the_promise(entry, kept, tmp_path):
+    """A bias of 0.5 beside features, and a second output that is as it was."""
+
+    def read(entry: float) -> onnx.ModelProto:
+        nodes = [node("MatMul", ["x", "w"], ["h"]), node("Add", ["h", "b"], ["y"]), node("Sin", ["x"], ["z"])]
+        outputs = [info("y", ["N", 48]), info("z", ["N", 64])]
+        return model(nodes, [info("x", ["N", 64])], outputs, {"w": normal(64, 48), "b": np.full(48, entry, np.float32)})
+
+    held = promise(read(0.5), tmp_path, {"x": samples()})
+    found = held.of(put(tmp_path / "o.onnx", read(entry)), ATTEMPT)
+    assert found.kept == kept
+    assert (found.sqnr is not None and found.sqnr < -100) != kept
+    assert found.error < 1 if kept else found.error > 1
+
+
 def test_what_was_lost_before_is_not_lost_again(tmp_path):
     source = LENETS["lenet-300-100"]
     first = onnxprune.compress(source, tmp_path / "a.onnx", data=DIGITS)

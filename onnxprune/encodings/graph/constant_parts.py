@@ -183,13 +183,15 @@ def computed_from(
 
 
 _SCATTERS = frozenset({"Scatter", "ScatterElements"})
+_PLACES = frozenset({"CumSum", "NonZero"})  # what makes places of gaps, and of bits
 _LEVELS = FLOATS | QUANTISED  # what a codebook holds; no shapes
 
 
 def unmarked(model: Model) -> Iterator[ConstantParts]:
     """Tensors that nodes without a mark of ours compute from packed constants, as those of an encoded weight do.
 
-    They are scattered, or looked up in a codebook with fewer entries than codes.
+    They are scattered to places that were packed too, or looked up in a codebook with fewer entries than codes. A
+    scatter to places that are there as they are is how exporters write an assignment to a part of a constant.
     """
     for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
         found: dict[str, ConstantParts] = {}
@@ -203,11 +205,14 @@ def unmarked(model: Model) -> Iterator[ConstantParts]:
 
 
 def _unpacks(scope: Scope, node: NodeProto) -> bool:
-    """Whether a node scatters, or looks codes up in a codebook."""
+    """Whether a node scatters to places that were packed, or looks codes up in a codebook."""
     if domain(node):
         return False
+    if node.op_type in _SCATTERS:
+        places = computed_from(scope, [node.input[1]])
+        return places is not None and any(each.op_type in _PLACES for each in places[1])
     if node.op_type != "Gather":
-        return node.op_type in _SCATTERS
+        return False
     codebook = scope.constant(node.input[0])
     return codebook is not None and codebook.data_type in _LEVELS and len(codebook.dims) == 1
 

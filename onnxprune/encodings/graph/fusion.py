@@ -7,6 +7,9 @@ in front of a MatMul from 1.23). Measured with 1.32, two things stand in its way
   MatMul + Add.
 - Relu or Clip that alone reads the product: a Max takes the place of Relu, and stands in front of Clip.
 
+The kernel rounds what it multiplies with to 8 bits, block by block: beside a large value small ones vanish. Products of
+which a logarithm, a root or a quotient is taken (filter banks of sounds) are left to floats.
+
 What is added or changed carries a mark in its name, so that `undo` finds it.
 """
 
@@ -22,6 +25,12 @@ from onnxprune.model.scopes import Scope
 from onnxprune.model.weight import Weight
 
 MIN_FUSED_ELEMENTS = 1 << 12  # elements; below this a kernel of its own saves nothing
+_LOOK = 8  # nodes behind a product, one after the other
+_SINGULAR = frozenset({"Log", "Sqrt", "Reciprocal"})  # steep near 0
+_PASSING = frozenset(
+    {"Abs", "Add", "Cast", "Clip", "Flatten", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Reshape", "Slice",
+     "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+)  # fmt: skip
 _GEMM, _RELU, _CLIP = "onnxprune:gemm:", "onnxprune:relu:", "onnxprune:clip:"
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -48,7 +57,7 @@ def readers_of(weight: Weight) -> Readers | None:
     readers = weight.scope.readers.get(weight.value, [])
     ways = [(node, _transposed(weight.scope, node, position)) for node, position in readers]
     fusing = [(node, way) for node, way in ways if way is not None]
-    if len(fusing) != 1:
+    if len(fusing) != 1 or _singular(weight.scope, fusing[0][0].output[0]):
         return None
     inner = any(weight.value in s.readers for s in weight.scope.inner() if s is not weight.scope)
     others = inner or len(ways) > 1 or weight.value in weight.scope.outputs
@@ -66,6 +75,34 @@ def _transposed(scope: Scope, node: NodeProto, position: int) -> bool | None:
     if attribute(node, "beta", 1.0) != 1 or any(a.ref_attr_name for a in node.attribute):
         return None
     return bool(attribute(node, "transB", 0))
+
+
+def _singular(scope: Scope, product: str) -> bool:
+    """Whether something is computed of a product, entry by entry, that is steep where it is near 0."""
+    values = {product}
+    for _ in range(_LOOK):
+        further = set()
+        for value in values:
+            for node, position in scope.readers.get(value, ()):
+                if domain(node):
+                    continue
+                if node.op_type in _SINGULAR or (node.op_type == "Div" and position == 1):
+                    return True
+                if node.op_type == "Pow" and position == 0 and not _whole(scope, node.input[1]):
+                    return True
+                if node.op_type in _PASSING or node.op_type == "Div":
+                    further.add(node.output[0])
+        values = further
+    return False
+
+
+def _whole(scope: Scope, exponent: str) -> bool:
+    """Whether an exponent is a whole number above 0."""
+    held = scope.constant(exponent)
+    if held is None or held.data_location == TensorProto.EXTERNAL:
+        return False
+    number = numpy_helper.to_array(held)
+    return bool(((number > 0) & (number == np.rint(number))).all())
 
 
 def apply(scope: Scope, node: NodeProto, value: str, prefix: str, outputs: int) -> None:

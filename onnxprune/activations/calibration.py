@@ -15,7 +15,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.errors import DataError, RuntimeFailure
 from onnxprune.model.model import Model
 from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.session import Feeds, as_written, inputs_of, open_session
+from onnxprune.runtime.session import Feeds, as_written, open_session
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ def _ranges(
                 if name not in typed:  # the calibrator wants to know that it is float
                     proto.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
             model.write(path)
-        inputs = inputs_of(open_session(path, options=as_written()))
-        pieces = sample_files.load(source, inputs, samples, half).pieces(inputs, 1)
+        found, inputs = sample_files.load(source, open_session(path, options=as_written()), samples, half)
+        pieces = found.pieces(inputs, 1)
         try:
             calibrator = MinMaxCalibrater(path, augmented_model_path=str(Path(folder) / "augmented.onnx"))
             calibrator.select_tensors_to_calibrate = lambda proto: (values, {})  # no others

@@ -20,7 +20,7 @@ from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.deviation import compare
-from onnxprune.runtime.session import inputs_of, open_session, run
+from onnxprune.runtime.session import open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def gains_on(model: Model, weights: Sequence[Weight], data: Path, samples: int, 
         RuntimeFailure: the model does not run.
     """
     return _gains(
-        model, weights, lambda session: [sample_files.load(data, inputs_of(session), samples, half).feeds], shrunk=False
+        model, weights, lambda session: [sample_files.load(data, session, samples, half)[0].feeds], shrunk=False
     )
 
 

@@ -20,7 +20,7 @@ from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import Runner, inputs_of, latency, open_session
+from onnxprune.runtime.session import Input, Runner, inputs_of, latency, open_session
 
 
 @local(reads=("a", "b"), packed=True)
@@ -56,11 +56,12 @@ def verify(
 class _Original:
     """What the original gives: its outputs for some samples (`source` says which), and what judges others by them.
 
-    `kinds` says in words what synthesised inputs are, by name.
+    `inputs` are those of the model, and `kinds` says in words what synthesised ones are, by name.
     """
 
     source: str
     samples: Samples
+    inputs: list[Input]
     kinds: dict[str, str]
     outputs: list[dict[str, Any]]
     judge: Judge | None
@@ -120,7 +121,7 @@ class Verification:
                 latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
             )
         found_facts = [output.facts() for output in outputs]
-        single = original.samples.single(inputs_of(opened.session))
+        single = original.samples.single(original.inputs)
         ran = decoding(result, single, self._source, self._model)
         found = Deviation(
             original.source, original.samples.count, "", found_facts, judged, original.kinds,
@@ -141,19 +142,18 @@ class Verification:
         """
         checks, session = self._checks, open_session(self._source)
         if checks.data is not None:
-            arrays = sample_files.read(Path(checks.data))
             source, kinds = "data", {}
-            held = sample_files.cut(arrays, str(checks.data), inputs_of(session), checks.samples)
+            held, inputs = sample_files.load(Path(checks.data), session, checks.samples)
             outputs = list(Runner(session).outputs(held.feeds))
         else:
             from onnxprune.runtime.synthetic_inputs import SAMPLES, synthesise
 
             made = synthesise(self._model, session, checks.samples or SAMPLES)
             source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {}, whole=True)
-            outputs = made.outputs
+            outputs, inputs = made.outputs, inputs_of(session)
         asked = checks.tolerance is not None or checks.question.asked or held.judging
         judge = Judge(session, checks.question, held, outputs) if asked else None
-        return _Original(source, held, kinds, outputs, judge)
+        return _Original(source, held, inputs, kinds, outputs, judge)
 
     def _baseline(self, judge: Judge) -> float:
         """The metric of the original, found once."""

@@ -49,8 +49,6 @@ class CalibrationSet(Calibration):
     def pieces(self, session: ort.InferenceSession) -> tuple[list[Feeds], int]:
         # Which run models: not while passes are listed.
         from onnxprune.runtime import samples as sample_files
-        from onnxprune.runtime.session import inputs_of
 
-        inputs = inputs_of(session)
-        found = sample_files.load(self.source, inputs, self.samples, self.half)
+        found, inputs = sample_files.load(self.source, session, self.samples, self.half)
         return found.pieces(inputs, _AT_A_TIME), found.count

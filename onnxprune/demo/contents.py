@@ -78,7 +78,7 @@ def described(original: Path, data: Path | None) -> tuple[list[dict[str, Any]], 
     session = open_session(original)
     inputs = inputs_of(session)
     if data is not None:
-        feed: Mapping[str, Array] = samples.load(data, inputs, samples=1).feeds[0]
+        feed: Mapping[str, Array] = samples.load(data, session, samples=1)[0].feeds[0]
     else:
         try:
             feed = synthesise(model, session, 1).feeds[0]

@@ -23,6 +23,7 @@ from onnxprune.encodings.values.scales import computed, floats, live_channels
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.model import Model
+from onnxprune.model.operators import OPERAND
 from onnxprune.model.reason import Kind, Reason
 from onnxprune.model.weight import SMALL, Weight
 from onnxprune.quantization.codebook import Codebook
@@ -32,6 +33,13 @@ MIN_HALF_ELEMENTS = 64  # elements below which half precision saves less than it
 EXACT, HALF, INT8 = Exact(), Half(), Int8()
 _TRUSTED = 2.0  # a codebook that loses more than so many times the planned loss does not fit
 _KEPT, _KEPT_BYTES = 3, 1 << 20  # codings of a weight that are kept for the next loss, of so many bytes at the most
+# The kinds of what quantising operators read beside their weights: a few bytes that every tool reads dense.
+_GRIDS = frozenset(
+    f"{operator} {OPERAND}"
+    for operator in (
+        "ConvInteger", "DequantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
+    )
+)  # fmt: skip
 _ROUNDED = 1e-6  # of a loss: scales and levels become float16
 
 CodingKey = tuple[int, bool]  # the id of a codebook, and whether errors stay where they are made
@@ -273,7 +281,8 @@ class Candidates:
 
 def encodable(weight: Weight, least: int = SMALL) -> bool:
     """Whether a weight of at least so many elements may be something else than a plain dense tensor."""
-    return weight.size >= least and weight.element in FLOATS | QUANTISED and not dense_because(weight)
+    held = weight.size >= least and weight.element in FLOATS | QUANTISED
+    return held and weight.kind not in _GRIDS and not dense_because(weight)
 
 
 def dense_because(weight: Weight) -> Reason | None:

@@ -25,7 +25,7 @@ from onnxprune.model.discovery import find, label
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import Scope, scopes_of
 from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.session import Feeds, inputs_of, latency, open_session, profile
+from onnxprune.runtime.session import Feeds, latency, open_session, profile
 from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthesise
 
 # Layers are numbered, main graph first, and their nodes named by number: ONNX Runtime keeps names where it fuses nodes.
@@ -98,9 +98,8 @@ def inputs_for(model: Model, path: Path, data: Path | None, samples: int | None)
         DataError: the data does not fit, or no inputs could be synthesised.
     """
     session = open_session(path)
-    items = inputs_of(session)
     if data is not None:
-        found = sample_files.load(data, items, samples)
+        found, items = sample_files.load(data, session, samples)
         run, first = found.single(items), found.feeds[0]
         return Inputs("data", found.feeds, found.count, run, 1 if run is not first else found.count // len(found.feeds))
     try:

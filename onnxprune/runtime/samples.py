@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from onnxprune.core.dtypes import Array
 from onnxprune.core.signatures import no_arrays
-from onnxprune.errors import DataError
+from onnxprune.errors import DataError, RuntimeFailure
 from onnxprune.runtime import held_data
 from onnxprune.runtime.held_data import UNNAMED, Given
-from onnxprune.runtime.session import Feeds, Input
+from onnxprune.runtime.session import Feeds, Input, inputs_of, run
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 BATCH = 32
 TARGETS = "targets"
@@ -60,20 +64,24 @@ class Samples:
         return self.targets is not None and all(part.dtype.kind not in "SU" for part in self.targets)
 
 
-def load(path: Path, inputs: list[Input], samples: int | None = None, half: int | None = None) -> Samples:
-    """The samples in a file or folder.
+def load(
+    path: Path, session: ort.InferenceSession, samples: int | None = None, half: int | None = None
+) -> tuple[Samples, list[Input]]:
+    """The samples in a file or folder, and the `runnable_inputs` that they are cut for.
 
     Args:
         path: an .npz file, an .npy file for the only input, a folder of NAME.npy files or of .npz files whose samples
             follow each other, or a name of `held_data`.
-        inputs: of the model.
+        session: of the model.
         samples: at most so many, the first ones.
         half: see `cut`.
 
     Raises:
         DataError: the file cannot be read, or `cut` does not take it.
     """
-    return cut(read(path), str(path), inputs, samples, half)
+    given = read(path)
+    inputs = runnable_inputs(session, given, str(path))
+    return cut(given, str(path), inputs, samples, half), inputs
 
 
 def cut(
@@ -232,6 +240,37 @@ def _check(where: str, item: Input, array: Array) -> bool:
     if not fits:
         raise DataError(f"{where}: '{item.name}' has shape {array.shape}, the model wants {item.shape}")
     return whole
+
+
+def runnable_inputs(session: ort.InferenceSession, given: Given, where: str) -> list[Input]:
+    """What a session has to be given; first axes are 1 where it runs one sample at a time though they are free.
+
+    Exporters write a batch of 1 into a Reshape or a state and leave the first axis of the inputs free.
+
+    Args:
+        session: of the model.
+        given: see `cut`.
+        where: see `cut`.
+    """
+    inputs = inputs_of(session)
+    single = [replace(i, shape=(1, *i.shape[1:])) if i.shape and not fixed(i) else i for i in inputs]
+    if single == inputs:
+        return inputs
+    try:
+        two, one = cut(given, where, inputs, 2), cut(given, where, single, 1)
+    except DataError:  # which is said where all samples are cut, or one alone does not fit
+        return inputs
+    if two.count < 2 or len(two.feeds) > 1 or _runs(session, two.feeds[0]):
+        return inputs
+    return single if _runs(session, one.feeds[0]) else inputs
+
+
+def _runs(session: ort.InferenceSession, feed: Feeds) -> bool:
+    try:
+        run(session, feed)
+    except RuntimeFailure:
+        return False
+    return True
 
 
 def fixed(item: Input) -> int | None:

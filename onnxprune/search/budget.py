@@ -24,7 +24,7 @@ from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Question, identity
 from onnxprune.runtime.metrics import EXPECTED
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import Runner, inputs_of, open_session
+from onnxprune.runtime.session import Runner, open_session
 from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
 from onnxprune.search.trials import Trials
 
@@ -345,7 +345,8 @@ def _folds(session: ort.InferenceSession, parted: list[Samples]) -> list[Samples
     """Parts of the confirming half, each of samples from all over it."""
     if not parted:
         return []
-    inputs, arrays, count = inputs_of(session), parted[1].arrays, parted[1].count
+    arrays, count = parted[1].arrays, parted[1].count
+    inputs = sample_files.runnable_inputs(session, arrays, "the data")
     batch = max((sample_files.fixed(item) or 1 for item in inputs), default=1)
     parts = min(FOLDS, count // max(batch, _FOLD))
     return [sample_files.cut(arrays, "the data", inputs, fold=(part, parts)) for part in range(parts)]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import inputs_of, open_session
+from onnxprune.runtime.session import open_session
 
 MIN_HALF_SAMPLES = 8  # samples of a half, below which it judges nothing
 
@@ -22,7 +22,8 @@ def halves(source: Path, data: Path, samples: int | None) -> tuple[Samples, Samp
     Raises:
         DataError: the data does not fit the model.
     """
-    inputs, arrays = inputs_of(open_session(source)), sample_files.read(data)
+    arrays = sample_files.read(data)
+    inputs = sample_files.runnable_inputs(open_session(source), arrays, str(data))
     most = None if samples is None else -(-samples // 2)
     first, second = (sample_files.cut(arrays, str(data), inputs, most, half) for half in (0, 1))
     return first, second

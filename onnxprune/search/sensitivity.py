@@ -23,7 +23,7 @@ from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.judge import Judge, Metric, Question, identity
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import inputs_of, open_session, session_options
+from onnxprune.runtime.session import open_session, session_options
 from onnxprune.search.trials import Trials, opened
 from onnxprune_passes import Channels, Decode, Magnitude
 
@@ -45,7 +45,10 @@ class _Shared:
         """One thread: the trials run side by side, and come out the same on any number of processors."""
         options = session_options(threads=1)
         session = open_session(self.model, "the model", options)
-        samples = sample_files.cut(self.arrays, "the data", inputs_of(session)) if self.arrays else None
+        samples = None
+        if self.arrays:
+            inputs = sample_files.runnable_inputs(session, self.arrays, "the data")
+            samples = sample_files.cut(self.arrays, "the data", inputs)
         return Judge(session, self.question, samples, options=options)
 
 
@@ -97,9 +100,7 @@ def scan(
     layers = _layers(decoded, channels, include, skip)
     arrays: dict[str, Array] = {}
     if data is not None:
-        arrays = sample_files.cut(
-            sample_files.read(Path(data)), str(data), inputs_of(open_session(source)), samples
-        ).arrays
+        arrays = sample_files.load(Path(data), open_session(source), samples)[0].arrays
     held = decoded.to_bytes()
     of = "channels" if channels else "weights"
     common = {"model": name, "of": of} | identity(question, Samples([], 0, arrays))

@@ -73,3 +73,17 @@ def test_a_model_that_cannot_be_raised_says_which_encoding_lacks_what():
     opened = load(proto)
     change = Encode(encoding="flat", values="shared:4").run(opened)
     assert "'w' keeps exact values: flat cannot hold shared:4 where it stands" in change.notes
+
+
+@pytest.mark.parametrize("encoding", ["auto", "graph", "coo"])
+def test_scales_and_zero_points_stay_dense(encoding):
+    rng = np.random.default_rng(0)
+    held = {
+        "q": rng.integers(-127, 128, (64, 2048)).astype(np.int8), "scale": np.ones(2048, np.float32),
+        "zero": np.zeros(2048, np.int8),
+    }  # fmt: skip
+    nodes = [node("DequantizeLinear", ["q", "scale", "zero"], ["w"], axis=1), node("MatMul", ["x", "w"], ["y"])]
+    opened = load(model(nodes, [info("x", ["N", 64])], [info("y", ["N", 2048])], held))
+    Encode(encoding=encoding).run(opened)
+    assert {"scale", "zero"} <= {tensor.name for tensor in opened.proto.graph.initializer}
+    assert not opened.proto.graph.sparse_initializer

@@ -9,9 +9,11 @@ import pytest
 import onnxprune
 from onnxprune.errors import DataError
 from onnxprune.runtime import samples as data
-from onnxprune.runtime.session import Input
+from onnxprune.runtime.session import Input, open_session
+from onnxprune.search import sensitivity
 from tests.helpers.arrays import samples
-from tests.helpers.builders import info, mlp, model, node
+from tests.helpers.builders import info, mlp, model, node, normal
+from tests.helpers.running import put
 
 
 def item(*shape, name: str = "x") -> Input:
@@ -21,6 +23,10 @@ def item(*shape, name: str = "x") -> Input:
 def saved(folder, **arrays):
     np.savez(folder / "data.npz", **arrays)
     return folder / "data.npz"
+
+
+def loaded(path, inputs: list[Input], limit: int | None = None) -> data.Samples:
+    return data.cut(data.read(path), str(path), inputs, limit)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +44,7 @@ def saved(folder, **arrays):
 )
 def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
     array = samples(*given)
-    found = data.load(saved(tmp_path, x=array), [item(*shape)], limit)
+    found = loaded(saved(tmp_path, x=array), [item(*shape)], limit)
     feeds, count = found.feeds, found.count
     assert [np.shape(feed["x"]) for feed in feeds] == expected
     assert count == (len(feeds) if len(given) == len(shape) + 1 else sum(len(feed["x"]) for feed in feeds))
@@ -49,7 +55,7 @@ def test_arrays_are_cut(tmp_path, shape, given, limit, expected):
 def test_a_folder_of_arrays(tmp_path):
     np.save(tmp_path / "x.npy", samples(5, 3))
     np.save(tmp_path / "z.npy", samples(5, 2))
-    found = data.load(tmp_path, [item("N", 3), item("N", 2, name="z")])
+    found = loaded(tmp_path, [item("N", 3), item("N", 2, name="z")])
     (feed,), count = found.feeds, found.count
     assert (feed["x"].shape, feed["z"].shape, count) == ((5, 3), (5, 2), 5)
 
@@ -57,7 +63,7 @@ def test_a_folder_of_arrays(tmp_path):
 def test_a_folder_of_bundles(tmp_path):
     for number in range(3):
         np.savez(tmp_path / f"{number}.npz", x=np.full((2, 3), number, np.float32))
-    found = data.load(tmp_path, [item("N", 3)])
+    found = loaded(tmp_path, [item("N", 3)])
     (feed,), count = found.feeds, found.count
     np.testing.assert_array_equal(feed["x"][:, 0], [0, 0, 1, 1, 2, 2])
     assert count == 6
@@ -75,7 +81,7 @@ def test_counts_that_do_not_fit(tmp_path, shapes, given, message):
     names = "xz"[: len(shapes)]
     path = saved(tmp_path, **{n: samples(*g) for n, g in zip(names, given, strict=True)})
     with pytest.raises(DataError, match=message):
-        data.load(path, [item(*s, name=n) for n, s in zip(names, shapes, strict=True)])
+        loaded(path, [item(*s, name=n) for n, s in zip(names, shapes, strict=True)])
 
 
 def test_data_reaches_the_model(tmp_path):
@@ -94,7 +100,7 @@ def test_data_reaches_the_model(tmp_path):
 )
 def test_feeds_are_cut_where_samples_can_be_told_apart(tmp_path, shape, given, size, expected):
     inputs, array = [item(*shape)], samples(*given)
-    found = data.load(saved(tmp_path, x=array), inputs)
+    found = loaded(saved(tmp_path, x=array), inputs)
     pieces = found.pieces(inputs, size)
     assert [piece["x"].shape for piece in pieces] == expected
     assert np.array_equal(np.concatenate([piece["x"] for piece in pieces]), array.reshape(-1, *array.shape[-1:]))
@@ -114,3 +120,43 @@ def test_sequences_without_an_axis_of_samples_reach_the_model_whole(tmp_path):
     result = onnxprune.compress(tmp_path / "m.onnx", tmp_path / "o.onnx", data=data_file)
     assert result.deviation.samples == 16
     assert onnxprune.costs(tmp_path / "m.onnx", data=data_file).inputs == {"x": [40, 24]}
+
+
+def one_at_a_time(kind: str) -> onnx.ModelProto:
+    """A model with a free first axis that runs a batch of 1 alone: its shape is in a Reshape, or in a state."""
+    if kind == "reshape":
+        held = {"shape": np.array([1, 96]), "w": normal(96, 48)}
+        nodes = [node("Reshape", ["x", "shape"], ["h"]), node("MatMul", ["h", "w"], ["y"])]
+        return model(nodes, [info("x", ["N", 2, 48])], [info("y", ["N", 48])], held)
+    held = {"w": normal(1, 96, 48), "r": normal(1, 96, 32, seed=1)}
+    nodes = [
+        node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
+        node("GRU", ["t", "w", "r", "", "", "h0"], ["all", "y"], hidden_size=32),
+    ]
+    return model(nodes, [info("x", ["N", 5, 48]), info("h0", [1, 1, 32])], [info("y", [1, "N", 32])], held)
+
+
+@pytest.mark.parametrize("kind", ["reshape", "state"])
+def test_samples_are_given_one_by_one_where_the_model_runs_no_more(tmp_path, kind):
+    proto = one_at_a_time(kind)
+    arrays = {"x": normal(40, *(d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim[1:]), seed=3)}
+    arrays |= {"h0": normal(1, 1, 32)} if kind == "state" else {}
+    source, given = put(tmp_path / "m.onnx", proto), saved(tmp_path, **arrays)
+    found, inputs = data.load(given, open_session(source))
+    assert found.count == len(found.feeds) == 40
+    assert inputs[0].shape[0] == 1
+    np.testing.assert_array_equal(np.concatenate([feed["x"] for feed in found.feeds]), arrays["x"])
+    result = onnxprune.compress(source, tmp_path / "o.onnx", data=given)
+    assert result.deviation is not None
+    assert (result.deviation.source, result.deviation.samples) == ("data", 40)
+    onnxprune.prune(source, tmp_path / "p.onnx", sparsity=0.5, data=given, samples=8)
+    assert sensitivity.scan(source, tmp_path / "s.json", data=given, metric="sqnr").layers
+
+
+def test_a_model_that_does_not_run_says_so_of_the_samples_as_they_are(tmp_path):
+    held = {"shape": np.array([7, 96])}
+    proto = model([node("Reshape", ["x", "shape"], ["y"])], [info("x", ["N", 96])], [info("y", [7, 96])], held)
+    session = open_session(put(tmp_path / "m.onnx", proto))
+    found, inputs = data.load(saved(tmp_path, x=normal(40, 96)), session)
+    assert inputs[0].shape[0] == "N"
+    assert [len(feed["x"]) for feed in found.feeds] == [32, 8]

@@ -132,7 +132,7 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
         line(console, f"{note}.", "yellow")
     line(console, "Leave the session's graph optimisation on: without it every inference decodes.")
     others = [name for name in releases() if name not in facts.targets]
-    line(console, f"Read right and no slower by: {', '.join(facts.targets)}.")
+    line(console, f"Read right and no slower by: {', '.join(facts.targets) or 'none that was measured'}.")
     if others:
         line(console, f"For {', '.join(others)} encode again with --target NAME.")
     if facts.wrong:

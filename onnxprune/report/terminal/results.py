@@ -201,7 +201,7 @@ def show_speed(console: Console, found: Decoding) -> None:
         otherwise = "--values shared:6 computes" if found.fused or not did else "--encoding dense runs"
         otherwise = next(iter(options), otherwise)
         hint = f"; {otherwise} as before" if found.slower > _SLOWER else ""
-        text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)}){what}{hint}"
+        text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here on one thread ({percent(fast, slow)}){what}{hint}"
         line(console, f"  speed       {text}", "yellow" if hint else "")
 
 

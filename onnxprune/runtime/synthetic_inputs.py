@@ -181,7 +181,7 @@ def _shape(item: Input, guess: _Guess, sizes: _Sizes) -> Shape:
         if known is not None:
             return known
         batch = "batch" in str(given).lower() or str(given) == "N" or given in guess.batches
-        batch = batch or (axis == 0 and last > 0 and not sizes.long)
+        batch = batch or (axis == 0 and last > 0 and (last > 2 or not sizes.long))  # no series has four axes
         return 1 if batch or (sizes.last_only and axis < last) else sizes.size
 
     return tuple(dimension(axis, given) for axis, given in enumerate(item.shape))

@@ -213,7 +213,7 @@ def _measured(model: Model, weight: Weight, asked: Asked, plan: MeasurementPlan)
     if weight.size < SMALL:
         return Measured()
     encoder = plan.encoder
-    candidates = _candidates(model, weight, encoder)
+    candidates = _candidates(model, weight, form, encoder)
     if form is not None:
         fits = form.fits(weight.element) or (isinstance(form, Shared) and weight.element in QUANTISED)
         return _as_asked(candidates, form, encoder.targets) if fits else Measured()
@@ -322,7 +322,7 @@ def _fit(
             continue
         feedback, line = Feedback.of(halves), found[number].curve
         if line:
-            candidates = _candidates(model, weights[number], plan.encoder)
+            candidates = _candidates(model, weights[number], None, plan.encoder)
             line = tuple(
                 output_curve(line, candidates, halves, feedback, plan.prune, plan.encoder.in_planes(candidates))
             )
@@ -330,8 +330,8 @@ def _fit(
         found[number] = replace(found[number], feedback=feedback, curve=line)
 
 
-def _candidates(model: Model, weight: Weight, encoder: Encoder) -> Candidates:
-    return Candidates(model, weight, integers=encoder.integers, tables=encoder.tables)
+def _candidates(model: Model, weight: Weight, asked: Values | None, encoder: Encoder) -> Candidates:
+    return Candidates(model, weight, integers=encoder.integers_of(weight, asked), tables=encoder.tables)
 
 
 def _named_ways(weights: Sequence[Weight]) -> Ways:

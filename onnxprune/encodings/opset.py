@@ -55,7 +55,7 @@ def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder
             continue
         form = asked if may_lose(weight) else EXACT
         kernel = Int8() if form is None else form
-        integers = kernel.has_kernel and kernel.name in encoder.integers
+        integers = kernel.has_kernel and kernel.name in encoder.integers_of(weight, form)
         if integers and readers_of(as_matrix(model, weight) or weight) is not None:
             found.update({kernel.opset(fused=True), INT4, DEQUANTISE_AXIS})
         least = _CODES if form is None else form.opset(fused=False)

@@ -35,6 +35,7 @@ SPARSE_INITIALIZER = (11, 5)  # the opset and IR version that brought it
 HALF_NODES, GRID_NODES, NODES, WORD_NODES, SKIP_NODES, SCALE_NODES = 120, 200, 310, 200, 400, 90
 _ROWS, _ESCAPE = GRAPH["rows"], GRAPH["escape"]
 _MORE, _ROWS_FROM = 1.2, 1 << 20  # rows load in half the time, tables in none: worth a fifth of a large matrix
+_KERNEL_PAYS = 1 << 15  # entries from which integers in a kernel are faster than floats
 FOLDED = 1 << 30  # bytes; ONNX Runtime from 1.27 on folds no node that makes more, but runs it at each inference
 # times the weight's bytes that chunks of it, or integers for a kernel, may make while they are decoded: with the packed
 # arrays and what the kernel makes of them that is about twice what a dense weight takes at load
@@ -100,6 +101,15 @@ class Encoder:
         if self.encoding in ("auto", "graph", "dense"):
             return self.targets.integers
         return frozenset(name for name in self.targets.integers if not FORMS[name].stored)
+
+    def integers_of(self, weight: Weight, asked: Values | None) -> frozenset[str]:
+        """The value forms whose integers kernels may read of a weight.
+
+        Args:
+            weight: the weight.
+            asked: the form that is asked for; None where the loss decides, which leaves small ones to floats.
+        """
+        return self.integers if asked is not None or weight.size >= _KERNEL_PAYS else frozenset()
 
     def store(self, found: Candidates, choice: Choice, name: str) -> StoredWeight:
         """Put the smallest of a weight's candidates into the model: lossless forms, the chosen one, exact, coo.

@@ -161,6 +161,11 @@ class _Ranks(Score):
 
     @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        labels = _labels(outputs, targets)
+        if labels is not None and self.k == 1 and _scores(outputs, targets) is None:
+            self.right += int(np.count_nonzero(labels == targets))
+            self.rows += labels.size
+            return
         rows, wanted = _classes(self.name, outputs, targets)
         own = np.take_along_axis(rows, wanted[:, None], 1)
         ahead = (rows == own) & (np.arange(rows.shape[1]) < wanted[:, None])  # of equal entries the first wins
@@ -199,6 +204,8 @@ class _Expected(Score):
 
     @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
+        if _scores(reference, targets) is None and _labels(reference, targets) is not None:
+            raise OptionError("the outputs name classes without scores: choose --metric top1")
         (before, wanted), (after, _) = (_classes("expected_top1", found, targets) for found in (reference, outputs))
         self.rows.add(before, after, wanted)
 
@@ -236,13 +243,29 @@ def _classes(metric: str, outputs: Outputs, targets: Array | None) -> tuple[Arra
     assert targets is not None
     if not np.issubdtype(targets.dtype, np.integer):
         raise DataError(f"metric {metric} needs '{TARGETS}' of whole numbers, not {targets.dtype}")
-    fits = lambda v: v.ndim and v.dtype.kind == "f" and v.shape[-1] > 1 and v[..., 0].size == targets.size  # noqa: E731
-    name, found = _fitting(outputs, fits, f"'{TARGETS}' {targets.shape} are not the classes of the rows")
+    scores = _scores(outputs, targets)
+    if scores is None:
+        raise DataError(f"'{TARGETS}' {targets.shape} are not the classes of the rows; {_shapes(outputs)}")
+    name, found = scores
     rows, wanted = found.reshape(-1, found.shape[-1]), targets.reshape(-1).astype(np.int64)
     if wanted.size and (wanted.min() < 0 or wanted.max() >= rows.shape[1]):
         bad = wanted.min() if wanted.min() < 0 else wanted.max()
         raise DataError(f"'{TARGETS}' hold {bad}: output '{name}' has the classes 0 to {rows.shape[1] - 1}")
     return rows, wanted
+
+
+def _scores(outputs: Outputs, targets: Array | None) -> tuple[str, Array] | None:
+    """The first output with a row of scores for each of the targets."""
+    size = 0 if targets is None else targets.size
+    return _fitting(outputs, lambda v: v.dtype.kind == "f" and v.ndim and v.shape[-1] > 1 and v[..., 0].size == size)
+
+
+def _labels(outputs: Outputs, targets: Array | None) -> Array | None:
+    """The first output that names a class for each of the targets, as classifiers of scikit-learn do beside a map."""
+    if targets is None or targets.dtype.kind not in "iu":
+        return None
+    found = _fitting(outputs, lambda v: v.dtype.kind in "iu" and v.shape == targets.shape)
+    return None if found is None else found[1]
 
 
 def are_probabilities(rows: Array) -> bool:
@@ -298,8 +321,10 @@ class _Errors(Score):
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
         assert targets is not None
         fits = lambda v: v.dtype.kind in "fiu" and v.shape == targets.shape  # noqa: E731
-        _, found = _fitting(outputs, fits, f"metric mse needs '{TARGETS}' {targets.shape} of an output's shape")
-        difference = found.astype(np.float64).reshape(-1) - targets.astype(np.float64).reshape(-1)
+        held = _fitting(outputs, fits)
+        if held is None:
+            raise DataError(f"metric mse needs '{TARGETS}' {targets.shape} of an output's shape; {_shapes(outputs)}")
+        difference = held[1].astype(np.float64).reshape(-1) - targets.astype(np.float64).reshape(-1)
         self.squares += float(difference @ difference)
         self.count += difference.size
 
@@ -309,12 +334,13 @@ class _Errors(Score):
         return found if math.isfinite(found) else math.inf
 
 
-def _fitting(outputs: Outputs, fits: Callable[[Array], Any], problem: str) -> tuple[str, Array]:
+def _fitting(outputs: Outputs, fits: Callable[[Array], Any]) -> tuple[str, Array] | None:
     """The first output that the targets fit."""
-    shapes = []
-    for name, value in outputs.items():
-        if isinstance(value, np.ndarray):
-            if fits(value):
-                return name, value
-            shapes.append(f"{name} {value.shape}")
-    raise DataError(f"{problem}; the outputs are {', '.join(shapes) or 'no tensors'}")
+    tensors = ((name, value) for name, value in outputs.items() if isinstance(value, np.ndarray))
+    return next(((name, value) for name, value in tensors if fits(value)), None)
+
+
+def _shapes(outputs: Outputs) -> str:
+    """What the outputs are, in words."""
+    shapes = [f"{name} {value.shape}" for name, value in outputs.items() if isinstance(value, np.ndarray)]
+    return f"the outputs are {', '.join(shapes) or 'no tensors'}"

@@ -6,6 +6,7 @@ way to one of a smaller loss.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
+from onnxprune.errors import OptionError
 from onnxprune.model.model import Model
 from onnxprune.runtime.deviation import CLOSE_DB, MISPLACED, OutputDeviation
 from onnxprune.runtime.judge import Judge, Question
@@ -163,8 +165,10 @@ class Promise:
             judge = Judge(session, question, held_out, self._references)
             self._judge = judge if judge.unit == UNITS["top1"] else None
             if judge.metric == "top1":
-                self._likely = Judge(session, Question("expected_top1"), held_out, self._references)
-                self._rightly = self._likely.scored(self._references)
+                likely = Judge(session, Question("expected_top1"), held_out, self._references)
+                with contextlib.suppress(OptionError):  # classes without scores
+                    self._rightly = likely.scored(self._references)
+                    self._likely = likely
         self._baseline = 100.0 if self._judge is None else self._judge.scored(self._references)
         runs = list(zip(held_out.feeds, self._references, strict=True))
         # Errors of a state that is handed to the next run add up, which no single run shows.

@@ -137,9 +137,10 @@ class Encode(Pass):
         readers: set[str] = set()  # of these
         for _, weight in tracked(progress, self.name, weights, lambda weight: weight.nbytes(model)):
             measured = measurements.weights[weight.name]
+            integers = encoder.integers_of(weight, None if measured.curve else measured.values)
             found = Candidates(
-                model, weight, measured.lossless, measured.coded if again else None, encoder.integers,
-                encoder.tables, measured.matrix,
+                model, weight, measured.lossless, measured.coded if again else None, integers, encoder.tables,
+                measured.matrix,
             )  # fmt: skip
             with beside(model.payloads.scratch):
                 stored = encoder.store(found, choices[weight.name], name)

@@ -285,3 +285,18 @@ def test_what_is_planned_for_planes_is_stored_in_them_alone(options):
     levels = opened.array(group.constants[f"{group.prefix}book"])
     assert (group.encoding == "escape") == ("target" in options)
     assert len(levels) <= 16 or group.encoding == "escape"
+
+
+@pytest.mark.parametrize(("outputs", "fused"), [(64, False), (255, False), (256, True), (384, True)])
+@pytest.mark.parametrize("values", ["auto", "int8"])
+def test_kernels_read_small_weights_only_where_integers_are_asked_for(outputs, fused, values):
+    """Of 128 inputs each: fewer than 2**15 entries are multiplied as fast as floats."""
+    proto = model(
+        [node("MatMul", ["x", "w"], ["y"])], [info("x", ["N", 128])], [info("y", ["N", outputs])],
+        {"w": normal(128, outputs)},
+    )  # fmt: skip
+    held = load(proto)
+    Encode(values=values, loss=0.0005).run(held)
+    (weight,) = encoded_weights(held)
+    assert weight.fused == (fused or values == "int8")
+    assert held.opset == (21 if weight.fused else 17)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -20,6 +21,14 @@ from tests.helpers.running import feeds_of, load, newest_opset, run, serialise
 
 FORMS = ("int8", "int8:4", "int4", "auto")
 FUSES = tuple(map(int, ort.__version__.split(".")[:2])) >= (1, 32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_weights_are_fused() -> Iterator[None]:
+    """As `auto` does with large ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("onnxprune.encodings.smallest._KERNEL_PAYS", 0)
+        yield
 
 
 @cache

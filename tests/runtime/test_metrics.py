@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from onnxprune.errors import OptionError
+from onnxprune.errors import DataError, OptionError
 from onnxprune.runtime import metrics
 from onnxprune.runtime.metrics import Limit
 
@@ -99,3 +99,24 @@ def test_a_limit_holds_up_to_it(baseline, drop, lower):
     assert not limit.holds(baseline + sign * (drop + 1))
     assert not limit.holds(sign * math.inf)
     assert not limit.holds(math.nan)
+
+
+def test_labels_are_right_or_wrong_where_no_scores_are_among_the_outputs():
+    """As classifiers of scikit-learn give them beside a map from classes to probabilities."""
+    targets, labels = np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2])
+    score = metrics.score("top1", targets=True)
+    for part in (slice(0, 3), slice(3, 4)):
+        score.add({}, {"label": labels[part], "maps": [{0: 0.5}]}, targets[part])
+    assert score.value() == 75
+    with pytest.raises(DataError, match="not the classes"):
+        metrics.score("top5", targets=True).add({}, {"label": labels}, targets)
+    expected = metrics.score("expected_top1", targets=True)
+    with pytest.raises(OptionError, match="without scores"):
+        expected.add({"label": labels}, {"label": labels}, targets)
+
+
+def test_scores_go_before_labels():
+    targets, rows = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)
+    score = metrics.score("top1", targets=True)
+    score.add({}, {"label": np.array([1, 0]), "scores": rows}, targets)
+    assert score.value() == 100

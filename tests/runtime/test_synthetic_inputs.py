@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
@@ -12,7 +14,7 @@ from onnxprune.model.model import Model
 from onnxprune.runtime.session import inputs_of, open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 from tests.helpers.arrays import samples
-from tests.helpers.builders import info, mlp, model, node
+from tests.helpers.builders import info, mlp, model, node, normal
 from tests.helpers.commands import call
 
 I64, BOOL = TensorProto.INT64, TensorProto.BOOL
@@ -150,3 +152,20 @@ def test_sizes_are_those_that_the_weights_tell(tmp_path, build, shape):
     found = synthesise(Model.load(tmp_path / "m.onnx"), open_session(tmp_path / "m.onnx"), 2)
     assert [array.shape for feed in found.feeds for array in feed.values()] == [shape] * 2
     assert onnxprune.verify(tmp_path / "m.onnx", tmp_path / "m.onnx").source == "synthetic"
+
+
+def test_the_first_axis_of_images_counts_samples_however_it_is_called():
+    """A model of one fixed size, made smaller than it is: no batch of many images is tried on it."""
+    held = {"k": normal(4, 3, 3, 3), "w": normal(4 * 62 * 62, 5)}
+    nodes = [node("Conv", ["x", "k"], ["h"]), node("Flatten", ["h"], ["f"]), node("MatMul", ["f", "w"], ["y"])]
+    proto = model(nodes, [info("x", ["unk__7", 3, 32, 32])], [info("y", ["unk__7", 5])], held)
+    seen = []
+
+    def refuse(names, feeds):
+        seen.append(feeds["x"].shape[0])
+        raise RuntimeError("the product does not fit")
+
+    given = SimpleNamespace(name="x", shape=["unk__7", 3, 32, 32], type="tensor(float)")
+    with pytest.raises(CannotSynthesise):
+        synthesise(Model(proto), SimpleNamespace(get_inputs=lambda: [given], get_outputs=list, run=refuse), 1)
+    assert set(seen) == {1}

@@ -214,6 +214,18 @@ def test_targets_judge_where_there_are_some(tmp_path):
     assert not found.kept
 
 
+def test_targets_judge_labels(tmp_path):
+    proto = head(normal(64, 8))
+    proto.graph.node.append(node("ArgMax", ["y"], ["label"], axis=1, keepdims=0))
+    proto.graph.output[0].CopyFrom(info("label", ["N"], onnx.TensorProto.INT64))
+    x = samples(400)
+    held = promise(proto, tmp_path, {"x": x, "targets": (x @ normal(64, 8)).argmax(1)})
+    found = held.of(put(tmp_path / "o.onnx", proto), ATTEMPT)
+    assert (found.metric, found.original, found.result, found.expected) == ("top1", 100, 100, None)
+    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(normal(64, 8, seed=3), "w"))
+    assert not held.of(put(tmp_path / "o.onnx", proto), ATTEMPT).kept
+
+
 def test_text_that_nobody_reads_judges_nothing(tmp_path):
     """It is for a function of the user; without one the answers of the original judge, and nothing fails."""
     weight, x = normal(64, 10), samples(256)

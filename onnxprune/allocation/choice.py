@@ -46,6 +46,18 @@ def choose(measurements: Measurements, loss: float) -> dict[str, Choice]:
     return choices
 
 
+def spent(measurements: Measurements, choices: dict[str, Choice], loss: float) -> float:
+    """What the weights lose of a loss at the most: 0 where all are kept, less than it where no inputs were known.
+
+    Args:
+        measurements: of the model.
+        choices: see `choose`.
+        loss: see `choose`.
+    """
+    lossy = (measurements.weights[name] for name, choice in choices.items() if choice.codebook is not None)
+    return max((loss / _counts_unseen(loss) if measured.unseen else loss for measured in lossy), default=0.0)
+
+
 def _feedbacks(measured: Measured) -> list[Feedback | None]:
     """How the errors of a weight are passed on, the last way first: none where assumed inputs cost it too much."""
     feedback = measured.feedback
@@ -54,4 +66,8 @@ def _feedbacks(measured: Measured) -> list[Feedback | None]:
 
 def _counted(measured: Measured, loss: float) -> float:
     """What a unit of a weight's loss counts: where its inputs are unknown it loses as without data."""
-    return measured.noise * (min(max(loss / LOSS, 1.0), _UNSEEN) if measured.unseen else 1.0)
+    return measured.noise * (_counts_unseen(loss) if measured.unseen else 1.0)
+
+
+def _counts_unseen(loss: float) -> float:
+    return min(max(loss / LOSS, 1.0), _UNSEEN)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune.allocation import rate_distortion
-from onnxprune.allocation.choice import choose
+from onnxprune.allocation.choice import choose, spent
 from onnxprune.allocation.measurement import Asked, MeasurementPlan, Measurements, measure
 from onnxprune.calibration.calibration_set import CalibrationSet
 from onnxprune.core.filled import beside
@@ -25,6 +26,7 @@ from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
+from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight, check_patterns, matches
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, Encoded, WeightRecord
@@ -156,9 +158,14 @@ class Encode(Pass):
             if stored.tried and not stored.changed and may_lose(weight) and encoder.keeps_exact(found):
                 exact.add(weight.name)
                 readers |= readers_in(weight.scope, weight.value)
-        lossy = any(choice.codebook is not None for choice in choices.values())
-        if lossy or model.spent:
-            rate_distortion.spend(model, self.loss if lossy else 0.0)
+        if not weights:
+            change.notes += _without_weights(model)
+        lost = spent(measurements, choices, self.loss)
+        if lost or model.spent:
+            rate_distortion.spend(model, lost)
+        unseen = [measured.unseen for measured in measurements.weights.values() if measured.curve]
+        if unseen and all(unseen):
+            change.notes.append("of no weight the inputs could be measured on the data: what they lose is as without")
         if encoder.targets.left_out and change.modified:
             change.notes.append(f"for {', '.join(self.target)} no use is made of {encoder.targets.left_out}")
         if change.modified:
@@ -218,3 +225,17 @@ class Encode(Pass):
                 change.skipped[weight.name] = reason
         elif weight.reason and self.values == _AUTO and not self.keep_zeros:
             change.skipped[weight.name] = weight.reason
+
+
+def _without_weights(model: Model) -> list[str]:
+    """What a file holds in place of weights, where that is most of it: trees and support vectors are attributes."""
+    sizes = Counter[str]()
+    for scope in (inner for top in scopes_of(model.proto) for inner in top.inner()):
+        for node in scope.body.node:
+            sizes[node.op_type] += node.ByteSize()
+    operator, nbytes = next(iter(sizes.most_common(1)), ("", 0))
+    if nbytes <= model.proto.ByteSize() / 2:
+        return []
+    return [
+        f"the model has no weights: {nbytes / 1e6:.2f} MB of it are attributes of {operator}, which stay as they are"
+    ]

@@ -300,3 +300,18 @@ def test_kernels_read_small_weights_only_where_integers_are_asked_for(outputs, f
     (weight,) = encoded_weights(held)
     assert weight.fused == (fused or values == "int8")
     assert held.opset == (21 if weight.fused else 17)
+
+
+def test_what_is_lost_where_no_inputs_are_known_is_what_it_is_without_data(tmp_path):
+    """Products of two values that are computed: their weights are those of no layer."""
+    nodes = [node("Sin", ["w"], ["s"]), node("Gather", ["t", "i"], ["rows"], axis=1), node("MatMul", ["x", "s"], ["a"])]
+    nodes += [node("ReduceSum", ["rows"], ["sum"]), node("Add", ["a", "sum"], ["y"])]
+    held = {"w": normal(64, 96), "t": normal(40, 300, seed=1), "i": np.arange(8)}
+    proto = model(nodes, [info("x", ["N", 64])], [info("y", ["N", 96])], held)
+    np.savez(tmp_path / "d.npz", x=normal(32, 64, seed=2))
+    with_data, without = load(proto), load(proto)
+    change = Encode(values="auto", loss=0.32, data=str(tmp_path / "d.npz")).run(with_data)
+    Encode(values="auto", loss=0.01).run(without)
+    assert encoded_weights(without)
+    assert with_data.proto == without.proto
+    assert any("of no weight" in note for note in change.notes)

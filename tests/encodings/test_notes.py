@@ -7,11 +7,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune_passes import Decode, Encode
 from tests.helpers import builders
+from tests.helpers.builders import info, model, node, normal
 from tests.helpers.running import load
 
 
@@ -29,13 +30,13 @@ def annotated(proto: onnx.ModelProto) -> onnx.ModelProto:
         for tensor in getattr(body, "initializer", ()):
             noted(tensor, f"tensor {tensor.name}")
             thin(tensor)
-        for node in body.node:
-            noted(node, f"node {node.output[0]}")
-            for attribute in node.attribute:
+        for each in body.node:
+            noted(each, f"node {each.output[0]}")
+            for attribute in each.attribute:
                 if attribute.HasField("g"):
                     bodies.append(attribute.g)
                 if attribute.HasField("t"):
-                    noted(attribute.t, f"inside {node.output[0]}")
+                    noted(attribute.t, f"inside {each.output[0]}")
                     thin(attribute.t)
     return proto
 
@@ -92,3 +93,14 @@ def test_notes_of_a_sparse_initializer_stay():
     assert count
     notes = {t.name: (t.doc_string, [(p.key, p.value) for p in t.metadata_props]) for t in decoded.graph.initializer}
     assert notes == {t.name: (f"tensor {t.name}", [("source", f"tensor {t.name}'s")]) for t in proto.graph.initializer}
+
+
+def test_a_model_of_trees_or_support_vectors_says_what_it_is_made_of():
+    attributes = {"coefficients": normal(4096).tolist(), "intercepts": [0.0], "targets": 1}
+    layer = helper.make_node("LinearRegressor", ["x"], ["y"], domain="ai.onnx.ml", **attributes)
+    proto = model([layer], [info("x", ["N", 4096])], [info("y", ["N", 1])])
+    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+    change = Encode().run(load(proto))
+    (note,) = change.notes
+    assert "no weights: 0.02 MB of it are attributes of LinearRegressor" in note
+    assert not Encode().run(load(model([node("Relu", ["x"], ["y"])], [info("x", [1])], [info("y", [1])]))).notes

@@ -54,7 +54,10 @@ def worst_sqnr(outputs: list[dict[str, Any]]) -> float | None:
 
 
 def concern(deviation: Deviation) -> str:
-    """What to do where outputs on synthesised inputs are far off; empty elsewhere."""
+    """What to do where outputs on synthesised inputs are far off, or all outputs say nothing; empty elsewhere."""
+    if deviation.outputs and all(output["says_nothing"] and output["max_abs"] == 0 for output in deviation.outputs):
+        samples = "other samples" if deviation.source == "data" else "--data with real samples"
+        return f"no output says anything of the result: give {samples}"
     worst = worst_sqnr(deviation.outputs) if deviation.source == "synthetic" else None
     if worst is None or worst >= CLOSE_DB:
         return ""

@@ -77,6 +77,10 @@ def test_the_worst_output_is_what_concerns():
     labels = (np.array([1, 2]), np.array([1, 3]))
     assert worst_sqnr(deviation("synthetic", a=close, b=far).outputs) == pytest.approx(6.02, abs=0.01)
     assert concern(deviation("synthetic", a=close, b=(a, a), c=labels)) == ""
+    same, nothing = (a * 0, a * 0), (a * np.nan, a * np.nan)
+    assert "give --data" in concern(deviation("synthetic", a=same, b=nothing))
+    assert "give other samples" in concern(deviation("data", a=same))
+    assert concern(deviation("synthetic", a=same, b=(a, a))) == ""
     for worse in (far, (a, a[:2]), (a * 0, a)):
         assert FAR in concern(deviation("synthetic", a=close, b=worse))
         assert concern(deviation("data", a=close, b=worse)) == ""

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 
-_SERIES = 50  # answers of a sample up to which they are one: a text is read right or not
+# Answers of a sample up to which they are one, and kinds of them from which on: a text is read right or not, while the
+# parts of a picture or a recording are right one by one.
+_SERIES, _LETTERS = 50, 9
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class _Pairs:
         count = int(np.count_nonzero(telling))
         if not count:
             return Kept()
-        series = samples < count <= _SERIES * samples and not len(was) % samples
+        series = samples < count <= _SERIES * samples and len(kinds) >= _LETTERS and not len(was) % samples
         of = samples if series else count
         changed = was != now
         counted, expected = np.count_nonzero(changed.reshape(of, -1).any(axis=1) if series else changed) / of, None

@@ -320,6 +320,20 @@ def test_a_sample_of_a_series_changes_once_however_many_of_its_answers_do(tmp_pa
     assert found.result == pytest.approx(100 * 28 / 32)
 
 
+@pytest.mark.parametrize(("kinds", "by_sample"), [(4, False), (20, True)])
+def test_a_series_of_few_kinds_counts_by_its_parts(kinds, by_sample, tmp_path):
+    """What is told apart in a recording, beside a text."""
+    letters = np.random.default_rng(0).integers(0, kinds, (64, 9))
+    x = np.concatenate([np.eye(kinds)[letters], normal(64, 9, 5)], axis=2).astype(np.float32)
+    held = {"w": np.concatenate([10 * np.eye(kinds), np.zeros((5, kinds))]).astype(np.float32)}
+    shapes = [info("x", ["N", 9, kinds + 5])], [info("y", ["N", 9, kinds])]
+    proto = model([node("MatMul", ["x", "w"], ["y"])], *shapes, held)
+    found = promise(proto, tmp_path, {"x": x}).of(put(tmp_path / "o.onnx", proto), ATTEMPT)
+    assert found.result == 100
+    assert (found.answers == 32) == by_sample
+    assert by_sample or 32 * 5 < found.answers < 32 * 9
+
+
 @pytest.mark.parametrize(("entry", "kept"), [(np.nan, False), (np.inf, False), (0.5, True)])
 def test_outputs_that_are_no_numbers_any_more_break_the_promise(entry, kept, tmp_path):
     """A bias of 0.5 beside features, and a second output that is as it was."""

@@ -16,7 +16,7 @@ from onnxprune.api.remote import local
 from onnxprune.api.stages import placed
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.core.files import PathLike
-from onnxprune.core.processor import has_integer_kernels
+from onnxprune.core.machine import has_integer_kernels, release_memory
 from onnxprune.encodings.compatibility import FUSING, newest, session_entries
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import ModelError, RuntimeFailure
@@ -78,7 +78,8 @@ def session(
 ) -> ort.InferenceSession:
     """An ONNX Runtime session for a model, packed or not; the keywords are those of `InferenceSession`.
 
-    A packed model is restored in memory, or in a temporary folder where it is large or has external data. Without
+    A packed model is restored in memory, or in a temporary folder where it is large or has external data. What decoding
+    took on the way goes back to the system, which ONNX Runtime leaves to the C library. Without
     `sess_options` integers in front of MatMul are folded to floats where the release, or the processor, lacks the
     kernel for them.
 
@@ -90,9 +91,11 @@ def session(
     def opened(source: str | bytes) -> ort.InferenceSession:
         settings = _fitting(source) if sess_options is None else sess_options
         try:
-            return ort.InferenceSession(source, settings, providers=list(providers), **options)
+            session = ort.InferenceSession(source, settings, providers=list(providers), **options)
         except Exception as error:  # onnxruntime's exceptions share no base class
             raise RuntimeFailure(f"ONNX Runtime does not load {os.fspath(model)}: {error}") from error
+        release_memory()  # of what was folded on the way
+        return session
 
     if not reader.is_packed(model):
         return opened(os.fspath(model))

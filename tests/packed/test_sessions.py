@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 import onnxprune
-from onnxprune.core.processor import has_integer_kernels
+from onnxprune.core.machine import has_integer_kernels
 from onnxprune.encodings.compatibility import session_entries
 from onnxprune.errors import PackedError, RuntimeFailure
 from onnxprune.model.model import Model
@@ -113,3 +113,23 @@ def test_sessions_that_do_not_open(small, tmp_path):
         onnxprune.session(small)
     with pytest.raises(RuntimeFailure, match=r"nowhere\.onnx"):
         onnxprune.session(tmp_path / "nowhere.onnx")
+
+
+@pytest.mark.parametrize("library", [None, object()])
+def test_a_system_without_glibc_opens_sessions_too(tmp_path, monkeypatch, library):
+    def load(name: str | None) -> object:
+        if library is None:
+            raise OSError("no library has no name here")
+        return library
+
+    monkeypatch.setattr("onnxprune.core.machine.ctypes.CDLL", load)
+    model = put(tmp_path / "m.onnx", mlp((64, 128, 16)))
+    assert answers(onnxprune.session(model)) == answers(ort.InferenceSession(model))
+
+
+def test_what_decoding_took_goes_back_to_the_system(tmp_path, monkeypatch):
+    trimmed = []
+    libc = type("Libc", (), {"malloc_trim": staticmethod(trimmed.append)})
+    monkeypatch.setattr("onnxprune.core.machine.ctypes.CDLL", lambda name: libc)
+    onnxprune.session(put(tmp_path / "m.onnx", mlp((64, 128, 16))))
+    assert trimmed == [0]

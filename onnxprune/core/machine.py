@@ -1,7 +1,9 @@
-"""The processor, as far as the kernels of ONNX Runtime ask for it."""
+"""The machine under ONNX Runtime: what its kernels ask of the processor, and memory that goes back to the system."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import platform
 from pathlib import Path
 
@@ -25,3 +27,9 @@ def has_integer_kernels(info: Path = Path("/proc/cpuinfo"), machine: str = "") -
         return True
     told = [line.partition(":")[2].split() for line in lines if line.partition(":")[0].strip() in ("flags", "Features")]
     return wanted is None or not told or all(wanted in flags for flags in told)
+
+
+def release_memory() -> None:
+    """Give what was freed back to the system, where the C library keeps it for later: glibc keeps large blocks too."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other libraries, other systems
+        ctypes.CDLL(None).malloc_trim(0)

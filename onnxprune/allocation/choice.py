@@ -54,7 +54,11 @@ def spent(measurements: Measurements, choices: dict[str, Choice], loss: float) -
         choices: see `choose`.
         loss: see `choose`.
     """
-    lossy = (measurements.weights[name] for name, choice in choices.items() if choice.codebook is not None)
+    lossy = (
+        measurements.weights[name]
+        for name, choice in choices.items()
+        if choice.planned is not None and not choice.plain and choice.values != HALF
+    )
     return max((loss / _counts_unseen(loss) if measured.unseen else loss for measured in lossy), default=0.0)
 
 

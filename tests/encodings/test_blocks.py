@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxprune.allocation.rate_distortion import LOST
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.values.blocks import block_peaks
 from onnxprune.encodings.values.integers import Int8
@@ -87,6 +88,7 @@ def test_a_kernel_reads_the_longest_blocks_that_keep_to_the_loss(transposed, inp
     assert (weight.encoding, weight.values, weight.fused) == ("dense", "int8", True)
     assert block_of(opened) == block
     assert opened.opset == 21
+    assert {entry.key: entry.value for entry in opened.proto.metadata_props}[LOST] == f"{FINE:g}"
     data = serialise(opened)
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     options = ort.SessionOptions()

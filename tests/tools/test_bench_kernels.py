@@ -67,6 +67,7 @@ def test_an_arm64_system_runs_its_own_interpreter_on_packages_for_it(tmp_path, m
     (pip, _), (command, env) = ran
     place = str(tmp_path / "onnxruntime-1-arm64")
     assert {"--platform=manylinux_2_28_aarch64", "--target", place, "onnxruntime==1"} <= {*pip}
+    assert pip[pip.index("--python-version") + 1] == "3.11"
     assert command[:2] == ["emulator", str(root / "usr" / "bin" / "python3.11")]
     assert env["PYTHONPATH"] == place
 

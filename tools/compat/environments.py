@@ -85,10 +85,12 @@ class Environment:
         """The interpreter, in an environment that is made if it is not there."""
         place = folder / self.name
         if self.arm64:
+            interpreter = next((self.arm64 / "usr" / "bin").glob("python3.*[0-9]"))
             if not place.exists():
-                pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-                subprocess.run([*pip, *_ARM64, "--target", str(place), *self.packages], check=True)
-            return next((self.arm64 / "usr" / "bin").glob("python3.*[0-9]"))
+                pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *_ARM64]
+                pip += ["--python-version", interpreter.name.removeprefix("python"), "--target", str(place)]
+                subprocess.run([*pip, *self.packages], check=True)
+            return interpreter
         if not (place / "bin" / "python").exists():
             venv.create(place, with_pip=True)
             pip = [str(place / "bin" / "pip"), "install", "-q", "--disable-pip-version-check"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +10,10 @@ from pathlib import Path
 from onnxprune.encodings.compatibility import session_entries
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
 from onnxprune.layer_costs.flops import KERNEL
-from onnxprune.layer_costs.in_turn import run_times
+from onnxprune.layer_costs.in_turn import medians, one_thread
 from onnxprune.layer_costs.measure import inputs_for, with_plain_weights
 from onnxprune.model.model import Model
-from onnxprune.runtime.session import Feeds, open_session, profile, run, session_options
+from onnxprune.runtime.session import Feeds, profile, run
 
 _OWNER = "onnxprune:"  # is in the name of every node that writes a weight
 _ROUNDS, _SECONDS = 100, 0.2  # at most so many timed rounds, within so many seconds
@@ -80,7 +78,10 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None, before: Model 
     folded = [name for name in forms if name not in decoded and name not in {*integers, *gathered}]
     read = {name: forms[name] for name in (*fused, *gathered)}
     changed = bool(read) and (before is None or bool(read.items() - _forms(encoded_weights(before)).items()))
-    times = _race(dense, path, feeds) if dense is not None and (each_run or changed) else {}
+    times = {}
+    if dense is not None and (each_run or changed):
+        sessions = {"before": one_thread(dense), "after": one_thread(path)}
+        times = medians(sessions, feeds, _SECONDS, _ROUNDS)
     return Decoding(folded, fused, each_run, gathered, times, session_entries(model) if fused else {})
 
 
@@ -110,14 +111,3 @@ def decoding_of(path: Path, data: Path | None) -> Decoding:
         dense = Path(folder) / "dense.onnx"
         with_plain_weights(model, path).write(dense)
         return decoding(path, feeds, dense)
-
-
-def _race(dense: Path, path: Path, feeds: Feeds) -> dict[str, float]:
-    """Median milliseconds of processor time of a run of both models, in turn, each on one thread.
-
-    Threads of two sessions take the cores from each other: by the clock a model can be six times as fast as itself.
-    """
-    paths = {"before": dense, "after": path}
-    sessions = {when: open_session(each, options=session_options(threads=1)) for when, each in paths.items()}
-    times = run_times(list(sessions.values()), feeds, _SECONDS, _ROUNDS, time.thread_time)
-    return {when: statistics.median(taken) for when, taken in zip(sessions, times, strict=True)}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune.errors import NoGain
-from onnxprune.layer_costs.in_turn import run_times
+from onnxprune.layer_costs.in_turn import medians, one_thread
 from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.session import open_session, session_options
 
 _SECONDS, _ROUNDS = 2.0, 100  # at most so many rounds, and none begins after so many seconds
 
@@ -51,9 +48,7 @@ def gained(original: Path, result: Path, data: Path, layers: list[str]) -> Gain:
 
 
 def latencies(before: Path, after: Path, data: Path) -> dict[str, float]:
-    """Median milliseconds of processor time of a run of two models in one thread, in turn; see `Gain`."""
-    sessions = [open_session(path, options=session_options(threads=1)) for path in (before, after)]
-    found, inputs = sample_files.load(data, sessions[0], 1)
-    feed = found.single(inputs)
-    slow, fast = run_times(sessions, feed, _SECONDS, _ROUNDS, time.process_time)
-    return {"before": statistics.median(slow), "after": statistics.median(fast)}
+    """`medians` of two models on a sample; see `Gain`."""
+    sessions = {"before": one_thread(before), "after": one_thread(after)}
+    found, inputs = sample_files.load(data, sessions["before"], 1)
+    return medians(sessions, found.single(inputs), _SECONDS, _ROUNDS)

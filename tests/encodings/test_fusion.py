@@ -202,7 +202,7 @@ def behind(*operators: str | tuple[str, float]) -> onnx.ModelProto:
     ],
     ids=str,
 )  # fmt: skip
-def test_products_of_which_logarithms_and_quotients_are_taken_stay_floats(operators, fused, values, tmp_path):
+def test_products_of_which_logarithms_and_quotients_are_taken_stay_floats(operators, fused, values):
     """Inputs like the powers of a sound: the kernel would round the small ones to 0 beside the large."""
     proto = behind(*operators)
     opened = load(proto)

@@ -20,7 +20,7 @@ from onnxprune.quantization.entropy_constrained import constrained
 from onnxprune.quantization.error_feedback import Feedback
 from onnxprune.quantization.histogram import Histogram
 
-_WHOLE = Grid(-127, 127, (1.0,), np.dtype(np.int8))
+WHOLE = Grid(-127, 127, (1.0,), np.dtype(np.int8))
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class Int8(Values):
             codebook = constrained(histogram, fit_codebook(histogram, 2**self.bits, prune=False), self.excess)
             return on_grid(weight, wide, scale, codebook, False, transposed, feedback)
         if self.block and transposed is not None:
-            codes, scale, _ = blocks_down(wide, transposed, _WHOLE, self.block, balanced=True)
-            values = _WHOLE.codebook.take(codes)
+            codes, scale, _ = blocks_down(wide, transposed, WHOLE, self.block, balanced=True)
+            values = WHOLE.codebook.take(codes)
             return Coded(values, np.zeros((), np.int8), None, scale, (), True, self.block, transposed)
         return on_uniform_grid(weight, wide, 127, transposed, feedback)
 

@@ -15,13 +15,14 @@ from onnxprune.core.dtypes import FLOATS, QUANTISED, Array, bits_of, numpy_dtype
 from onnxprune.core.filled import FilledArray, filled
 from onnxprune.encodings.values.base import Coded
 from onnxprune.encodings.values.blocks import GRIDS
+from onnxprune.encodings.values.integers import WHOLE
 from onnxprune.encodings.values.rounding import oriented
 from onnxprune.encodings.values.scales import are_halves, narrowed
 from onnxprune.model.provenance import Coding
 from onnxprune.model.weight import Weight
 from onnxprune.quantization.rounding import encode
 
-INT8_BOOK = np.array([0, *range(-127, 0), *range(1, 128)], np.int8)
+INT8_BOOK = WHOLE.codebook
 _LEVELS = 256
 _LEVELS_OF_BYTES = 73  # more than these take a byte each, see `words`
 _MOST_DISTINCT = 0.75  # of the entries: a byte for each and a codebook of more values take what the values do

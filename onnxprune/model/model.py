@@ -269,14 +269,14 @@ class Model:
             return tensor.ByteSize()
         return tensor.ByteSize() - len(protobuf.reference(location)) + len(protobuf.raw_field(held)[0]) + len(held)
 
-    def large_initializers(self) -> dict[str, Array] | None:
+    def large_initializers(self) -> dict[str, TensorProto] | None:
         """The initializers that the graph refers to, by name; None where it refers to other tensors too.
 
         A reference reads as external data, which ONNX Runtime never looks for once it was given the array.
         """
         large = [t for t in self.proto.graph.initializer if location_of(t).startswith(protobuf.TOKEN)]
         others = sum(location_of(t).startswith(protobuf.TOKEN) for t in tensors_of(self.proto)) - len(large)
-        return None if others else {tensor.name: self.array(tensor) for tensor in large}
+        return None if others else {tensor.name: tensor for tensor in large}
 
     # writing ------------------------------------------------------------------------------------
 

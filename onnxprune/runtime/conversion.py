@@ -60,6 +60,12 @@ def convert(model: Model, version: int) -> list[str]:
     return branched
 
 
+def reads_otherwise(model: Model, version: int) -> bool:
+    """Whether `convert` would have to rewrite a node."""
+    scopes = scopes_of(model.proto)[0].inner()
+    return any(_reads_otherwise(node, model.opset, version) for scope in scopes for node in scope.body.node)
+
+
 def _types(model: Model) -> dict[str, TypeProto]:
     """The type of each value as far as it can be told, by the path to its body and its name."""
     try:

@@ -1,25 +1,36 @@
-"""Raise a model's opset where running it proves that nothing changes."""
+"""Raise a model's opset where running it proves that nothing changes.
+
+A large model is not run as it is: that would take its size in memory, and again in a file. Where no operator of it has
+other inputs or attributes at the newer opset there is nothing to prove; else each of its weights repeats a few rows.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 
-from onnxprune.core.dtypes import Array
-from onnxprune.errors import RuntimeFailure
+from onnxprune.core.chunked import EVERY, ChunkedArray
+from onnxprune.core.dtypes import Array, numpy_dtype
+from onnxprune.errors import OutputError, RuntimeFailure
+from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
-from onnxprune.runtime.conversion import convert
+from onnxprune.runtime.conversion import convert, reads_otherwise
 from onnxprune.runtime.session import as_written, equal, feedable, open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-_IN_MEMORY = 256 << 20  # bytes of a model that is run without a file
+_LARGE = 256 << 20  # bytes: a model beyond is not run as it is
+_ENTRIES = 1 << 16  # of each weight of a large model
 _SAMPLES, _NUMBERS = 4, 4096  # samples at the most, and the numbers in them that are enough
+
+Opener = Callable[[Model], "ort.InferenceSession"]
 
 
 def raise_to(model: Model, version: int) -> str:
@@ -31,11 +42,14 @@ def raise_to(model: Model, version: int) -> str:
     """
     if model.proto.functions:
         return "the model has functions with opsets of their own"
-    raised, beside = model.copy(), _beside(model)
+    if _large(model) and not reads_otherwise(model, version):
+        model.opset = version
+        return ""
+    raised = model.copy()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
         try:
-            session = _session(model, beside, path)
+            opened = _opener(model, Path(folder))
+            session = opened(model)
             made = synthesise(model, session, _SAMPLES, realistic=False, numbers=_NUMBERS)
             del session
             branched = convert(raised, version)
@@ -43,29 +57,68 @@ def raise_to(model: Model, version: int) -> str:
                 return (
                     f"{branched[0]} in a branch reads otherwise under opset {version}, and no run may take the branch"
                 )
-            session = _session(raised, beside, path)  # the same weights
+            session = opened(raised)
             if equal(made.outputs, [run(session, feed) for feed in made.feeds]):
                 model.proto = raised.proto
                 return ""
             refusal = f"under opset {version} its outputs differ"
         except CannotSynthesise as error:
             refusal = f"no inputs were found to check the change with ({error})"
-        except RuntimeFailure as error:
+        except (RuntimeFailure, OutputError) as error:
             refusal = str(error)
     return refusal
 
 
-def _beside(model: Model) -> dict[str, Array] | None:
-    """The large initializers by name, as ONNX Runtime can be given them beside the graph; None where it cannot."""
-    arrays = model.large_initializers() if model.payloads.nbytes <= _IN_MEMORY else None
-    if arrays is None or not all(map(feedable, arrays.values())):
-        return None
-    return {name: np.require(array, requirements=["C", "ALIGNED"]) for name, array in arrays.items()}
+def _opener(model: Model, folder: Path) -> Opener:
+    """How to get a session of a model, and of another with the same weights, as they stand."""
+    weights = model.large_initializers()
+    if weights is not None and _large(model) and all(numpy_dtype(tensor.data_type) for tensor in weights.values()):
+        return lambda each: open_session(_repeating(each, weights).SerializeToString(), "it", as_written())
+    if weights is not None and not _large(model):
+        arrays = {name: model.array(tensor) for name, tensor in weights.items()}
+        if all(map(feedable, arrays.values())):
+            beside = {name: np.require(array, requirements=["C", "ALIGNED"]) for name, array in arrays.items()}
+            return lambda each: open_session(each.proto.SerializeToString(), "it", as_written(beside))
+    path = folder / "model.onnx"
+
+    def from_file(each: Model) -> ort.InferenceSession:
+        each.write(path)
+        return open_session(path, "it", as_written())
+
+    return from_file
 
 
-def _session(model: Model, beside: dict[str, Array] | None, path: Path) -> ort.InferenceSession:
-    """A session of the model as it stands, from memory or by way of the path; `beside` stays as long as it does."""
-    if beside is not None:
-        return open_session(model.proto.SerializeToString(), "it", as_written(beside))
-    model.write(path)
-    return open_session(path, "it", as_written())
+def _repeating(model: Model, weights: Mapping[str, TensorProto]) -> ModelProto:
+    """The graph with a few rows of each of the weights over and over in its place."""
+    proto, ids = ModelProto(), fresh_ids(model.proto)
+    proto.CopyFrom(model.proto)
+    graph, made = proto.graph, GraphProto()
+    for name, tensor in weights.items():
+        rows, place = _rows(model.chunked(tensor))
+        fresh = next(ids)
+        held = {f"{fresh}.rows": rows, f"{fresh}.place": place, f"{fresh}.shape": np.array(tensor.dims, np.int64)}
+        made.initializer.extend(numpy_helper.from_array(array, end) for end, array in held.items())
+        made.node.add(op_type="Gather", input=[f"{fresh}.rows", f"{fresh}.place"], output=[f"{fresh}.all"])
+        made.node.add(op_type="Reshape", input=[f"{fresh}.all", f"{fresh}.shape"], output=[name])
+    made.initializer.extend(tensor for tensor in graph.initializer if tensor.name not in weights)
+    made.input.extend(value for value in graph.input if value.name not in weights)  # where weights are inputs too
+    made.node.extend(graph.node)
+    for entries, new in (
+        (graph.initializer, made.initializer), (graph.input, made.input), (graph.node, made.node)
+    ):  # fmt: skip
+        del entries[:]
+        entries.extend(new)
+    return proto
+
+
+def _rows(weight: ChunkedArray) -> tuple[Array, Array]:
+    """The first rows of the last axis, `_ENTRIES` in all, and for each row the one that stands for it."""
+    last = weight.shape[-1] if weight.ndim > 1 else 1
+    count = weight.size // last
+    few = min(count, max(1, _ENTRIES // last))
+    first = weight.read(0, -(-few * last // weight.row), EVERY).reshape(-1, last)[:few]
+    return np.ascontiguousarray(first), np.arange(count) % few
+
+
+def _large(model: Model) -> bool:
+    return model.payloads.nbytes > _LARGE

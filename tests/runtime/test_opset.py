@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
+from onnxprune.core.chunked import ChunkedArray
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.model.discovery import find, opset_of
+from onnxprune.model.model import Model
 from onnxprune.runtime import opset
 from onnxprune.runtime.session import equal
 from tests.helpers import builders
@@ -13,12 +15,28 @@ from tests.helpers.builders import info, mlp, model, node, normal
 from tests.helpers.running import encoded, outputs, serialise
 
 
+def followed_by(kind: str, **attributes):
+    """A layer, and an operator of opset 9 behind it."""
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node(kind, ["h"], ["y"], **attributes)]
+    return model(nodes, [info("x", ["N", 64])], [info("y", ["N", "M"])], {"w": normal(64, 32)}, opset=9)
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Each model as it is, and as if it were too large to be run so."""
+    if request.param == "large":
+        monkeypatch.setattr(opset, "_LARGE", 0)
+        monkeypatch.setattr(opset, "_ENTRIES", 256)
+        monkeypatch.setattr(Model, "write", None)  # nothing as large as the model is written either
+
+
+@pytest.mark.usefixtures("size")
 def test_an_old_model_is_raised_to_opset_11_when_its_outputs_stay_equal():
     before, opened, change = encoded(mlp((64, 64, 32), opset=9), sparsity=0.95)
     assert opened.opset == 11
     assert "raised from 9 to 11" in change.notes[0]
     assert {p.encoding for p in encoded_weights(opened)} <= {"flat", "rows"}
-    assert outputs(serialise(opened)) == outputs(serialise(before))
+    assert outputs(opened.to_bytes()) == outputs(before.to_bytes())
 
 
 def test_no_model_is_raised_that_gains_nothing():
@@ -28,24 +46,44 @@ def test_no_model_is_raised_that_gains_nothing():
     assert {p.encoding for p in encoded_weights(opened)} == {"bitmask"}
 
 
+@pytest.mark.usefixtures("size")
 def test_outputs_that_would_differ_keep_the_opset(monkeypatch):
     monkeypatch.setattr(opset, "equal", lambda a, b: False)
-    _, opened, change = encoded(mlp((64, 64, 32), opset=9), sparsity=0.95)
+    _, opened, change = encoded(followed_by("Clip", min=-1.0, max=1.0), sparsity=0.95)
     assert opened.opset == 9
     assert "its outputs differ" in change.notes[0]
 
 
+@pytest.mark.usefixtures("size")
 @pytest.mark.parametrize(
     "old", [("Clip", {"min": -1.0, "max": 1.0}), ("Pad", {"pads": [0, 0, 0, 1], "mode": "constant"})]
 )
 def test_attributes_that_became_inputs_are_no_hindrance(old):
-    kind, attributes = old
-    nodes = [node("MatMul", ["x", "w"], ["h"]), node(kind, ["h"], ["y"], **attributes)]
-    proto = model(nodes, [info("x", ["N", 64])], [info("y", ["N", "M"])], {"w": normal(64, 32)}, opset=9)
-    before, opened, change = encoded(proto, sparsity=0.95)
+    before, opened, change = encoded(followed_by(old[0], **old[1]), sparsity=0.95)
     assert opened.opset == 11
     assert "raised from 9 to 11" in change.notes[0]
-    assert outputs(serialise(opened)) == outputs(serialise(before))
+    assert outputs(opened.to_bytes()) == outputs(before.to_bytes())
+
+
+@pytest.mark.usefixtures("size")
+def test_weights_that_are_inputs_too_are_no_hindrance():
+    """As all were before IR version 4."""
+    proto = followed_by("Clip", min=-1.0, max=1.0)
+    proto.graph.input.append(info("w", [64, 32]))
+    proto.ir_version = 3
+    _, opened, _ = encoded(proto, sparsity=0.95)
+    assert opened.opset == 11
+
+
+@pytest.mark.parametrize("shape", [(40,), (7, 5), (3, 4, 5), (1, 30, 2), (2, 3, 2, 2), (1, 1), (90, 1)])
+def test_a_few_rows_stand_for_all(shape, monkeypatch):
+    monkeypatch.setattr(opset, "_ENTRIES", 8)
+    weight = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    rows, place = opset._rows(ChunkedArray.of(weight))
+    assert rows.size <= max(8, rows.shape[1])
+    assert (rows.ravel() == weight.ravel()[: rows.size]).all()
+    assert rows[place].size == weight.size
+    assert set(place) == set(range(len(rows)))
 
 
 def test_what_the_converter_does_not_get_right_keeps_its_opset_and_the_weights_still_shrink():
@@ -83,6 +121,7 @@ def test_outputs_of_every_kind_are_the_same_or_not(a, b, same):
     assert equal([{"y": a}], [{"y": b}]) == same
 
 
+@pytest.mark.usefixtures("size")
 def test_a_branch_that_reads_otherwise_keeps_the_opset():
     """The branch that both runs leave out could compute anything."""
     then = helper.make_graph([node("Clip", ["h"], ["a"], min=0.0)], "then", [], [info("a", ["N", 32])])

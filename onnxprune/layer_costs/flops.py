@@ -39,14 +39,13 @@ class Layer:
 def layers(path: Path, feeds: Feeds) -> list[Layer]:
     """Every node that one run executes, in the branches that were taken and as often as loops repeat them.
 
-    The graph runs as it is written, without ONNX Runtime's optimisation, under its profiler.
+    The graph runs as it is written, without ONNX Runtime's optimisation, under its profiler: matrices that were laid out
+    for a kernel would have no shape any more.
 
     Raises:
         RuntimeFailure: the model does not load or run.
     """
-    options = as_written()
-    options.add_session_config_entry("session.disable_prepacking", "1")  # packed weights have no shape any more
-    events = profile(path, lambda session: run(session, feeds), options)
+    events = profile(path, lambda session: run(session, feeds), as_written())
     nodes = [(e["name"], e["args"]) for e in events if e.get("cat") == "Node" and "output_type_shape" in e["args"]]
     equations = _equations(path) if any(n["op_name"] == "Einsum" for _, n in nodes) else {}
     found = []

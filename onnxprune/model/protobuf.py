@@ -128,6 +128,7 @@ def take_out(data: memoryview, keep: Callable[[int, int], str], kind: str = "mod
     """
     children = _CHILDREN[kind]
     out: list[Chunk] = []
+    last: list[Chunk] = []
     copied = 0
     for count, (number, start, body, end) in enumerate(_fields(data)):
         if count == _MANY and kind == "attribute" and not _holds_tensors(data):
@@ -135,15 +136,15 @@ def take_out(data: memoryview, keep: Callable[[int, int], str], kind: str = "mod
         if end - body <= INLINE:
             continue
         if kind == "tensor" and number == _RAW:
-            replaced: list[Chunk] = [reference(keep(at + body, end - body))]
+            replaced: list[Chunk] = []
+            last = [reference(keep(at + body, end - body))]  # of a field that is there twice the last one counts
         elif number in children:
             replaced = _field(number, take_out(data[body:end], keep, children[number], at + body))
         else:
             continue
         out += [data[copied:start], *replaced]
         copied = end
-    out.append(data[copied:])
-    return out
+    return [*out, data[copied:], *last]
 
 
 def _holds_tensors(attribute: memoryview) -> bool:

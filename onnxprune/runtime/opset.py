@@ -7,9 +7,9 @@ other inputs or attributes at the newer opset there is nothing to prove; else ea
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
@@ -19,6 +19,7 @@ from onnxprune.core.dtypes import Array, numpy_dtype
 from onnxprune.errors import OutputError, RuntimeFailure
 from onnxprune.model.encoded_names import fresh_ids
 from onnxprune.model.model import Model
+from onnxprune.model.scopes import scopes_of
 from onnxprune.runtime.conversion import convert, reads_otherwise
 from onnxprune.runtime.session import as_written, equal, feedable, open_session, run
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
@@ -30,7 +31,9 @@ _LARGE = 256 << 20  # bytes: a model beyond is not run as it is
 _ENTRIES = 1 << 16  # of each weight of a large model
 _SAMPLES, _NUMBERS = 4, 4096  # samples at the most, and the numbers in them that are enough
 
-Opener = Callable[[Model], "ort.InferenceSession"]
+
+class _Opener(Protocol):
+    def __call__(self, model: Model, *, optimised: bool = False) -> ort.InferenceSession: ...
 
 
 def raise_to(model: Model, version: int) -> str:
@@ -38,11 +41,12 @@ def raise_to(model: Model, version: int) -> str:
 
     Nodes that read otherwise under the new version are rewritten: the model is accepted only if ONNX Runtime loads it
     and its outputs on synthesised inputs are equal bit for bit, with the nodes as they stand: what an optimiser makes
-    of them is no matter of the opset.
+    of them is no matter of the opset, but for integers: a model that quantises has to load optimised as well.
     """
     if model.proto.functions:
         return "the model has functions with opsets of their own"
-    if _large(model) and not reads_otherwise(model, version):
+    quantises = _quantises(model)
+    if _large(model) and not quantises and not reads_otherwise(model, version):
         model.opset = version
         return ""
     raised = model.copy()
@@ -59,6 +63,8 @@ def raise_to(model: Model, version: int) -> str:
                 )
             session = opened(raised)
             if equal(made.outputs, [run(session, feed) for feed in made.feeds]):
+                if quantises:
+                    opened(raised, optimised=True)
                 model.proto = raised.proto
                 return ""
             refusal = f"under opset {version} its outputs differ"
@@ -69,23 +75,53 @@ def raise_to(model: Model, version: int) -> str:
     return refusal
 
 
-def _opener(model: Model, folder: Path) -> Opener:
-    """How to get a session of a model, and of another with the same weights, as they stand."""
+def _quantises(model: Model) -> bool:
+    nodes = (node for scope in scopes_of(model.proto)[0].inner() for node in scope.body.node)
+    return any(node.op_type == "DequantizeLinear" for node in nodes)
+
+
+def _opener(model: Model, folder: Path) -> _Opener:
+    """How to get a session of a model, and of another with the same weights."""
     weights = model.large_initializers()
     if weights is not None and _large(model) and all(numpy_dtype(tensor.data_type) for tensor in weights.values()):
-        return lambda each: open_session(_repeating(each, weights).SerializeToString(), "it", as_written())
+        repeated = weights
+
+        def repeating(model: Model, *, optimised: bool = False) -> ort.InferenceSession:
+            return open_session(_repeating(model, repeated).SerializeToString(), "it", _options(optimised))
+
+        return repeating
     if weights is not None and not _large(model):
-        arrays = {name: model.array(tensor) for name, tensor in weights.items()}
+        read = _read(model)
+        arrays = {name: model.array(tensor) for name, tensor in weights.items() if name in read}
         if all(map(feedable, arrays.values())):
             beside = {name: np.require(array, requirements=["C", "ALIGNED"]) for name, array in arrays.items()}
-            return lambda each: open_session(each.proto.SerializeToString(), "it", as_written(beside))
+
+            def in_memory(model: Model, *, optimised: bool = False) -> ort.InferenceSession:
+                return open_session(model.proto.SerializeToString(), "it", _options(optimised, beside))
+
+            return in_memory
     path = folder / "model.onnx"
 
-    def from_file(each: Model) -> ort.InferenceSession:
-        each.write(path)
-        return open_session(path, "it", as_written())
+    def from_file(model: Model, *, optimised: bool = False) -> ort.InferenceSession:
+        model.write(path)
+        return open_session(path, "it", _options(optimised))
 
     return from_file
+
+
+def _options(optimised: bool, arrays: Mapping[str, Array] | None = None) -> ort.SessionOptions:
+    import onnxruntime as ort
+
+    options = as_written(arrays)
+    if optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return options
+
+
+def _read(model: Model) -> set[str]:
+    """The values that nodes read, or that are outputs: others leave the graph before ONNX Runtime takes arrays."""
+    nodes = (node for scope in scopes_of(model.proto)[0].inner() for node in scope.body.node)
+    return {name for node in nodes for name in node.input} | {value.name for value in model.proto.graph.output}
 
 
 def _repeating(model: Model, weights: Mapping[str, TensorProto]) -> ModelProto:

@@ -16,7 +16,7 @@ from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.model.scopes import scopes_of
 from onnxprune_passes import Decode, Encode
 from tests.encodings.products import CASES, net
-from tests.helpers.builders import info, node, normal
+from tests.helpers.builders import info, model, node, normal
 from tests.helpers.running import feeds_of, load, newest_opset, run, serialise
 
 FORMS = ("int8", "int8:4", "int4", "auto")
@@ -216,3 +216,30 @@ def test_products_of_which_logarithms_and_quotients_are_taken_stay_floats(operat
         Decode().run(opened)
         expected, got = run(serialise(opened), feeds)[0], run(data, feeds)[0]
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def behind_integers(*moves: tuple[str, dict[str, list[int]]]) -> onnx.ModelProto:
+    """A product with activations that were dequantised, and moved then."""
+    scale, zero = np.array(0.03, np.float32), np.array(128, np.uint8)
+    nodes = [
+        node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        node("DequantizeLinear", ["q", "scale", "zero"], ["v0"]),
+    ]
+    for place, (kind, attributes) in enumerate(moves):
+        nodes.append(node(kind, [f"v{place}"], [f"v{place + 1}"], **attributes))
+    nodes.append(node("MatMul", [f"v{len(moves)}", "w"], ["y"]))
+    held = {"w": normal(512, 128), "scale": scale, "zero": zero}
+    return model(nodes, [info("x", ["N", 512])], [info("y", ["N", 128])], held, opset=21)
+
+
+@pytest.mark.parametrize("values", ["int8", "int4", "auto"])
+@pytest.mark.parametrize("moves", [[], [("Transpose", {"perm": [1, 0]})] * 2])
+def test_products_with_what_was_dequantised_are_right_whatever_the_batch(moves, values):
+    """Optimised, blocks of inputs would be taken for rows: 1 and 2 rows were right, others wrong or refused."""
+    opened = load(behind_integers(*moves))
+    Encode(values=values).run(opened)
+    data = serialise(opened)
+    for rows in (1, 2, 3, 4, 8):
+        feeds = {"x": np.random.default_rng(rows).standard_normal((rows, 512)).astype(np.float32)}
+        expected, got = run(data, feeds, optimised=False)[0], run(data, feeds)[0]
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)

@@ -1,6 +1,7 @@
 """Models that are raised to the opset that an encoding needs, and those that keep theirs."""
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -12,7 +13,7 @@ from onnxprune.runtime import opset
 from onnxprune.runtime.session import equal
 from tests.helpers import builders
 from tests.helpers.builders import info, mlp, model, node, normal
-from tests.helpers.running import encoded, outputs, serialise
+from tests.helpers.running import encoded, feeds_of, outputs, run, serialise
 
 
 def followed_by(kind: str, **attributes):
@@ -94,6 +95,28 @@ def test_what_the_converter_does_not_get_right_keeps_its_opset_and_the_weights_s
     assert opened.opset < 13
     assert "the opset stays at 9" in change.notes[0] or opened.opset > 9
     assert outputs(serialise(opened)) == outputs(serialise(before))
+
+
+def signed(kind: str) -> onnx.ModelProto:
+    """int8 activations that are moved before a product, which releases from 1.27 on load below opset 21 alone."""
+    nodes = [
+        node("QuantizeLinear", ["x", "scale", "zero"], ["q"]), node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        node(kind, ["d", "axes"], ["m"]), node("Relu", ["m"], ["r"]), node("MatMul", ["r", "w"], ["y"]),
+    ]  # fmt: skip
+    held = {
+        "w": normal(64, 128), "scale": np.array(0.03, np.float32), "zero": np.array(0, np.int8),
+        "axes": np.array([0, 64] if kind == "Reshape" else [1]),
+    }  # fmt: skip
+    shape = ["N", 8, 8] if kind == "Reshape" else ["N", 1, 64]
+    return model(nodes, [info("x", shape)], [info("y", ["N", 128])], held, opset=17)
+
+
+@pytest.mark.usefixtures("size")
+@pytest.mark.parametrize("kind", ["Reshape", "Squeeze"])
+def test_a_model_that_quantises_loads_optimised_too_whatever_it_is_raised_to(kind):
+    _, opened, _ = encoded(signed(kind), sparsity=0.5, values="int8")
+    assert run(opened.to_bytes(), feeds_of(signed(kind)))[0].shape == (3, 128)
+    assert encoded_weights(opened)
 
 
 def test_a_function_keeps_to_its_own_opset():

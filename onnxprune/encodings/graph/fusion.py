@@ -8,7 +8,8 @@ in front of a MatMul from 1.23). Measured with 1.32, two things stand in its way
 - Relu or Clip that alone reads the product: a Max takes the place of Relu, and stands in front of Clip.
 
 The kernel rounds what it multiplies with to 8 bits, block by block: beside a large value small ones vanish. Products of
-which a logarithm, a root or a quotient is taken (filter banks of sounds) are left to floats.
+which a logarithm, a root or a quotient is taken (filter banks of sounds) are left to floats. So are products with what
+was dequantised: the optimiser takes both for integers then, and the scales of blocks for those of rows.
 
 What is added or changed carries a mark in its name, so that `undo` finds it.
 """
@@ -30,6 +31,10 @@ _SINGULAR = frozenset({"Log", "Sqrt", "Reciprocal"})  # steep near 0
 _PASSING = frozenset(
     {"Abs", "Add", "Cast", "Clip", "Flatten", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Reshape", "Slice",
      "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+)  # fmt: skip
+_MOVING = frozenset(  # operators past which ONNX Runtime may pull DequantizeLinear
+    {"Concat", "Dropout", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
+     "Transpose", "Unsqueeze"}
 )  # fmt: skip
 _GEMM, _RELU, _CLIP = "onnxprune:gemm:", "onnxprune:relu:", "onnxprune:clip:"
 _LOWEST = float(np.finfo(np.float32).min)
@@ -57,7 +62,10 @@ def readers_of(weight: Weight) -> Readers | None:
     readers = weight.scope.readers.get(weight.value, [])
     ways = [(node, _transposed(weight.scope, node, position)) for node, position in readers]
     fusing = [(node, way) for node, way in ways if way is not None]
-    if len(fusing) != 1 or _singular(weight.scope, fusing[0][0].output[0]):
+    if len(fusing) != 1:
+        return None
+    node = fusing[0][0]
+    if _singular(weight.scope, node.output[0]) or _dequantised(weight.scope, node.input[0]):
         return None
     inner = any(weight.value in s.readers for s in weight.scope.inner() if s is not weight.scope)
     others = inner or len(ways) > 1 or weight.value in weight.scope.outputs
@@ -93,6 +101,17 @@ def _singular(scope: Scope, product: str) -> bool:
                 if node.op_type in _PASSING or node.op_type == "Div":
                     further.add(node.output[0])
         values = further
+    return False
+
+
+def _dequantised(scope: Scope, value: str) -> bool:
+    """Whether a value is what DequantizeLinear gives, or was only moved since."""
+    values = {value}
+    for _ in range(_LOOK):
+        makers = [maker for value in values if (maker := scope.producers.get(value)) is not None and not domain(maker)]
+        if any(maker.op_type == "DequantizeLinear" for maker in makers):
+            return True
+        values = {name for maker in makers if maker.op_type in _MOVING for name in maker.input}
     return False
 
 

@@ -39,8 +39,8 @@ class Layer:
 def layers(path: Path, feeds: Feeds) -> list[Layer]:
     """Every node that one run executes, in the branches that were taken and as often as loops repeat them.
 
-    The graph runs as it is written, without ONNX Runtime's optimisation, under its profiler: matrices that were laid out
-    for a kernel would have no shape any more.
+    The graph runs as it is written, without ONNX Runtime's optimisation, under its profiler: matrices laid out for a
+    kernel would have no shape any more.
 
     Raises:
         RuntimeFailure: the model does not load or run.

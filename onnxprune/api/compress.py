@@ -43,7 +43,8 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     Weights that are encoded already are decoded first. Without `out` the file is `MODEL.pruned.onnx`. The rules
     (`sparsity` to `skip`) are those of the magnitude pass; with none of them the loss decides. `values` is auto, a
     value form, and "PATTERN=FORM" for single weights; `values`, `loss`, `prefer` and `encoding` are those of the
-    encode pass. `channels` removes a share of whole channels first, and "PATTERN=SHARE" of those that the matching
+    encode pass. A form other than auto prunes nothing where neither a rule nor a loss is given and nothing judges the
+    result. `channels` removes a share of whole channels first, and "PATTERN=SHARE" of those that the matching
     weights make; with `data` what reads them is refitted (`multiple` is the pass's). `speed_up` looks for the shares at
     which a run takes so many times less processor time on this machine, at the least cost to the layers.
     `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads. With
@@ -79,6 +80,7 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         raise OptionError("max-drop searches for the loss: leave out loss and tolerance, and values beside a rule")
     open_ended = not (searched or rule.given or recipe.settled or storing.loss is not None)
     judged = open_ended and checks.data is not None and checks.verify and checks.tolerance is None
+    recipe = replace(recipe, forms_prune=not open_ended or judged or checks.tolerance is not None)
     loss = LOSS if storing.loss is None else storing.loss
     if open_ended and checks.data is not None and checks.tolerance is not None:
         loss = LOSS_ON_DATA
@@ -94,6 +96,8 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
             promise = _promise(source, checks) if judged else None
             if promise is not None:
                 recipe = replace(recipe, repairing=replace(calibration, half=True))
+            elif judged:
+                recipe = replace(recipe, forms_prune=False)
             tries = Tries(opened, recipe, target, checks)
             if searched:
                 return _searched(tries, deciding)

@@ -32,6 +32,8 @@ class Recipe:
         repairing: samples on which layers are refitted to the channels that stay, and the ranges of activations
             measured.
         importance: what a unit of a weight's loss counts; see the encode pass.
+        forms_prune: whether weights of a given form are pruned to the loss where no rule says how far. Nobody asked for
+            it who gave neither a loss nor anything that judges the result.
     """
 
     rule: Rule
@@ -41,6 +43,7 @@ class Recipe:
     calibration: Calibration
     repairing: Calibration
     importance: tuple[str, ...] = ()
+    forms_prune: bool = True
 
     @property
     def settled(self) -> bool:
@@ -63,7 +66,7 @@ class Recipe:
         calibration = self.calibration if rule.given else Calibration()
         # Made even where it does not run: it checks the rule.
         magnitude = rule.magnitude(None if rule.given else loss, calibration)
-        pruned = rule.given or storing.values != "auto" or bool(rule.pattern)
+        pruned = rule.given or bool(rule.pattern) or (storing.values != "auto" and self.forms_prune)
         return [
             *self.shapes.first(),
             *self.shapes.before(self.repairing),

@@ -54,6 +54,8 @@ def compress(
 ) -> None:  # fmt: skip
     """Prune, strip, encode and verify a model. Without a pruning rule, --loss bounds the error.
 
+    A form that --values gives prunes nothing by itself: that takes a rule, --loss, or what judges the result.
+
     Several models, and all *.onnx files below folders, are written to the folder OUT at the same relative paths. A
     failing model stops no other, the same command skips finished models, and --json writes a line per model. --jobs
     then is the number of models at a time, one process each (default: 1).

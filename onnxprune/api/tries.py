@@ -33,7 +33,13 @@ class Tries:
 
     def __init__(self, opened: Opened, recipe: Recipe, target: Path, checks: Checks) -> None:
         self.opened, self.recipe, self.target, self.checks = opened, recipe, target, checks
-        self._verification = Verification(opened.source, checks)
+        self.verification = Verification(opened.source, checks)
+
+    def copy(self) -> Tries:
+        """Tries of the model as it is now, held against the same outputs of the original."""
+        twin = Tries(self.opened.copy(), self.recipe, self.target, self.checks)
+        twin.verification = self.verification
+        return twin
 
     def sped(self, known: Trials | None = None) -> SpeedUp | None:
         """Give the recipe the shares of channels that bring its speed-up, where it asks for one; before any try.
@@ -82,14 +88,14 @@ class Tries:
             ToleranceMissed: it is not within the tolerance; nothing is written.
         """
         made = self._at(loss, self.checks.progress)
-        return finish(made, self.target, self.checks, self._verification, self.recipe.saving if saving else None, judge)
+        return finish(made, self.target, self.checks, self.verification, self.recipe.saving if saving else None, judge)
 
     def only(self, loss: float) -> Result:
         """`finished` where no other loss is tried, and nothing has to be kept for one."""
         self.opened.take(self.recipe.steps(loss), self.checks.progress)
         _require_integers(self.opened)
         made = self._stripped(self.opened, loss, self.checks.progress)
-        return finish(made, self.target, self.checks, self._verification, self.recipe.saving)
+        return finish(made, self.target, self.checks, self.verification, self.recipe.saving)
 
     def _at(self, loss: float, progress: Progress) -> Opened:
         """The model after all passes."""

@@ -16,7 +16,7 @@ from onnxprune.errors import NotVerified
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import custom_domains
 from onnxprune.runtime import samples as sample_files
-from onnxprune.runtime.deviation import compare
+from onnxprune.runtime.deviation import MISPLACED, OutputDeviation, compare
 from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
@@ -52,6 +52,10 @@ def verify(
     return Verification(Path(a), checks).of(Path(b))[0]
 
 
+class FarOff(Exception):
+    """An output is below `Verification.far`: whoever set that tries something else."""
+
+
 @dataclass(frozen=True)
 class _Original:
     """What the original gives: its outputs for some samples (`source` says which), and what judges others by them.
@@ -73,10 +77,14 @@ class Verification:
     Args:
         source: the original.
         checks: what is asked.
+
+    Attributes:
+        far: the SQNR, in dB, that no output may be below; None: any may.
     """
 
     def __init__(self, source: Path, checks: Checks) -> None:
         self._source, self._checks = source, checks
+        self.far: float | None = None
         self._known: float | None = None
 
     def of(self, result: Path, *, costs: bool = False) -> tuple[Deviation, Cost | None]:
@@ -84,6 +92,7 @@ class Verification:
 
         Raises:
             ToleranceMissed: it is not within the tolerance, or that cannot be checked.
+            FarOff: an output is below `far`.
             OnnxPruneError: a model does not run, or the data does not fit.
         """
         # Not while `compress --no-verify` starts.
@@ -102,6 +111,7 @@ class Verification:
         feed, judge = original.samples.feeds[0], original.judge
         opened = Runner(open_session(result))
         outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
+        self._require_near(outputs)
         judged = None
         if judge is not None and self._checks.tolerance is not None and judge.against_original:
             nothing = {output.name: output.says_nothing for output in outputs}
@@ -128,6 +138,12 @@ class Verification:
             ran if ran != Decoding() else None,
         )  # fmt: skip
         return found, cost
+
+    def _require_near(self, outputs: list[OutputDeviation]) -> None:
+        telling = [o for o in outputs if o.numbers and not o.says_nothing and o.differs in ("", MISPLACED)]
+        worst = min(telling, key=lambda output: output.sqnr_db, default=None)
+        if self.far is not None and worst is not None and worst.sqnr_db < self.far:
+            raise FarOff(f"'{worst.name}' {worst.sqnr_db:.1f} dB")
 
     @cached_property
     def _model(self) -> Model:

@@ -24,6 +24,7 @@ from onnxprune.core import threads
 from onnxprune.core.files import PathLike
 from onnxprune.errors import DataError, ModelError, NotVerified, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
+from onnxprune.runtime.deviation import FAR_DB
 from onnxprune.search import trials
 from onnxprune.search.budget import CALIBRATION, Search
 from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
@@ -33,8 +34,7 @@ from onnxprune.search.speed import SpeedUp, faster
 from onnxprune_passes import Decode
 
 _HALVINGS = 8
-_FAR = 7.0  # dB: where nobody said what may be lost, outputs that are further off take a smaller loss
-_TIMES = (1, 4, 16)
+_TIMES = (1, 4, 16)  # smaller is a loss that is tried where outputs are far off, and nobody said what may be lost
 
 
 @local(writes="out")
@@ -128,7 +128,7 @@ def _near(tries: Tries, loss: float) -> Result:
     tried: list[str] = []
     losses = [loss / times for times in _TIMES]
     for smaller in losses:
-        tries.verification.far = None if smaller == losses[-1] else _FAR
+        tries.verification.far = None if smaller == losses[-1] else FAR_DB
         try:
             result = tries.copy().only(smaller)
         except FarOff as error:

@@ -26,6 +26,7 @@ _COUNTED = ("models", "search", "trials")  # progress in numbers; everything els
 def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
     """Run a command that writes a model: show progress, print the table, write the files, warn."""
     from onnxprune.report import terminal
+    from onnxprune.report.deviations import far_off
 
     quiet, json_file, html_file = (options.pop(name) for name in ("quiet", "json_file", "html_file"))
     verify = options["verify"] = not options.pop("no_verify")
@@ -48,6 +49,10 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
         html.write_report(result, html_file, command=command_line())
     if not quiet:
         terminal.show_result(console(), result)
+    elif result.promise is not None and not result.promise.kept:
+        warn(f"the promise is not kept on {result.promise.samples} held-out samples")
+    elif said := far_off(result.deviation):
+        warn(said)
     if verify and result.deviation.source == "none":
         warn(f"the result was not verified: {result.deviation.reason}")
 

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from onnxprune.api.result import Deviation
-from onnxprune.runtime.deviation import CLOSE_DB
+from onnxprune.runtime.deviation import CLOSE_DB, FAR_DB
 
 
 def inputs(deviation: Deviation) -> str:
@@ -51,6 +51,12 @@ def worst_sqnr(outputs: list[dict[str, Any]]) -> float | None:
         o for o in outputs if o["max_abs"] != 0 and (o["differs"] or not o["classes"] or o["cosine"] is not None)
     ]
     return min((-math.inf if o["sqnr_db"] is None else o["sqnr_db"] for o in unequal), default=None)
+
+
+def far_off(deviation: Deviation) -> str:
+    """What there is to say where hardly anything is left of an output; empty elsewhere."""
+    worst = worst_sqnr(deviation.outputs)
+    return "" if worst is None or worst >= FAR_DB else f"outputs are far off: SQNR {worst:.1f} dB"
 
 
 def concern(deviation: Deviation) -> str:

@@ -111,8 +111,8 @@ def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt 
     Twice or four times the loss where a result has room for it, half or a quarter where it missed. A loss that kept the
     promise before a larger one missed it is made again.
 
-    Answers that no target tells right from wrong never ask for more than is made without data; outputs that are far
-    off do.
+    Answers that no target tells right from wrong never ask for more than is made without data, and what changes least
+    of them is made again; outputs that are far off do.
 
     Args:
         tried: what was, in order.
@@ -125,10 +125,13 @@ def next_attempt(tried: Sequence[Promised], most: float = LOSSES[0]) -> Attempt 
         return Attempt(next(loss for loss in losses if loss <= LOSS_ON_DATA), True)
     last = tried[-1]
     if not last.attempt.calibrated:
-        if last.kept or (last.metric in (ANSWERS, None) and last.attempt == DEFAULT):
-            # What is made without data is far off where a calibrated result is not: embeddings, say.
-            nearer = next((each.attempt for each in tried[::-1] if each.near), _PLAIN[1])
-            return None if last.kept or last.near else nearer
+        if last.kept:
+            return None
+        if last.metric in (ANSWERS, None) and last.attempt == DEFAULT:
+            best = min(tried[::-1], key=lambda each: each.error)  # a calibrated result may be nearer
+            if best.near:
+                return None if best is last else best.attempt
+            return _PLAIN[1]
         return None if last.attempt == _PLAIN[-1] else _PLAIN[_PLAIN.index(last.attempt) + 1]
     if any(not each.attempt.calibrated for each in tried):
         return None

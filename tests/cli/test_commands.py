@@ -169,6 +169,10 @@ def test_quiet_prints_nothing(model):
     assert (result.stdout, result.stderr) == ("", "")
 
 
+def test_quiet_warns_where_hardly_anything_is_left(model):
+    assert "far off: SQNR" in call("compress", model, "-q", "--sparsity", "0.98").stderr
+
+
 def test_what_cannot_be_verified_is_a_warning(tmp_path):
     proto = mlp(sizes=(64, 128, 10))
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "odd"

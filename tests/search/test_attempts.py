@@ -66,10 +66,20 @@ def test_a_calibrated_result_stands_where_what_is_made_without_data_is_far_off()
     tried.append(judged(LOSS, False, 50.0, calibrated=False, sqnr=9.0))
     assert next_attempt(tried) == Attempt(0.01, True)
     assert next_attempt([*tried, tried[1]]) is None
-    tried[2] = replace(tried[2], sqnr=12.0)
+    tried[2] = judged(LOSS, False, 1.5, calibrated=False, sqnr=12.0)
     assert next_attempt(tried) is None
 
 
 def test_no_loss_above_the_largest_is_tried():
     assert [next_attempt([], most).loss for most in (0.32, 0.08, 0.04, 0.01)] == [0.08, 0.08, 0.04, 0.01]
     assert next_attempt([judged(0.08, True, 0.0, sqnr=30.0)], 0.16) == Attempt(0.16, True)
+
+
+def test_of_those_that_all_miss_the_one_that_changes_least_is_made_again():
+    """A network for speech was written without calibration, larger and farther off."""
+    tried = [judged(loss, False, error, sqnr=30.0) for loss, error in ((0.08, 400.0), (0.02, 100.0), (0.01, 64.0))]
+    tried.append(judged(LOSS, False, 81.0, calibrated=False, sqnr=30.0))
+    assert next_attempt(tried) == Attempt(0.01, True)
+    assert next_attempt([*tried, tried[2]]) is None
+    tried[-1] = judged(LOSS, False, 49.0, calibrated=False, sqnr=30.0)
+    assert next_attempt(tried) is None

@@ -67,6 +67,18 @@ def test_attributes_that_became_inputs_are_no_hindrance(old):
 
 
 @pytest.mark.usefixtures("size")
+def test_what_gets_slower_is_not_raised_so_far():
+    """Not even where the bits of both kernels are the same, as those of windows of one entry are."""
+    nodes = [
+        node("Reshape", ["x", "image"], ["i"]), node("AveragePool", ["i"], ["a"], kernel_shape=[1, 1]),
+        node("Reshape", ["a", "row"], ["r"]), node("MatMul", ["r", "w"], ["y"]),
+    ]  # fmt: skip
+    held = {"w": normal(64, 128), "image": np.array([-1, 1, 8, 8]), "row": np.array([-1, 64])}
+    proto = model(nodes, [info("x", ["N", 64])], [info("y", ["N", 128])], held, opset=11)
+    assert 11 < encoded(proto, sparsity=0.5, values="int8")[1].opset < 19
+
+
+@pytest.mark.usefixtures("size")
 def test_weights_that_are_inputs_too_are_no_hindrance():
     """As all were before IR version 4."""
     proto = followed_by("Clip", min=-1.0, max=1.0)

@@ -50,16 +50,17 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     result. `channels` removes a share of whole channels first, and "PATTERN=SHARE" of those that the matching
     weights make; with `data` what reads them is refitted (`multiple` is the pass's). `speed_up` looks for the shares at
     which a run takes so many times less processor time on this machine, at the least cost to the layers.
-    `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads. With
-    `activations="int8"` and `data` convolutions compute with 8-bit integers. With a `scan` (see `sensitivity.scan`)
-    `sparsity` is of all layers that it has, shared out such that each costs the metric about the same, and `set`
-    changes single ones; without a rule the loss of a layer counts for what it costs the metric there.
+    `strip=False` leaves all shapes alone, `strip_metadata` drops doc strings and metadata that no runtime reads,
+    `freeze` takes initializers out of the inputs. With `activations="int8"` and `data` convolutions compute with
+    8-bit integers. With a `scan` (see `sensitivity.scan`) `sparsity` is of all layers that it has, shared out such
+    that each costs the metric about the same, and `set` changes single ones; without a rule the loss of a layer
+    counts for what it costs the metric there.
     Where the loss decides, a `tolerance` halves it until the result keeps within. With `max_drop` the largest loss is
     searched for at which the metric is no more than that worse than the original's, on both halves of the data
     (`search`). After `time_limit` seconds the best that was found is written. With `data` and no word on what may be
     lost, one half of the samples calibrates and the other judges: the loss becomes smaller until the result keeps the
-    `promise`; where none does, the smallest loss is written and said not to. The rest of the keywords are those of
-    `transform`.
+    `promise`; where none does, the one that changes least is written and said not to. Without data it becomes smaller
+    where outputs are far off. The rest of the keywords are those of `transform`.
 
     Raises:
         ToleranceMissed: the result is not within the tolerance, no loss is within the drop, or no channels bring the
@@ -299,7 +300,7 @@ def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> R
 def strip(
     model: PathLike, out: PathLike, *, channels: float | str | Sequence[float | str] | None = None,
     speed_up: float | None = None, score: str = "", scope: str = "layer", multiple: int = 1,
-    strip_metadata: bool = False, **checks: Unpack[CheckKeywords],
+    strip_metadata: bool = False, freeze: bool = False, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Remove dead neurons, and whole channels before them.
 
@@ -315,6 +316,7 @@ def strip(
         scope: layer or global: what the share is taken over.
         multiple: kept channels are rounded up to a multiple of this.
         strip_metadata: whether doc strings and metadata go that no runtime reads.
+        freeze: whether initializers that are inputs are so no longer.
         checks: the keywords of `transform`, from `data` on.
 
     Raises:
@@ -324,7 +326,10 @@ def strip(
     """
     judged = taken(Checks, checks)
     calibration = Calibration(data=judged.data)
-    given = {"channels": channels, "speed_up": speed_up, "multiple": multiple, "strip_metadata": strip_metadata}
+    given = {
+        "channels": channels, "speed_up": speed_up, "multiple": multiple, "strip_metadata": strip_metadata,
+        "freeze": freeze,
+    }  # fmt: skip
     shapes = taken(Stripping, given)
     removal = shapes.before(calibration, score, scope)
     found = None

@@ -11,7 +11,7 @@ from onnxprune.pipeline.base import Pass
 from onnxprune_passes import Decode, Encode
 
 _STORING = frozenset(
-    {"decode", "strip_metadata", "dead_neurons", "encode"}
+    {"decode", "freeze", "strip_metadata", "dead_neurons", "encode"}
 )  # passes that are there for the file's size
 
 

@@ -192,6 +192,11 @@ channels = stack(
 strip_metadata = click.option(
     "--strip-metadata", is_flag=True, help="Drop doc strings and metadata that no runtime reads, such as stack traces."
 )
+freeze = click.option(
+    "--freeze",
+    is_flag=True,
+    help="Take weights out of the model's inputs, where older exporters list them: nobody can override them any more.",
+)
 names_from = click.option(
     "--names-from",
     type=FILE,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onnxprune.core.files import PathLike
 
 
+_LOSING = ("sparsity", "quality", "threshold", "pattern", "channels", "speed_up", "loss")  # who gives them knows
 _COUNTED = ("models", "search", "trials")  # progress in numbers; everything else counts bytes of weights
 
 
@@ -51,7 +52,7 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
         terminal.show_result(console(), result)
     elif result.promise is not None and not result.promise.kept:
         warn(f"the promise is not kept on {result.promise.samples} held-out samples")
-    elif said := far_off(result.deviation):
+    elif not any(given.get(name) for name in _LOSING) and (said := far_off(result.deviation)):
         warn(said)
     if verify and result.deviation.source == "none":
         warn(f"the result was not verified: {result.deviation.reason}")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @opt.channels
 @click.option("--no-strip", is_flag=True, help="Keep dead neurons: no shape changes.")
 @opt.strip_metadata
+@opt.freeze
 @click.option(
     "--cluster",
     metavar="ADDRESS",
@@ -89,6 +90,7 @@ def prune(model: PathLike, out: PathLike, set_: tuple[str, ...], **options: Any)
 )
 @click.option("--scope", default="layer", show_default=True, help="Scope of the share: layer or global.")
 @opt.strip_metadata
+@opt.freeze
 @opt.checks
 def strip(model: PathLike, out: PathLike, channels: tuple[str, ...], **options: Any) -> None:
     """Remove dead neurons, and with --channels or --speed-up whole channels."""

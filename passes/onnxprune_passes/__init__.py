@@ -7,11 +7,12 @@ from onnxprune_passes.channels import Channels as Channels
 from onnxprune_passes.dead_neurons import DeadNeurons as DeadNeurons
 from onnxprune_passes.decode import Decode as Decode
 from onnxprune_passes.encode import Encode as Encode
+from onnxprune_passes.freeze import Freeze as Freeze
 from onnxprune_passes.magnitude import Magnitude as Magnitude
 from onnxprune_passes.strip_metadata import StripMetadata as StripMetadata
 from onnxprune_passes.update import Update as Update
 
-PASSES: dict[str, type[Pass]] = {
-    kind.name: kind
-    for kind in (Magnitude, Channels, DeadNeurons, Activations, Encode, Decode, ApplyMasks, Update, StripMetadata)
-}
+_KINDS: tuple[type[Pass], ...] = (
+    Magnitude, Channels, DeadNeurons, Activations, Encode, Decode, ApplyMasks, Update, StripMetadata, Freeze
+)  # fmt: skip
+PASSES: dict[str, type[Pass]] = {kind.name: kind for kind in _KINDS}

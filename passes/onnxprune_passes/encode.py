@@ -179,7 +179,7 @@ class Encode(Pass):
         if inputs:
             change.notes.append(
                 f"{inputs} tensors stay dense: they are graph inputs, whose values a caller may override; "
-                "take them out of the inputs to have them encoded"
+                "freeze takes them out of the inputs"
             )
         return change
 

@@ -169,8 +169,9 @@ def test_quiet_prints_nothing(model):
     assert (result.stdout, result.stderr) == ("", "")
 
 
-def test_quiet_warns_where_hardly_anything_is_left(model):
-    assert "far off: SQNR" in call("compress", model, "-q", "--sparsity", "0.98").stderr
+def test_quiet_warns_where_hardly_anything_is_left_and_nobody_asked_for_it(model):
+    assert "far off: SQNR" in call("encode", model, "-o", model.with_name("o.onnx"), "-q", "--values", "int2").stderr
+    assert not call("compress", model, "-q", "--sparsity", "0.98").stderr
 
 
 def test_what_cannot_be_verified_is_a_warning(tmp_path):

@@ -82,6 +82,7 @@ class ShapeKeywords(TypedDict, total=False):
     speed_up: float | None
     multiple: int
     strip_metadata: bool
+    freeze: bool
 
 
 class SearchKeywords(TypedDict, total=False):

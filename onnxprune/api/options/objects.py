@@ -14,7 +14,7 @@ from onnxprune.errors import OptionError, OutputError
 from onnxprune.pipeline.base import Pass, check_types
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime.judge import Metric, Question
-from onnxprune_passes import Activations, Channels, DeadNeurons, Decode, Encode, Magnitude, StripMetadata
+from onnxprune_passes import Activations, Channels, DeadNeurons, Decode, Encode, Freeze, Magnitude, StripMetadata
 
 Options = TypeVar("Options")
 
@@ -216,6 +216,7 @@ class Stripping:
         speed_up: how many times as fast a run is to become by removing channels; in place of their shares.
         multiple: kept channels are rounded up to a multiple of this, dead ones too.
         strip_metadata: whether doc strings and metadata go that no runtime reads.
+        freeze: whether initializers that are inputs, which a caller may override, are so no longer.
 
     Raises:
         OptionError: channels are to go, and all shapes to stay; what says how many contradicts itself or is no number.
@@ -226,6 +227,7 @@ class Stripping:
     speed_up: float | None = None
     multiple: int = 1
     strip_metadata: bool = False
+    freeze: bool = False
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -262,7 +264,8 @@ class Stripping:
 
     def first(self) -> list[Pass]:
         """What runs before all others: encoded weights are dense, and take over what is left of their notes."""
-        return [Decode(), *([StripMetadata()] if self.strip_metadata else ())]
+        notes = [StripMetadata()] if self.strip_metadata else []
+        return [Decode(), *([Freeze()] if self.freeze else []), *notes]
 
     def before(self, calibration: Calibration, score: str = "", scope: str = "layer") -> list[Channels]:
         """What runs before weights are pruned.

@@ -30,7 +30,8 @@ from onnxprune.runtime.synthetic_inputs import SAMPLES, CannotSynthesise, synthe
 
 # Layers are numbered, main graph first, and their nodes named by number: ONNX Runtime keeps names where it fuses nodes.
 _TAG = re.compile(r"layer~(\d+)~")
-_BLOCKED = re.compile(r"(.+)_nchwc")  # what it calls a convolution in its blocked layout: after the output
+# What it calls a convolution in its blocked layout: after the output, of float16 after that in float32.
+_BLOCKED = re.compile(r"(?:InsertedPrecisionFreeCast_)?(.+)_nchwc")
 _AROUND = frozenset({"If", "Loop", "Scan"})  # their time holds that of the nodes in their bodies
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
 

@@ -238,3 +238,12 @@ def test_an_einsum_counts_each_place_of_its_labels(tmp_path, equation, shape, mu
     (layer,) = onnxprune.costs(tmp_path / "m.onnx", samples=2).layers
     assert layer.kind == "Einsum"
     assert layer.flops * 2 == 2 * multiplications  # the first axis counts as samples
+
+
+def test_convolutions_of_float16_are_timed(tmp_path):
+    """Which run in float32, in a blocked layout, under the names of what is cast around them."""
+    held = {f"w{n}": normal(16, 16, 3, 3).astype(np.float16) for n in range(3)}
+    nodes = [node("Conv", [f"v{n}" if n else "x", f"w{n}"], [f"v{n + 1}"], pads=[1, 1, 1, 1]) for n in range(3)]
+    shape = [1, 16, 32, 32]
+    proto = model(nodes, [info("x", shape, TensorProto.FLOAT16)], [info("v3", shape, TensorProto.FLOAT16)], held)
+    assert all(layer.latency_ms for layer in costs_of(proto, tmp_path).layers)

@@ -218,3 +218,14 @@ def test_python_takes_what_the_command_offers(command):
     renamed = {"models": "model", "set_": "set", "no_strip": "strip", "no_verify": "verify"}
     of_the_command = {"json_file", "html_file", "quiet", "cluster"}
     assert {renamed.get(name, name) for name in names} - of_the_command <= taken
+
+
+def test_the_package_is_a_command_too(tmp_path):
+    """Workers of several models import what was started."""
+    for name in "ab":
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{name}.onnx").write_bytes(mlp(sizes=(64, 64, 10)).SerializeToString())
+    command = [sys.executable, "-m", "onnxprune", "compress", tmp_path / "in", "-o", tmp_path / "out", "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.onnx")) == ["a.onnx", "b.onnx"]

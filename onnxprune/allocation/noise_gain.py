@@ -20,7 +20,7 @@ from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight
 from onnxprune.runtime import samples as sample_files
 from onnxprune.runtime.deviation import compare
-from onnxprune.runtime.session import open_session, run
+from onnxprune.runtime.session import each_run, open_session
 from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class _Trials:
     ) -> None:
         self.lists = inputs(session)
         self._model, self._session = model, session
-        self._references = [[run(session, feed) for feed in feeds] for feeds in self.lists]
+        self._references = [list(each_run(session, feeds)) for feeds in self.lists]
 
     def noise(self, weights: dict[int, Weight]) -> Array:
         """The logarithm of the outputs' relative squared error for each list, over that of one weight.
@@ -132,7 +132,7 @@ class _Trials:
         found = np.full(len(self.lists), np.nan)
         for place, (feeds, reference) in enumerate(zip(self.lists, self._references, strict=True)):
             with contextlib.suppress(RuntimeFailure):
-                outputs = compare(reference, [run(self._session, {**feed, **noisy}) for feed in feeds])
+                outputs = compare(reference, each_run(self._session, [{**feed, **noisy} for feed in feeds]))
                 noise = [min(1.0, o.relative_l2**2) for o in outputs if np.isfinite(o.relative_l2)]
                 if any(noise):
                     found[place] = np.log(np.mean(noise) / (NOISE * len(weights)))

@@ -49,7 +49,10 @@ def both_kinds(model: Model, session: ort.InferenceSession, samples: int, most: 
     Raises:
         CannotSynthesise: none are found, or the model wants larger ones.
     """
-    kinds = [synthesise(model, session, samples, realistic=realistic, numbers=_TOGETHER) for realistic in (True, False)]
+    kinds = [
+        synthesise(model, session, samples, realistic=realistic, numbers=_TOGETHER, held=0)
+        for realistic in (True, False)
+    ]
     if max(sum(array.size for array in kind.feeds[0].values()) for kind in kinds) > most:
         raise CannotSynthesise("the model wants large ones")
     return [kinds[0].feeds] if kinds[0].kinds == kinds[1].kinds else [kind.feeds for kind in kinds]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.objects import Checks
@@ -20,7 +20,12 @@ from onnxprune.runtime.deviation import MISPLACED, OutputDeviation, compare
 from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import Input, Runner, inputs_of, latency, open_session
+from onnxprune.runtime.session import Input, Runner, each_run, inputs_of, latency, open_session
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_HELD = 1 << 28  # bytes of outputs on synthesised inputs that are kept, and not computed again
 
 
 @local(reads=("a", "b"), packed=True)
@@ -60,14 +65,16 @@ class FarOff(Exception):
 class _Original:
     """What the original gives: its outputs for some samples (`source` says which), and what judges others by them.
 
-    `inputs` are those of the model, and `kinds` says in words what synthesised ones are, by name.
+    `inputs` are those of the model, and `kinds` says in words what synthesised ones are, by name. The outputs are None
+    where it runs again for them.
     """
 
+    session: ort.InferenceSession
     source: str
     samples: Samples
     inputs: list[Input]
     kinds: dict[str, str]
-    outputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]] | None
     judge: Judge | None
 
 
@@ -110,7 +117,10 @@ class Verification:
             return self._unverified(f"no inputs could be synthesised ({error}); {error.advice}"), None
         feed, judge = original.samples.feeds[0], original.judge
         opened = Runner(open_session(result))
-        outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
+        feeds = original.samples.feeds
+        reference = each_run(original.session, feeds) if original.outputs is None else original.outputs
+        found = each_run(opened.session, feeds) if judge is None else opened.outputs(feeds)  # a judge reads them again
+        outputs = compare(reference, found)
         self._require_near(outputs)
         judged = None
         if judge is not None and self._checks.tolerance is not None and judge.against_original:
@@ -133,11 +143,11 @@ class Verification:
         found_facts = [output.facts() for output in outputs]
         single = original.samples.single(original.inputs)
         ran = decoding(result, single, self._source, self._model)
-        found = Deviation(
+        deviation = Deviation(
             original.source, original.samples.count, "", found_facts, judged, original.kinds,
             ran if ran != Decoding() else None,
         )  # fmt: skip
-        return found, cost
+        return deviation, cost
 
     def _require_near(self, outputs: list[OutputDeviation]) -> None:
         telling = [o for o in outputs if o.numbers and not o.says_nothing and o.differs in ("", MISPLACED)]
@@ -160,16 +170,18 @@ class Verification:
         if checks.data is not None:
             source, kinds = "data", {}
             held, inputs = sample_files.load(Path(checks.data), session, checks.samples)
-            outputs = list(Runner(session).outputs(held.feeds))
+            outputs = None
         else:
             from onnxprune.runtime.synthetic_inputs import SAMPLES, synthesise
 
-            made = synthesise(self._model, session, checks.samples or SAMPLES)
+            made = synthesise(self._model, session, checks.samples or SAMPLES, held=_HELD)
             source, kinds, held = "synthetic", made.kinds, Samples(made.feeds, len(made.feeds), {}, whole=True)
             outputs, inputs = made.outputs, inputs_of(session)
         asked = checks.tolerance is not None or checks.question.asked or held.judging
+        if asked and outputs is None:
+            outputs = list(each_run(session, held.feeds))
         judge = Judge(session, checks.question, held, outputs) if asked else None
-        return _Original(source, held, inputs, kinds, outputs, judge)
+        return _Original(session, source, held, inputs, kinds, outputs, judge)
 
     def _baseline(self, judge: Judge) -> float:
         """The metric of the original, found once."""

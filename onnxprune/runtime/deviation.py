@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import OptionError
 
@@ -17,6 +19,7 @@ _TEXT = "OSU"  # kinds of numpy types: strings, which ONNX Runtime gives as obje
 MISPLACED = "NaN or Inf stand in other places"  # why an output differs
 CLOSE_DB = 20.0  # of SQNR: below, answers change often enough to be looked at
 FAR_DB = 7.0  # below, there is little left of what the original says
+_PIECE = 1 << 20  # entries that are compared at once, in float64
 
 
 def is_classes(dtype: np.dtype) -> bool:
@@ -70,7 +73,9 @@ class OutputDeviation:
             if is_classes(a.dtype):
                 self._add_classes(a, b)
             else:
-                self._add_numbers(a, b)
+                a, b = (array.reshape(-1, array.shape[-1] if array.ndim else 1) for array in (a, b))
+                for start, stop in ranges(0, len(a), max(1, _PIECE // a.shape[1])):
+                    self._add_numbers(a[start:stop], b[start:stop])
 
     def _differ(self, what: str) -> None:
         self.differs, self.max_abs = self.differs or what, math.inf
@@ -96,12 +101,13 @@ class OutputDeviation:
             self.max_abs = math.inf
 
     def _add_numbers(self, a: Array, b: Array) -> None:
+        """Some rows: [rows, last axis]."""
         x, y = a.astype(np.float64), b.astype(np.float64)
         with np.errstate(invalid="ignore"):  # Inf - Inf
             difference = x - y
         if np.isfinite(difference).all():  # so are both: the usual case takes no masks
-            if a.ndim and a.shape[-1] > 1 and a.dtype.kind == "f":
-                self.rows += a.size // a.shape[-1]
+            if a.shape[1] > 1 and a.dtype.kind == "f":
+                self.rows += len(a)
                 self.agreed += int(np.count_nonzero(a.argmax(-1) == b.argmax(-1)))
             self._add_sums(x.reshape(-1), y.reshape(-1), difference.reshape(-1))
             return
@@ -110,7 +116,7 @@ class OutputDeviation:
         if not comparable.all():
             self.differs, self.max_abs = self.differs or MISPLACED, math.inf
         self.non_finite += int(np.count_nonzero(comparable & ~finite))
-        if a.ndim and a.shape[-1] > 1 and a.dtype.kind == "f":
+        if a.shape[1] > 1 and a.dtype.kind == "f":
             same = comparable.all(-1)
             counted = ~(same & np.isnan(x).any(-1))  # of NaN nothing is the largest
             self.rows += int(np.count_nonzero(counted))
@@ -205,17 +211,17 @@ class OutputDeviation:
         return {"name": self.name} | finite | words
 
 
-def compare(reference: list[dict[str, Any]], result: list[dict[str, Any]]) -> list[OutputDeviation]:
-    """One deviation per output.
+def compare(reference: Iterable[dict[str, Any]], result: Iterable[dict[str, Any]]) -> list[OutputDeviation]:
+    """One deviation per output; runs are taken one by one, so that neither model's need to be held.
 
     Raises:
         OptionError: the outputs do not have the same names.
     """
-    names = list(reference[0]) if reference else []
-    if reference and set(names) != set(result[0]):
-        raise OptionError(f"the models cannot be compared: outputs {', '.join(names)} and {', '.join(result[0])}")
-    found = [OutputDeviation(name) for name in names]
+    found: list[OutputDeviation] = []
     for a, b in zip(reference, result, strict=True):
+        if not found and set(a) != set(b):
+            raise OptionError(f"the models cannot be compared: outputs {', '.join(a)} and {', '.join(b)}")
+        found = found or [OutputDeviation(name) for name in a]
         for output in found:
             output.add(a[output.name], b[output.name])
     return found

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +21,17 @@ UNNAMED = ""  # the name of an array that is for the only input
 SCHEME = "data:"
 
 Data: TypeAlias = PathLike | ArrayLike | Mapping[str, ArrayLike] | Iterable[Mapping[str, ArrayLike]]
-Given: TypeAlias = dict[str, Array] | list[dict[str, Array]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch, a sample or a whole run: what errors call it, and its arrays by name."""
+
+    where: str
+    arrays: dict[str, Array]
+
+
+Given: TypeAlias = dict[str, Array] | list[Part]
 
 _held: dict[Path, list[Given]] = {}
 
@@ -66,7 +77,7 @@ def path_of(data: Data | None) -> Path | None:
 
 
 def gathered(data: Any) -> Given:
-    """Arrays by name, or a list of such dicts; see `held`."""
+    """Arrays by name, or parts of them; see `held`."""
     if isinstance(data, Mapping):
         return {_name(name): _array(name, value) for name, value in data.items()}
     if hasattr(data, "__array__"):
@@ -74,7 +85,10 @@ def gathered(data: Any) -> Given:
     if isinstance(data, Iterable):
         feeds = list(data)
         if all(isinstance(feed, Mapping) for feed in feeds):
-            return [{_name(name): _array(name, value) for name, value in feed.items()} for feed in feeds]
+            return [
+                Part(f"number {number}", {_name(name): _array(name, value) for name, value in feed.items()})
+                for number, feed in enumerate(feeds)
+            ]
     raise DataError(
         f"data must be a path, an array, arrays by input name, or an iterable of those, not {type(data).__name__}"
     )
@@ -95,7 +109,7 @@ def _array(name: str, value: Any) -> Array:
 
 def _digest(given: Given) -> str:
     total = hashlib.sha256()
-    for feed in given if isinstance(given, list) else [given]:
+    for feed in [part.arrays for part in given] if isinstance(given, list) else [given]:
         for name, array in sorted(feed.items()):
             total.update(f"{name} {array.dtype} {array.shape} ".encode())
             total.update(repr(array.tolist()).encode() if array.dtype == object else array.tobytes())

@@ -23,7 +23,7 @@ from onnxprune.core.dtypes import Array
 from onnxprune.errors import MetricError, OptionError, ToleranceMissed
 from onnxprune.runtime import metrics
 from onnxprune.runtime.metrics import Limit
-from onnxprune.runtime.samples import Samples
+from onnxprune.runtime.samples import Samples, ragged
 from onnxprune.runtime.session import Runner, open_session
 
 if TYPE_CHECKING:
@@ -302,7 +302,8 @@ def identity(question: Question, samples: Samples | None) -> dict[str, Any]:
         total = hashlib.sha256()
         for name, array in sorted(samples.arrays.items()):
             total.update(f"{name} {array.dtype} {array.shape}".encode())
-            total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b"")
+            for part in array if ragged(array) else [array]:
+                total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8).data if part.size else b"")
         facts["data"] = total.hexdigest()
     return facts
 

@@ -148,6 +148,15 @@ def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None
         raise RuntimeFailure(f"ONNX Runtime cannot run the model: {_first_line(error)}") from error
 
 
+def each_run(session: ort.InferenceSession, feeds: Sequence[Feeds]) -> Iterator[dict[str, Any]]:
+    """What the session gives for each feed, one after the other: of large images it is more than memory should hold.
+
+    Raises:
+        RuntimeFailure: the model cannot run on one of them.
+    """
+    return (run(session, feed) for feed in feeds)
+
+
 def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto) -> list[Array]:
     """What a single node of a model computes from the arrays; None stands for an input that is left out.
 
@@ -223,9 +232,8 @@ class Runner:
             yield from held
             return
         held = []
-        for number, feed in enumerate(feeds):
-            found = run(self.session, feed)
-            if len(held) == number and (number + 1) * _nbytes(found) <= HELD:
+        for number, found in enumerate(each_run(self.session, feeds)):
+            if len(held) == number and (number + 1) * nbytes(found) <= HELD:
                 held.append(found)
             yield found
         if len(held) == len(feeds):
@@ -308,5 +316,6 @@ def _same(a: Any, b: Any) -> bool:
     return bool((a == b).all()) if a.dtype.hasobject else a.tobytes() == b.tobytes()
 
 
-def _nbytes(outputs: Mapping[str, Any]) -> int:
+def nbytes(outputs: Mapping[str, Any]) -> int:
+    """Bytes of the arrays among the outputs of a run."""
     return sum(value.nbytes for value in outputs.values() if isinstance(value, np.ndarray))

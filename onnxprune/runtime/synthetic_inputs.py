@@ -15,7 +15,7 @@ from onnxprune.model.model import Model
 from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.input_kinds import Kind, Numbers, Shape
 from onnxprune.runtime.input_recognition import recognise, told_sizes, unrecognised
-from onnxprune.runtime.session import Feeds, Input, inputs_of, run
+from onnxprune.runtime.session import Feeds, Input, inputs_of, nbytes, run
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -36,11 +36,14 @@ class CannotSynthesise(Exception):
 
 @dataclass(frozen=True)
 class SyntheticInputs:
-    """Inputs on which a model runs, what they are, in words by the input's name, and what it gives for each."""
+    """Inputs on which a model runs, what they are, in words by the input's name, and what it gives for each.
+
+    The outputs are None where they are not held.
+    """
 
     feeds: list[Feeds]
     kinds: dict[str, str]
-    outputs: list[dict[str, Any]]
+    outputs: list[dict[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ class _Sizes:
 
 
 def synthesise(
-    model: Model, session: ort.InferenceSession, samples: int, *, realistic: bool = True, numbers: int | None = None
+    model: Model, session: ort.InferenceSession, samples: int, *, realistic: bool = True, numbers: int | None = None,
+    held: int | None = None,
 ) -> SyntheticInputs:  # fmt: skip
     """Up to `samples` sets of inputs on which the session runs, the same ones each time.
 
@@ -80,10 +84,13 @@ def synthesise(
     result from another, they are random numbers instead, within the bounds that the operators ask for. Unless they
     shall be `realistic`, such numbers come first: they reach more of what operators do, negative numbers for one.
 
+    Outputs are those that the model has: the session may have many more, which record what happens inside. Where
+    there are more bytes of them than may be `held`, none are: an image's may be many times larger than it.
+
     Raises:
         CannotSynthesise: no combination of kinds, sizes and ranges that was tried runs.
     """
-    inputs = inputs_of(session)
+    inputs, names = inputs_of(session), [output.name for output in model.proto.graph.output]
     for item in inputs:
         if item.dtype is None:
             problem = f"input '{item.name}' is {item.type}"
@@ -93,35 +100,41 @@ def synthesise(
     problem, mute = "", None
     for guess in _guesses(model, inputs, realistic):
         try:
-            shapes, outputs = _sized(session, inputs, guess)
+            shapes, outputs = _sized(session, inputs, names, guess)
         except RuntimeFailure as error:
             problem = str(error)
             continue
         found = shapes, guess.kinds, outputs
         if not all(output.says_nothing for output in compare([outputs], [outputs])):
-            return _made(session, inputs, samples, numbers, *found)
+            break
         mute = mute or found
-    if mute is None:
-        raise CannotSynthesise(problem)
-    return _made(session, inputs, samples, numbers, *mute)
+    else:
+        if mute is None:
+            raise CannotSynthesise(problem)
+        found = mute
+    feeds, given = _made(session, inputs, names, samples, numbers, *found, held=held)
+    return SyntheticInputs(feeds, {name: kind.phrase for name, kind in found[1].items()}, given)
 
 
 def _made(
-    session: ort.InferenceSession, inputs: list[Input], samples: int, numbers: int | None,
-    shapes: dict[str, Shape], kinds: Mapping[str, Kind], outputs: dict[str, Any],
-) -> SyntheticInputs:  # fmt: skip
+    session: ort.InferenceSession, inputs: list[Input], names: list[str], samples: int, numbers: int | None,
+    shapes: dict[str, Shape], kinds: Mapping[str, Kind], outputs: dict[str, Any], *, held: int | None,
+) -> tuple[list[Feeds], list[dict[str, Any]] | None]:  # fmt: skip
     """As many sets of inputs as were asked for, less those that the model does not take: numbers may not fit others.
 
     `outputs` are those of the first, which it takes.
     """
-    kept = [(_feeds(inputs, shapes, kinds, 0), outputs)]
-    size = sum(array.size for array in kept[0][0].values())
-    for seed in range(1, samples if numbers is None else min(samples, -(-numbers // max(size, 1)))):
+    feeds, given = [_feeds(inputs, shapes, kinds, 0)], [outputs]
+    size = sum(array.size for array in feeds[0].values())
+    most = samples if numbers is None else min(samples, -(-numbers // max(size, 1)))
+    kept = held is None or most * nbytes(outputs) <= held
+    for seed in range(1, most):
         feed = _feeds(inputs, shapes, kinds, seed)
         with contextlib.suppress(RuntimeFailure):
-            kept.append((feed, run(session, feed)))
-    feeds, given = zip(*kept, strict=True)
-    return SyntheticInputs(list(feeds), {name: kind.phrase for name, kind in kinds.items()}, list(given))
+            found = run(session, feed, names)
+            feeds.append(feed)
+            given += [found] if kept else []
+    return feeds, given if kept else None
 
 
 def _guesses(model: Model, inputs: list[Input], realistic: bool) -> Iterator[_Guess]:
@@ -142,9 +155,9 @@ def _guesses(model: Model, inputs: list[Input], realistic: bool) -> Iterator[_Gu
 
 
 def _sized(
-    session: ort.InferenceSession, inputs: list[Input], guess: _Guess
+    session: ort.InferenceSession, inputs: list[Input], names: list[str], guess: _Guess
 ) -> tuple[dict[str, Shape], dict[str, Any]]:
-    """The first sizes of free dimensions on which the session runs, and its outputs.
+    """The first sizes of free dimensions on which the session runs, and its outputs of these names.
 
     Raises:
         RuntimeFailure: it runs on none.
@@ -159,7 +172,7 @@ def _sized(
             continue
         known.add(tuple(shapes.values()))
         try:
-            return shapes, run(session, _feeds(inputs, shapes, guess.kinds, 0))
+            return shapes, run(session, _feeds(inputs, shapes, guess.kinds, 0), names)
         except RuntimeFailure as error:
             problem = error
     raise problem

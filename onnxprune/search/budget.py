@@ -345,11 +345,10 @@ def _folds(session: ort.InferenceSession, parted: list[Samples]) -> list[Samples
     """Parts of the confirming half, each of samples from all over it."""
     if not parted:
         return []
-    arrays, count = parted[1].arrays, parted[1].count
-    inputs = sample_files.runnable_inputs(session, arrays, "the data")
+    given, inputs = sample_files.runnable(session, parted[1].arrays, "the data")
     batch = max((sample_files.fixed(item) or 1 for item in inputs), default=1)
-    parts = min(FOLDS, count // max(batch, _FOLD))
-    return [sample_files.cut(arrays, "the data", inputs, fold=(part, parts)) for part in range(parts)]
+    parts = min(FOLDS, parted[1].count // max(batch, _FOLD))
+    return [sample_files.cut(given, "the data", inputs, fold=(part, parts)) for part in range(parts)]
 
 
 def _halves(source: Path, question: Question, data: Path | None, samples: int | None) -> list[Samples]:

@@ -22,8 +22,7 @@ def halves(source: Path, data: Path, samples: int | None) -> tuple[Samples, Samp
     Raises:
         DataError: the data does not fit the model.
     """
-    arrays = sample_files.read(data)
-    inputs = sample_files.runnable_inputs(open_session(source), arrays, str(data))
+    given, inputs = sample_files.runnable(open_session(source), sample_files.read(data), str(data))
     most = None if samples is None else -(-samples // 2)
-    first, second = (sample_files.cut(arrays, str(data), inputs, most, half) for half in (0, 1))
+    first, second = (sample_files.cut(given, str(data), inputs, most, half) for half in (0, 1))
     return first, second

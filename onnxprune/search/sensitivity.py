@@ -47,8 +47,8 @@ class _Shared:
         session = open_session(self.model, "the model", options)
         samples = None
         if self.arrays:
-            inputs = sample_files.runnable_inputs(session, self.arrays, "the data")
-            samples = sample_files.cut(self.arrays, "the data", inputs)
+            given, inputs = sample_files.runnable(session, self.arrays, "the data")
+            samples = sample_files.cut(given, "the data", inputs)
         return Judge(session, self.question, samples, options=options)
 
 

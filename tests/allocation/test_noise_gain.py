@@ -62,8 +62,8 @@ def test_data_says_the_same(tmp_path):
 
 def test_few_runs_are_enough(monkeypatch):
     ran = []
-    run = noise_gain.run
-    monkeypatch.setattr(noise_gain, "run", lambda session, feed: ran.append(feed) or run(session, feed))
+    runs = noise_gain.each_run
+    monkeypatch.setattr(noise_gain, "each_run", lambda session, feeds: ran.extend(feeds) or runs(session, feeds))
     gains(branches({5: 30.0}))
     groups, kinds = -(-BRANCHES // 4), 2
     assert len(ran) == kinds * (1 + groups + 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from onnxprune.report.deviations import remarks, verdict
 from onnxprune.runtime.deviation import OutputDeviation, compare
 from onnxprune.runtime.metrics import of_deviations
 from tests.helpers.arrays import samples
-from tests.helpers.builders import mlp
+from tests.helpers.builders import info, mlp, model, node, normal
 from tests.helpers.commands import call
 from tests.helpers.running import put
 
@@ -257,3 +258,35 @@ def test_labels_in_the_reports(tmp_path):
     assert text in (tmp_path / "r.html").read_text()
     with pytest.raises(ToleranceMissed, match=f"agreement is {100 * classes['top1_agreement']:.6g}"):
         onnxprune.verify(path, out, samples=64, tolerance=0.5)
+
+
+def test_pieces_add_up_to_the_whole(monkeypatch):
+    a = samples(7, 3, 5)
+    b = a + samples(7, 3, 5) % 3  # whose sums are exact in any order
+    a[1, 2, 3] = b[1, 2, 3] = np.nan
+    a[4, 0, 0] = np.inf
+    for shape in ((7, 3, 5), (105,), (105, 1)):
+        found = []
+        for entries in (1 << 20, 12):
+            monkeypatch.setattr("onnxprune.runtime.deviation._PIECE", entries)
+            (deviation,) = compare([{"y": a.reshape(shape)}], [{"y": b.reshape(shape)}])
+            found.append((deviation.facts(), deviation.rows, deviation.agreed, deviation.mean_squared))
+        assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("data", "count"), [(normal(320, 4), 320), (None, 10)])
+def test_outputs_that_are_large_are_not_held(tmp_path, monkeypatch, data, count):
+    """Ten runs, whose outputs are 4 MB each."""
+    monkeypatch.setattr("onnxprune.api.verify._HELD", 1 << 20)
+    monkeypatch.setattr("onnxprune.runtime.deviation._PIECE", 1 << 16)
+    held = {"w": normal(4, 1 << 15)}
+    proto = model([node("MatMul", ["x", "w"], ["y"])], [info("x", [32, 4])], [info("y", [32, 1 << 15])], held)
+    path = put(tmp_path / "m.onnx", proto)
+    tracemalloc.start()
+    try:
+        found = onnxprune.verify(path, path, data=data, samples=count)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.samples == count
+    assert peak < 20 << 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto
 
 import onnxprune
 from onnxprune.errors import DataError
@@ -69,6 +70,58 @@ def test_a_folder_of_bundles(tmp_path):
     assert count == 6
 
 
+def bundles(folder, *parts):
+    for number, arrays in enumerate(parts):
+        np.savez(folder / f"{number:02}.npz", **arrays)
+    return folder
+
+
+def test_what_is_the_same_in_each_file_takes_one_value_for_all(tmp_path):
+    inputs = [item("N", 3), item(name="rate"), item(2, 5, name="state")]
+    state = samples(2, 5)
+    bundles(tmp_path, *({"x": samples(n, 3), "rate": np.float32(7), "state": state} for n in (2, 3)))
+    found = loaded(tmp_path, inputs)
+    (feed,) = found.feeds
+    assert (found.count, feed["x"].shape, float(feed["rate"])) == (5, (5, 3), 7)
+    np.testing.assert_array_equal(feed["state"], state)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([{"x": samples(2, 3)}, {"z": samples(2, 3)}], ["same names", "'z'", "00.npz"]),
+        ([{"x": samples(2, 3)}, {"x": samples(2, 4)}], ["'x'", "00.npz has shape (2, 3)", "01.npz (2, 4)"]),
+        ([{"x": samples(3)}, {"x": samples(2, 3)}], ["'x'", "01.npz (2, 3)"]),
+    ],
+)
+def test_files_that_do_not_go_together_are_named(tmp_path, parts, said):
+    with pytest.raises(DataError) as caught:
+        loaded(bundles(tmp_path, *parts), [item("N", 3)])
+    assert all(part in str(caught.value) for part in said), caught.value
+
+
+def test_large_samples_are_few_in_a_batch(monkeypatch):
+    monkeypatch.setattr(data, "NUMBERS", 100)
+    x, sizes = [item("N", 30)], [1, 7, 8]
+    assert [len(feed["x"]) for feed in data.cut({"x": samples(7, 30)}, "", x).feeds] == [3, 3, 1]
+    assert [len(feed["x"]) for feed in data.cut({"x": samples(2, 300)}, "", [item("N", 300)]).feeds] == [1, 1]
+    assert [len(data.cut({"x": samples(n, 12)}, "", [item("N", 12)]).feeds[0]["x"]) for n in sizes] == sizes
+
+
+@pytest.mark.parametrize("most", [1, 5, 8, 11])
+def test_no_fewer_samples_than_a_fixed_batch_are_taken(most):
+    assert data.cut({"x": samples(20, 3)}, "", [item(8, 3)], most).count == 8
+
+
+def test_a_fixed_batch_is_calibrated_with(tmp_path):
+    proto = mlp(sizes=(64, 128, 64))
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 8
+    source = put(tmp_path / "m.onnx", proto)
+    result = onnxprune.compress(source, tmp_path / "o.onnx", data=saved(tmp_path, x=samples(64, 64)))
+    assert result.promise.samples == 32
+
+
 @pytest.mark.parametrize(
     ("shapes", "given", "message"),
     [
@@ -122,7 +175,7 @@ def test_sequences_without_an_axis_of_samples_reach_the_model_whole(tmp_path):
     assert onnxprune.costs(tmp_path / "m.onnx", data=data_file).inputs == {"x": [40, 24]}
 
 
-def one_at_a_time(kind: str) -> onnx.ModelProto:
+def one_at_a_time(kind: str, batch: int | None = 1) -> onnx.ModelProto:
     """A model with a free first axis that runs a batch of 1 alone: its shape is in a Reshape, or in a state."""
     if kind == "reshape":
         held = {"shape": np.array([1, 96]), "w": normal(96, 48)}
@@ -133,7 +186,7 @@ def one_at_a_time(kind: str) -> onnx.ModelProto:
         node("Transpose", ["x"], ["t"], perm=[1, 0, 2]),
         node("GRU", ["t", "w", "r", "", "", "h0"], ["all", "y"], hidden_size=32),
     ]
-    return model(nodes, [info("x", ["N", 5, 48]), info("h0", [1, 1, 32])], [info("y", [1, "N", 32])], held)
+    return model(nodes, [info("x", ["N", 5, 48]), info("h0", [1, batch, 32])], [info("y", [1, "N", 32])], held)
 
 
 @pytest.mark.parametrize("kind", ["reshape", "state"])
@@ -160,3 +213,62 @@ def test_a_model_that_does_not_run_says_so_of_the_samples_as_they_are(tmp_path):
     found, inputs = data.load(saved(tmp_path, x=normal(40, 96)), session)
     assert inputs[0].shape[0] == "N"
     assert [len(feed["x"]) for feed in found.feeds] == [32, 8]
+
+
+@pytest.mark.parametrize("batch", [1, 4, 40])
+def test_a_state_is_for_as_many_samples_as_it_has_along_an_unnamed_axis(tmp_path, batch):
+    source = put(tmp_path / "m.onnx", one_at_a_time("state", batch=None))
+    given = saved(tmp_path, x=normal(40, 5, 48, seed=3), h0=normal(1, batch, 32))
+    found, _ = data.load(given, open_session(source))
+    assert [len(feed["x"]) for feed in found.feeds] == [batch] * (40 // batch)
+    assert onnxprune.verify(source, source, data=given).samples == 40
+    assert onnxprune.compress(source, tmp_path / "o.onnx", data=given).deviation.samples == 40
+
+
+def graph_network() -> onnx.ModelProto:
+    """Nodes [nodes, 24] and edges between them [2, edges] with attributes: what each edge carries, scaled."""
+    nodes = [
+        node("Gather", ["edges", "zero"], ["start"], axis=0), node("MatMul", ["x", "w"], ["h"]),
+        node("Gather", ["h", "start"], ["carried"]), node("Mul", ["carried", "attributes"], ["scaled"]),
+        node("Mul", ["scaled", "rate"], ["y"]),
+    ]  # fmt: skip
+    inputs = [info("x", ["nodes", 24]), info("edges", [2, "edges"], TensorProto.INT64), info("rate", [])]
+    inputs.append(info("attributes", ["edges", 1]))
+    held = {"w": normal(24, 256), "zero": np.array(0)}
+    return model(nodes, inputs, [info("y", ["edges", 256])], held)
+
+
+def one_graph(seed: int) -> dict[str, np.ndarray]:
+    count, edges = 5 + seed % 3, 9 + seed % 4
+    return {
+        "x": normal(count, 24, seed=seed), "rate": np.float32(2 + seed),
+        "edges": np.random.default_rng(seed).integers(0, count, (2, edges)), "attributes": normal(edges, 1, seed=seed),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [1, 20])
+def test_first_axes_that_count_different_things_are_a_run_each(tmp_path, number):
+    source, graphs = put(tmp_path / "m.onnx", graph_network()), [one_graph(seed) for seed in range(number)]
+    folder = bundles(tmp_path, *graphs) if number > 1 else saved(tmp_path, **graphs[0])
+    found, _ = data.load(folder, open_session(source))
+    assert (found.count, found.whole) == (number, True)
+    for feed, graph in zip(found.feeds, graphs, strict=True):
+        assert feed.keys() == graph.keys()
+        assert all(np.array_equal(feed[name], graph[name]) for name in graph)
+    result = onnxprune.compress(source, tmp_path / "o.onnx", data=folder)
+    assert result.deviation.samples == number
+    assert result.promise is None if number == 1 else result.promise.samples == 10
+    assert sensitivity.scan(source, tmp_path / "s.json", data=folder, metric="sqnr").layers
+
+
+def test_sizes_that_contradict_the_models_are_no_run(tmp_path):
+    source = put(tmp_path / "m.onnx", graph_network())
+    for wrong in ({"attributes": normal(4, 1)}, {"x": normal(5, 23)}):
+        with pytest.raises(DataError, match="number of samples"):
+            onnxprune.verify(source, source, data=one_graph(0) | wrong)
+
+
+def test_nothing_is_no_run(tmp_path):
+    source = put(tmp_path / "m.onnx", mlp())
+    with pytest.raises(DataError, match="no samples"):
+        onnxprune.verify(source, source, data=samples(0, 8))

@@ -169,3 +169,16 @@ def test_the_first_axis_of_images_counts_samples_however_it_is_called():
     with pytest.raises(CannotSynthesise):
         synthesise(Model(proto), SimpleNamespace(get_inputs=lambda: [given], get_outputs=list, run=refuse), 1)
     assert set(seen) == {1}
+
+
+def test_what_a_session_records_beside_the_outputs_is_not_asked_for(tmp_path):
+    proto = mlp()
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    opened = Model.load(tmp_path / "m.onnx")
+    proto.graph.output.append(info("fc0", None))
+    session = open_session(proto.SerializeToString())
+    made = synthesise(opened, session, 3)
+    assert [set(outputs) for outputs in made.outputs] == [{"y"}] * 3
+    size = made.outputs[0]["y"].nbytes
+    assert synthesise(opened, session, 3, held=3 * size).outputs is not None
+    assert synthesise(opened, session, 3, held=3 * size - 1).outputs is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import pytest
@@ -74,3 +76,45 @@ def test_what_a_recurrent_layer_ends_with_is_a_state(place, states):
     found = heads_of(Model.of_bytes(proto.SerializeToString()))
     assert found.states == states
     assert found.scores == {}
+
+
+def doubled(first: str, kind: str, last: str, **attributes) -> list[onnx.NodeProto]:
+    """40 nodes that read the one before them twice: as many ways as no one counts."""
+    names = [first, *(f"{last}{n}" for n in range(39)), last]
+    return [node(kind, [name, name], [made], **attributes) for name, made in pairwise(names)]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "scores"),
+    [
+        ([node("Mul", [f"m{n}" if n else "h", "one"], [f"m{n + 1}" if n < 4999 else "y"]) for n in range(5000)], True),
+        ([node("Identity", ["b"], ["c"]), *doubled("c", "Add", "d"), node("Mul", ["h", "d"], ["y"])], True),
+        ([*doubled("h", "Add", "d"), node("Mul", ["d", "one"], ["y"])], False),
+        (doubled("h", "Concat", "y", axis=0), False),
+    ],
+)
+def test_graphs_may_be_deep_and_branch(nodes, scores):
+    found = heads(*nodes)
+    assert found.scores == ({"y": 8} if scores else {})
+    assert not found.states
+
+
+def quantised(name: str) -> list[onnx.NodeProto]:
+    return [
+        node("QuantizeLinear", [name, "s", "z"], [f"{name}q"]), node("DequantizeLinear", [f"{name}q", "s", "z"], ["y"])
+    ]  # fmt: skip
+
+
+def test_quantised_layers_give_as_many_scores():
+    weights = {"q": np.ones((16, 8), np.int8), "s": np.float32(0.1), "z": np.int8(0)}
+    weighed = [node("DequantizeLinear", ["q", "s"], ["d"]), node("MatMul", ["x", "d"], ["k"]), *quantised("k")]
+    assert heads(*weighed, **weights).scores == {"y": 8}
+    dynamic = [
+        node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
+        node("MatMulInteger", ["xq", "q", "xz"], ["i"]),
+        node("Cast", ["i"], ["f"], to=FLOAT),
+        node("Mul", ["xs", "s"], ["scale"]),
+        node("Mul", ["f", "scale"], ["k"]),
+        node("Add", ["k", "b"], ["y"]),
+    ]
+    assert heads(*dynamic, **weights).scores == {"y": 8}

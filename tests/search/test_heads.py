@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +10,7 @@ from onnx import helper
 from onnxprune.model.model import Model
 from onnxprune.search.heads import heads_of
 from tests.helpers.builders import FLOAT, info, model, node, normal
+from tests.helpers.deep import chain, doubled
 
 WEIGHTS = {"w": normal(16, 8), "v": normal(16, 8, seed=1), "b": normal(8), "one": np.ones(8, np.float32)}
 LINEAR = node("MatMul", ["x", "w"], ["h"])
@@ -78,19 +77,13 @@ def test_what_a_recurrent_layer_ends_with_is_a_state(place, states):
     assert found.scores == {}
 
 
-def doubled(first: str, kind: str, last: str, **attributes) -> list[onnx.NodeProto]:
-    """40 nodes that read the one before them twice: as many ways as no one counts."""
-    names = [first, *(f"{last}{n}" for n in range(39)), last]
-    return [node(kind, [name, name], [made], **attributes) for name, made in pairwise(names)]
-
-
 @pytest.mark.parametrize(
     ("nodes", "scores"),
     [
-        ([node("Mul", [f"m{n}" if n else "h", "one"], [f"m{n + 1}" if n < 4999 else "y"]) for n in range(5000)], True),
-        ([node("Identity", ["b"], ["c"]), *doubled("c", "Add", "d"), node("Mul", ["h", "d"], ["y"])], True),
-        ([*doubled("h", "Add", "d"), node("Mul", ["d", "one"], ["y"])], False),
-        (doubled("h", "Concat", "y", axis=0), False),
+        (chain("Mul", "h", "y", "one"), True),
+        ([*doubled("Add", "b", "d"), node("Mul", ["h", "d"], ["y"])], True),
+        ([*doubled("Add", "h", "d"), node("Mul", ["d", "one"], ["y"])], False),
+        (doubled("Concat", "h", "y", axis=0), False),
     ],
 )
 def test_graphs_may_be_deep_and_branch(nodes, scores):

@@ -20,7 +20,9 @@ from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import Input, Runner, inputs_of, latency, open_session
+from onnxprune.runtime.session import Input, Runner, inputs_of, open_session
+
+_SECONDS, _ROUNDS = 1.0, 100  # of runs of both models: at most so many rounds, and none begins after so many seconds
 
 
 @local(reads=("a", "b"), packed=True)
@@ -89,6 +91,7 @@ class Verification:
         # Not while `compress --no-verify` starts.
         from onnxprune.layer_costs.decoding import Decoding, decoding
         from onnxprune.layer_costs.flops import layers
+        from onnxprune.layer_costs.in_turn import milliseconds, one_thread
         from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
         custom = sorted(custom_domains(self._model.proto))
@@ -118,7 +121,7 @@ class Verification:
             cost = Cost(
                 inputs={name: list(array.shape) for name, array in feed.items()},
                 flops={when: sum(layer.flops for layer in layers(path, feed)) for when, path in models.items()},
-                latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
+                latency_ms=milliseconds(one_thread(self._source), one_thread(result), feed, _SECONDS, _ROUNDS),
             )
         found_facts = [output.facts() for output in outputs]
         single = original.samples.single(original.inputs)

@@ -148,7 +148,8 @@ def _show_cost(console: Console, cost: Cost) -> None:
     if before:
         line(console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})")
     slow, fast = cost.latency_ms["before"], cost.latency_ms["after"]
-    line(console, f"  latency     {slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)})")
+    text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here on one thread ({percent(fast, slow)})"
+    line(console, f"  latency     {text}")
 
 
 def _show_speed_up(console: Console, found: SpeedUp) -> None:

@@ -20,7 +20,7 @@ from onnxprune.runtime.deviation import compare
 from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import Input, Runner, inputs_of, open_session
+from onnxprune.runtime.session import Input, Runner, inputs_of, open_session, series_of
 
 _SECONDS, _ROUNDS = 1.0, 100  # of runs of both models: at most so many rounds, and none begins after so many seconds
 
@@ -58,7 +58,8 @@ def verify(
 class _Original:
     """What the original gives: its outputs for some samples (`source` says which), and what judges others by them.
 
-    `inputs` are those of the model, and `kinds` says in words what synthesised ones are, by name.
+    `inputs` are those of the model, `series` the outputs that are no rows of scores, and `kinds` says in words what
+    synthesised inputs are, by name.
     """
 
     source: str
@@ -66,6 +67,7 @@ class _Original:
     inputs: list[Input]
     kinds: dict[str, str]
     outputs: list[dict[str, Any]]
+    series: frozenset[str]
     judge: Judge | None
 
 
@@ -104,7 +106,7 @@ class Verification:
             return self._unverified(f"no inputs could be synthesised ({error}); {error.advice}"), None
         feed, judge = original.samples.feeds[0], original.judge
         opened = Runner(open_session(result))
-        outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)))
+        outputs = compare(original.outputs, list(opened.outputs(original.samples.feeds)), original.series)
         judged = None
         if judge is not None and self._checks.tolerance is not None and judge.against_original:
             nothing = {output.name: output.says_nothing for output in outputs}
@@ -156,7 +158,7 @@ class Verification:
             outputs, inputs = made.outputs, inputs_of(session)
         asked = checks.tolerance is not None or checks.question.asked or held.judging
         judge = Judge(session, checks.question, held, outputs) if asked else None
-        return _Original(source, held, inputs, kinds, outputs, judge)
+        return _Original(source, held, inputs, kinds, outputs, series_of(session), judge)
 
     def _baseline(self, judge: Judge) -> float:
         """The metric of the original, found once."""

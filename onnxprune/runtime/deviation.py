@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +32,7 @@ class OutputDeviation:
     which are labels and indices, are classes: equal or not. Sequences and maps are compared part by part.
 
     Attributes:
+        series: whether its only axis counts samples or steps, see `session.series_of`: it is no row then.
         max_abs: largest absolute difference; infinite where shapes, finiteness or classes differ.
         rows, agreed: rows of numbers (last axis) and classes, and those of them that agree, see `top1_agreement`.
         classes: entries that were compared as classes.
@@ -39,6 +41,7 @@ class OutputDeviation:
     """
 
     name: str
+    series: bool = False
     max_abs: float = 0.0
     rows: int = 0
     agreed: int = 0
@@ -99,7 +102,7 @@ class OutputDeviation:
         with np.errstate(invalid="ignore"):  # Inf - Inf
             difference = x - y
         if np.isfinite(difference).all():  # so are both: the usual case takes no masks
-            if a.ndim and a.shape[-1] > 1 and a.dtype.kind == "f":
+            if self._has_rows(a):
                 self.rows += a.size // a.shape[-1]
                 self.agreed += int(np.count_nonzero(a.argmax(-1) == b.argmax(-1)))
             self._add_sums(x.reshape(-1), y.reshape(-1), difference.reshape(-1))
@@ -109,12 +112,15 @@ class OutputDeviation:
         if not comparable.all():
             self.differs, self.max_abs = self.differs or MISPLACED, math.inf
         self.non_finite += int(np.count_nonzero(comparable & ~finite))
-        if a.ndim and a.shape[-1] > 1 and a.dtype.kind == "f":
+        if self._has_rows(a):
             same = comparable.all(-1)
             counted = ~(same & np.isnan(x).any(-1))  # of NaN nothing is the largest
             self.rows += int(np.count_nonzero(counted))
             self.agreed += int(np.count_nonzero(counted & same & (x.argmax(-1) == y.argmax(-1))))
         self._add_sums(x[finite], y[finite], difference[finite])
+
+    def _has_rows(self, a: Array) -> bool:
+        return not self.series and a.ndim > 0 and a.shape[-1] > 1 and a.dtype.kind == "f"
 
     def _add_sums(self, x: Array, y: Array, difference: Array) -> None:
         if difference.size:
@@ -204,8 +210,10 @@ class OutputDeviation:
         return {"name": self.name} | finite | words
 
 
-def compare(reference: list[dict[str, Any]], result: list[dict[str, Any]]) -> list[OutputDeviation]:
-    """One deviation per output.
+def compare(
+    reference: list[dict[str, Any]], result: list[dict[str, Any]], series: Container[str] = ()
+) -> list[OutputDeviation]:
+    """One deviation per output; `series` are those that are no rows, see `OutputDeviation`.
 
     Raises:
         OptionError: the outputs do not have the same names.
@@ -213,7 +221,7 @@ def compare(reference: list[dict[str, Any]], result: list[dict[str, Any]]) -> li
     names = list(reference[0]) if reference else []
     if reference and set(names) != set(result[0]):
         raise OptionError(f"the models cannot be compared: outputs {', '.join(names)} and {', '.join(result[0])}")
-    found = [OutputDeviation(name) for name in names]
+    found = [OutputDeviation(name, name in series) for name in names]
     for a, b in zip(reference, result, strict=True):
         for output in found:
             output.add(a[output.name], b[output.name])

@@ -59,7 +59,11 @@ class Deviation:
 
 @dataclass
 class Cost:
-    """What one run on inputs of these shapes costs: floating-point operations, and milliseconds here."""
+    """What one run on inputs of these shapes costs: floating-point operations, and milliseconds here.
+
+    Milliseconds are processor time of one thread, and the two models run in turn: by the clock, with threads that wait
+    for each other and for whatever else runs, a model can be twice as fast as itself.
+    """
 
     inputs: dict[str, list[int]]
     flops: dict[str, int]
@@ -79,10 +83,10 @@ class Result:
     """What happened to a model: the JSON of `--json`, field by field.
 
     `integers` counts the matrices that stay small integers in front of MatMul when the model is loaded. `cost`, of
-    models whose shapes changed: `flops` and median `latency_ms`, before and after, of one run on `inputs`. `search` is
-    there with a `max_drop`, `promise` with data and no word on what may be lost, `speed_up` where one was asked for
-    (its shares, as `channels`, make the same file without a search), `activations` where convolutions compute with
-    8-bit integers. `contents` says what the bytes of the result are; see `file_contents`.
+    models whose shapes changed: `flops` and `latency_ms`, before and after, of one run on `inputs`. `search` is there
+    with a `max_drop`, `promise` with data and no word on what may be lost, `speed_up` where one was asked for (its
+    shares, as `channels`, make the same file without a search), `activations` where convolutions compute with 8-bit
+    integers. `contents` says what the bytes of the result are; see `file_contents`.
     """
 
     input: FileFacts

@@ -20,12 +20,13 @@ from onnxprune.runtime.deviation import MISPLACED, OutputDeviation, compare
 from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples
-from onnxprune.runtime.session import Input, Runner, each_run, inputs_of, latency, open_session
+from onnxprune.runtime.session import Input, Runner, each_run, inputs_of, open_session, series_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 _HELD = 1 << 28  # bytes of outputs on synthesised inputs that are kept, and not computed again
+_SECONDS, _ROUNDS = 1.0, 100  # of runs of both models: at most so many rounds, and none begins after so many seconds
 
 
 @local(reads=("a", "b"), packed=True)
@@ -65,8 +66,8 @@ class FarOff(Exception):
 class _Original:
     """What the original gives: its outputs for some samples (`source` says which), and what judges others by them.
 
-    `inputs` are those of the model, and `kinds` says in words what synthesised ones are, by name. The outputs are None
-    where it runs again for them.
+    `inputs` are those of the model, `series` the outputs that are no rows of scores, and `kinds` says in words what
+    synthesised inputs are, by name. The outputs are None where it runs again for them.
     """
 
     session: ort.InferenceSession
@@ -75,6 +76,7 @@ class _Original:
     inputs: list[Input]
     kinds: dict[str, str]
     outputs: list[dict[str, Any]] | None
+    series: frozenset[str]
     judge: Judge | None
 
 
@@ -105,6 +107,7 @@ class Verification:
         # Not while `compress --no-verify` starts.
         from onnxprune.layer_costs.decoding import Decoding, decoding
         from onnxprune.layer_costs.flops import layers
+        from onnxprune.layer_costs.in_turn import milliseconds, one_thread
         from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
         custom = sorted(custom_domains(self._model.proto))
@@ -120,7 +123,7 @@ class Verification:
         feeds = original.samples.feeds
         reference = each_run(original.session, feeds) if original.outputs is None else original.outputs
         found = each_run(opened.session, feeds) if judge is None else opened.outputs(feeds)  # a judge reads them again
-        outputs = compare(reference, found)
+        outputs = compare(reference, found, original.series)
         self._require_near(outputs)
         judged = None
         if judge is not None and self._checks.tolerance is not None and judge.against_original:
@@ -138,7 +141,7 @@ class Verification:
             cost = Cost(
                 inputs={name: list(array.shape) for name, array in feed.items()},
                 flops={when: sum(layer.flops for layer in layers(path, feed)) for when, path in models.items()},
-                latency_ms={when: latency(open_session(path, spinning=True), feed) for when, path in models.items()},
+                latency_ms=milliseconds(one_thread(self._source), one_thread(result), feed, _SECONDS, _ROUNDS),
             )
         found_facts = [output.facts() for output in outputs]
         single = original.samples.single(original.inputs)
@@ -181,7 +184,7 @@ class Verification:
         if asked and outputs is None:
             outputs = list(each_run(session, held.feeds))
         judge = Judge(session, checks.question, held, outputs) if asked else None
-        return _Original(session, source, held, inputs, kinds, outputs, judge)
+        return _Original(session, source, held, inputs, kinds, outputs, series_of(session), judge)
 
     def _baseline(self, judge: Judge) -> float:
         """The metric of the original, found once."""

@@ -190,11 +190,13 @@ def layer_of(weight: Weight, constants: Mapping[str, Weight]) -> Layer | None:
 
 def _uses(scope: Scope, value: str) -> Iterator[tuple[Use, int]]:
     """The nodes of a scope that read a value, behind nodes that round it."""
-    for node, position in scope.readers.get(value, ()):
-        if position == 0 and node.op_type in ("QuantizeLinear", "DequantizeLinear") and not domain(node):
-            yield from _uses(scope, node.output[0])
-        else:
-            yield Use(node, scope), position
+    waiting = [value]
+    while waiting:
+        for node, position in scope.readers.get(waiting.pop(0), ()):
+            if position == 0 and node.op_type in ("QuantizeLinear", "DequantizeLinear") and not domain(node):
+                waiting.append(node.output[0])
+            else:
+                yield Use(node, scope), position
 
 
 def _known(weight: Weight, node: NodeProto, position: int) -> bool:

@@ -140,6 +140,7 @@ class SizeOf:
 
 
 Source = ConstantEntry | SizeOf | None  # None: computed in some other way
+_Known = dict[str, list[Source] | None]  # of values that several ways lead to
 
 
 def _rest(before: Shape, sizes: list[Dim]) -> Dim:
@@ -177,9 +178,9 @@ class Shapes:
 
     def sources(self, node: NodeProto, position: int) -> list[Source] | None:
         """Where each number of the vector comes from that `node` reads at `position`; None if it is no such vector."""
-        return self._sources(node, position, _HOPS)
+        return self._sources(node, position, {}, _HOPS)
 
-    def _sources(self, node: NodeProto, position: int, hops: int) -> list[Source] | None:
+    def _sources(self, node: NodeProto, position: int, known: _Known, hops: int) -> list[Source] | None:
         if position >= len(node.input) or not node.input[position] or not hops:
             return None
         name = node.input[position]
@@ -187,7 +188,9 @@ class Shapes:
         if numbers is not None:
             return [ConstantEntry(node, position, index, number) for index, number in enumerate(numbers)]
         maker = self.scope.producers.get(name)
-        return None if maker is None else self._made(maker, hops - 1)
+        if name not in known:
+            known[name] = None if maker is None else self._made(maker, known, hops - 1)
+        return known[name]
 
     def resolved(self, node: NodeProto) -> Shape | None:
         """What a Reshape or Resize makes, from the sources of its sizes."""
@@ -210,24 +213,29 @@ class Shapes:
 
     def only_sizes(self, maker: NodeProto, matters: Callable[[Source], bool]) -> bool:
         """Whether those numbers that matter of a vector serve as sizes in the end, in places that `SIZED` lists."""
-        numbers = self._made(maker, _HOPS)
-        name = maker.output[0]
-        if numbers is None or name in self.scope.outputs:
-            return False
-        if not any(map(matters, numbers)):
-            return True
-        if any(
-            inner.owner(name) is self.scope and name in inner.readers
-            for inner in self.scope.inner()
-            if inner is not self.scope
-        ):
-            return False
-        return all(
-            (reader.op_type, position) in SIZED or self.only_sizes(reader, matters)
-            for reader, position in self.scope.readers.get(name, ())
-        )
+        waiting, seen = [maker], set[str]()
+        while waiting:
+            maker = waiting.pop()
+            name = maker.output[0]
+            if name in seen:
+                continue
+            seen.add(name)
+            numbers = self._made(maker, {}, _HOPS)
+            if numbers is None or name in self.scope.outputs:
+                return False
+            if not any(map(matters, numbers)):
+                continue
+            if any(
+                inner.owner(name) is self.scope and name in inner.readers
+                for inner in self.scope.inner()
+                if inner is not self.scope
+            ):
+                return False
+            readers = self.scope.readers.get(name, ())
+            waiting += [reader for reader, position in readers if (reader.op_type, position) not in SIZED]
+        return True
 
-    def _made(self, maker: NodeProto, hops: int) -> list[Source] | None:
+    def _made(self, maker: NodeProto, known: _Known, hops: int) -> list[Source] | None:
         if domain(maker):
             return None
         kind = maker.op_type
@@ -238,9 +246,9 @@ class Shapes:
             axes = range(len(shape))[attribute(maker, "start", 0) : attribute(maker, "end", len(shape))]
             return [SizeOf(maker.input[0], axis) for axis in axes]
         if kind == "Concat":
-            parts = [self._sources(maker, position, hops) for position in range(len(maker.input))]
+            parts = [self._sources(maker, position, known, hops) for position in range(len(maker.input))]
             return None if any(part is None for part in parts) else [source for part in parts for source in part or ()]
-        inner = self._sources(maker, 0, hops)
+        inner = self._sources(maker, 0, known, hops)
         if inner is None or kind in _SAME:
             return inner
         if kind == "Gather":

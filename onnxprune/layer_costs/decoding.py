@@ -10,7 +10,7 @@ from pathlib import Path
 from onnxprune.encodings.compatibility import session_entries
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
 from onnxprune.layer_costs.flops import KERNEL
-from onnxprune.layer_costs.in_turn import medians, one_thread
+from onnxprune.layer_costs.in_turn import milliseconds, one_thread
 from onnxprune.layer_costs.measure import inputs_for, with_plain_weights
 from onnxprune.model.model import Model
 from onnxprune.runtime.session import Feeds, profile, run
@@ -28,8 +28,8 @@ class Decoding:
         fused: of those whose small integers a kernel reads.
         each_run: of those that are decoded at every run.
         gathered: of tables of which each run decodes the rows that it gathers.
-        latency_ms: median on one thread of a run of the model, `after`, and of the dense one, `before`; empty where
-            none is slower or faster for its encoding, or nothing was there to compare with.
+        latency_ms: on one thread, of a run of the model, `after`, and of the dense one, `before`, see `milliseconds`;
+            empty where none is slower or faster for its encoding, or nothing was there to compare with.
         unfused: entries of the session under which integers are decoded when the model is loaded, see
             `session_entries`.
     """
@@ -80,8 +80,7 @@ def decoding(path: Path, feeds: Feeds, dense: Path | None = None, before: Model 
     changed = bool(read) and (before is None or bool(read.items() - _forms(encoded_weights(before)).items()))
     times = {}
     if dense is not None and (each_run or changed):
-        sessions = {"before": one_thread(dense), "after": one_thread(path)}
-        times = medians(sessions, feeds, _SECONDS, _ROUNDS)
+        times = milliseconds(one_thread(dense), one_thread(path), feeds, _SECONDS, _ROUNDS)
     return Decoding(folded, fused, each_run, gathered, times, session_entries(model) if fused else {})
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onnxprune.errors import NoGain
-from onnxprune.layer_costs.in_turn import medians, one_thread
+from onnxprune.layer_costs.in_turn import milliseconds, one_thread
 from onnxprune.runtime import samples as sample_files
 
 _SECONDS, _ROUNDS = 2.0, 100  # at most so many rounds, and none begins after so many seconds
@@ -18,7 +18,7 @@ class Gain:
 
     Attributes:
         layers: names of those that compute with integers.
-        latency_ms: median processor time of a run on one sample, in one thread: `before` and `after`.
+        latency_ms: processor time of a run on one sample, in one thread: `before` and `after`, see `milliseconds`.
     """
 
     layers: list[str]
@@ -48,7 +48,7 @@ def gained(original: Path, result: Path, data: Path, layers: list[str]) -> Gain:
 
 
 def latencies(before: Path, after: Path, data: Path) -> dict[str, float]:
-    """`medians` of two models on a sample; see `Gain`."""
-    sessions = {"before": one_thread(before), "after": one_thread(after)}
-    found, inputs = sample_files.load(data, sessions["before"], 1)
-    return medians(sessions, found.single(inputs), _SECONDS, _ROUNDS)
+    """`milliseconds` of two models on a sample; see `Gain`."""
+    first = one_thread(before)
+    found, inputs = sample_files.load(data, first, 1)
+    return milliseconds(first, one_thread(after), found.single(inputs), _SECONDS, _ROUNDS)

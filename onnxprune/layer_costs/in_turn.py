@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,14 +58,19 @@ def one_thread(path: Path, name: str = "") -> ort.InferenceSession:
     return open_session(path, name, session_options(threads=1))
 
 
-def medians(sessions: Mapping[str, ort.InferenceSession], feeds: Feeds, seconds: float, most: int) -> dict[str, float]:
-    """Median milliseconds of processor time of a run of each session of one thread, in turn, by its name.
+def in_pairs(
+    before: ort.InferenceSession, after: ort.InferenceSession, feeds: Feeds, seconds: float, most: int
+) -> tuple[float, float]:
+    """Median milliseconds of processor time of a run of `before`, and how many times as long a run of `after` takes.
 
+    Processor time leaves out what the thread waits while others run. What others take from its caches slows a run of
+    one model and the run of the other that follows it alike, so that the ratio is the median of those of such pairs.
     Threads of two sessions would take the cores from each other: by the clock a model can be six times as fast as
     itself.
 
     Args:
-        sessions: see `one_thread`.
+        before: see `one_thread`.
+        after: likewise, of a model that takes the same inputs.
         feeds: see `run_times`.
         seconds: see `run_times`.
         most: rounds.
@@ -73,15 +78,21 @@ def medians(sessions: Mapping[str, ort.InferenceSession], feeds: Feeds, seconds:
     Raises:
         RuntimeFailure: a model does not run.
     """
-    times = run_times(list(sessions.values()), feeds, seconds, most, time.thread_time)
-    return {name: statistics.median(taken) for name, taken in zip(sessions, times, strict=True)}
+    slow, fast = run_times([before, after], feeds, seconds, most, time.thread_time)
+    ratios = (a / b for a, b in zip(fast, slow, strict=True) if b)
+    return statistics.median(slow), statistics.median(ratios)
+
+
+def milliseconds(
+    before: ort.InferenceSession, after: ort.InferenceSession, feeds: Feeds, seconds: float, most: int
+) -> dict[str, float]:
+    """Milliseconds of a run of two models by `in_pairs`: `before`, and `after`, which has the ratio of pairs to it."""
+    taken, ratio = in_pairs(before, after, feeds, seconds, most)
+    return {"before": taken, "after": taken * ratio}
 
 
 class ProcessorTimes:
-    """Times pairs of models by processor time: one thread, optimised graph.
-
-    Processor time leaves out what the thread waits while others run. What others take from its caches slows a run of
-    one model and the run of the other that follows it alike, so that the ratio is the median of those of such pairs.
+    """Times pairs of models by processor time: one thread, optimised graph, see `in_pairs`.
 
     Args:
         feeds: the inputs of all models.
@@ -92,7 +103,7 @@ class ProcessorTimes:
         self._held: tuple[Model, ort.InferenceSession] | None = None
 
     def __call__(self, before: Model, after: Model, seconds: float) -> tuple[float, float]:
-        """Median milliseconds of a run of `before`, and how many times as long a run of `after` takes.
+        """What `in_pairs` says of two models.
 
         Args:
             before: stays open for the next call.
@@ -104,9 +115,7 @@ class ProcessorTimes:
         """
         if self._held is None or self._held[0] is not before:
             self._held = before, _opened(before)
-        slow, fast = run_times([self._held[1], _opened(after)], self._feeds, seconds, _MOST, time.thread_time)
-        ratios = (a / b for a, b in zip(fast, slow, strict=True) if b)
-        return statistics.median(slow), statistics.median(ratios)
+        return in_pairs(self._held[1], _opened(after), self._feeds, seconds, _MOST)
 
 
 def _opened(model: Model) -> ort.InferenceSession:

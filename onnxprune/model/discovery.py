@@ -76,9 +76,24 @@ class _View:
     axes: _Axes  # for each axis of the view the constant's own one, where it is known
     shape: tuple[int, ...]  # of the constant
     quant: _Quantisation | None = None
-    seen: set[int] = field(default_factory=set)
+    seen: frozenset[int] = frozenset()  # calls of functions around it
     attributes: dict[str, AttributeProto] = field(default_factory=dict)  # of the function call that it is in
     states: frozenset[str] = frozenset()  # outputs of a body that hand it to the next iteration, and are no use of it
+
+
+@dataclass
+class _Step:
+    """A value that a constant passes on the way to its readers."""
+
+    scope: Scope
+    name: str
+    view: _View
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What is the same for steps whose ways on are the same."""
+        view = self.view
+        return id(self.scope), self.name, view.axes, id(view.quant), view.seen, view.states
 
 
 def find(model: Model) -> list[Weight]:
@@ -95,9 +110,7 @@ def find(model: Model) -> list[Weight]:
             for weight in _constants(scope):
                 if parts and weight.name.startswith(parts):
                     continue
-                uses = list(
-                    _uses(model, functions, scope, weight.value, _View(tuple(range(len(weight.shape))), weight.shape))
-                )
+                uses = list(_uses(model, functions, weight))
                 weight.overridable = not scope.path and weight.value in scope.inputs and model.proto.ir_version >= 4
                 _describe(weight, uses)
                 found.append(weight)
@@ -126,10 +139,25 @@ def label(scope: Scope, node: NodeProto) -> str:
     return scope.path + (node.name or f"{node.op_type}({node.output[0] if node.output else ''})")
 
 
-def _uses(
-    model: Model, functions: dict[tuple[str, str], Scope], scope: Scope, name: str, view: _View
-) -> Iterator[_Use]:
-    """Follow a value through bodies, functions and pass-through nodes to the nodes that use it."""
+def _uses(model: Model, functions: dict[tuple[str, str], Scope], weight: Weight) -> Iterator[_Use]:
+    """Follow a constant through bodies, functions and pass-through nodes to the nodes that use it.
+
+    Where ways meet again they are followed once.
+    """
+    waiting: list[_Use | _Step] = [
+        _Step(weight.scope, weight.value, _View(tuple(range(len(weight.shape))), weight.shape))
+    ]
+    seen: dict[tuple[object, ...], _Step] = {}
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, _Use):
+            yield found
+        elif seen.setdefault(found.key, found) is found:
+            waiting += reversed(list(_further(model, functions, found)))
+
+
+def _further(model: Model, functions: dict[tuple[str, str], Scope], step: _Step) -> Iterator[_Use | _Step]:
+    scope, name, view = step.scope, step.name, step.view
     if name in scope.outputs and scope.path + name not in view.states:
         yield _Use("graph output", None, "graph output")
     for inner in scope.inner():
@@ -143,13 +171,13 @@ def _uses(
 
 def _use(
     model: Model, functions: dict[tuple[str, str], Scope], scope: Scope, node: NodeProto, position: int, view: _View
-) -> Iterator[_Use]:
+) -> Iterator[_Use | _Step]:
     body = functions.get((node.domain, node.op_type))
     if body is not None and id(node) not in view.seen:
         given = {a.name: a for a in _bound(node, view).attribute}
         defaults = {a.name: a for a in getattr(body.body, "attribute_proto", ())}
         inside = _View(view.axes, view.shape, view.quant, view.seen | {id(node)}, defaults | given)
-        yield from _uses(model, functions, body, body.body.input[position], inside)
+        yield _Step(body, body.body.input[position], inside)
         return
     node = _bound(node, view)
     standard = domain(node) == ""
@@ -163,21 +191,21 @@ def _use(
             axes = tuple(axes[p] for p in attribute(node, "perm", range(len(axes))[::-1]))
         if node.op_type == "DequantizeLinear" and quant is None:
             quant = _quantisation(model, scope, node, 1, 2, axes, attribute(node, "axis", 1))
-        yield from _uses(model, functions, scope, node.output[0], replace(view, axes=axes, quant=quant))
+        yield _Step(scope, node.output[0], replace(view, axes=axes, quant=quant))
         return
     if standard and _scales(scope, node, position, view):
-        yield from _uses(model, functions, scope, node.output[0], view)
+        yield _Step(scope, node.output[0], view)
         return
     state = _unchanged(scope, node, position) if standard and opset_of(model, scope) > 8 else None  # Scan was another
     if state is not None:
         inside = replace(view, states=view.states | {state.body.path + name for name in state.names})
-        yield from _uses(model, functions, state.body, state.name, inside)
+        yield _Step(state.body, state.name, inside)
         if state.result:
-            yield from _uses(model, functions, scope, state.result, view)
+            yield _Step(scope, state.result, view)
         return
     if standard and node.op_type in _REARRANGED and (position == 0 or node.op_type == "Concat"):
         for name in node.output:
-            yield from _uses(model, functions, scope, name, replace(view, axes=()))
+            yield _Step(scope, name, replace(view, axes=()))
         return
     role = linear_role(node, position, len(view.axes))
     if role is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,7 @@ class OutputDeviation:
     which are labels and indices, are classes: equal or not. Sequences and maps are compared part by part.
 
     Attributes:
+        series: whether its only axis counts samples or steps, see `session.series_of`: it is no row then.
         max_abs: largest absolute difference; infinite where shapes, finiteness or classes differ.
         rows, agreed: rows of numbers (last axis) and classes, and those of them that agree, see `top1_agreement`.
         classes: entries that were compared as classes.
@@ -43,6 +44,7 @@ class OutputDeviation:
     """
 
     name: str
+    series: bool = False
     max_abs: float = 0.0
     rows: int = 0
     agreed: int = 0
@@ -106,7 +108,7 @@ class OutputDeviation:
         with np.errstate(invalid="ignore"):  # Inf - Inf
             difference = x - y
         if np.isfinite(difference).all():  # so are both: the usual case takes no masks
-            if a.shape[1] > 1 and a.dtype.kind == "f":
+            if self._has_rows(a):
                 self.rows += len(a)
                 self.agreed += int(np.count_nonzero(a.argmax(-1) == b.argmax(-1)))
             self._add_sums(x.reshape(-1), y.reshape(-1), difference.reshape(-1))
@@ -116,12 +118,15 @@ class OutputDeviation:
         if not comparable.all():
             self.differs, self.max_abs = self.differs or MISPLACED, math.inf
         self.non_finite += int(np.count_nonzero(comparable & ~finite))
-        if a.shape[1] > 1 and a.dtype.kind == "f":
+        if self._has_rows(a):
             same = comparable.all(-1)
             counted = ~(same & np.isnan(x).any(-1))  # of NaN nothing is the largest
             self.rows += int(np.count_nonzero(counted))
             self.agreed += int(np.count_nonzero(counted & same & (x.argmax(-1) == y.argmax(-1))))
         self._add_sums(x[finite], y[finite], difference[finite])
+
+    def _has_rows(self, a: Array) -> bool:
+        return not self.series and a.shape[1] > 1 and a.dtype.kind == "f"
 
     def _add_sums(self, x: Array, y: Array, difference: Array) -> None:
         if difference.size:
@@ -211,8 +216,15 @@ class OutputDeviation:
         return {"name": self.name} | finite | words
 
 
-def compare(reference: Iterable[dict[str, Any]], result: Iterable[dict[str, Any]]) -> list[OutputDeviation]:
+def compare(
+    reference: Iterable[dict[str, Any]], result: Iterable[dict[str, Any]], series: Container[str] = ()
+) -> list[OutputDeviation]:
     """One deviation per output; runs are taken one by one, so that neither model's need to be held.
+
+    Args:
+        reference: what one model gives, run by run.
+        result: what another does.
+        series: the outputs that are no rows, see `OutputDeviation`.
 
     Raises:
         OptionError: the outputs do not have the same names.
@@ -221,7 +233,7 @@ def compare(reference: Iterable[dict[str, Any]], result: Iterable[dict[str, Any]
     for a, b in zip(reference, result, strict=True):
         if not found and set(a) != set(b):
             raise OptionError(f"the models cannot be compared: outputs {', '.join(a)} and {', '.join(b)}")
-        found = found or [OutputDeviation(name) for name in a]
+        found = found or [OutputDeviation(name, name in series) for name in a]
         for output in found:
             output.add(a[output.name], b[output.name])
     return found

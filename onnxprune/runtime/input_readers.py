@@ -79,7 +79,7 @@ class Readers:
         found = []
         for scope, node, position in self._moved:
             if node.op_type == "Gather" and position == 1:
-                shape = _table_shape(scope, node.input[0])
+                shape = table_shape(scope, node.input[0])
                 axis = attribute(node, "axis", 0)
                 if shape and -len(shape) <= axis < len(shape):
                     found.append(shape[axis])
@@ -123,7 +123,7 @@ class Readers:
         for scope, node, position in self._prepared:
             place = _CONVOLUTIONS.get(node.op_type)
             if place is not None and position == 0 and len(node.input) > place:
-                return _table_shape(scope, node.input[place])
+                return table_shape(scope, node.input[place])
         return ()
 
     @cached_property
@@ -131,11 +131,11 @@ class Readers:
         """Sizes of the last axes that the first product, recurrence or arithmetic with constants takes; 1: any."""
         for scope, node, position in self._moved:
             if node.op_type in _ARITHMETIC:
-                shape = _table_shape(scope, node.input[1 - position])
+                shape = table_shape(scope, node.input[1 - position])
                 if max(shape, default=1) > 1:
                     return shape
             if position == 0 and node.op_type in ("MatMul", "Gemm", *_STATES) and len(node.input) > 1:
-                shape = _table_shape(scope, node.input[1])
+                shape = table_shape(scope, node.input[1])
                 if len(shape) > 1:
                     last = node.op_type in _STATES or attribute(node, "transB", 0)
                     return shape[-1:] if last else shape[-2:-1]
@@ -217,7 +217,7 @@ def readers_of(scope: Scope, name: str, *, prepared: bool) -> Iterator[tuple[Sco
                 waiting += [(inner, output, left - 1) for output in new]
 
 
-def _table_shape(scope: Scope, name: str) -> tuple[int, ...]:
+def table_shape(scope: Scope, name: str) -> tuple[int, ...]:
     """Shape of the constant behind `name`, through operators that keep it, or where constants are given a fixed one."""
     for _ in range(_HOPS):
         tensor = scope.constant(name)

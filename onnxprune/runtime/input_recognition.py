@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import ValueInfoProto
 
 from onnxprune.model.model import Model
 from onnxprune.model.scopes import scopes_of
@@ -32,6 +33,7 @@ _CACHE = frozenset({"past", "cache", "caches"})
 _STATE = frozenset({"state", "states", "hidden", "cell", "h", "c", "hn", "cn"})
 _NO_STATE = frozenset({"encoder", "last"})  # its states are the result of another model
 _PASSED_ON = _STATE | _CACHE | {"present"}
+_WAYS = frozenset({"in", "input", "init", "initial", "prev", "out", "output", "new", "next", "n"})  # of one state
 _SOUND = frozenset({"audio", "wav", "wave", "waveform", "waveforms", "speech", "sound", "pcm"})
 _FRAMES = frozenset(
     {"mel", "mels", "logmel", "spec", "spectrogram", "spectrograms", "fbank", "feature", "features", "feat", "feats",
@@ -75,10 +77,11 @@ def recognise(model: Model, inputs: list[Input]) -> dict[str, Kind]:
     metadata = {entry.key: entry.value for entry in model.proto.metadata_props}
     scope = scopes_of(model.proto)[0]
     readers = {item.name: Readers(model, scope, item.name) for item in inputs}
-    returned = frozenset().union(*(_words(output.name) for output in model.proto.graph.output))
+    returned = list(model.proto.graph.output)
     found: dict[str, Kind] = {}
     for item in inputs:
-        kind = _constant(item, readers[item.name], _words(item.name), bool(returned & _PASSED_ON))
+        passed_on = any(_ends_as(item, output) for output in returned)
+        kind = _constant(item, readers[item.name], _words(item.name), passed_on)
         if kind is not None:
             found[item.name] = kind
     called = {kind.phrase for kind in found.values()}
@@ -144,6 +147,15 @@ def _constant(item: Input, readers: Readers, words: frozenset[str], passed_on: b
         passed_on and words & _STATE and not words & _NO_STATE and not words >= {"hidden", "states"}
     )
     return Constant("states of 0", 0) if readers.is_state or named else None
+
+
+def _ends_as(item: Input, output: ValueInfoProto) -> bool:
+    """Whether an output may be what becomes of an input, a state: of its rank, and called by no other word."""
+    words, own = _words(output.name), _words(item.name)
+    shaped = output.type.tensor_type
+    alike = not shaped.HasField("shape") or len(shaped.shape.dim) == len(item.shape)
+    left, right = own - _PASSED_ON - _WAYS, words - _PASSED_ON - _WAYS
+    return bool(words & _PASSED_ON) and alike and (left <= right or right <= left)
 
 
 def _counts(item: Input, readers: Readers) -> bool:

@@ -24,7 +24,7 @@ from onnxprune.errors import MetricError, OptionError, ToleranceMissed
 from onnxprune.runtime import metrics
 from onnxprune.runtime.metrics import Limit
 from onnxprune.runtime.samples import Samples, ragged
-from onnxprune.runtime.session import Runner, open_session
+from onnxprune.runtime.session import Runner, open_session, series_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -115,7 +115,7 @@ class Judge:
         outputs: list[dict[str, Any]] | None = None, options: ort.SessionOptions | None = None,
     ) -> None:  # fmt: skip
         self._original, self._samples, self._held = Runner(original), samples, outputs
-        self._options = options
+        self._options, self._series = options, series_of(original)
         self._command = self._function = None
         self.lower_is_better = question.lower_is_better
         if question.evaluate is not None:
@@ -194,7 +194,7 @@ class Judge:
         if not self.against_original:
             return self.scored(self._originals())
         targets = self._samples.targets
-        score = metrics.score(self.metric, targets is not None)
+        score = metrics.score(self.metric, targets is not None, self._series)
         for number, reference in enumerate(self._references()):
             score.add(reference, reference, None if targets is None else targets[number])
         return score.value()
@@ -203,7 +203,7 @@ class Judge:
         """A built-in metric of what a model gives for each feed."""
         assert self._samples is not None
         targets = self._samples.targets
-        score = metrics.score(self.metric, targets is not None)
+        score = metrics.score(self.metric, targets is not None, self._series)
         for number, (reference, found) in enumerate(zip(self._references(), outputs, strict=True)):
             score.add(reference, found, None if targets is None else targets[number])
         return score.value()
@@ -258,9 +258,10 @@ class Judge:
     def miss(self, baseline: float, found: float, limit: Limit) -> str:
         """For a message: what was found, and what would have been good enough."""
         side, on = "at most" if limit.lower_is_better else "at least", f" on {self.samples} samples"
+        own = "" if self.metric == "sqnr" else f" (the original has {baseline:.6g}{self.unit})"
         return (
-            f"{self.metric} is {found:.6g}{self.unit}{on if self.samples else ''}, wanted {side} "
-            f"{limit.value:.6g}{self.unit} (the original has {baseline:.6g}{self.unit})"
+            f"{self.metric} is {metrics.shown(self.metric, found)}{on if self.samples else ''}, wanted {side} "
+            f"{limit.value:.6g}{self.unit}{own}"
         )
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ _NEAR = (32, 256)  # the fewest and the most rows of like margins
 _ROWS = 4096  # of windows that are compared at once
 _SURE = 1e-3  # how far the sum of probabilities may be from 1
 _ROUNDING = 1e-9  # of the metrics' size: 1.59 + 0.05 is below 1.64 in binary, and was not meant to be
-_MOST_DB = 1000.0  # equal outputs have infinitely many, which JSON lacks
+MOST_DB = 1000.0  # equal outputs have infinitely many, which JSON lacks
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,12 @@ class Limit:
         miss = metric - self.value if self.lower_is_better else self.value - metric
         size = max(abs(metric), abs(self.value))
         return miss <= (_ROUNDING * size if math.isfinite(size) else 0.0)
+
+
+def shown(name: str, value: float) -> str:
+    """A metric for people, with its unit."""
+    equal = name == "sqnr" and value >= MOST_DB
+    return "equal" if equal else f"{value:.6g}{UNITS.get(name, '')}"
 
 
 def default(targets: Array | None) -> str:
@@ -89,12 +95,13 @@ class Score(ABC):
         """The metric over all that was added."""
 
 
-def score(name: str, targets: bool) -> Score:
+def score(name: str, targets: bool, series: Container[str] = ()) -> Score:
     """The score of a metric by its name.
 
     Args:
         name: one of `NAMES`.
         targets: whether the data has targets.
+        series: the outputs that are no rows, see `session.series_of`.
 
     Raises:
         OptionError: the metric needs targets.
@@ -104,8 +111,8 @@ def score(name: str, targets: bool) -> Score:
             raise OptionError(f"metric {name} needs an array '{TARGETS}' in the data: the right class of each sample")
         return _Expected() if name == "expected_top1" else _Ranks(name, 1 if name == "top1" else 5)
     if name == "expected_agreement":
-        return _ExpectedAgreement()
-    return _Errors() if name == "mse" and targets else _Against(name)
+        return _ExpectedAgreement(series)
+    return _Errors() if name == "mse" and targets else _Against(name, series)
 
 
 def needs_reference(name: str, targets: bool) -> bool:
@@ -116,14 +123,14 @@ def needs_reference(name: str, targets: bool) -> bool:
 class _Against(Score):
     """How far the outputs lie from the original's: the worst output counts."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, series: Container[str]) -> None:
+        self.name, self.series = name, series
         self.outputs: dict[str, OutputDeviation] = {}
 
     @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
         for name, value in reference.items():
-            held = self.outputs.setdefault(name, OutputDeviation(name))
+            held = self.outputs.setdefault(name, OutputDeviation(name, name in self.series))
             held.add(value, outputs.get(name))
 
     @override
@@ -146,7 +153,7 @@ def of_deviations(name: str, outputs: list[OutputDeviation]) -> float:
         raise OptionError(f"no output has numbers for {name}: choose --metric agreement")
     compared = [o for o in outputs if o.numbers]
     if name == "sqnr":
-        return max(-_MOST_DB, min([_MOST_DB, *(o.sqnr_db for o in compared)]))
+        return max(-MOST_DB, min([MOST_DB, *(o.sqnr_db for o in compared)]))
     if name == "cosine":
         return min((o.cosine for o in compared), default=1.0)
     return max((o.mean_squared for o in compared), default=0.0)
@@ -217,13 +224,16 @@ class _Expected(Score):
 class _ExpectedAgreement(Score):
     """The share of rows whose largest entry would stay with the errors of others of like margins, in percent."""
 
-    def __init__(self) -> None:
+    def __init__(self, series: Container[str]) -> None:
+        self.series = series
         self.outputs: dict[str, _Margins] = {}
 
     @override
     def add(self, reference: Outputs, outputs: Outputs, targets: Array | None) -> None:
         for name, before in reference.items():
             after = outputs.get(name)
+            if name in self.series:
+                continue
             if isinstance(before, np.ndarray) and before.dtype.kind == "f" and before.ndim and before.shape[-1] > 1:
                 held = self.outputs.setdefault(name, _Margins())
                 if before.size and isinstance(after, np.ndarray) and after.shape == before.shape:

@@ -135,6 +135,11 @@ def inputs_of(session: ort.InferenceSession) -> list[Input]:
     ]
 
 
+def series_of(session: ort.InferenceSession) -> frozenset[str]:
+    """The outputs of one axis that has no size: a number for each sample, or each step, and no row of scores."""
+    return frozenset(o.name for o in session.get_outputs() if len(o.shape) == 1 and not isinstance(o.shape[0], int))
+
+
 def run(session: ort.InferenceSession, feeds: Feeds, names: Sequence[str] | None = None) -> dict[str, Any]:
     """Outputs by name, all of them or those that are named.
 

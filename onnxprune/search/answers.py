@@ -16,7 +16,7 @@ import numpy as np
 from onnxprune.core.dtypes import Array
 from onnxprune.runtime.deviation import is_classes
 from onnxprune.runtime.metrics import are_probabilities, margins_lost, stays
-from onnxprune.runtime.session import Feeds
+from onnxprune.runtime.session import Feeds, series_of
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Answers of a sample up to which they are one, and kinds of them from which on: a text is read right or not, while the
 # parts of a picture or a recording are right one by one.
 _SERIES, _LETTERS = 50, 9
+_ROWS = 2048  # that tell whether an output has classes
+_ROWS_BY_COLUMN, _SHUFFLES = 8, 4  # as many tell a class from a coordinate; how often they are shuffled
+_EXCLUSIVE = 1.1  # times as far as among shuffled ones: classes stand out 1.2 times and more, coordinates 0.5 to 1.1
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class Answers:
         scores: Mapping[str, int | None],
     ) -> None:  # fmt: skip
         self._feeds, self._outputs, self._samples, self._scores = feeds, outputs, samples, scores
+        self._series = series_of(session)
         self._sized = {out.name for out in session.get_outputs() if out.shape and isinstance(out.shape[-1], int)}
         self._by_chance = {name for name in scores if _by_chance([output[name] for output in outputs])}
 
@@ -125,7 +129,7 @@ class Answers:
             return
         if before.dtype.kind != "f" or not before.size or not before.ndim or before.shape[-1] <= 1:
             return
-        if state_like(before, feed):
+        if name in self._series or state_like(before, feed):
             return
         x, y = (array.reshape(-1, array.shape[-1]) for array in (before, after))
         if not are_probabilities(x) and not self._scored(name, before.shape[-1]):
@@ -146,15 +150,39 @@ class Answers:
 
 
 def _by_chance(outputs: Sequence[Any]) -> bool:
-    """Whether the largest entry of a row stands out no more than it does of random numbers: features, no classes.
+    """Whether the largest entry of a row stands out no more than by chance: features and coordinates, no classes.
 
-    Of n normal deviates the largest is about 1 / sqrt(2 ln n) of their deviation above the next.
+    Of n normal deviates the largest is about 1 / sqrt(2 ln n) of their deviation above the next. Where there are rows
+    enough, columns tell more, whatever their sizes: of classes one is large where the others are not, so that it
+    stands out further than in rows that take each entry from any row; a coordinate does not ask for the others.
     """
-    rows = [array.reshape(-1, array.shape[-1]) for array in outputs if _wide(array)]
-    if not rows:
+    wide = [array.reshape(-1, array.shape[-1]) for array in outputs if _wide(array)]
+    if not wide:
         return False
-    above = [np.diff(np.partition(part, -2, axis=1)[:, -2:], axis=1)[:, 0] / (part.std(1) + 1e-30) for part in rows]
-    return float(np.median(np.concatenate(above))) < 1 / math.sqrt(2 * math.log(rows[0].shape[1]))
+    rows = np.concatenate([part for part in wide if part.shape[1] == wide[0].shape[1]])
+    rows = rows[:: -(-len(rows) // _ROWS)].astype(np.float64)
+    above = _margins(rows) / (rows.std(1) + 1e-30)
+    if float(np.median(above)) < 1 / math.sqrt(2 * math.log(rows.shape[1])):
+        return True
+    return len(rows) >= _ROWS_BY_COLUMN * rows.shape[1] and not _exclusive(rows)
+
+
+def _exclusive(rows: Array) -> bool:
+    """Whether the columns of rows are large in turn; those that seldom are count as much as the others."""
+    shuffled = np.random.default_rng(0).permuted(np.tile(rows, (_SHUFFLES, 1)), axis=0)
+    columns = rows.shape[1]
+    counts = [np.bincount(part.argmax(1), minlength=columns) for part in (rows, shuffled)]
+    both = (counts[0] > 0) & (counts[1] > 0)
+    own, drawn = (
+        float((np.bincount(part.argmax(1), _margins(part), columns)[both] / count[both]).sum())
+        for part, count in zip((rows, shuffled), counts, strict=True)
+    )
+    return own > _EXCLUSIVE * drawn
+
+
+def _margins(rows: Array) -> Array:
+    """How far the largest entry of each row is above the next."""
+    return np.diff(np.partition(rows, -2, axis=1)[:, -2:], axis=1)[:, 0]
 
 
 def _wide(array: Any) -> bool:

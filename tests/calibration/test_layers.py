@@ -8,6 +8,7 @@ import pytest
 from onnxprune.calibration.layers import Layer, layers_of
 from onnxprune.model.discovery import find
 from tests.helpers.builders import info, model, node, normal
+from tests.helpers.deep import chain
 from tests.helpers.running import load, run
 
 
@@ -110,3 +111,10 @@ def test_the_gate_of_a_gru_that_reads_a_reset_state_is_no_product_of_the_state()
     weights, inputs = {"w": normal(1, 48, 12), "r": normal(1, 48, 16)}, [info("x", [5, 3, 12])]
     assert set(layers(model([late], inputs, [info("y", None)], weights))) == {"w", "r"}
     assert set(layers(model([early], inputs, [info("y", None)], weights))) == {"w"}
+
+
+def test_a_layer_may_read_its_weight_behind_any_number_of_roundings():
+    nodes = [*chain("QuantizeLinear", "w", "q", "scale"), node("MatMul", ["x", "q"], ["y"])]
+    weights = {"w": normal(64, 32), "scale": np.float32(1)}
+    found = layers(model(nodes, [info("x", ["N", 64])], [info("y", None)], weights))
+    assert [use.node.op_type for use in found["w"].uses] == ["MatMul"]

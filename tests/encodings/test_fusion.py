@@ -17,6 +17,7 @@ from onnxprune.model.scopes import scopes_of
 from onnxprune_passes import Decode, Encode
 from tests.encodings.products import CASES, net
 from tests.helpers.builders import info, model, node, normal
+from tests.helpers.deep import chain
 from tests.helpers.running import feeds_of, load, newest_opset, run, serialise
 
 FORMS = ("int8", "int8:4", "int4", "auto")
@@ -243,3 +244,11 @@ def test_products_with_what_was_dequantised_are_right_whatever_the_batch(moves, 
         feeds = {"x": np.random.default_rng(rows).standard_normal((rows, 512)).astype(np.float32)}
         expected, got = run(data, feeds, optimised=False)[0], run(data, feeds)[0]
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_product_may_have_any_number_of_biases():
+    nodes = [node("MatMul", ["x", "w"], ["h"]), *chain("Add", "h", "g", "b", length=1500), node("Relu", ["g"], ["y"])]
+    weights = {"w": normal(256, 128), "b": normal(128)}
+    opened = load(model(nodes, [info("x", ["N", 256])], [info("y", ["N", 128])], weights, opset=21, ir_version=10))
+    Encode(values="int8").run(opened)
+    assert opened.proto.graph.node[-1].op_type == "Max"

@@ -11,6 +11,7 @@ import onnxprune
 from onnxprune.model.discovery import find
 from tests.channels.dead_channels import check
 from tests.helpers.builders import info, matmul, model, node, normal, tensor
+from tests.helpers.deep import chain, joined
 from tests.helpers.running import feeds_of, load, outputs, put, run
 
 
@@ -214,3 +215,17 @@ def test_weights_that_an_optimiser_laid_out_say_so(domain, kind):
     proto = model(nodes, [info("x", [1, 16, 8, 8])], [info("y", None)], {"w": normal(16, 16, 3, 3)})
     assert "one processor" in only(proto).reason.text
     assert "before onnxruntime optimised it" in only(proto).reason.text
+
+
+def test_a_weight_may_be_behind_any_number_of_operators():
+    before = {
+        "Identity": chain("Identity", "w", "v"), "Transpose": chain("Transpose", "w", "v", perm=[1, 0]),
+        "Mul": chain("Mul", "w", "v", "one"), "Concat": joined("w", "v", "zero", "size"),
+    }  # fmt: skip
+    weights = {"w": normal(64, 32), "one": np.ones(1, np.float32), "zero": np.array([0]), "size": np.array([64])}
+    for kind, nodes in before.items():
+        made = [*nodes, node("MatMul", ["x", "v"], ["y"])]
+        weight = only(model(made, [info("x", ["N", 64])], [info("y", ["N", 32])], weights))
+        assert (weight.kind, weight.reason) == ("matmul", None)
+        assert weight.out_axis == (None if kind == "Concat" else 1)
+        assert weight.consumers == ("MatMul_y",)

@@ -290,3 +290,22 @@ def test_outputs_that_are_large_are_not_held(tmp_path, monkeypatch, data, count)
         tracemalloc.stop()
     assert found.samples == count
     assert peak < 20 << 20
+
+
+@pytest.mark.parametrize(("size", "rows"), [("N", False), (8, True)])
+def test_a_number_for_each_sample_is_no_row(size, rows, tmp_path):
+    """Of speech in each of some frames, say; a model of one sample may have a size for each of its classes."""
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Squeeze", ["h", "one"], ["y"])]
+    for name, weight in (("a", normal(4, 1)), ("b", -normal(4, 1))):
+        weights = {"w": weight, "one": np.array([1])}
+        put(tmp_path / f"{name}.onnx", model(nodes, [info("x", [size, 4])], [info("y", [size])], weights))
+    np.savez(tmp_path / "d.npz", x=samples(16, 4))
+    a, b = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    (output,) = onnxprune.verify(a, b, data=tmp_path / "d.npz").outputs
+    assert (output["top1_agreement"] is not None) == rows
+    for metric in ("agreement", "expected_agreement"):
+        if rows:
+            assert onnxprune.verify(a, b, data=tmp_path / "d.npz", metric=metric).metric.result < 100
+        else:
+            with pytest.raises(OptionError, match="no output has"):
+                onnxprune.verify(a, b, data=tmp_path / "d.npz", metric=metric)

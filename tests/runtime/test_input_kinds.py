@@ -14,7 +14,7 @@ import onnxprune
 from onnxprune.model.model import Model
 from onnxprune.runtime.input_kinds import SAMPLE_RATE, Features, Image, Tokens, Waveform
 from onnxprune.runtime.input_recognition import recognise
-from onnxprune.runtime.session import inputs_of, open_session, run
+from onnxprune.runtime.session import Input, inputs_of, open_session, run
 from onnxprune.runtime.synthetic_inputs import synthesise
 from tests.helpers.arrays import samples
 from tests.helpers.builders import info, model, node
@@ -265,6 +265,22 @@ def test_lengths_count_the_free_axis(tmp_path, name):
     found = made(tmp_path, model(nodes, [info(name, ["N"], I64), info("x", ["N", 80, "T"])], Y))
     assert found.kinds == {name: "lengths", "x": "feature frames"}
     assert found.feeds[0][name].tolist() == [found.feeds[0]["x"].shape[2]]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "output", "returned", "state"),
+    [
+        ("h", [1, 1, 8], "hn", [1, 1, 8], True), ("h_in", [1, "N", 8], "new_h", None, True),
+        ("decoder_h", [1, 8], "h_out", [1, 8], True), ("h_positions", ["N"], "h_logits", ["N"], False),
+        ("h", [1, 1, 8], "h_scores", [1], False), ("cell", [1, 8], "c", [8, 1, 8], False),
+    ],
+)  # fmt: skip
+def test_a_state_comes_back_under_its_name_with_its_axes(name, shape, output, returned, state):
+    nodes = [node("Identity", ["x"], ["y"]), node("Identity", [name], [output])]
+    proto = model(nodes, [info("x", ["N", 5]), info(name, shape)], [*Y, info(output, returned)])
+    inputs = [Input("x", ("N", 5), np.float32, ""), Input(name, tuple(shape), np.float32, "")]
+    kinds = recognise(Model.of_bytes(proto.SerializeToString()), inputs)
+    assert (kinds[name].phrase == "states of 0") == state
 
 
 def test_the_lengths_and_the_state_of_a_recurrence(tmp_path):

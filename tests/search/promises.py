@@ -29,3 +29,9 @@ def head(weight: np.ndarray, **more: np.ndarray) -> onnx.ModelProto:
     """x @ w, the classes of x."""
     shapes = [info("x", ["N", weight.shape[0]])], [info("y", ["N", weight.shape[1]])]
     return model([node("MatMul", ["x", "w"], ["y"])], *shapes, {"w": weight, **more})
+
+
+def told_apart(weight: np.ndarray, count: int = 256) -> np.ndarray:
+    """Samples of which each is near what one of the classes of `head` asks for, [count, inputs]."""
+    wanted = (weight / np.linalg.norm(weight, axis=0)).T
+    return samples(count, len(weight)) + 8 * wanted[np.arange(count) % len(wanted)]

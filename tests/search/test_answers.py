@@ -55,6 +55,28 @@ def test_the_largest_of_features_is_no_answer(spread, metric, tmp_path):
     assert held.of(tmp_path / "m.onnx", ATTEMPT).metric == metric
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1, 1), (0.1, 0.1, 0.1, 0.1, 1, 2)])
+def test_the_largest_of_coordinates_is_no_answer(sizes, tmp_path):
+    """One that varies more than the others is the largest more often, and further; it does not ask for the others."""
+    coordinates = np.eye(7, 6, dtype=np.float32) * np.array(sizes, np.float32)
+    classes = np.concatenate([3 * np.eye(6, dtype=np.float32), coordinates])
+    x = np.abs(samples(128, 7))
+    named = np.concatenate([np.eye(6, dtype=np.float32)[np.arange(128) % 6], x], axis=1)
+    for weight, data, metric in ((coordinates, x, None), (classes, named, ANSWERS)):
+        held = promise(head(weight), tmp_path, {"x": data})
+        assert held.of(tmp_path / "m.onnx", ATTEMPT).metric == metric
+
+
+@pytest.mark.parametrize(("size", "metric"), [("N", None), (16, ANSWERS)])
+def test_a_number_for_each_sample_is_no_row_of_scores(size, metric, tmp_path):
+    """Even where they sum to 1."""
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("Squeeze", ["h", "one"], ["s"]), node("Softmax", ["s"], ["y"])]
+    weights = {"w": normal(64, 1), "one": np.array([1])}
+    proto = model(nodes, [info("x", [size, 64])], [info("y", [size])], weights)
+    held = promise(proto, tmp_path, {"x": samples(128)})
+    assert held.of(tmp_path / "m.onnx", ATTEMPT).metric == metric
+
+
 def test_classes_need_no_size_where_a_linear_layer_has_as_many_outputs(tmp_path):
     """Exporters leave sizes out, or write that of another axis."""
     nodes = [node("MatMul", ["x", "w"], ["y"])]

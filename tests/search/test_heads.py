@@ -10,6 +10,7 @@ from onnx import helper
 from onnxprune.model.model import Model
 from onnxprune.search.heads import heads_of
 from tests.helpers.builders import FLOAT, info, model, node, normal
+from tests.helpers.deep import chain, doubled
 
 WEIGHTS = {"w": normal(16, 8), "v": normal(16, 8, seed=1), "b": normal(8), "one": np.ones(8, np.float32)}
 LINEAR = node("MatMul", ["x", "w"], ["h"])
@@ -74,3 +75,39 @@ def test_what_a_recurrent_layer_ends_with_is_a_state(place, states):
     found = heads_of(Model.of_bytes(proto.SerializeToString()))
     assert found.states == states
     assert found.scores == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "scores"),
+    [
+        (chain("Mul", "h", "y", "one"), True),
+        ([*doubled("Add", "b", "d"), node("Mul", ["h", "d"], ["y"])], True),
+        ([*doubled("Add", "h", "d"), node("Mul", ["d", "one"], ["y"])], False),
+        (doubled("Concat", "h", "y", axis=0), False),
+    ],
+)
+def test_graphs_may_be_deep_and_branch(nodes, scores):
+    found = heads(*nodes)
+    assert found.scores == ({"y": 8} if scores else {})
+    assert not found.states
+
+
+def quantised(name: str) -> list[onnx.NodeProto]:
+    return [
+        node("QuantizeLinear", [name, "s", "z"], [f"{name}q"]), node("DequantizeLinear", [f"{name}q", "s", "z"], ["y"])
+    ]  # fmt: skip
+
+
+def test_quantised_layers_give_as_many_scores():
+    weights = {"q": np.ones((16, 8), np.int8), "s": np.float32(0.1), "z": np.int8(0)}
+    weighed = [node("DequantizeLinear", ["q", "s"], ["d"]), node("MatMul", ["x", "d"], ["k"]), *quantised("k")]
+    assert heads(*weighed, **weights).scores == {"y": 8}
+    dynamic = [
+        node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xz"]),
+        node("MatMulInteger", ["xq", "q", "xz"], ["i"]),
+        node("Cast", ["i"], ["f"], to=FLOAT),
+        node("Mul", ["xs", "s"], ["scale"]),
+        node("Mul", ["f", "scale"], ["k"]),
+        node("Add", ["k", "b"], ["y"]),
+    ]
+    assert heads(*dynamic, **weights).scores == {"y": 8}

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import numpy as np
 from onnx import NodeProto
 
 from onnxprune.core.dtypes import Array, numpy_dtype
@@ -14,6 +13,8 @@ from onnxprune.model.operators import domain
 from onnxprune.model.scopes import Scope
 from onnxprune.runtime.session import evaluate
 
+_SMALL = 1 << 16  # bytes of a constant that is held
+
 
 @dataclass
 class Constants:
@@ -21,7 +22,7 @@ class Constants:
 
     model: Model
     scope: Scope
-    _last: tuple[str, Array] = ("", np.empty(0))
+    _held: dict[str, Array] = field(default_factory=dict)  # small ones, and the last: it is asked for again in a row
 
     def array(self, name: str) -> Array:
         """The values of a constant, computed where nodes stand between it and its tensor.
@@ -32,15 +33,33 @@ class Constants:
         tensor = self.scope.constant(name)
         if tensor is not None:
             return self.model.array(tensor)
-        if self._last[0] != name:  # a weight is asked for several times in a row
-            maker = self.scope.producers[name]
+        if name not in self._held:
+            self._compute(name)
+            self._held = {key: array for key, array in self._held.items() if key == name or array.nbytes <= _SMALL}
+        return self._held[name]
+
+    def _compute(self, name: str) -> None:
+        """Hold what nodes make of tensors, and all that they make it of; each node runs once."""
+        waiting = [name]
+        while waiting:
+            wanted = waiting.pop()
+            if wanted in self._held:
+                continue
+            tensor = self.scope.constant(wanted)
+            if tensor is not None:
+                self._held[wanted] = self.model.array(tensor)
+                continue
+            maker = self.scope.producers[wanted]
+            missing = [read for read in maker.input if read and read not in self._held]
+            if missing:
+                waiting += [wanted, *missing]
+                continue
             try:
-                feeds = [self.array(n) if n else None for n in maker.input]
-                made = evaluate(maker, feeds, self.model.proto)[[n for n in maker.output if n].index(name)]
+                feeds = [self._held[read] if read else None for read in maker.input]
+                made = evaluate(maker, feeds, self.model.proto)
             except RuntimeFailure as error:
-                raise ModelError(f"the constant '{name}' cannot be computed: {error}") from error
-            self._last = name, made
-        return self._last[1]
+                raise ModelError(f"the constant '{wanted}' cannot be computed: {error}") from error
+            self._held |= dict(zip(filter(None, maker.output), made, strict=True))
 
     def computable(self, node: NodeProto) -> bool:
         """Whether the outputs of a node that reads constants alone can be computed here.

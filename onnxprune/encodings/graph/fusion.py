@@ -170,22 +170,23 @@ def split(scope: Scope, node: NodeProto, prefix: str) -> None:
 
 def _unclip(scope: Scope, product: str, prefix: str) -> None:
     """Whatever alone reads the product (or its sum with a bias) is no Relu or Clip afterwards."""
-    if product in scope.outputs:
+    reader = _only_reader(scope, product)
+    while reader is not None and reader.op_type == "Add" and not domain(reader) and _biases(scope, reader, product):
+        product = reader.output[0]
+        reader = _only_reader(scope, product)
+    if reader is None or domain(reader):
         return
-    reading = _readers(scope, product)
-    if len(reading) != 1 or all(n is not reading[0] for n in scope.body.node):
-        return
-    reader = reading[0]
-    if reader.op_type == "Add" and not domain(reader):
-        if _biases(scope, reader, product):
-            _unclip(scope, reader.output[0], prefix)
-        else:  # onnxruntime would make Gemm of the two, which it fuses with a plain bias only
-            _guard(scope, reader, product, prefix)
-    elif reader.op_type == "Relu" and not domain(reader):
+    if reader.op_type == "Relu":
         reader.op_type, reader.name = "Max", f"{_RELU}{prefix}:{reader.name}"
         reader.input.append(_constant(scope, f"{prefix}zero", 0.0))
-    elif reader.op_type == "Clip" and not domain(reader):
+    elif reader.op_type in ("Add", "Clip"):  # of an Add onnxruntime would make Gemm, which it fuses with a bias only
         _guard(scope, reader, product, prefix)
+
+
+def _only_reader(scope: Scope, product: str) -> NodeProto | None:
+    """The node of the body that alone reads a value, which nobody else is handed."""
+    reading = [] if product in scope.outputs else _readers(scope, product)
+    return reading[0] if len(reading) == 1 and any(n is reading[0] for n in scope.body.node) else None
 
 
 def _biases(scope: Scope, add: NodeProto, product: str) -> bool:

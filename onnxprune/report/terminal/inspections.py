@@ -14,7 +14,7 @@ from onnxprune.layer_costs.costs import Costs
 from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.report.terminal.results import show_speed
 from onnxprune.report.terminal.tables import Column, line, percent, print_table, size
-from onnxprune.runtime.metrics import UNITS
+from onnxprune.runtime.metrics import shown
 
 _INSPECTION = [
     Column("weight", right=False), Column("kind", 5, right=False), Column("shape"), Column("type", 3, right=False),
@@ -155,11 +155,10 @@ def show_decoding(console: Console, found: Decoding) -> None:
 
 def show_curves(console: Console, curves: Curves) -> None:
     """The metric by layer and level."""
-    unit = UNITS.get(curves.metric, "")
     levels = [p.sparsity for p in curves.layers[0].points]
     columns = [Column("layer", right=False), Column(curves.of, len(levels) + 1)]
     columns += [Column(f"{100 * s:g} %", len(levels) - i) for i, s in enumerate(levels)]
     rows = [[c.name, f"{c.size:,}", *(f"{p.metric:.5g}" for p in c.points)] for c in curves.layers]
     print_table(console, columns, rows)
     on = f" on {curves.samples:,} samples" if curves.samples else ""
-    line(console, f"{curves.metric} with one layer pruned; as it is {curves.baseline:.6g}{unit}{on}")
+    line(console, f"{curves.metric} with one layer pruned; as it is {shown(curves.metric, curves.baseline)}{on}")

@@ -17,7 +17,7 @@ from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.layer_costs.gain import Gain
 from onnxprune.report.deviations import concern, inputs, remarks, verdict
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
-from onnxprune.runtime.metrics import UNITS
+from onnxprune.runtime.metrics import MOST_DB, UNITS, shown
 from onnxprune.search.budget import Searched
 from onnxprune.search.promise import POINTS, Promised
 from onnxprune.search.speed import SpeedUp
@@ -111,14 +111,16 @@ def _show_contents(console: Console, contents: dict[str, int]) -> None:
 
 
 def _show_search(console: Console, found: Searched) -> None:
-    unit, ended = UNITS.get(found.metric, ""), "" if found.complete else ", ended by the time limit"
+    ended = "" if found.complete else ", ended by the time limit"
     chosen = f"a loss of {found.loss:.3g} is within the drop of {found.max_drop:g}"
     line(console, f"  searched    {found.trials} trials{ended}; {chosen}")
     for half, what in ((found.decided, "decided"), (found.held_out, "held out")):
         if half is not None:
             on = f" on {half.samples:,} samples" if half.samples else ""
             error = f" (± {half.error:.2g})" if half.error else ""
-            text = f"{found.metric} {half.original:.6g}{unit} -> {half.result:.6g}{unit}{error}{on}"
+            before, after = (shown(found.metric, value) for value in (half.original, half.result))
+            text = f"{found.metric} {before} -> {after}{error}{on}"
+            unit = UNITS.get(found.metric, "")
             answer = f", where one is {100 / half.samples:.2g} points" if unit == " %" and half.samples else ""
             likely = "" if half.expected is None else f"; by margins {half.expected:.4g}{unit}"
             line(console, f"              {what}: {text}{answer}{likely}")
@@ -128,7 +130,9 @@ def _show_promise(console: Console, found: Promised) -> None:
     """What was promised, and what the held-out samples say."""
     kept = "kept" if found.kept else "NOT kept: give a smaller --loss, or more data and --max-drop"
     plain = "" if found.attempt.calibrated else ", without calibration"
-    text = f"  promise     {kept}, on {found.samples:,} held-out samples at a loss of {found.attempt.loss:.3g}{plain}"
+    equal = found.sqnr is not None and found.sqnr >= MOST_DB
+    found_at = ": the outputs are equal" if equal else f" at a loss of {found.attempt.loss:.3g}{plain}"
+    text = f"  promise     {kept}, on {found.samples:,} held-out samples{found_at}"
     line(console, text, "" if found.kept else "yellow")
     if found.metric is not None:
         change = f"{found.metric} {found.original:.4g} % -> {found.result:.4g} % of {found.answers:,}"
@@ -138,7 +142,7 @@ def _show_promise(console: Console, found: Promised) -> None:
     if found.expected is not None:
         text = f"by their margins {found.expected:.4g} % of the answers stay; at least {100 - POINTS:g} % wanted"
         line(console, f"              {text}")
-    if found.sqnr is not None:
+    if found.sqnr is not None and not equal:
         text = f"SQNR {found.sqnr:.1f} dB of the worst output; at least {found.least_sqnr:.1f} dB wanted"
         line(console, f"              {text}")
 
@@ -148,7 +152,8 @@ def _show_cost(console: Console, cost: Cost) -> None:
     if before:
         line(console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})")
     slow, fast = cost.latency_ms["before"], cost.latency_ms["after"]
-    line(console, f"  latency     {slow:.3g} -> {fast:.3g} ms a run, measured here ({percent(fast, slow)})")
+    text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here on one thread ({percent(fast, slow)})"
+    line(console, f"  latency     {text}")
 
 
 def _show_speed_up(console: Console, found: SpeedUp) -> None:
@@ -179,8 +184,8 @@ def show_deviation(console: Console, deviation: Deviation) -> None:
         line(console, f"              {concern(deviation)}", "yellow")
     judged = deviation.metric
     if judged is not None:
-        unit = UNITS.get(judged.metric, "")
-        line(console, f"  {judged.metric:11s} {judged.original:.6g}{unit} -> {judged.result:.6g}{unit}")
+        before, after = (shown(judged.metric, value) for value in (judged.original, judged.result))
+        line(console, f"  {judged.metric:11s} {before} -> {after}")
     if deviation.decoding is not None:
         show_speed(console, deviation.decoding)
 

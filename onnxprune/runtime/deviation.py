@@ -65,9 +65,9 @@ class OutputDeviation:
             return
         a, b = np.asarray(a), np.asarray(b)
         if a.shape != b.shape:
-            self._differ("its shape differs")
+            self.differ("its shape differs")
         elif (a.dtype.kind in _TEXT) != (b.dtype.kind in _TEXT):
-            self._differ("its type differs")
+            self.differ("its type differs")
         elif a.size:
             self._first = a.flat[0] if not self._entries else self._first
             self._constant = self._constant and bool((a == self._first).all())
@@ -79,7 +79,8 @@ class OutputDeviation:
                 for start, stop in ranges(0, len(a), max(1, _PIECE // a.shape[1])):
                     self._add_numbers(a[start:stop], b[start:stop])
 
-    def _differ(self, what: str) -> None:
+    def differ(self, what: str) -> None:
+        """Take note of what makes the values incomparable."""
         self.differs, self.max_abs = self.differs or what, math.inf
         self.rows += 1
 
@@ -87,9 +88,9 @@ class OutputDeviation:
         """A sequence or a map: part by part."""
         keys = list(a) if isinstance(a, dict) else range(len(a))
         if type(a) is not type(b) or len(a) != len(b):
-            self._differ("its length differs")
+            self.differ("its length differs")
         elif isinstance(b, dict) and b.keys() != a.keys():
-            self._differ("its keys differ")
+            self.differ("its keys differ")
         else:
             for key in keys:
                 self.add(a[key], b[key])

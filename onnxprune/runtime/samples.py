@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -370,3 +371,21 @@ def _batch(where: str, inputs: list[Input], whole: dict[str, bool], shared: dict
     if len(sizes) > 1:
         raise DataError(f"{where}: no fixed batch has {' and '.join(map(str, sorted(sizes)))} samples at once")
     return sizes.pop() if sizes else None
+
+
+def batch_of(session: ort.InferenceSession, feeds: Sequence[Feeds]) -> Feeds | None:
+    """The first three feeds as one; None where the first input's first axis has no name, or the session refuses."""
+    inputs, parts = inputs_of(session), feeds[:3]
+    symbol = inputs[0].shape[0] if inputs and inputs[0].shape else None
+    if len(parts) < 3 or not isinstance(symbol, str):
+        return None
+    together: dict[str, Array] = {}
+    try:
+        for item in inputs:
+            arrays = [feed[item.name] for feed in parts]
+            axis = next((axis for axis, size in enumerate(item.shape) if size == symbol), None)
+            together[item.name] = arrays[0] if axis is None else np.concatenate(arrays, axis)
+        run(session, together)
+    except (RuntimeFailure, ValueError):  # ValueError: their other axes differ
+        return None
+    return together

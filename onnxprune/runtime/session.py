@@ -73,8 +73,8 @@ def as_written(arrays: Mapping[str, Array] | None = None) -> ort.SessionOptions:
     Matrices are not laid out for its kernels first, which would copy each, and what a run took is given back.
 
     Args:
-        arrays: initializers by name, `feedable` and aligned, that the model refers to as external data. They are not
-            copied: the caller holds them as long as the session.
+        arrays: initializers by name, `feedable` and aligned, that the model refers to as external data. The caller
+            holds them as long as the session.
     """
     import onnxruntime as ort
 

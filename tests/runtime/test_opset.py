@@ -13,7 +13,7 @@ from onnxprune.runtime import opset
 from onnxprune.runtime.session import equal
 from tests.helpers import builders
 from tests.helpers.builders import info, mlp, model, node, normal
-from tests.helpers.running import encoded, feeds_of, outputs, run, serialise
+from tests.helpers.running import encoded, feeds_of, outputs, put, run, serialise
 
 
 def followed_by(kind: str, **attributes):
@@ -64,6 +64,20 @@ def test_attributes_that_became_inputs_are_no_hindrance(old):
     assert opened.opset == 11
     assert "raised from 9 to 11" in change.notes[0]
     assert outputs(opened.to_bytes()) == outputs(before.to_bytes())
+
+
+@pytest.mark.usefixtures("size")
+def test_weights_that_nobody_reads_or_that_say_where_they_are_are_no_hindrance(tmp_path):
+    """The first leave the graph before ONNX Runtime takes arrays; the second were no references in memory."""
+    proto = followed_by("Clip", min=-1.0, max=1.0)
+    proto.graph.initializer.add().CopyFrom(proto.graph.initializer[0])
+    proto.graph.initializer[-1].name = "unread"
+    for tensor in proto.graph.initializer:
+        tensor.data_location = TensorProto.DEFAULT
+    opened = Model.load(put(tmp_path / "m.onnx", proto))
+    assert {tensor.data_location for tensor in opened.proto.graph.initializer} == {TensorProto.EXTERNAL}
+    assert opset.raise_to(opened, 13) == ""
+    assert opened.opset == 13
 
 
 @pytest.mark.usefixtures("size")

@@ -71,15 +71,10 @@ class Recipe:
             *self.shapes.first(),
             *self.shapes.before(self.repairing),
             *([magnitude] if pruned else ()),
-            *(self.shapes if rule.given else self._blocked).after(encoded=True),
+            *self.shapes.after(encoded=True),
             *self.computing.steps(self.repairing),
             self.encode(loss),
         ]
-
-    @property
-    def _blocked(self) -> Stripping:
-        """The shapes, whose channels come in blocks where no multiple is given."""
-        return self.shapes if self.shapes.multiple > 1 else replace(self.shapes, multiple=_BLOCK)
 
     def encode(self, loss: float) -> Encode:
         """The last of the passes."""
@@ -93,7 +88,8 @@ class Recipe:
 
         Nothing where a rule did, which dead neurons follow already, or where forms are given.
         """
-        dead = self._blocked.after(encoded=True)
+        multiple = self.shapes.multiple if self.shapes.multiple > 1 else _BLOCK
+        dead = replace(self.shapes, multiple=multiple).after(encoded=True)
         given = self.storing.values != "auto" or self.storing.by_weight
         if self.rule.given or given or not dead or self.computing.steps(self.repairing):
             return []

@@ -107,17 +107,16 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
                 return _searched(tries, deciding)
             speed_up = tries.sped()
             with _blamed(speed_up):
-                if open_ended and promise is None and checks.verify and checks.tolerance is None:
-                    return replace(_near(tries, loss), speed_up=speed_up)
-                return replace(_decided(tries, promise, loss), speed_up=speed_up)
+                return replace(_decided(tries, promise, loss, open_ended), speed_up=speed_up)
 
 
-def _decided(tries: Tries, promise: Promise | None, loss: float) -> Result:
-    """The result of a loss that is given, or small enough."""
+def _decided(tries: Tries, promise: Promise | None, loss: float, open_ended: bool) -> Result:
+    """The result of a loss that is given, or small enough; where it is `open_ended` nobody said what may be lost."""
     if promise is not None:
         return _promised(tries, promise)
     if tries.checks.tolerance is None or tries.recipe.settled:
-        return tries.only(loss)
+        weighed = open_ended and tries.recipe.storing.values == "auto" and tries.checks.verify
+        return _near(tries, loss) if weighed else tries.only(loss)
     return _halved(tries, loss)
 
 

@@ -155,6 +155,11 @@ class OutputDeviation:
         return bool(self.differs or self._sums[4])
 
     @property
+    def tells(self) -> bool:
+        """Whether its numbers say how far the result is off; NaN in other places do."""
+        return self.numbers and not self.says_nothing and self.differs in ("", MISPLACED)
+
+    @property
     def sqnr_db(self) -> float:
         """10 log10(signal power / error power).
 

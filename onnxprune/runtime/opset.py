@@ -85,7 +85,7 @@ def raise_to(model: Model, version: int) -> str:
 def _opener(model: Model, folder: Path) -> _Opener:
     """How to get a session of a model, and of another with the same weights."""
     weights = model.large_initializers()
-    if weights is not None and _large(model) and all(numpy_dtype(tensor.data_type) for tensor in weights.values()):
+    if weights is not None and _large(model) and all(numpy_dtype(t.data_type) is not None for t in weights.values()):
         repeated = weights
 
         def repeating(model: Model, *, optimised: bool = False) -> ort.InferenceSession:

@@ -374,7 +374,7 @@ def _batch(where: str, inputs: list[Input], whole: dict[str, bool], shared: dict
 
 
 def batch_of(session: ort.InferenceSession, feeds: Sequence[Feeds]) -> Feeds | None:
-    """The first three feeds as one; None where the first input's first axis has no name, or the session refuses."""
+    """The first three feeds as one; None where the first input's first axis has no name, or they do not go together."""
     inputs, parts = inputs_of(session), feeds[:3]
     symbol = inputs[0].shape[0] if inputs and inputs[0].shape else None
     if len(parts) < 3 or not isinstance(symbol, str):
@@ -385,7 +385,6 @@ def batch_of(session: ort.InferenceSession, feeds: Sequence[Feeds]) -> Feeds | N
             arrays = [feed[item.name] for feed in parts]
             axis = next((axis for axis, size in enumerate(item.shape) if size == symbol), None)
             together[item.name] = arrays[0] if axis is None else np.concatenate(arrays, axis)
-        run(session, together)
-    except (RuntimeFailure, ValueError):  # ValueError: their other axes differ
+    except ValueError:  # their other axes differ
         return None
     return together

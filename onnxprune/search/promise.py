@@ -18,7 +18,7 @@ import numpy as np
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.errors import OptionError
 from onnxprune.model.model import Model
-from onnxprune.runtime.deviation import CLOSE_DB, MISPLACED, OutputDeviation
+from onnxprune.runtime.deviation import CLOSE_DB, OutputDeviation
 from onnxprune.runtime.judge import Judge, Question
 from onnxprune.runtime.metrics import UNITS, Limit, of_deviations
 from onnxprune.runtime.samples import Samples
@@ -229,11 +229,7 @@ class Promise:
         for reference, output in zip(self._references, outputs, strict=True):
             for name, deviation in deviations.items():
                 deviation.add(reference[name], output.get(name))
-        telling = [
-            held
-            for held in deviations.values()
-            if held.numbers and not held.says_nothing and held.differs in ("", MISPLACED)
-        ]
+        telling = [held for held in deviations.values() if held.tells]
         return of_deviations("sqnr", telling) if telling else None
 
 

@@ -279,7 +279,7 @@ def runnable(session: ort.InferenceSession, given: Given, where: str) -> tuple[G
 
     The first axes of the inputs are fixed where it takes so many samples at a time though they are free: exporters
     write a batch of 1 into a Reshape or a state, and a state that is given may be for more. Where first axes count
-    different things, nodes and edges, what is given is a run, or each part of it one.
+    different things, nodes and edges, or parts are of unequal sizes, what is given is a run, or each part of it one.
 
     Args:
         session: of the model.
@@ -287,10 +287,9 @@ def runnable(session: ort.InferenceSession, given: Given, where: str) -> tuple[G
         where: see `cut`.
     """
     inputs = inputs_of(session)
-    if all(not item.shape or fixed(item) for item in inputs):
-        return given, inputs
+    settled = all(not item.shape or fixed(item) for item in inputs)
     held = _fitting(given, where, inputs, 2)
-    if held is not None and (held.whole or held.count < 2 or _runs(session, held)):
+    if held is not None and (settled or held.whole or held.count < 2 or _runs(session, held)):
         return given, inputs
     for size in [] if held is None else [1, *_unnamed(inputs, held.feeds[0])]:
         batches = [replace(i, shape=(size, *i.shape[1:])) if i.shape and not fixed(i) else i for i in inputs]

@@ -268,6 +268,16 @@ def test_sizes_that_contradict_the_models_are_no_run(tmp_path):
             onnxprune.verify(source, source, data=one_graph(0) | wrong)
 
 
+@pytest.mark.parametrize("shape", [[1, "T", 24], ["N", "T", 24]])
+def test_samples_of_unequal_sizes_are_a_run_each(tmp_path, shape):
+    proto = model([node("MatMul", ["x", "w"], ["y"])], [info("x", shape)], [info("y", None)], {"w": normal(24, 256)})
+    source, sounds = put(tmp_path / "m.onnx", proto), [{"x": samples(1, 5 + seed % 3, 24)} for seed in range(20)]
+    folder = bundles(tmp_path, *sounds)
+    found, _ = data.load(folder, open_session(source))
+    assert [feed["x"].shape for feed in found.feeds] == [sound["x"].shape for sound in sounds]
+    assert onnxprune.compress(source, tmp_path / "o.onnx", data=folder).promise.samples == 10
+
+
 def test_nothing_is_no_run(tmp_path):
     source = put(tmp_path / "m.onnx", mlp())
     with pytest.raises(DataError, match="no samples"):

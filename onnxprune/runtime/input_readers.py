@@ -36,6 +36,7 @@ _PREPARING = _PASSED | {
 _KEPT = frozenset({"Cast", "Identity", "DequantizeLinear", "Mul", "ScatterElements", "ScatterND"})
 _GIVEN = {"Reshape": 1, "ConstantOfShape": 0}
 _ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+_COMPUTED = frozenset({"Add", "Sub", "Mul", "Where"})  # with indices
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}  # where the filters are
 _DOMAINS = (*DEFAULT_DOMAIN, "com.microsoft")
 _HOPS = 12
@@ -69,15 +70,23 @@ class Readers:
     """
 
     def __init__(self, model: Model, scope: Scope, name: str) -> None:
-        self._model = model
+        self._model, self._scope, self._name = model, scope, name
         self._moved = list(readers_of(scope, name, prepared=False))
         self._prepared = list(readers_of(scope, name, prepared=True))
 
     @cached_property
     def rows(self) -> int | None:
         """How many rows the smallest table has whose indices the input holds; None where it holds no such."""
+        return self._rows(self._moved)
+
+    @cached_property
+    def computed_rows(self) -> int | None:
+        """The same of indices that are computed with: exporters write a count from the end as a sum and products."""
+        return self._rows(list(readers_of(self._scope, self._name, prepared=False, computed=True)))
+
+    def _rows(self, reached: list[tuple[Scope, NodeProto, int]]) -> int | None:
         found = []
-        for scope, node, position in self._moved:
+        for scope, node, position in reached:
             if node.op_type == "Gather" and position == 1:
                 shape = table_shape(scope, node.input[0])
                 axis = attribute(node, "axis", 0)
@@ -193,10 +202,13 @@ class Readers:
         return None if found is None else self._model.array(found)
 
 
-def readers_of(scope: Scope, name: str, *, prepared: bool) -> Iterator[tuple[Scope, NodeProto, int]]:
+def readers_of(
+    scope: Scope, name: str, *, prepared: bool, computed: bool = False
+) -> Iterator[tuple[Scope, NodeProto, int]]:
     """(scope, node, position) of the readers, and of those of what they pass on; `prepared` goes on behind arithmetic.
 
-    Nodes that the input reaches on several ways come once.
+    `computed` goes on behind what indices are computed with, whatever the other operand is. Nodes that the input
+    reaches on several ways come once.
     """
     waiting, seen = [(scope, name, _HOPS)], {name}
     while waiting:
@@ -211,6 +223,8 @@ def readers_of(scope: Scope, name: str, *, prepared: bool) -> Iterator[tuple[Sco
                 )
                 if prepared and node.op_type in _ARITHMETIC:
                     passes = inner.constant(node.input[1 - position]) is not None
+                if computed and node.op_type in _COMPUTED:
+                    passes = node.op_type != "Where" or position > 0
                 outputs = node.output if node.op_type == "Split" else node.output[:1]
                 new = [output for output in outputs if output and output not in seen] if passes and left else []
                 seen.update(new)

@@ -124,9 +124,8 @@ def _plain(readers: Readers, item: Input) -> Kind:
         return Constant("masks of 1", 1)
     if not np.issubdtype(item.dtype, np.integer):
         return Numbers()
-    if readers.rows is not None:
-        return Tokens(readers.rows)
-    return Numbers(readers.compared)
+    rows = readers.rows or readers.computed_rows
+    return Numbers(readers.compared) if rows is None else Tokens(rows)
 
 
 def _constant(item: Input, readers: Readers, words: frozenset[str], passed_on: bool) -> Kind | None:

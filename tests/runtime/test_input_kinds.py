@@ -248,7 +248,18 @@ def two_tables():
     return model(nodes, [info("x", [1, 2, "n"], I64)], Y, weights)
 
 
-@pytest.mark.parametrize("build", [one_hot, floats_as_ids, two_tables])
+def ids_from_the_end():
+    """Negative ones count from the end: a choice that exporters of TensorFlow write as products with conditions."""
+    nodes = [
+        node("Less", ["x", "zero"], ["l"]), node("Not", ["l"], ["n"]), node("Cast", ["l"], ["a"], to=I32),
+        node("Cast", ["n"], ["b"], to=I32), node("Add", ["x", "rows"], ["end"]), node("Mul", ["a", "end"], ["c"]),
+        node("Mul", ["x", "b"], ["d"]), node("Add", ["c", "d"], ["i"]), node("Gather", ["t", "i"], ["y"]),
+    ]  # fmt: skip
+    held = {"zero": np.int32(0), "rows": np.int32(40), "t": samples(40, 4)}
+    return model(nodes, [info("x", [1, 9], I32)], Y, held)
+
+
+@pytest.mark.parametrize("build", [one_hot, floats_as_ids, two_tables, ids_from_the_end])
 def test_token_ids(tmp_path, build):
     found = made(tmp_path, build())
     assert found.kinds == {"x": "token ids below 40"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,6 +43,7 @@ _HOPS = 12
 _STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # where a recurrence takes states
 _LENGTHS = 4  # where it takes the lengths of its sequences
 _BYTES = 100.0  # divisors from here on, such as 127.5 and 255, are those of bytes
+_NEVER = -1000.0  # what a Softmax makes zero of
 _MEANS = 50.0  # likewise of means that are subtracted
 
 
@@ -110,6 +111,17 @@ class Readers:
                 if other is not None and other.size == 1:
                     return other.reshape(-1)
         return None
+
+    @cached_property
+    def hides(self) -> bool:
+        """Whether it is a mask whose true entries are left out, those of padding."""
+        found = [_left_out(self._constant, *reader) for reader in self._moved]
+        for scope, node, _ in self._moved:
+            if node.op_type == "Not":
+                behind = readers_of(scope, node.output[0], prepared=False)
+                opposite = [_left_out(self._constant, *reader) for reader in behind]
+                found += [None if each is None else not each for each in opposite]
+        return next((each for each in found if each is not None), False)
 
     @cached_property
     def is_state(self) -> bool:
@@ -200,6 +212,21 @@ class Readers:
     def _constant(self, scope: Scope, name: str) -> Array | None:
         found = scope.constant(name)
         return None if found is None else self._model.array(found)
+
+
+def _left_out(
+    constant: Callable[[Scope, str], Array | None], scope: Scope, node: NodeProto, position: int
+) -> bool | None:
+    """Whether a reader of a mask leaves out what is true, or what is false; None where it does not tell."""
+    if node.op_type == "Mul":
+        return False
+    if node.op_type != "Where" or position != 0:
+        return None
+    held = [constant(scope, name) for name in node.input[1:3]]
+    values = [float(value.reshape(-1)[0]) if value is not None and value.size == 1 else np.nan for value in held]
+    if values[0] <= _NEVER or values[1] <= _NEVER:
+        return values[0] <= _NEVER
+    return values[0] == 0 if 0 in values else None
 
 
 def readers_of(

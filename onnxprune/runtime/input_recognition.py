@@ -119,7 +119,9 @@ def told_sizes(model: Model, inputs: list[Input]) -> dict[str, dict[int, int]]:
 
 
 def _plain(readers: Readers, item: Input) -> Kind:
-    """Ones for masks, indices for tables, else numbers."""
+    """Ones for masks, zeros for those of padding, indices for tables, else numbers."""
+    if item.dtype == np.bool_ and readers.hides:
+        return Constant("masks of 0", 0)
     if item.dtype == np.bool_ or "mask" in item.name.lower():
         return Constant("masks of 1", 1)
     if not np.issubdtype(item.dtype, np.integer):
@@ -133,7 +135,7 @@ def _constant(item: Input, readers: Readers, words: frozenset[str], passed_on: b
     integers = np.issubdtype(item.dtype, np.integer)
     small = all(size == 1 or (axis == 0 and not isinstance(size, int)) for axis, size in enumerate(item.shape))
     if item.dtype == np.bool_:
-        return Constant("flags set", 1)
+        return Constant("flags unset", 0) if readers.hides else Constant("flags set", 1)
     if words & _MASK:
         return Constant("masks of 1", 1)
     if small and any(words >= rate for rate in _RATE):

@@ -16,6 +16,7 @@ from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
 from tests.helpers.arrays import samples
 from tests.helpers.builders import info, mlp, model, node, normal
 from tests.helpers.commands import call
+from tests.helpers.running import put
 
 I64, BOOL = TensorProto.INT64, TensorProto.BOOL
 Y = [info("y", None)]
@@ -182,3 +183,29 @@ def test_what_a_session_records_beside_the_outputs_is_not_asked_for(tmp_path):
     size = made.outputs[0]["y"].nbytes
     assert synthesise(opened, session, 3, held=3 * size).outputs is not None
     assert synthesise(opened, session, 3, held=3 * size - 1).outputs is None
+
+
+def hiding(kind: str):
+    """A mask of booleans that a product or a Softmax reads, as it is or turned round."""
+    kept, turned = kind.split()
+    nodes = [node("Not", ["m"], ["n"])] if turned == "turned" else [node("Identity", ["m"], ["n"])]
+    nodes += {
+        "product": [node("Cast", ["n"], ["f"], to=1), node("Mul", ["x", "f"], ["y"])],
+        "never": [node("Where", ["n", "never", "x"], ["w"]), node("Softmax", ["w"], ["y"])],
+        "else": [node("Where", ["n", "x", "never"], ["w"]), node("Softmax", ["w"], ["y"])],
+        "sum": [node("Where", ["n", "never", "zero"], ["w"]), node("Add", ["w", "x"], ["y"])],
+        "zero": [node("Where", ["n", "zero", "x"], ["y"])],
+    }[kept]
+    held = {"never": np.float32(-1e9), "zero": np.float32(0)}
+    return model(nodes, [info("x", ["N", 4]), info("m", ["N", 4], BOOL)], Y, held)
+
+
+@pytest.mark.parametrize("kept", ["product", "never", "else", "sum", "zero"])
+@pytest.mark.parametrize("turned", ["as it is", "turned"])
+def test_masks_of_padding_hide_nothing(tmp_path, kept, turned):
+    source = put(tmp_path / "m.onnx", hiding(f"{kept} {turned.split()[0]}"))
+    found = synthesise(Model.load(source), open_session(source), 2)
+    padding = (kept in ("never", "sum", "zero")) != (turned == "turned")
+    assert found.kinds["m"] == ("flags unset" if padding else "flags set")
+    assert (found.feeds[0]["m"] != padding).all()
+    assert len({outputs["y"].tobytes() for outputs in found.outputs}) == len(found.feeds)

@@ -148,6 +148,6 @@ def _require_integers(opened: Opened) -> None:
     ran = zip(opened.run.steps, opened.run.changes, strict=True)
     if any(isinstance(step, Activations) and not change.integers for step, change in ran):
         raise NoGain(
-            "activations int8 gains nothing here: there is no convolution without groups, with constant weights "
+            "activations int8 gains nothing here: there is no 2-D convolution without groups, with constant weights "
             "and enough inputs, that a ReLU, a SiLU, a sum or another convolution follows"
         )

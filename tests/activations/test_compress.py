@@ -105,7 +105,7 @@ def test_a_model_without_such_convolutions_is_refused(make, files):
         else np.ones((32, 8), np.float32)
     )
     np.savez(files[2], x=given)
-    with pytest.raises(NoGain, match="there is no convolution without groups"):
+    with pytest.raises(NoGain, match="there is no 2-D convolution without groups"):
         compress(files)
     assert not files[1].exists()
 

@@ -19,6 +19,7 @@ from onnxprune.model.weight import Weight
 
 WIDEST = 4096  # inputs of a layer up to which their moments (the square) are held
 _SPREADING = "ConvTranspose"
+_PASSING = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity"})
 
 
 @dataclass(frozen=True)
@@ -189,12 +190,14 @@ def layer_of(weight: Weight, constants: Mapping[str, Weight]) -> Layer | None:
 
 
 def _uses(scope: Scope, value: str) -> Iterator[tuple[Use, int]]:
-    """The nodes of a scope that read a value, behind nodes that round it."""
-    waiting = [value]
+    """The nodes that read a value, behind nodes that round it, or that pass it on to one of several layers."""
+    waiting = [(scope, value)]
     while waiting:
-        for node, position in scope.readers.get(waiting.pop(0), ()):
-            if position == 0 and node.op_type in ("QuantizeLinear", "DequantizeLinear") and not domain(node):
-                waiting.append(node.output[0])
+        scope, value = waiting.pop(0)
+        for node, position in scope.readers.get(value, ()):
+            if position == 0 and node.op_type in _PASSING and not domain(node):
+                output = node.output[0]
+                waiting += [(inner, output) for inner in scope.inner() if inner.owner(output) is scope]
             else:
                 yield Use(node, scope), position
 

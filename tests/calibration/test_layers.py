@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 from onnxprune.calibration.layers import Layer, layers_of
 from onnxprune.model.discovery import find
@@ -118,3 +119,16 @@ def test_a_layer_may_read_its_weight_behind_any_number_of_roundings():
     weights = {"w": normal(64, 32), "scale": np.float32(1)}
     found = layers(model(nodes, [info("x", ["N", 64])], [info("y", None)], weights))
     assert [use.node.op_type for use in found["w"].uses] == ["MatMul"]
+
+
+def test_layers_share_a_weight_that_is_passed_on():
+    """As exporters write a layer that is used again, here also inside a branch."""
+    branch = helper.make_graph([node("MatMul", ["b", "w2"], ["c"])], "then", [], [info("c", None)])
+    other = helper.make_graph([node("Identity", ["b"], ["d"])], "else", [], [info("d", None)])
+    nodes = [
+        node("Identity", ["w"], ["w1"]), node("Identity", ["w1"], ["w2"]), node("MatMul", ["x", "w"], ["a"]),
+        node("MatMul", ["a", "w1"], ["b"]), node("If", ["f"], ["y"], then_branch=branch, else_branch=other),
+    ]  # fmt: skip
+    inputs = [info("x", ["N", 32]), info("f", [], TensorProto.BOOL)]
+    weights = find(load(model(nodes, inputs, [info("y", ["N", 32])], {"w": normal(32, 32)})))
+    assert [use.node.input[0] for use in layers_of(weights, weights)["w"].uses] == ["x", "a", "b"]

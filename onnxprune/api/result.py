@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxprune.core import threads
 from onnxprune.encodings.inventory import WeightFacts
-from onnxprune.model.reason import Reason
+from onnxprune.model.weight import Reason
 from onnxprune.pipeline.change import Removed
 
 if TYPE_CHECKING:

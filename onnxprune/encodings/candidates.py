@@ -24,8 +24,7 @@ from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.discovery import opset_of
 from onnxprune.model.model import Model
 from onnxprune.model.operators import OPERAND
-from onnxprune.model.reason import Kind, Reason
-from onnxprune.model.weight import SMALL, Weight
+from onnxprune.model.weight import SMALL, Kind, Reason, Weight
 from onnxprune.quantization.codebook import Codebook
 from onnxprune.quantization.error_feedback import Feedback
 

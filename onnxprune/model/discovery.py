@@ -16,13 +16,13 @@ from onnx import (
     TensorProto,
 )
 
-from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, Array, array_dtype, numpy_dtype
+from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
 from onnxprune.model.operators import PROCESSOR, Role, attribute, domain, linear_role, other_role
-from onnxprune.model.reason import Kind, Reason
+from onnxprune.model.quantization import Axes, Quantisation, quantisation_by, settle
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
-from onnxprune.model.weight import SMALL, Store, Weight
+from onnxprune.model.weight import SMALL, Kind, Reason, Store, Weight
 
 
 def opset_of(model: Model, scope: Scope) -> int:
@@ -48,7 +48,6 @@ def _top(scope: Scope) -> GraphProto | FunctionProto:
 _SAME_AXES = frozenset({"Identity", "Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"})
 # What exporters put between a recurrent layer and the framework's own gate order: the entries stay, the axes move.
 _REARRANGED = frozenset({"Slice", "Split", "Concat", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
-_Axes = tuple[int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -58,24 +57,16 @@ class _Use:
     node: str
     role: Role | None
     other: str = ""
-    quant: _Quantisation | None = None
-
-
-@dataclass(frozen=True)
-class _Quantisation:
-    scale: Array | None
-    zero: Array | None
-    axis: int | None
-    error: str = ""
+    quant: Quantisation | None = None
 
 
 @dataclass
 class _View:
     """How a constant looks after the pass-through nodes that were crossed so far."""
 
-    axes: _Axes  # for each axis of the view the constant's own one, where it is known
+    axes: Axes  # for each axis of the view the constant's own one, where it is known
     shape: tuple[int, ...]  # of the constant
-    quant: _Quantisation | None = None
+    quant: Quantisation | None = None
     seen: frozenset[int] = frozenset()  # calls of functions around it
     attributes: dict[str, AttributeProto] = field(default_factory=dict)  # of the function call that it is in
     states: frozenset[str] = frozenset()  # outputs of a body that hand it to the next iteration, and are no use of it
@@ -190,7 +181,7 @@ def _use(
         if node.op_type == "Transpose" and axes:
             axes = tuple(axes[p] for p in attribute(node, "perm", range(len(axes))[::-1]))
         if node.op_type == "DequantizeLinear" and quant is None:
-            quant = _quantisation(model, scope, node, 1, 2, axes, attribute(node, "axis", 1))
+            quant = quantisation_by(model, scope, node, 1, 2, axes, attribute(node, "axis", 1))
         yield _Step(scope, node.output[0], replace(view, axes=axes, quant=quant))
         return
     if standard and _scales(scope, node, position, view):
@@ -218,7 +209,7 @@ def _use(
         return
     quant = view.quant
     if quant is None and role.zero is not None:
-        quant = _quantisation(model, scope, node, role.scale, role.zero, view.axes, role.out_axis)
+        quant = quantisation_by(model, scope, node, role.scale, role.zero, view.axes, role.out_axis)
     yield _Use(label(scope, node), mapped, quant=quant)
 
 
@@ -283,7 +274,7 @@ def _bound(node: NodeProto, view: _View) -> NodeProto:
     return bound
 
 
-def _in_own_axes(role: Role, axes: _Axes) -> Role:
+def _in_own_axes(role: Role, axes: Axes) -> Role:
     """The role in the constant's own axes; without axes where a rearrangement hides them."""
     if not axes:
         return replace(role, out_axis=None, in_axes=())
@@ -293,27 +284,6 @@ def _in_own_axes(role: Role, axes: _Axes) -> Role:
         out_axis=None if role.out_axis is None else axes[role.out_axis],
         in_axes=tuple(a for a in inward if a is not None),
     )
-
-
-def _quantisation(
-    model: Model, scope: Scope, node: NodeProto, scale: int | None, zero: int, axes: _Axes, axis: int | None
-) -> _Quantisation:
-    """Scale and zero point as constants, and the weight's own axis that they follow."""
-
-    def constant(position: int | None) -> tuple[Array | None, str]:
-        if position is None or position >= len(node.input) or not node.input[position]:
-            return None, ""
-        tensor = scope.constant(node.input[position])
-        if tensor is None:
-            return None, "its quantisation is computed at run time"
-        return model.array(tensor), ""
-
-    (scales, no_scale), (zeros, no_zero) = constant(scale), constant(zero)
-    error = no_scale or no_zero
-    if attribute(node, "block_size", 0):
-        error = "it is quantised in blocks"
-    own = axes[axis] if axis is not None and -len(axes) <= axis < len(axes) else None
-    return _Quantisation(scales, zeros, own, error)
 
 
 def _describe(weight: Weight, uses: list[_Use]) -> None:
@@ -332,7 +302,7 @@ def _describe(weight: Weight, uses: list[_Use]) -> None:
     else:
         weight.kind = "unused"
     if weight.element in QUANTISED | PACKED_INTEGERS:
-        weight.reason = _set_quantisation(weight, uses)
+        weight.reason = settle(weight, [use.quant for use in uses])
     if numpy_dtype(weight.element) is None:
         weight.reason = Reason(Kind.TYPE, f"its type {weight.dtype} is not pruned")
     weight.reason = weight.reason or _role_or_size(weight, others)
@@ -351,42 +321,3 @@ def _role_or_size(weight: Weight, others: list[str]) -> Reason | None:
     if weight.size < SMALL:
         return Reason(Kind.SMALL, f"is small: {weight.size} elements, fewer than {SMALL}", "small")
     return None
-
-
-def _set_quantisation(weight: Weight, uses: list[_Use]) -> Reason | None:
-    """Find the scale and the zero point of a quantised weight; the reason why there are none that fit."""
-    quants = [u.quant for u in uses]
-    first = quants[0] if quants else None
-    if first is None or any(q is None for q in quants):
-        text = f"{weight.dtype} without a known zero point"
-        return Reason(Kind.QUANTIZATION, f"is {text}", text)
-    error = next((q.error for q in quants if q is not None and q.error), "")
-    if error or any(not _same(q, first) for q in quants if q is not None):
-        return Reason(Kind.QUANTIZATION, error or "its readers disagree on its zero point")
-    zero = first.zero if first.zero is not None else np.zeros(1, array_dtype(weight.element))
-    weight.zero = _aligned(weight, zero, first.axis)
-    weight.scale = None if first.scale is None else _aligned(weight, first.scale, first.axis)
-    if weight.zero is None or (weight.scale is None) != (first.scale is None):
-        return Reason(Kind.QUANTIZATION, "its scale does not fit its shape")
-    if weight.zero.size and (weight.zero == weight.zero.flat[0]).all():  # symmetric: one for all channels
-        weight.zero = weight.zero.reshape(-1)[0]
-    return None
-
-
-def _aligned(weight: Weight, values: Array, axis: int | None) -> Array | None:
-    """Scales or zero points in a shape that broadcasts over the weight, or None where they do not fit."""
-    if values.size == 1:
-        return values.reshape(())
-    recurrent = weight.kind in ("lstm", "gru", "rnn") and len(weight.shape) == 3  # [directions, in, gates]
-    if recurrent and values.shape in ((weight.shape[0],), (weight.shape[0], weight.shape[2])):
-        return values.reshape(weight.shape[0], 1, -1)
-    if axis is None or values.size != weight.shape[axis]:
-        return None
-    return values.reshape([-1 if a == axis else 1 for a in range(len(weight.shape))])
-
-
-def _same(a: _Quantisation, b: _Quantisation) -> bool:
-    return a.axis == b.axis and all(
-        (x is None) == (y is None) and (x is None or y is None or np.array_equal(x, y))
-        for x, y in ((a.scale, b.scale), (a.zero, b.zero))
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnxprune.core.dtypes import Array
-from onnxprune.model.reason import Reason
+from onnxprune.model.weight import Reason
 
 _NAMED = 4  # weights in a note
 

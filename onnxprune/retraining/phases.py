@@ -35,7 +35,7 @@ from onnxprune.masks.matching.link import Link, Parameter
 from onnxprune.masks.matching.match import Matches, match
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.model.reason import Kind, Reason
+from onnxprune.model.weight import Kind, Reason
 from onnxprune.pipeline.per_weight import PerWeight
 from onnxprune.pipeline.run import run as run_passes
 from onnxprune.retraining.schedule import SCHEDULES, sparsity

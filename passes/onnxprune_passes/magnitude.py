@@ -20,8 +20,7 @@ from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.model.reason import Kind, Reason
-from onnxprune.model.weight import Weight, check_patterns, matches
+from onnxprune.model.weight import Kind, Reason, Weight, check_patterns, matches
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change, WeightRecord
 from onnxprune.pipeline.per_weight import PerWeight, fraction

@@ -14,7 +14,7 @@ from onnxprune.core.override import override
 from onnxprune.errors import OptionError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.model.reason import Kind, Reason
+from onnxprune.model.weight import Kind, Reason
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
 from onnxprune.pipeline.progress import Progress, silent

@@ -16,8 +16,7 @@ from onnxprune.masks.matching.folded_batchnorm import FoldedBatchNorms
 from onnxprune.masks.matching.link import Link, Parameter, Shape
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.model.reason import Kind, Reason
-from onnxprune.model.weight import Weight
+from onnxprune.model.weight import Kind, Reason, Weight
 
 
 @dataclass(frozen=True)

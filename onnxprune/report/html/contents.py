@@ -19,8 +19,7 @@ from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.errors import CurvesError
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
-from onnxprune.model.reason import Reason
-from onnxprune.model.weight import Weight, check_patterns, matches
+from onnxprune.model.weight import Reason, Weight, check_patterns, matches
 from onnxprune.pipeline.change import Removed
 from onnxprune.pipeline.run import METADATA
 from onnxprune.report.html import statistics

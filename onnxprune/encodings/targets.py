@@ -66,6 +66,7 @@ class Targets:
         integers: the value forms whose small integers kernels may read.
         tables: whether tables may be decoded row by row.
         half_biases: whether biases and norms may be halves.
+        runtimes: their names, without a version.
         needed: what a compiler or converter has to be told, a sentence for each target that wants something.
     """
 
@@ -74,6 +75,7 @@ class Targets:
     integers: frozenset[str] = frozenset(FORMS)
     tables: bool = True
     half_biases: bool = True
+    runtimes: frozenset[str] = frozenset()
     needed: tuple[str, ...] = ()
 
     @classmethod
@@ -89,9 +91,9 @@ class Targets:
         wanted = [parsed for spec in asked for parsed in _parsed(spec)]
         good = frozenset.intersection(*(_good(name, version) for name, version in wanted))
         integers = frozenset(values for _, values, fused, _ in good if fused)
-        names = {name for name, _ in wanted}
+        names = frozenset(name for name, _ in wanted)
         needed = tuple(_NEEDED[name] for name in sorted(names & _NEEDED.keys()))
-        return cls(asked, good, integers, names <= _TABLES, not names & _EXACT_BIASES, needed)
+        return cls(asked, good, integers, names <= _TABLES, not names & _EXACT_BIASES, names, needed)
 
     @property
     def encodings(self) -> frozenset[str]:

@@ -46,7 +46,7 @@ def convert(model: Model, version: int) -> list[str]:
         The operators that read otherwise and stand in a branch of an If, which a run may not take.
     """
     branched: list[str] = []
-    before, ids, types = model.opset, fresh_ids(model.proto), _types(model)
+    before, ids, types = model.opset, fresh_ids(model.proto), types_of(model)
     for scope in reversed(list(scopes_of(model.proto)[0].inner())):  # bodies before the nodes that hold them
         assert isinstance(scope.body, GraphProto)
         if next(scope.branches(), None):
@@ -66,7 +66,7 @@ def reads_otherwise(model: Model, version: int) -> bool:
     return any(_reads_otherwise(node, model.opset, version) for scope in scopes for node in scope.body.node)
 
 
-def _types(model: Model) -> dict[str, TypeProto]:
+def types_of(model: Model) -> dict[str, TypeProto]:
     """The type of each value as far as it can be told, by the path to its body and its name."""
     try:
         proto = shape_inference.infer_shapes(model.proto)

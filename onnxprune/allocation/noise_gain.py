@@ -12,7 +12,7 @@ import numpy as np
 from onnx import GraphProto, TensorProto, helper
 
 from onnxprune.allocation.synthetic_runs import NUMBERS, Samples, both_kinds, repeats, shrink_images, small
-from onnxprune.core.dtypes import Array
+from onnxprune.core.dtypes import QUANTISED, Array
 from onnxprune.errors import RuntimeFailure
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -26,6 +26,7 @@ from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+_TYPES = QUANTISED | {TensorProto.FLOAT}
 NOISE = 0.003  # relative squared error: about that of five bits
 _TOGETHER, _FEW = 4, 16  # weights that share a run, but not of so few
 _MUCH = 2.0  # times the usual noise, from which on those that shared a run get one each
@@ -72,8 +73,8 @@ def _gains(
     The mean over the outputs, the geometric mean over the lists of samples that `inputs` gives for a session. The
     weights become inputs with default values of one session, so that a trial costs a run and no load. Of many,
     `_TOGETHER` that follow each other share one, as their noise adds up; only where that is much, each is tried by
-    itself. None for a weight that cannot become an input (in a function, not float32, bound twice), and for all where
-    the model draws numbers, by which its outputs differ from run to run.
+    itself. None for a weight that cannot become an input (in a function, of another type, bound twice), and for all
+    where the model draws numbers, by which its outputs differ from run to run.
     """
     if not repeats(model):
         return [None] * len(weights)
@@ -157,7 +158,7 @@ def _write_exposed(model: Model, names: set[str], path: Path, shrunk: bool) -> s
             shrink_images(proto)
         for weight in find(model):
             body, tensor = weight.scope.body, weight.tensor
-            if weight.name not in names or weight.element != TensorProto.FLOAT or not isinstance(body, GraphProto):
+            if weight.name not in names or weight.element not in _TYPES or not isinstance(body, GraphProto):
                 continue
             if not isinstance(tensor, TensorProto) or sum(scope.defines(weight.value) for scope in scopes) > 1:
                 continue
@@ -180,4 +181,8 @@ def _noisy(weight: Weight, array: Array, seed: int) -> Array:
     axes = tuple(weight.in_axes) or tuple(range(array.ndim))
     noise = np.random.default_rng(seed).standard_normal(array.shape, dtype=np.float32)
     noise -= noise.mean(axes, keepdims=True)
-    return array + noise * np.sqrt(NOISE * np.square(array).mean(axes, keepdims=True))
+    if weight.element not in QUANTISED:
+        return array + noise * np.sqrt(NOISE * np.square(array).mean(axes, keepdims=True))
+    zero, room = weight.zero_value.astype(np.float32), np.iinfo(array.dtype)
+    noise *= np.sqrt(NOISE * np.square(array - zero).mean(axes, keepdims=True))
+    return np.clip(np.rint(array + noise), room.min, room.max).astype(array.dtype)

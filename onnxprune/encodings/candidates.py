@@ -300,5 +300,9 @@ def _dense(why: str) -> Reason:
 
 
 def may_lose(weight: Weight) -> bool:
-    """Whether the weight may lose precision: linear layers and large tables, not what is added or normalises."""
-    return not (weight.kind in ("bias", "norm") or weight.kind.endswith("operand"))
+    """Whether the weight may lose precision: linear layers and large tables, not what is added or normalises.
+
+    Nor integers of which nothing says what they count from: what a change of them loses is not known.
+    """
+    unknown = weight.reason is not None and weight.reason.kind is Kind.QUANTIZATION
+    return not (unknown or weight.kind in ("bias", "norm") or weight.kind.endswith("operand"))

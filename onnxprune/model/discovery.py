@@ -20,7 +20,7 @@ from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, numpy_dtyp
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
 from onnxprune.model.operators import PROCESSOR, Role, attribute, domain, linear_role, other_role
-from onnxprune.model.quantization import Axes, Quantisation, quantisation_by, settle
+from onnxprune.model.quantization import REARRANGED, Axes, Quantisation, quantisation_behind, quantisation_by, settle
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Kind, Reason, Store, Weight
 
@@ -46,8 +46,6 @@ def _top(scope: Scope) -> GraphProto | FunctionProto:
 
 
 _SAME_AXES = frozenset({"Identity", "Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"})
-# What exporters put between a recurrent layer and the framework's own gate order: the entries stay, the axes move.
-_REARRANGED = frozenset({"Slice", "Split", "Concat", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 
 
 @dataclass(frozen=True)
@@ -194,13 +192,16 @@ def _use(
         if state.result:
             yield _Step(scope, state.result, view)
         return
-    if standard and node.op_type in _REARRANGED and (position == 0 or node.op_type == "Concat"):
+    if standard and node.op_type in REARRANGED and (position == 0 or node.op_type == "Concat"):
         for name in node.output:
             yield _Step(scope, name, replace(view, axes=()))
         return
     role = linear_role(node, position, len(view.axes))
     if role is None:
-        yield _Use(label(scope, node), None, other_role(node, position), view.quant)
+        other = other_role(node, position)
+        rows = view.quant is None and other == "embedding" and position == 0
+        quant = quantisation_behind(model, scope, node) if rows else view.quant
+        yield _Use(label(scope, node), None, other, quant)
         return
     try:
         mapped = _in_own_axes(role, view.axes)

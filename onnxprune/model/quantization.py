@@ -10,10 +10,12 @@ from onnx import NodeProto
 
 from onnxprune.core.dtypes import Array, array_dtype
 from onnxprune.model.model import Model
-from onnxprune.model.operators import attribute
+from onnxprune.model.operators import attribute, domain
 from onnxprune.model.scopes import Scope
 from onnxprune.model.weight import Kind, Reason, Weight
 
+# What exporters put between a recurrent layer and the framework's own gate order: the entries stay, the axes move.
+REARRANGED = frozenset({"Slice", "Split", "Concat", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
 Axes = tuple[int | None, ...]  # for each axis of a view of a constant the constant's own one, where it is known
 
 
@@ -52,6 +54,31 @@ def quantisation_by(
         error = "it is quantised in blocks"
     own = axes[axis] if axis is not None and -len(axes) <= axis < len(axes) else None
     return Quantisation(scales, zeros, own, error)
+
+
+def quantisation_behind(model: Model, scope: Scope, node: NodeProto) -> Quantisation | None:
+    """What is said behind a node that takes rows of a table: quantisers leave these integers, and dequantise them then.
+
+    None where one of the readers says nothing.
+    """
+    found: list[Quantisation] = []
+    waiting = [(scope, node.output[0])]
+    while waiting:
+        within, name = waiting.pop()
+        if name in within.outputs:
+            return None
+        for inner in within.inner():
+            if inner is not within and (name in inner.outputs or inner.owner(name) is not within):
+                return None
+            for reader, position in inner.readers.get(name, ()):
+                if reader.op_type == "DequantizeLinear" and position == 0:
+                    found.append(quantisation_by(model, inner, reader, 1, 2, (), None))
+                elif position == 0 and not domain(reader) and reader.op_type in REARRANGED | {"Transpose", "Identity"}:
+                    waiting += [(inner, output) for output in reader.output]
+                else:
+                    return None
+    alike = found and all(_same(each, found[0]) for each in found)
+    return found[0] if alike else None
 
 
 def settle(weight: Weight, quants: Sequence[Quantisation | None]) -> Reason | None:

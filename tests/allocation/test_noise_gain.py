@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from onnxprune.allocation import noise_gain, synthetic_runs
 from onnxprune.allocation.noise_gain import gains_on, synthetic_gains
@@ -50,6 +51,19 @@ def test_a_weight_that_reaches_the_output_more_stands_out_by_as_much():
     assert found[6] / usual.mean() == pytest.approx(0.01, rel=0.3)
     assert np.exp(np.log(found).mean()) == pytest.approx(1)
     assert gains(branches({5: 30.0, 6: 0.1})).tolist() == found.tolist()
+
+
+def test_integers_are_told_apart_too():
+    proto = branches({5: 30.0})
+    for place in range(BRANCHES):
+        held = next(each for each in proto.graph.initializer if each.name == f"w{place}")
+        values = np.rint(numpy_helper.to_array(held) * 40 + 128).clip(0, 255).astype(np.uint8)
+        held.CopyFrom(numpy_helper.from_array(values, f"q{place}"))
+        for name, value in ((f"n{place}", np.float32(1 / 40)), (f"z{place}", np.uint8(128))):
+            proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        proto.graph.node.insert(0, node("DequantizeLinear", [f"q{place}", f"n{place}", f"z{place}"], [f"w{place}"]))
+    found = gains(proto)
+    assert found[5] / np.delete(found, 5).mean() == pytest.approx(900, rel=0.3)
 
 
 def test_data_says_the_same(tmp_path):

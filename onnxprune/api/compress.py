@@ -35,6 +35,7 @@ from onnxprune_passes import Decode
 
 _HALVINGS = 8
 _TIMES = (1, 4, 16)  # smaller is a loss that is tried where outputs are far off, and nobody said what may be lost
+_FEW = f"fewer than {2 * MIN_HALF_SAMPLES} samples judge nothing: the loss is that of no data"
 
 
 @local(writes="out")
@@ -107,7 +108,9 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
                 return _searched(tries, deciding)
             speed_up = tries.sped()
             with _blamed(speed_up):
-                return replace(_decided(tries, promise, loss, open_ended), speed_up=speed_up)
+                result = replace(_decided(tries, promise, loss, open_ended), speed_up=speed_up)
+            unjudged = judged and promise is None and checks.evaluate is None
+            return replace(result, notes=[_FEW, *result.notes]) if unjudged else result
 
 
 def _decided(tries: Tries, promise: Promise | None, loss: float, open_ended: bool) -> Result:

@@ -138,6 +138,7 @@ class Verification:
             baseline = self._baseline(judge)
             measured = judge.value(result) if judge.commanded else judge.of(opened)
             judged = judge.judged(baseline, measured, self._checks.tolerance)
+        del opened, found  # sessions of its own time it: a large model is not held twice for that
         cost = None
         if costs:
             models = {"before": self._source, "after": result}

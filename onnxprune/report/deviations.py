@@ -14,11 +14,12 @@ from onnxprune.runtime.deviation import CLOSE_DB, FAR_DB
 
 
 def inputs(deviation: Deviation) -> str:
-    """What the models ran on."""
+    """What the models ran on, and how many of these."""
+    count, several = deviation.samples, "" if deviation.samples == 1 else "s"
     if deviation.source == "data":
-        return "samples of --data"
+        return f"{count} sample{several} of --data"
     kinds = "; ".join(dict.fromkeys(deviation.input_kinds.values()))
-    return f"synthesised inputs ({kinds}: --data says more)" if kinds else "synthesised inputs (none are needed)"
+    return f"{count} synthesised input{several} ({f'{kinds}: --data says more' if kinds else 'none are needed'})"
 
 
 def verdict(output: dict[str, Any], source: str) -> str | None:

@@ -12,6 +12,7 @@ from onnxprune.channels.unread_inputs import layers_with_unread_inputs
 from onnxprune.channels.zero_branches import bypass_zero_branches
 from onnxprune.core.override import override
 from onnxprune.errors import OptionError
+from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.change import Change
@@ -47,6 +48,9 @@ class DeadNeurons(Pass):
         unread = drop_unread(model)
         if unread:
             change.notes.append(f"{len(unread)} tensors that nothing reads are gone")
+        if not find(model):  # such as forests: the shapes of one may take gigabytes to infer
+            change.modified = bool(unread)
+            return change
         found = self._analysed(model)
         bypassed = sum(map(bypass_zero_branches, found))
         if bypassed:

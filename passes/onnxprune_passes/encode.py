@@ -237,5 +237,5 @@ def _without_weights(model: Model) -> list[str]:
     if nbytes <= model.proto.ByteSize() / 2:
         return []
     return [
-        f"the model has no weights: {nbytes / 1e6:.2f} MB of it are attributes of {operator}, which stay as they are"
+        f"the model has no weights: {nbytes / 1e6:.3g} MB of it are attributes of {operator}, which stay as they are"
     ]

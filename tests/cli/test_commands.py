@@ -209,6 +209,8 @@ def test_the_loss_with_few_samples_is_the_one_that_help_tells(model, tmp_path, c
     told = re.search(r"\[default: (0\.01.*?)\]", " ".join(call(command[0], "--help").stdout.split())).group(1)
     promise = "0.01; with --data and no rule the largest up to 1.28 that keeps a promise, see the guide"
     assert told == ("0.01" if command[0] == "encode" else promise)
+    judging = "fewer than 16 samples judge nothing: the loss is that of no data"
+    assert (judging in parse((tmp_path / "o.json").read_text())["notes"]) == (command == ["compress"])
 
 
 @pytest.mark.parametrize("command", ["compress", "prune", "strip", "encode", "decode"])

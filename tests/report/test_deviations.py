@@ -90,8 +90,9 @@ def test_the_worst_output_is_what_concerns():
 def test_what_the_models_ran_on():
     kinds = {"a": "images of 3 channels, 0 to 1", "b": "states of 0", "c": "states of 0"}
     told = inputs(Deviation("synthetic", 8, input_kinds=kinds))
-    assert told == "synthesised inputs (images of 3 channels, 0 to 1; states of 0: --data says more)"
-    assert inputs(Deviation("data", 8)) == "samples of --data"
+    assert told == "8 synthesised inputs (images of 3 channels, 0 to 1; states of 0: --data says more)"
+    assert inputs(Deviation("data", 8)) == "8 samples of --data"
+    assert inputs(Deviation("data", 1)) == "1 sample of --data"
 
 
 def test_classes_on_synthesised_inputs():
@@ -101,4 +102,4 @@ def test_classes_on_synthesised_inputs():
 
 
 def test_a_model_without_inputs_says_so():
-    assert inputs(Deviation("synthetic", 8)) == "synthesised inputs (none are needed)"
+    assert inputs(Deviation("synthetic", 1)) == "1 synthesised input (none are needed)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,3 +54,11 @@ def test_the_sqnr_of_equal_outputs_is_no_number(size, after, tmp_path):
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("  sqnr")]
     assert line.startswith("  sqnr        equal -> ")
     assert line.endswith(after)
+
+
+@pytest.mark.parametrize(("after", "told"), [(2.0, True), (1.0, False)])
+def test_channels_that_made_a_model_slower_have_advice(tmp_path, after, told):
+    source = put(tmp_path / "m.onnx", mlp((64, 128, 8)))
+    result = onnxprune.compress(source, tmp_path / "o.onnx", channels=("0.2",), data={"x": normal(16, 64)})
+    cost = replace(result.cost, latency_ms={"before": 1.0, "after": after})
+    assert ("--multiple 8" in printed(replace(result, cost=cost))) == told

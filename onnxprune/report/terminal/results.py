@@ -86,7 +86,7 @@ def _show_closing(console: Console, result: Result) -> None:
     if result.promise is not None:
         _show_promise(console, result.promise)
     if result.cost is not None:
-        _show_cost(console, result.cost)
+        _show_cost(console, result.cost, narrowed=bool(result.removed))
     if result.speed_up is not None:
         _show_speed_up(console, result.speed_up)
     if result.activations is not None:
@@ -147,13 +147,19 @@ def _show_promise(console: Console, found: Promised) -> None:
         line(console, f"              {text}")
 
 
-def _show_cost(console: Console, cost: Cost) -> None:
+def _show_cost(console: Console, cost: Cost, *, narrowed: bool) -> None:
     before, after = cost.flops["before"], cost.flops["after"]
     if before:
         line(console, f"  operations  {before / 1e6:,.4g} -> {after / 1e6:,.4g} MFLOP a run ({percent(after, before)})")
     slow, fast = cost.latency_ms["before"], cost.latency_ms["after"]
     text = f"{slow:.3g} -> {fast:.3g} ms a run, measured here on one thread ({percent(fast, slow)})"
     line(console, f"  latency     {text}")
+    if narrowed and fast > _SLOWER * slow:
+        line(
+            console,
+            "              channels are computed in blocks, which --multiple 8 fills",
+            "yellow",
+        )
 
 
 def _show_speed_up(console: Console, found: SpeedUp) -> None:
@@ -177,7 +183,7 @@ def show_deviation(console: Console, deviation: Deviation) -> None:
             console, f"  verified    no{': ' + deviation.reason if deviation.reason else ' (not asked for)'}", "yellow"
         )
         return
-    line(console, f"  verified    in onnxruntime on {deviation.samples} {inputs(deviation)}")
+    line(console, f"  verified    in onnxruntime on {inputs(deviation)}")
     for output in deviation.outputs[:ROWS]:
         line(console, f"              {output['name']}: {_deviation_text(output, deviation.source)}")
     if concern(deviation):

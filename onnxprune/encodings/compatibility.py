@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from onnxprune.encodings import FORMS, packing
 from onnxprune.encodings.graph.encoded import EncodedWeight, encoded_weights
 from onnxprune.encodings.measured import releases
+from onnxprune.encodings.misread_operators import misreaders
 from onnxprune.encodings.targets import Targets, misread, readers_in
 from onnxprune.model.discovery import find
 from onnxprune.model.model import Model
@@ -106,7 +107,7 @@ class Compatibility:
     """What a model needs of a runtime; `loads` and `fast` hold for the model with all its weights.
 
     `targets` names the runtimes that read every encoded weight right and no slower, see `targets`; `wrong` those that
-    were seen to give other outputs, without an error, for a form that is in it.
+    were seen to give other outputs, without an error, for a form or an operator that is in it.
     """
 
     opset: int
@@ -162,9 +163,12 @@ def _held(model: Model) -> list[tuple[str, str, set[str], bool, bool, int]]:
 def _targets(model: Model) -> tuple[list[str], list[str]]:
     """The runtimes that read every encoded weight right, and those that give other outputs."""
     held, good, wrong = _held(model), [], []
+    misreading = misreaders(model, releases())(model.opset)
     for name in releases():
         target = Targets.of([name])
-        if all(target.allows(*each) for each in held):
+        if name in misreading:
+            wrong.append(name)
+        elif all(target.allows(*each) for each in held):
             good.append(name)
         elif any(misread(name, *each[:4]) for each in held):
             wrong.append(name)

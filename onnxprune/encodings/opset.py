@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from onnxprune.encodings import Encoding, Sparse, Values, named
 from onnxprune.encodings.candidates import EXACT, HALF, encodable, may_lose
 from onnxprune.encodings.graph.fusion import readers_of
+from onnxprune.encodings.misread_operators import READ_RIGHT, misreaders
 from onnxprune.encodings.smallest import Encoder
-from onnxprune.encodings.targets import Targets
 from onnxprune.encodings.unit_dimensions import as_matrix
 from onnxprune.encodings.values.base import DEQUANTISE_AXIS, INT2, INT4
 from onnxprune.encodings.values.integers import Int8
 from onnxprune.encodings.values.shared import Shared
 from onnxprune.model.model import Model
-from onnxprune.model.operators import attribute, domain
-from onnxprune.model.scopes import scopes_of
 from onnxprune.model.weight import Weight
 from onnxprune.pipeline.change import Change
 
 _CODES = Shared().opset(fused=False)
-# Until opset 12 these take all axes from one on. Runtimes take that one alone, without an error, from an opset on:
-# OpenVINO 2026.4.1 (Softmax), OpenCV 5.0.0, LiteRT 2.1.0 with onnx2tf 1.29.24, and MNN 3.6.1. At opset 13 the converter
-# makes a Flatten, the operator along the last axis and a Reshape of them, which all of these read right.
-_OF_SEVERAL, _OF_ONE = frozenset({"Softmax", "LogSoftmax"}), 13
-_TAKE_ONE = {"litert": 1, "mnn": 1, "opencv": 1, "openvino": 11}
 
 
 def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder: Encoder) -> Change:
@@ -36,8 +29,8 @@ def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encod
         encoder: what will store them, and for whom: operators that a target would take for others are raised too.
     """
     change, before, refusal = Change(), model.opset, ""
-    misread = _misread(model, encoder.targets)
-    wanted = {_OF_ONE if misread(version) else version for version in (before, *_wanted(model, forms, encoder))}
+    misread = misreaders(model, encoder.targets.runtimes)
+    wanted = {READ_RIGHT if misread(version) else version for version in (before, *_wanted(model, forms, encoder))}
     wanted = {version for version in wanted if version > before}
     for version in sorted(wanted, reverse=True):
         from onnxprune.runtime.opset import raise_to  # which runs models: most need no newer opset
@@ -53,32 +46,6 @@ def raise_for(model: Model, forms: Iterable[tuple[Weight, Values | None]], encod
             f"{name} takes a Softmax of opset {before} along one axis of several" for name in misread(before)
         ]
     return change
-
-
-def _misread(model: Model, targets: Targets) -> Callable[[int], list[str]]:
-    """Which of the targets misread the model under an opset, as far as is known."""
-    since = {name: first for name, first in _TAKE_ONE.items() if name in targets.runtimes}
-    if model.opset >= _OF_ONE or not since or not _of_several_axes(model):
-        since = {}
-    return lambda version: [name for name, first in since.items() if first <= version < _OF_ONE]
-
-
-def _of_several_axes(model: Model) -> bool:
-    """Whether an operator takes several axes together, or nothing says how many it takes."""
-    scopes = list(scopes_of(model.proto)[0].inner())
-    found = [(s, node) for s in scopes for node in s.body.node if node.op_type in _OF_SEVERAL and not domain(node)]
-    found = [(scope, node) for scope, node in found if attribute(node, "axis", 1) != -1]
-    if not found:
-        return False
-    from onnxprune.runtime.conversion import types_of
-
-    types = types_of(model)
-    for scope, node in found:
-        held = types.get(scope.path + node.output[0])
-        known = held is not None and held.tensor_type.HasField("shape")
-        if held is None or not known or attribute(node, "axis", 1) != len(held.tensor_type.shape.dim) - 1:
-            return True
-    return False
 
 
 def _wanted(model: Model, forms: Iterable[tuple[Weight, Values | None]], encoder: Encoder) -> set[int]:

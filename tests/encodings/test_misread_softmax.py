@@ -65,3 +65,12 @@ def test_opencv_computes_it(tmp_path, kind):
     net.setInput(ROWS["x"])
     right = run((tmp_path / "o.onnx").read_bytes(), ROWS)[0]
     np.testing.assert_allclose(net.forward().reshape(right.shape), right, atol=1e-5)
+
+
+def test_compat_names_who_misreads_it(tmp_path):
+    compressed(tmp_path, several(12, axis=1), "tract")
+    facts = onnxprune.compat(tmp_path / "o.onnx")
+    assert facts.wrong == ["litert", "mnn", "opencv", "openvino"]
+    assert "tract" in facts.targets
+    compressed(tmp_path, several(12, axis=1), "openvino")
+    assert "openvino" in onnxprune.compat(tmp_path / "o.onnx").targets

@@ -81,7 +81,7 @@ def test_what_is_left_out_is_said(tmp_path):
     assert "for opencv no use is made of bitmask, coo, integers in front of MatMul" in " ".join(text.split())
     call("encode", tmp_path / "m.onnx", "-o", tmp_path / "o.onnx", "--values", "int8")
     shown = " ".join(call("compat", tmp_path / "o.onnx").stdout.split())
-    assert "mnn: other numbers for forms in this file, without an error" in shown
+    assert "mnn: other numbers for what is in this file, without an error" in shown
     assert "encode again with --target NAME" in shown
 
 

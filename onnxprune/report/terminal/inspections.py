@@ -136,7 +136,7 @@ def show_compatibility(console: Console, facts: Compatibility) -> None:
     if others:
         line(console, f"For {', '.join(others)} encode again with --target NAME.")
     if facts.wrong:
-        line(console, f"{', '.join(facts.wrong)}: other numbers for forms in this file, without an error.", "yellow")
+        line(console, f"{', '.join(facts.wrong)}: other numbers for what is in this file, without an error.", "yellow")
     line(console, "For other runtimes write dense weights: onnxprune decode MODEL -o OUT", "dim")
 
 

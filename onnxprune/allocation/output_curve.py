@@ -28,6 +28,7 @@ LEVELS = (3, 4, 6, 9, 13, 16, 21, 40, 73)
 _TRIED = 3  # numbers of levels of each share: those whose error comes nearest to that of pruning
 _LEAST_INPUTS, _LEAST_SIZE = 8, 256  # of a weight that is pruned so
 _SOME, _HEAVY = 28, 8  # outputs that tell, and those of the largest values for their scale
+_ENTRIES = 1 << 15  # that are enough: fewer outputs of many inputs each, whose matrix each step multiplies by
 _STEPS = 16  # of the alternating directions: `STEPS` would lose a little less
 
 
@@ -145,8 +146,8 @@ class _Sample:
         if self.without_scale:
             assert self.candidates.wide is not None
             forms.append((unit_scale(self.candidates.wide), None))
-        for share in KEPT:
-            kept = self.problem.kept(share, _STEPS).reshape(flat.shape)
+        for share, rows in zip(KEPT, self.problem.kept(KEPT, _STEPS), strict=True):
+            kept = rows.reshape(flat.shape)
             lost = float(output_loss(self.unseen, flat, kept).mean())
             for scale, on_grid in forms:
                 ratio = self._ratio(scale)
@@ -192,10 +193,11 @@ def _on_grid(levels: Array) -> Array:
 
 def _drawn(rows: Array, units: Array) -> tuple[Array, Array]:
     """Which groups, and which outputs of each: evenly spread, and of a single group the heaviest."""
-    groups, outputs, _ = rows.shape
+    groups, outputs, inputs = rows.shape
+    share = min(1.0, _ENTRIES / (_SOME * inputs))
     at = np.unique(np.linspace(0, groups - 1, min(groups, _SOME)).astype(np.intp))
-    some = np.unique(np.linspace(0, outputs - 1, min(outputs, max(1, _SOME // len(at)))).astype(np.intp))
+    some = np.unique(np.linspace(0, outputs - 1, min(outputs, max(1, round(share * _SOME) // len(at)))).astype(np.intp))
     if groups == 1:
         peaks = np.abs(rows[0]).max(-1) / units[0, :, 0]
-        some = np.union1d(some, np.argsort(-peaks, kind="stable")[:_HEAVY])
+        some = np.union1d(some, np.argsort(-peaks, kind="stable")[: max(1, round(share * _HEAVY))])
     return at, some

@@ -6,7 +6,8 @@ lose E|Wx - Vz|^2, a quadratic of V that second moments tell. Damping adds a mul
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -84,25 +85,42 @@ class Problem:
         values, vectors = np.linalg.eigh(self.matrix)
         return values, vectors
 
-    def kept(self, share: float, steps: int) -> Array:
-        """The rows with a share of their entries, refitted; the others are 0.
+    def kept(self, shares: Sequence[float], steps: int) -> Array:
+        """The rows with a share of their entries, refitted, for each of some shares; the others are 0.
+
+        All shares go side by side: a product of few rows takes as long as it takes to read the matrix.
 
         Args:
-            share: of all entries.
+            shares: of all entries.
             steps: of the alternating directions.
 
         Returns:
-            float32, see `settled`.
+            float32 [shares, groups, outputs, inputs], see `settled`.
         """
-        gone = self.start.size - max(1, round(share * self.start.size))
+        groups, outputs, inputs = self.start.shape
+        gone = [self.start.size - max(1, round(share * self.start.size)) for share in shares]
+        together = self._repeated(len(shares))
 
         def smallest(scores: Array) -> Array:
-            mask = np.zeros(scores.size, bool)
-            mask[np.argpartition(scores.reshape(-1), gone - 1)[:gone]] = True
+            each = scores.reshape(groups, len(shares), -1)
+            mask = np.zeros(each.shape, bool)
+            for at, count in enumerate(gone):
+                if count:
+                    flat = each[:, at].reshape(-1)
+                    picked = np.zeros(flat.size, bool)
+                    picked[np.argpartition(flat, count - 1)[:count]] = True
+                    mask[:, at] = picked.reshape(groups, -1)
             return mask.reshape(scores.shape)
 
-        mask = self.split(smallest, steps) if gone else np.zeros(self.start.shape, bool)
-        return settled(np.where(mask, 0, self.refit(mask, self.start) / self.unit))
+        mask = together.split(smallest, steps) if any(gone) else np.zeros(together.start.shape, bool)
+        found = settled(np.where(mask, 0, together.refit(mask, together.start) / self.unit))
+        return np.moveaxis(found.reshape(groups, len(shares), outputs, inputs), 1, 0)
+
+    def _repeated(self, times: int) -> Problem:
+        """That of all outputs so many times, one after the other in each group."""
+        found = copy.copy(self)
+        found.target, found.start = (np.tile(array, (1, times, 1)) for array in (self.target, self.start))
+        return found
 
     def refit(self, mask: Array, start: Array, steps: int = _STEPS) -> Array:
         """The least V that is 0 under the mask, by conjugate gradients of all rows at once, in the units of `start`."""

@@ -109,7 +109,8 @@ def _losses(rows: Array, halves: Halves) -> Array:
     some = rows[groups][:, outputs]
     seen, unseen = (half.own[groups].astype(np.float64) for half in halves)
     problem = Problem.of(some, seen, _DAMPING)
-    found = [_error(problem.kept(1 - share, _STEPS) - some, unseen) for share in SHARES[1:-1]]
+    kept = problem.kept([1 - share for share in SHARES[1:-1]], _STEPS)
+    found = [_error(each - some, unseen) for each in kept]
     mean = np.trace(unseen, axis1=1, axis2=2) / rows.shape[-1]
     energy = float((mean * np.square(some, dtype=np.float64).sum((1, 2))).sum())
     return np.array([0.0, *found, _error(some, unseen)]) / max(energy, _TINY)

@@ -113,7 +113,7 @@ def test_n_of_m_stays_n_of_m(saliency):
 def test_a_share_is_kept_to_the_entry_and_loses_less_than_by_magnitude(share, groups, seed, damping):
     rows = normal(groups, 4, 20, seed=seed)
     own = np.stack([x.T @ x / len(x) for x in (correlated(20, 60, seed + g) for g in range(groups))])
-    kept = Problem.of(rows, own, damping).kept(share, 40)
+    kept = Problem.of(rows, own, damping).kept([share], 40)[0]
     count = max(1, round(share * rows.size))
     assert np.count_nonzero(kept) <= count <= np.count_nonzero(kept) + 2  # a refit may end at 0
     moments = Moments(own, own)

@@ -176,7 +176,7 @@ def pruned(weight: Weight, wide: ChunkedArray, feedback: Feedback, kept: float) 
     rows = values.reshape(groups, -1, feedback.order.shape[1]).astype(np.float32)
     assert feedback.moments is not None  # measured, or nothing would say what the outputs keep
     scale = root_mean_square(rows, (2,)).astype(np.float32)
-    found = Problem.of(rows / scale, feedback.moments, feedback.damping).kept(kept, STEPS) * scale
+    found = Problem.of(rows / scale, feedback.moments, feedback.damping).kept([kept], STEPS)[0] * scale
     back = np.argsort(_order(weight, wide.ndim))
     return ChunkedArray.of(np.ascontiguousarray(found.reshape(values.shape).transpose(back)))
 

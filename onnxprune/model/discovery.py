@@ -18,6 +18,7 @@ from onnx import (
 
 from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
+from onnxprune.model.factors import scales
 from onnxprune.model.model import Model
 from onnxprune.model.operators import PROCESSOR, Role, attribute, domain, linear_role, other_role
 from onnxprune.model.quantization import REARRANGED, Axes, Quantisation, quantisation_behind, quantisation_by, settle
@@ -182,7 +183,8 @@ def _use(
             quant = quantisation_by(model, scope, node, 1, 2, axes, attribute(node, "axis", 1))
         yield _Step(scope, node.output[0], replace(view, axes=axes, quant=quant))
         return
-    if standard and _scales(scope, node, position, view):
+    sizes = tuple(None if axis is None else view.shape[axis] for axis in view.axes)
+    if standard and scales(scope, node, position, sizes, prod(view.shape)):
         yield _Step(scope, node.output[0], view)
         return
     state = _unchanged(scope, node, position) if standard and opset_of(model, scope) > 8 else None  # Scan was another
@@ -212,19 +214,6 @@ def _use(
     if quant is None and role.zero is not None:
         quant = quantisation_by(model, scope, node, role.scale, role.zero, view.axes, role.out_axis)
     yield _Use(label(scope, node), mapped, quant=quant)
-
-
-def _scales(scope: Scope, node: NodeProto, position: int, view: _View) -> bool:
-    """Whether a node multiplies or divides the value by a constant that has fewer entries and leaves its shape."""
-    if node.op_type != "Mul" and (node.op_type, position) != ("Div", 0):
-        return False
-    scale = scope.constant(node.input[1 - position])
-    if scale is None or not view.axes:
-        return False
-    own = [None if axis is None else view.shape[axis] for axis in view.axes]
-    sizes = [*[1] * (len(own) - len(scale.dims)), *scale.dims]
-    fits = len(sizes) == len(own) and all(size in (1, known) for size, known in zip(sizes, own, strict=True))
-    return fits and prod(sizes) < prod(view.shape)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,10 @@ from onnxprune.model.weight import Kind, Reason, Weight
 
 # What exporters put between a recurrent layer and the framework's own gate order: the entries stay, the axes move.
 REARRANGED = frozenset({"Slice", "Split", "Concat", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+# The inputs that are followed by their scale and their zero point, as operators between integers take them.
+_OPERANDS = {
+    "DequantizeLinear": (0,), "QLinearAdd": (0, 3), "QLinearMul": (0, 3), "QLinearMatMul": (0, 3), "QLinearConv": (0,),
+}  # fmt: skip
 Axes = tuple[int | None, ...]  # for each axis of a view of a constant the constant's own one, where it is known
 
 
@@ -71,14 +75,21 @@ def quantisation_behind(model: Model, scope: Scope, node: NodeProto) -> Quantisa
             if inner is not within and (name in inner.outputs or inner.owner(name) is not within):
                 return None
             for reader, position in inner.readers.get(name, ()):
-                if reader.op_type == "DequantizeLinear" and position == 0:
-                    found.append(quantisation_by(model, inner, reader, 1, 2, (), None))
+                if _counts(reader, position):
+                    found.append(quantisation_by(model, inner, reader, position + 1, position + 2, (), None))
                 elif position == 0 and not domain(reader) and reader.op_type in REARRANGED | {"Transpose", "Identity"}:
                     waiting += [(inner, output) for output in reader.output]
                 else:
                     return None
     alike = found and all(_same(each, found[0]) for each in found)
     return found[0] if alike else None
+
+
+def _counts(node: NodeProto, position: int) -> bool:
+    """Whether the two inputs behind one of a node's are its scale and its zero point."""
+    if node.op_type == "QLinearConcat":
+        return position % 3 == 2
+    return position in _OPERANDS.get(node.op_type, ())
 
 
 def settle(weight: Weight, quants: Sequence[Quantisation | None]) -> Reason | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnxruntime.quantization import quantize_dynamic
 
 import onnxprune
@@ -89,3 +89,28 @@ def test_what_onnxruntime_quantises_keeps_its_answers(tmp_path):
     onnxprune.compress(tmp_path / "m.onnx", tmp_path / "o.onnx")
     before, after = (run((tmp_path / name).read_bytes(), {"ids": IDS})[0] for name in ("m.onnx", "o.onnx"))
     assert np.square(after - before).sum() < 0.03 * np.square(before).sum()
+
+
+@pytest.mark.parametrize("reader", ["QLinearAdd", "QLinearMul", "QLinearConcat", "QLinearMatMul"])
+def test_operators_between_integers_say_what_the_rows_count_from(reader, tmp_path):
+    operand = ["rows", "s", "z"]
+    other = {"QLinearMatMul": ["w2", "s", "z2"], "QLinearConcat": []}.get(reader, ["row", "s", "z2"])
+    ends = ["so", "zo"]
+    microsoft = reader != "QLinearMatMul"
+    inputs = [*ends, *operand] if reader == "QLinearConcat" else [*operand, *other, *ends]
+    nodes = [
+        node("Gather", ["w", "ids"], ["rows"]),
+        node(reader, inputs, ["q"], **({"domain": "com.microsoft"} if microsoft else {}),
+             **({"axis": 0} if reader == "QLinearConcat" else {})),
+        node("DequantizeLinear", ["q", "so", "zo"], ["y"]),
+    ]  # fmt: skip
+    held = {"w": table(), "row": table()[5], "w2": table()[:WIDTH], "s": np.float32(0.01), "z": np.uint8(ZERO)}
+    held |= {"z2": np.uint8(130), "so": np.float32(0.02), "zo": np.uint8(128)}
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    arrays = {name: np.asarray(each) for name, each in held.items() if name in {i for n in nodes for i in n.input}}
+    proto = model(nodes, [NUMBERS], [info("y", None)], arrays, opset_imports=imports)
+    assert the_table(proto).zero == ZERO
+    source = put(tmp_path / "m.onnx", proto)
+    assert onnxprune.compress(source, tmp_path / "o.onnx").ratio > 1.1
+    before, after = (run(path.read_bytes(), {"ids": IDS})[0] for path in (source, tmp_path / "o.onnx"))
+    assert np.square(after - before).sum() < 0.1 * np.square(before).sum()

@@ -151,3 +151,19 @@ def test_constants_that_nothing_here_computes_keep_their_channels():
     with pytest.raises(ModelError, match="'v' cannot be computed"):
         coupling.array("v")
     assert any("cannot be computed here" in note for note in coupling.notes())
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": 0.001}, {"values": "shared:6"}], ids=["default", "loss", "shared"])
+@pytest.mark.parametrize(("dtype", "zero"), [(np.int16, 0), (np.uint16, 28655), (np.uint16, 40001)])
+def test_entries_at_the_ends_of_a_type_do_not_come_out_at_the_other_end(dtype, zero, options, tmp_path):
+    info = np.iinfo(dtype)
+    values = np.clip(np.rint(builders.normal(64, 96) * 6000 + zero), info.min, info.max).astype(dtype)
+    values[3, 5], values[7, 11] = info.min, info.max
+    nodes = [builders.node("DequantizeLinear", ["w", "s", "z"], ["v"]), builders.node("MatMul", ["x", "v"], ["y"])]
+    held = {"w": values, "s": np.array(1e-4, np.float32), "z": np.array(zero, dtype)}
+    x, y = builders.info("x", ["N", 64]), builders.info("y", ["N", 96])
+    path = put(tmp_path / "m.onnx", builders.model(nodes, [x], [y], held, opset=21, ir_version=10))
+    assert onnxprune.compress(path, tmp_path / "o.onnx", **options).ratio > 1.5
+    onnxprune.decode(tmp_path / "o.onnx", tmp_path / "d.onnx")
+    (left,) = [numpy_helper.to_array(t) for t in onnx.load(tmp_path / "d.onnx").graph.initializer if t.name == "w"]
+    assert abs(left.astype(int) - values.astype(int)).max() < 12000

@@ -105,7 +105,9 @@ def recoded(
     weight: Weight, array: Array | ChunkedArray, codebook: Codebook, prune: bool, feedback: Feedback | None = None,
     *, planned: bool = False,
 ) -> Coded:  # fmt: skip
-    """An int8 or uint8 weight as codes into a codebook of its own type.
+    """An integer weight as codes into a codebook of its own type.
+
+    The levels keep to the range of the type: a histogram counts in float16, whose neighbours of 32767 are 16 apart.
 
     Args:
         weight: its axes and zero point.
@@ -117,11 +119,12 @@ def recoded(
     """
     wide = centred(weight, array)
     one = np.ones((1,) * wide.ndim, np.float32)
-    levels = whole(codebook.levels, prune)
+    room, zero = np.iinfo(ChunkedArray.of(array).dtype), int(weight.zero_value)
+    levels = whole(codebook.levels.clip(room.min - zero, room.max - zero), prune)
     moved = _moved(codebook, levels)
     codes = _rounded(weight, wide, one, levels, moved, prune, feedback)
     lost = loss(wide, decoded(codes, levels), tuple(range(wide.ndim))) if planned else 0.0
-    values = (levels + weight.zero_value).astype(ChunkedArray.of(array).dtype)
+    values = (levels + zero).astype(room.dtype)
     return Coded(codes, weight.zero_value, values, lost=lost)
 
 

@@ -7,9 +7,9 @@
 #
 # Expected: a session for each, with the outputs of the float model to some hundredths. MaxPool with dilations is quantised so.
 # Seen: so without the attribute. With it the quantiser reports nothing, and neither file is loaded: "Unrecognized attribute:
-# dilations for operator QLinearAveragePool" (microsoft/onnxruntime#26528, open). The QOperator
-# file holds that node at every level of optimisation. The QDQ file does not: the session makes it of what is right at
-# ORT_ENABLE_BASIC and with session.disable_quant_qdq=1.
+# dilations for operator QLinearAveragePool" (microsoft/onnxruntime#26528, open). The QOperator file holds that node, so that no
+# level of optimisation helps. The QDQ file does not: the session makes it of nodes that are right at ORT_ENABLE_BASIC and with
+# session.disable_quant_qdq=1.
 #
 # Exits 0 while this is so.
 set -euo pipefail

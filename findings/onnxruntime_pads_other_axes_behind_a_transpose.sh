@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# ONNX Runtime stops, or pads other axes, where a Pad, a Resize or a CenterCropPad that names its axes stands behind a Transpose.
+# ONNX Runtime stops, or pads other axes, where a Pad, Resize or CenterCropPad that names its axes stands behind a Transpose.
 #
 # onnxruntime 1.32.0 (CPU), numpy 2.4.6, onnx 1.23.2, 2026-12-01. Images go through a Transpose to channels last, a node of opset
 # 18 or newer that says which axes it works on, and a Transpose back: a Pad of height and width, one that lists all four axes

@@ -18,9 +18,8 @@ from onnx import (
 
 from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
-from onnxprune.model.factors import scales
 from onnxprune.model.model import Model
-from onnxprune.model.operators import PROCESSOR, Role, attribute, domain, linear_role, other_role
+from onnxprune.model.operators import PROCESSOR, Role, attribute, domain, linear_role, other_role, scales
 from onnxprune.model.quantization import REARRANGED, Axes, Quantisation, quantisation_behind, quantisation_by, settle
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Kind, Reason, Store, Weight

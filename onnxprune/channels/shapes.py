@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, helper, shape_inference
 
+from onnxprune.channels.stand_ins import stand_in
 from onnxprune.core.dtypes import numpy_dtype
 from onnxprune.model.model import Model
 from onnxprune.model.operators import attribute, domain
@@ -29,7 +30,10 @@ def inferred(model: Model) -> ModelProto:
     ONNX follows computed shapes from opset 13 on, and not through all operators: where it loses one, `Shapes.resolved`
     may know it, and inference goes on from there.
     """
-    proto = _short_domain(model.proto)
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    _short_domain(proto)
+    stand_in(proto)
     try:
         for _ in range(_HOPS):
             proto = shape_inference.infer_shapes(proto, data_prop=True)
@@ -40,17 +44,14 @@ def inferred(model: Model) -> ModelProto:
     return proto
 
 
-def _short_domain(proto: ModelProto) -> ModelProto:
-    """The model with the default domain spelt "", the only name of it that inference knows."""
+def _short_domain(proto: ModelProto) -> None:
+    """Spell the default domain "", the only name of it that inference knows."""
     if all(entry.domain != "ai.onnx" for entry in proto.opset_import):
-        return proto
-    copy = ModelProto()
-    copy.CopyFrom(proto)
-    nodes = (node for top in scopes_of(copy) for scope in top.inner() for node in scope.body.node)
-    for entry in (*nodes, *copy.opset_import, *(o for f in copy.functions for o in f.opset_import)):
+        return
+    nodes = (node for top in scopes_of(proto) for scope in top.inner() for node in scope.body.node)
+    for entry in (*nodes, *proto.opset_import, *(o for f in proto.functions for o in f.opset_import)):
         if entry.domain in DEFAULT_DOMAIN:
             entry.domain = ""
-    return copy
 
 
 def _resolve(model: Model, proto: ModelProto) -> bool:

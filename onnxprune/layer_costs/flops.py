@@ -108,6 +108,15 @@ def _transposable(inputs: ShapeList, outputs: ShapeList) -> int:
     return prod(outputs[0]) * (left[-2] if len(left) > 1 and left[-2] != outputs[0][-2] else left[-1])
 
 
+def _attention(inputs: ShapeList, outputs: ShapeList) -> int:
+    """Scores and sums over what is attended to, which a cache makes longer, and the projection where it holds one."""
+    queries, other = inputs[0], inputs[1] if len(inputs) > 1 else []
+    projection = prod(queries[:-1]) * prod(other) if len(other) == 2 else 0
+    cache = next((shape for shape in outputs[1:] if len(shape) in (4, 5)), [])
+    keys = cache[-2] if cache else other[-2] if len(other) in (3, 4) else queries[1]
+    return projection + 2 * prod(outputs[0]) * keys
+
+
 _MULTIPLICATIONS: dict[str, Callable[[ShapeList, ShapeList], int]] = {
     "Conv": _window(1),
     "ConvInteger": _window(1),
@@ -124,6 +133,14 @@ _MULTIPLICATIONS: dict[str, Callable[[ShapeList, ShapeList], int]] = {
     "QGemm": _gemm,
     "MatMulIntegerToFloat": _product,
     "DynamicQuantizeMatMul": _product,
+    "MatMulNBits": _product,
+    "FusedMatMulActivation": _transposable,
+    "TransposeMatMul": _transposable,
+    "ConvTransposeWithDynamicPads": lambda inputs, outputs: prod(inputs[0]) * prod(inputs[1][1:]),
+    "Attention": _attention,
+    "QAttention": _attention,
+    "MultiHeadAttention": _attention,
+    "GroupQueryAttention": _attention,
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,

@@ -19,7 +19,7 @@ from onnx import (
 from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
-from onnxprune.model.operators import PROCESSOR, Role, attribute, domain, linear_role, other_role, scales
+from onnxprune.model.operators import BLOCKS, PROCESSOR, Role, attribute, domain, linear_role, other_role, scales
 from onnxprune.model.quantization import REARRANGED, Axes, Quantisation, quantisation_behind, quantisation_by, settle
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Kind, Reason, Store, Weight
@@ -290,7 +290,9 @@ def _describe(weight: Weight, uses: list[_Use]) -> None:
         weight.kind = others[0]
     else:
         weight.kind = "unused"
-    if weight.element in QUANTISED | PACKED_INTEGERS:
+    if BLOCKS in others:
+        weight.reason = Reason(Kind.QUANTIZATION, f"holds {BLOCKS}", BLOCKS)
+    elif weight.element in QUANTISED | PACKED_INTEGERS:
         weight.reason = settle(weight, [use.quant for use in uses])
     if numpy_dtype(weight.element) is None:
         weight.reason = Reason(Kind.TYPE, f"its type {weight.dtype} is not pruned")

@@ -32,6 +32,7 @@ class Role:
 
 
 OPERAND = "operand"  # what the kind of a weight ends with that an operator without weights reads
+BLOCKS = "blocks of a few bits"  # what the kind of a weight is that operators read packed, with scales of its own
 PROCESSOR = "weight laid out for one processor"  # what the kind of a weight is that ONNX Runtime's optimiser reordered
 Reader = Callable[[NodeProto, int], Role | None]  # (node, rank of the weight) -> role; None where it is no weight
 
@@ -134,6 +135,9 @@ LINEAR: dict[tuple[str, str], dict[int, Reader]] = {
     (_MS, "FusedGemm"): {0: _left("gemm", "transA"), 1: _right("gemm", "transB")},
     (_MS, "FusedMatMul"): {0: _left("matmul", "transA"), 1: _right("matmul", "transB")},
     (_MS, "GemmFastGelu"): {1: _right("matmul")},
+    (_MS, "FusedMatMulActivation"): {0: _left("matmul", "transA"), 1: _right("matmul", "transB")},
+    (_MS, "TransposeMatMul"): {0: _left("matmul", "transA"), 1: _right("matmul", "transB")},
+    (_MS, "ConvTransposeWithDynamicPads"): {1: _conv_transpose},
     (_MS, "Attention"): {1: _right("attention")},
     (_MS, "QAttention"): {1: _right("attention", scale=4, zero=7)},
     (_MS, "QGemm"): {3: _right("gemm", "transB", scale=4, zero=5)},
@@ -158,13 +162,26 @@ BIASES: dict[tuple[str, str], frozenset[int]] = {
     (_MS, "FusedConv"): frozenset({2}),
     (_MS, "FusedGemm"): frozenset({2}),
     (_MS, "Attention"): frozenset({2}),
+    (_MS, "BiasAdd"): frozenset({1}),
+    (_MS, "BiasDropout"): frozenset({1}),
+    (_MS, "BiasGelu"): frozenset({1}),
+    (_MS, "ConvTransposeWithDynamicPads"): frozenset({3}),
+    (_MS, "FastGelu"): frozenset({1}),
+    (_MS, "GemmFastGelu"): frozenset({2}),
+    (_MS, "MatMulNBits"): frozenset({5}),
+    (_MS, "MultiHeadAttention"): frozenset({3}),
+    (_MS, "SkipLayerNormalization"): frozenset({4}),
+    (_MS, "SkipSimplifiedLayerNormalization"): frozenset({3}),
     (_MS, "DynamicQuantizeLSTM"): frozenset({3}),
 }
 NORMS = frozenset({
     "BatchNormalization", "InstanceNormalization", "GroupNormalization", "LayerNormalization",
-    "RMSNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "EmbedLayerNormalization",
+    "RMSNormalization", "SkipLayerNormalization", "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization",
+    "EmbedLayerNormalization", "GroupNorm", "SkipGroupNorm",
 })  # fmt: skip
-TABLES = frozenset({"Gather", "GatherND", "GatherElements", "EmbedLayerNormalization"})
+TABLES = {"Gather": (0,), "GatherND": (0,), "GatherElements": (0,), "EmbedLayerNormalization": (2, 3, 4)}
+# Where operators read blocks of a few bits.
+_IN_BLOCKS = {(_MS, "MatMulNBits"): 1, (_MS, "GatherBlockQuantized"): 0, (_MS, "MatMulBnb4"): 1}
 
 
 _PROCESSORS = frozenset({"com.microsoft.nchwc", "com.ms.internal.nhwc"})  # whose operators read weights in blocks
@@ -187,7 +204,9 @@ def other_role(node: NodeProto, position: int) -> str:
         return PROCESSOR
     if position in BIASES.get((domain(node), node.op_type), ()):
         return "bias"
-    if node.op_type in TABLES and position in (0, 2, 3):
+    if position == _IN_BLOCKS.get((domain(node), node.op_type)):
+        return BLOCKS
+    if position in TABLES.get(node.op_type, ()):
         return "embedding"
     return "norm" if node.op_type in NORMS else f"{node.op_type} {OPERAND}"
 

@@ -40,6 +40,11 @@ _COMPUTED = frozenset({"Add", "Sub", "Mul", "Where"})  # with indices
 _CONVOLUTIONS = {"Conv": 1, "FusedConv": 1, "ConvInteger": 1, "QLinearConv": 3}  # where the filters are
 _DOMAINS = (*DEFAULT_DOMAIN, "com.microsoft")
 _HOPS = 12
+# Where the table is that an input indexes, by operator and the position of the indices.
+_TABLES: dict[str, dict[int, int]] = {
+    "Gather": {1: 0}, "GatherBlockQuantized": {1: 0}, "EmbedLayerNormalization": {0: 2, 1: 4, 8: 3},
+    "QEmbedLayerNormalization": {0: 2, 1: 4},
+}  # fmt: skip
 _STATES = {"LSTM": (5, 6), "GRU": (5,), "RNN": (5,)}  # where a recurrence takes states
 _LENGTHS = 4  # where it takes the lengths of its sequences
 _BYTES = 100.0  # divisors from here on, such as 127.5 and 255, are those of bytes
@@ -88,9 +93,10 @@ class Readers:
     def _rows(self, reached: list[tuple[Scope, NodeProto, int]]) -> int | None:
         found = []
         for scope, node, position in reached:
-            if node.op_type == "Gather" and position == 1:
-                shape = table_shape(scope, node.input[0])
-                axis = attribute(node, "axis", 0)
+            table = _TABLES.get(node.op_type, {}).get(position)
+            if table is not None:
+                shape = table_shape(scope, node.input[table])
+                axis = attribute(node, "gather_axis", attribute(node, "axis", 0))
                 if shape and -len(shape) <= axis < len(shape):
                     found.append(shape[axis])
             if node.op_type == "OneHot" and position == 0:
@@ -259,18 +265,27 @@ def readers_of(
 
 
 def table_shape(scope: Scope, name: str) -> tuple[int, ...]:
-    """Shape of the constant behind `name`, through operators that keep it, or where constants are given a fixed one."""
+    """Shape of the constant behind `name`, through operators that keep or turn it, or give it a fixed one."""
+    turned: list[list[int]] = []
+
+    def seen(shape: tuple[int, ...]) -> tuple[int, ...]:
+        for order in reversed(turned):
+            shape = tuple(shape[axis] for axis in order or range(len(shape))[::-1])
+        return shape
+
     for _ in range(_HOPS):
         tensor = scope.constant(name)
         if tensor is not None:
-            return tuple(tensor.dims)
+            return seen(tuple(tensor.dims))
         owner = scope.owner(name)
         node = owner.producers.get(name) if owner is not None else None
         if node is not None and node.op_type in _GIVEN:
             target = scope.constant(node.input[_GIVEN[node.op_type]])
             shape = () if target is None else tuple(numpy_helper.to_array(target).tolist())
-            return shape if all(size > 0 for size in shape) else ()
-        if node is None or node.op_type not in _KEPT:
+            return seen(shape) if all(size > 0 for size in shape) else ()
+        if node is not None and node.op_type == "Transpose":
+            turned.append(list(attribute(node, "perm", ())))
+        elif node is None or node.op_type not in _KEPT:
             return ()
         name = node.input[0]
     return ()

@@ -73,6 +73,12 @@ def unary(ctx: RuleContext) -> None:
             ctx.propagate(removable, removable.axes, output, known=False)
 
 
+def biased(ctx: RuleContext) -> None:
+    """An operand and perhaps a bias, which broadcasts over it."""
+    ctx.shaped_like(0)
+    broadcast(ctx)
+
+
 def mixing(axes: Callable[[RuleContext, int], Sequence[int]]) -> Rule:
     """An operator that mixes entries along some axes (Softmax, CumSum): removable axes elsewhere pass.
 
@@ -101,6 +107,11 @@ def softmax_axes(ctx: RuleContext, rank: int) -> Sequence[int]:
 def cumsum_axes(ctx: RuleContext, rank: int) -> Sequence[int]:
     """The axis is an input."""
     return [a % rank for a in numbers(ctx, 1)]
+
+
+def all_axes(ctx: RuleContext, rank: int) -> Sequence[int]:
+    """Every axis: nothing passes."""
+    return range(rank)
 
 
 def layer_norm_axes(ctx: RuleContext, rank: int) -> Sequence[int]:

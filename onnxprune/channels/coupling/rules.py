@@ -18,7 +18,8 @@ _UNARY = (
     "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu", "Shrink", "Sigmoid",
     "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu",
 )  # fmt: skip
-_MICROSOFT = ("FastGelu", "Gelu", "QuickGelu")
+_MICROSOFT = ("BiasGelu", "FastGelu", "Gelu", "QuickGelu")  # some of them with a bias
+_SKIPPING = ("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")  # of a sum of two inputs
 
 
 def _no_inputs(ctx: RuleContext) -> None:
@@ -36,13 +37,15 @@ def _never(ctx: RuleContext) -> bool:
 _RULES: dict[tuple[str, str], Rule] = {
     **{("", name): elementwise_rules.broadcast for name in _ELEMENTWISE},
     **{("", name): elementwise_rules.unary for name in _UNARY},
-    **{("com.microsoft", name): elementwise_rules.unary for name in _MICROSOFT},
+    **{("com.microsoft", name): elementwise_rules.biased for name in _MICROSOFT},
+    **{("com.microsoft", name): elementwise_rules.mixing(elementwise_rules.all_axes) for name in _SKIPPING},
     ("", "Softmax"): elementwise_rules.mixing(elementwise_rules.softmax_axes),
     ("", "LogSoftmax"): elementwise_rules.mixing(elementwise_rules.softmax_axes),
     ("", "Hardmax"): elementwise_rules.mixing(elementwise_rules.softmax_axes),
     ("", "CumSum"): elementwise_rules.mixing(elementwise_rules.cumsum_axes),
     ("", "LayerNormalization"): elementwise_rules.mixing(elementwise_rules.layer_norm_axes),
     ("", "RMSNormalization"): elementwise_rules.mixing(elementwise_rules.layer_norm_axes),
+    ("", "SimplifiedLayerNormalization"): elementwise_rules.mixing(elementwise_rules.layer_norm_axes),
     ("", "BatchNormalization"): elementwise_rules.per_channel(1, 2, 3, 4, known=True),
     ("", "InstanceNormalization"): elementwise_rules.per_channel(1, 2, known=False),
     ("", "GroupNormalization"): elementwise_rules.group_norm,

@@ -20,10 +20,14 @@ from onnxprune.runtime.deviation import CLOSE_DB, FAR_DB, OutputDeviation, compa
 from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples, batch_of
-from onnxprune.runtime.session import Feeds, Input, Runner, each_run, inputs_of, open_session, run, series_of
+from onnxprune.runtime.session import (
+    Feeds, Input, Runner, as_written, each_run, inputs_of, open_session, run, series_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+    from onnxprune.runtime.synthetic_inputs import CannotSynthesise
 
 _HELD = 1 << 28  # bytes of outputs on synthesised inputs that are kept, and not computed again
 _SECONDS, _ROUNDS = 1.0, 100  # of runs of both models: at most so many rounds, and none begins after so many seconds
@@ -117,7 +121,7 @@ class Verification:
             original = self._original
         except CannotSynthesise as error:
             open_session(result)  # it must load all the same
-            return self._unverified(f"no inputs could be synthesised ({error}); {error.advice}"), None
+            return self._unverified(f"no inputs could be synthesised ({error}); {self._advice(error)}"), None
         feed, judge = original.samples.feeds[0], original.judge
         opened = Runner(open_session(result))
         feeds = original.samples.feeds
@@ -188,6 +192,16 @@ class Verification:
             outputs = list(each_run(session, held.feeds))
         judge = Judge(session, checks.question, held, outputs) if asked else None
         return _Original(session, source, held, inputs, kinds, outputs, series_of(session), judge)
+
+    def _advice(self, error: CannotSynthesise) -> str:
+        """What to do: data does not help where nothing but what ONNX Runtime's optimiser makes of the model stops."""
+        from onnxprune.runtime.synthetic_inputs import CannotSynthesise, synthesise
+
+        try:
+            synthesise(self._model, open_session(self._source, options=as_written()), 1)
+        except (CannotSynthesise, RuntimeFailure):
+            return error.advice
+        return "without ONNX Runtime's optimisation (ORT_DISABLE_ALL) it runs"
 
     def _baseline(self, judge: Judge) -> float:
         """The metric of the original, found once."""

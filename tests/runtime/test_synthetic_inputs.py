@@ -90,6 +90,21 @@ def test_inputs_that_are_not_found(tmp_path):
     assert not (tmp_path / "o.onnx").exists()
 
 
+def test_a_model_that_an_optimiser_breaks(tmp_path):
+    """See findings/onnxruntime_pads_other_axes_behind_a_transpose.sh: data would not help."""
+    nodes = [
+        node("Transpose", ["x"], ["t"], perm=[0, 2, 3, 1]), node("Pad", ["t", "sides", "", "axes"], ["p"]),
+        node("Transpose", ["p"], ["y"], perm=[0, 3, 1, 2]),
+    ]  # fmt: skip
+    sides = {"sides": np.array([1, 1, 1, 1]), "axes": np.array([1, 2])}
+    path = put(tmp_path / "m.onnx", model(nodes, [info("x", [1, 3, 8, 8])], Y, sides, opset=18))
+    with pytest.raises(CannotSynthesise):
+        synthesise(Model.load(path), open_session(path), 1)
+    found = onnxprune.verify(path, path)
+    assert "without ONNX Runtime's optimisation (ORT_DISABLE_ALL) it runs" in found.reason
+    assert "--data" not in found.reason
+
+
 def test_inputs_on_which_a_model_does_not_run_are_left_out(tmp_path):
     """A negative number is an index beyond the only row."""
     nodes = [

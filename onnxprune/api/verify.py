@@ -21,8 +21,16 @@ from onnxprune.runtime.held_data import Data, path_of
 from onnxprune.runtime.judge import Judge, Metric
 from onnxprune.runtime.samples import Samples, batch_of
 from onnxprune.runtime.session import (
-    Feeds, Input, Runner, as_written, each_run, inputs_of, open_session, run, series_of,
-)  # fmt: skip
+    Feeds,
+    Input,
+    Runner,
+    as_written,
+    each_run,
+    inputs_of,
+    open_session,
+    run,
+    series_of,
+)
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -31,7 +31,7 @@ from onnxprune.search.halves import MIN_HALF_SAMPLES, halves
 from onnxprune.search.importance import importance_of
 from onnxprune.search.promise import Promise, Promised, next_attempt
 from onnxprune.search.speed import SpeedUp, faster
-from onnxprune_passes import Decode
+from onnxprune_passes import Decode, Fold
 
 _HALVINGS = 8
 _TIMES = (1, 4, 16)  # smaller is a loss that is tried where outputs are far off, and nobody said what may be lost
@@ -344,5 +344,5 @@ def strip(
                 judged.progress,
             )  # fmt: skip
         removal = shapes.sharing(found.shares).before(calibration, score, scope)
-    steps = [*shapes.first(), *removal, *shapes.after(encoded=False)]
+    steps = [*shapes.first(), *([Fold()] if removal else []), *removal, *shapes.after(encoded=False)]
     return replace(transformed(model, out, steps, judged), speed_up=found)

@@ -8,10 +8,10 @@ from itertools import takewhile
 from onnxprune.api.options.objects import Calibration, Computing, Rule, Storing, Stripping
 from onnxprune.api.stages import Saving
 from onnxprune.pipeline.base import Pass
-from onnxprune_passes import Decode, Encode
+from onnxprune_passes import Decode, Encode, Fold
 
 _STORING = frozenset(
-    {"decode", "freeze", "strip_metadata", "dead_neurons", "encode"}
+    {"decode", "freeze", "fold", "strip_metadata", "dead_neurons", "encode"}
 )  # passes that are there for the file's size
 
 
@@ -21,7 +21,7 @@ _BLOCK = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Decode, remove channels, prune, remove dead neurons, let layers compute with integers, encode.
+    """Decode, fold, remove channels, prune, remove dead neurons, let layers compute with integers, encode.
 
     Attributes:
         rule: what is pruned; where it does not say, the loss decides.
@@ -69,6 +69,7 @@ class Recipe:
         pruned = rule.given or bool(rule.pattern) or (storing.values != "auto" and self.forms_prune)
         return [
             *self.shapes.first(),
+            Fold(),
             *self.shapes.before(self.repairing),
             *([magnitude] if pruned else ()),
             *self.shapes.after(encoded=True),

@@ -19,7 +19,17 @@ from onnx import (
 from onnxprune.core.dtypes import FLOATS, PACKED_INTEGERS, QUANTISED, numpy_dtype
 from onnxprune.model.encoded_names import prefixes
 from onnxprune.model.model import Model
-from onnxprune.model.operators import BLOCKS, PROCESSOR, Role, attribute, domain, linear_role, other_role, scales
+from onnxprune.model.operators import (
+    BLOCKS,
+    PROCESSOR,
+    Role,
+    attribute,
+    domain,
+    linear_role,
+    looks,
+    other_role,
+    scales,
+)
 from onnxprune.model.quantization import REARRANGED, Axes, Quantisation, quantisation_behind, quantisation_by, settle
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope, constant_value, scopes_of
 from onnxprune.model.weight import SMALL, Kind, Reason, Store, Weight
@@ -56,6 +66,7 @@ class _Use:
     role: Role | None
     other: str = ""
     quant: Quantisation | None = None
+    looks: bool = False  # at nothing but shape and type, which no pass changes without the readers
 
 
 @dataclass
@@ -202,7 +213,7 @@ def _use(
         other = other_role(node, position)
         rows = view.quant is None and other == "embedding" and position == 0
         quant = quantisation_behind(model, scope, node) if rows else view.quant
-        yield _Use(label(scope, node), None, other, quant)
+        yield _Use(label(scope, node), None, other, quant, looks(node, position))
         return
     try:
         mapped = _in_own_axes(role, view.axes)
@@ -277,6 +288,7 @@ def _in_own_axes(role: Role, axes: Axes) -> Role:
 
 def _describe(weight: Weight, uses: list[_Use]) -> None:
     """Draw kind, axes and the reason to leave it alone from all readers together."""
+    uses = [use for use in uses if not use.looks] or uses
     weight.consumers = tuple(dict.fromkeys(u.node for u in uses))
     linear = [u.role for u in uses if u.role is not None]
     others = list(dict.fromkeys(u.other for u in uses if u.role is None))

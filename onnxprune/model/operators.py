@@ -12,6 +12,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from onnxprune.model.scopes import DEFAULT_DOMAIN, Scope
 
+_OPERANDS = 4  # of an Einsum, of which any may be a weight
 _HOPS = 8  # nodes one behind the other: a batch norm leaves five
 _ENTRY_BY_ENTRY = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Pow", "Cast", "Identity"})
 
@@ -94,14 +95,14 @@ def einsum_labels(node: NodeProto) -> tuple[list[str], str]:
 
 
 def _einsum(position: int) -> Reader:
-    """An operand of a product of two whose equation sums over labels that both have."""
+    """An operand whose equation sums over labels that another has too; a rank of 0 is one that nothing is known of."""
 
     def role(node: NodeProto, rank: int) -> Role | None:
         operands, result = einsum_labels(node)
         own = operands[position] if position < len(operands) else ""
-        if len(operands) != 2 or "." in own or len(own) != rank or len(set(own)) < rank:
+        if len(operands) < 2 or "." in own or len(own) != (rank or len(own)) or len(set(own)) < len(own):
             return None
-        other = operands[1 - position]
+        other = "".join(operands[:position] + operands[position + 1 :])
         inward = tuple(axis for axis, label in enumerate(own) if label in other and label not in result)
         outward = [axis for axis, label in enumerate(own) if label in result and label not in other]
         if not inward or any(label not in other + result for label in own):
@@ -112,6 +113,7 @@ def _einsum(position: int) -> Reader:
 
 
 RECURRENT_OPERATORS = frozenset({"LSTM", "GRU", "RNN"})
+_LOOKS = frozenset({("Shape", 0), ("Size", 0), ("CastLike", 1)})
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
@@ -123,7 +125,7 @@ LINEAR: dict[tuple[str, str], dict[int, Reader]] = {
     ("", "ConvTranspose"): {1: _conv_transpose},
     ("", "Gemm"): {0: _left("gemm", "transA"), 1: _right("gemm", "transB")},
     ("", "MatMul"): {0: _left("matmul"), 1: _right("matmul")},
-    ("", "Einsum"): {0: _einsum(0), 1: _einsum(1)},
+    ("", "Einsum"): {position: _einsum(position) for position in range(_OPERANDS)},
     ("", "LSTM"): {1: _recurrent("lstm"), 2: _recurrent("lstm")},
     ("", "GRU"): {1: _recurrent("gru"), 2: _recurrent("gru")},
     ("", "RNN"): {1: _recurrent("rnn"), 2: _recurrent("rnn")},
@@ -215,6 +217,11 @@ def draws(node: NodeProto) -> bool:
     """Whether a node gives other numbers at each run."""
     training = node.op_type == "Dropout" and len(node.input) > 2 and bool(node.input[2])
     return node.op_type in _RANDOM or training
+
+
+def looks(node: NodeProto, position: int) -> bool:
+    """Whether an operator reads nothing of an input but its shape or its type."""
+    return not domain(node) and (node.op_type, position) in _LOOKS
 
 
 def scales(scope: Scope, node: NodeProto, position: int, shape: tuple[int | None, ...], entries: int) -> bool:

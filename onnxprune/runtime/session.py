@@ -186,7 +186,7 @@ def evaluate(node: NodeProto, arrays: Sequence[Array | None], model: ModelProto)
     if any(array.dtype == ml_dtypes.bfloat16 for array in given.values()):
         nodes += [helper.make_node("Cast", [name], [f"{name} wide"], to=TensorProto.FLOAT) for name in outputs]
         outputs = [f"{name} wide" for name in outputs]
-        held = [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in given.items()]
+        held = [numpy_helper.from_array(array, name) for name, array in given.items()]
         given = {}
     for name, array in given.items():
         inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape))

@@ -22,7 +22,7 @@ from onnxprune.model.model import Model
 from onnxprune.pipeline.base import Pass
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.search.knapsack import Item, cheapest
-from onnxprune_passes import Channels, Decode
+from onnxprune_passes import Channels, Decode, Fold
 from onnxprune_passes.channels import Removable
 
 _BLOCK = 8  # channels that a kernel of ONNX Runtime computes at once, at the least
@@ -97,6 +97,7 @@ class SpeedSearch:
     ) -> None:  # fmt: skip
         self._dense = model.copy()
         Decode().run(self._dense)
+        Fold().run(self._dense)
         self._wanted, self._step, self._after, self._timer = wanted, step, after, timer
         self._progress, self._trials, self._expected = progress, 0, _TRIES
         self._families: list[Removable] = []

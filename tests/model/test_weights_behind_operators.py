@@ -67,6 +67,53 @@ def test_an_einsum_that_is_no_product_has_an_operand(equation, x, w):
 
 
 @pytest.mark.parametrize(
+    ("equation", "names", "out_axis", "in_axes"),
+    [
+        ("bts,bhs,hsd->btd", ["p", "v", "w"], 2, (0, 1)),
+        ("bhs,btd,hsd->bt", ["v", "q", "w"], None, (0, 1, 2)),
+        ("...d,hsd,...h->...s", ["q", "w", "p"], 1, (0, 2)),
+    ],
+)
+def test_an_einsum_of_several_has_a_weight(tmp_path, equation, names, out_axis, in_axes):
+    held = {"w": normal(4, 8, 32)}
+    shapes = {"p": ["N", 5, 4 if "..." in equation else 8], "v": ["N", 4, 8], "q": ["N", 5, 32]}
+    inputs = [info(name, shapes[name]) for name in names if name != "w"]
+    proto = model([node("Einsum", names, ["y"], equation=equation)], inputs, [info("y", None)], held)
+    weight = only(proto)
+    assert (weight.kind, weight.reason, weight.out_axis, weight.in_axes) == ("einsum", None, out_axis, in_axes)
+    assert onnxprune.compress(put(tmp_path / "m.onnx", proto), tmp_path / "o.onnx").ratio > 2
+
+
+def test_an_einsum_reads_parts_of_a_weight(tmp_path):
+    """As a loop of jax cuts one weight for its input and its state."""
+    nodes = [
+        node("Split", ["w"], ["a", "b"], axis=0, num_outputs=2),
+        node("Einsum", ["x", "a"], ["h"], equation="ni,io->no"),
+        node("Einsum", ["h", "b"], ["y"], equation="ni,io->no"),
+    ]
+    proto = model(nodes, [info("x", ["N", 32])], [info("y", None)], {"w": normal(64, 32)}, 18)
+    assert (only(proto).kind, only(proto).reason) == ("einsum", None)
+    assert onnxprune.compress(put(tmp_path / "m.onnx", proto), tmp_path / "o.onnx").ratio > 2
+
+
+@pytest.mark.parametrize("reader", ["Shape", "Size", "CastLike"])
+def test_a_look_at_its_shape_or_type_leaves_a_weight_a_weight(tmp_path, reader):
+    inputs = ["x", "w"] if reader == "CastLike" else ["w"]
+    element = TensorProto.FLOAT if reader == "CastLike" else TensorProto.INT64
+    proto = matmul(opset=18)
+    proto.graph.node.append(node(reader, inputs, ["looked"]))
+    proto.graph.output.append(info("looked", None, element))
+    assert only(proto).reason is None
+    result = onnxprune.compress(put(tmp_path / "m.onnx", proto), tmp_path / "o.onnx", sparsity=0.5)
+    assert result.weights[0].zeros == 1024
+    before, after = (run(each, {"x": normal(2, 64)})[1] for each in (proto, (tmp_path / "o.onnx").read_bytes()))
+    np.testing.assert_array_equal(before, after)
+    del proto.graph.node[0]
+    del proto.graph.output[0]
+    assert only(proto).reason is not None
+
+
+@pytest.mark.parametrize(
     ("kind", "scale"),
     [("Mul", np.float32(0.125)), ("Div", np.float32(8)), ("Mul", normal(32)), ("Mul", normal(1, 32)),
      ("Div", np.abs(normal(64, 1)) + 1), ("Mul", normal(1, 1))],

@@ -301,7 +301,7 @@ def decode(model: PathLike, out: PathLike, **checks: Unpack[CheckKeywords]) -> R
 @explicit(Checks)
 def strip(
     model: PathLike, out: PathLike, *, channels: float | str | Sequence[float | str] | None = None,
-    speed_up: float | None = None, score: str = "", scope: str = "layer", multiple: int = 1,
+    speed_up: float | None = None, score: str = "", scope: str = "layer", multiple: int | None = None,
     strip_metadata: bool = False, freeze: bool = False, **checks: Unpack[CheckKeywords],
 ) -> Result:  # fmt: skip
     """Remove dead neurons, and whole channels before them.
@@ -316,7 +316,8 @@ def strip(
         score: l1, l2 or batchnorm, by which channels are ranked, or obs, which goes with data and refits what reads
             them; empty: obs with data, else l1.
         scope: layer or global: what the share is taken over.
-        multiple: kept channels are rounded up to a multiple of this.
+        multiple: the numbers of channels that stay are rounded up to a multiple of this; None: to one of 4 behind
+            convolutions, which ONNX Runtime computes in blocks of channels.
         strip_metadata: whether doc strings and metadata go that no runtime reads.
         freeze: whether initializers that are inputs are so no longer.
         checks: the keywords of `transform`, from `data` on.

@@ -15,10 +15,6 @@ _STORING = frozenset(
 )  # passes that are there for the file's size
 
 
-# Channels that a kernel of ONNX Runtime computes at once: LeNet-5 with 19 of 20 took a quarter more time.
-_BLOCK = 8
-
-
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Decode, fold, remove channels, prune, remove dead neurons, let layers compute with integers, encode.
@@ -89,8 +85,7 @@ class Recipe:
 
         Nothing where a rule did, which dead neurons follow already, or where forms are given.
         """
-        multiple = self.shapes.multiple if self.shapes.multiple > 1 else _BLOCK
-        dead = replace(self.shapes, multiple=multiple).after(encoded=True)
+        dead = self.shapes.after(encoded=True)
         given = self.storing.values != "auto" or self.storing.by_weight
         if self.rule.given or given or not dead or self.computing.steps(self.repairing):
             return []

@@ -116,10 +116,12 @@ class Liveness:
     Attributes:
         coupling: the graph's groups.
         multiple: dead outputs of a layer stay until the kept count is a multiple of this, or all of them stay.
+        convolutions: the same of convolutions, where it is more.
     """
 
     coupling: Coupling
     multiple: int = 1
+    convolutions: int = 1
     _patterns: dict[int, SparsityPattern] = field(default_factory=dict, repr=False)
 
     # constants -------------------------------------------------------------------------------------------------
@@ -311,7 +313,16 @@ class Liveness:
 
     @cached_property
     def dead(self) -> Array:
-        """Group -> whether it can be removed without changing what the graph computes."""
+        """Group -> whether it is removed: that changes nothing of what the graph computes."""
+        live = self._needed.copy()
+        for layer in self.coupling.layers:
+            least = self.convolutions if layer.node.op_type == "Conv" else 1
+            self._round_up(layer, live, max(self.multiple, least))
+        return ~live
+
+    @cached_property
+    def _needed(self) -> Array:
+        """Group -> whether what the graph computes would change without it."""
         coupling = self.coupling
         live = coupling.protected | coupling.used
         self._reach(live)
@@ -319,15 +330,12 @@ class Liveness:
             for removable in emptied:
                 live[coupling.groups(removable).reshape(-1)[0]] = True
             self._reach(live)
-        if self.multiple > 1:
-            for layer in coupling.layers:
-                self._round_up(layer, live)
-        return ~live
+        return live
 
-    def _round_up(self, layer: LinearLayer, live: Array) -> None:
+    def _round_up(self, layer: LinearLayer, live: Array, multiple: int) -> None:
         """Mark the first dead outputs of a layer as live until the number of live ones is a multiple."""
         groups = self.coupling.groups(layer.target).reshape(-1)
-        while missing := min(-np.count_nonzero(live[groups]) % self.multiple, np.count_nonzero(~live[groups])):
+        while missing := min(-np.count_nonzero(live[groups]) % multiple, np.count_nonzero(~live[groups])):
             live[np.unique(groups[~live[groups]])[: max(missing // _widest(groups), 1)]] = True
 
     def blocked_by_padding(self) -> dict[str, int]:
@@ -338,7 +346,7 @@ class Liveness:
                 values = self._known(layer.source, self.constants)
                 if values is None:
                     continue
-                read = self.pattern(layer).inputs(~self.dead[self.coupling.groups(layer.target)]).reshape(-1)
+                read = self.pattern(layer).inputs(self._needed[self.coupling.groups(layer.target)]).reshape(-1)
                 count = int(np.count_nonzero(read & np.isfinite(values) & (values != 0)))
                 if count:
                     found[layer.node.name or layer.node.output[0]] = count

@@ -184,7 +184,10 @@ channels = stack(
         "--data. It is measured, so that two runs may differ: the --channels that the result shows make the same file.",
     ),
     click.option(
-        "--multiple", type=int, default=1, show_default=True, help="Round the number of kept channels up to a multiple."
+        "--multiple",
+        type=int,
+        help="Round the numbers of channels that stay up to a multiple.  [default: 4 behind convolutions, which ONNX "
+        "Runtime computes in blocks of channels; else 1]",
     ),
 )
 

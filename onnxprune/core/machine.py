@@ -7,6 +7,7 @@ import ctypes
 import platform
 from pathlib import Path
 
+CHANNELS = 4  # at once: a convolution of any other number of them runs without the kernels for blocks of channels
 _WANTED = {"x86_64": "avx2", "AMD64": "avx2", "aarch64": "asimddp"}  # by the names of Linux
 
 

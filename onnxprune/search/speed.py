@@ -25,7 +25,7 @@ from onnxprune.search.knapsack import Item, cheapest
 from onnxprune_passes import Channels, Decode, Fold
 from onnxprune_passes.channels import Removable
 
-_BLOCK = 8  # channels that a kernel of ONNX Runtime computes at once, at the least
+_BLOCK = 8  # groups of a family of many that are tried at once
 _WIDTHS = 8  # of a family, evenly spread
 _UNITS = 1000  # that a run is counted in
 _SPARE = 1.01  # on what was asked for: the next measurement differs
@@ -158,9 +158,9 @@ class SpeedSearch:
         return choice(low), fast
 
     def _narrowed(self, slow: Gone, fast: Gone) -> Gone:
-        """Between two choices the first that is fast enough: where whole blocks of channels are too much to ask."""
-        while self._step.multiple == 1 and not self._near(self._measured(fast)):
-            middle = tuple((a + b) // 2 for a, b in zip(slow, fast, strict=True))
+        """Between two choices the first that is fast enough: the widths that were measured may be far apart."""
+        while not self._near(self._measured(fast)):
+            middle = tuple(map(_between, self._families, slow, fast))
             if middle in (slow, fast) or self._cost(middle) >= self._cost(fast):
                 break
             if self._enough(self._measured(middle)):
@@ -185,10 +185,9 @@ class SpeedSearch:
 
     def _counts(self, family: Removable) -> list[int]:
         """How many groups of a family may go, ascending, from none up."""
-        block = self._step.multiple
-        if block == 1 and family.groups >= 2 * _BLOCK:
-            block = _BLOCK
-        kept = (-(-family.groups * part // (_WIDTHS * block)) * block for part in range(1, _WIDTHS))
+        coarse = family.step == 1 and family.groups >= 2 * _BLOCK
+        step = _BLOCK if coarse else family.step
+        kept = (-(-family.groups * part // (_WIDTHS * step)) * step for part in range(1, _WIDTHS))
         gone = sorted({family.groups - width for width in kept})
         return [0, *(number for number in gone if 0 < number <= len(family.costs))]
 
@@ -241,3 +240,9 @@ def _share(family: Removable, gone: int) -> str:
     """The share of a family that stands for a number of groups, in as few digits as tell it."""
     texts = (f"{gone / family.groups:.{digits}g}" for digits in itertools.count(1))
     return f"{family.name}={next(text for text in texts if round(float(text) * family.groups) == gone)}"
+
+
+def _between(family: Removable, slow: int, fast: int) -> int:
+    """How many groups go between two numbers, for a multiple to stay."""
+    kept = family.groups - (slow + fast) // 2
+    return family.groups - min(-(-kept // family.step) * family.step, family.groups)

@@ -39,11 +39,13 @@ class Removable:
     Attributes:
         name: a weight that makes groups of this family and of no other.
         groups: how many there are.
+        step: how many of them go at once for a multiple to stay.
         costs: of each removal, the cheapest first, of as many as may go; shares of the energy of the readers' outputs.
     """
 
     name: str
     groups: int
+    step: int
     costs: Array
 
 
@@ -62,7 +64,8 @@ class Channels(Pass):
             with data, else l1.
         scope: what the share is taken over: layer (each family) or global, by scores over their family's mean.
         floor: share of each family that stays at the least when the scope is global.
-        multiple: kept counts are rounded up to a multiple of this.
+        multiple: the numbers of outputs that layers keep are rounded up to a multiple of this.
+        convolutions: the same of convolutions, where it is more: ONNX Runtime computes these in blocks of channels.
         only: names of weights: the families that they make, and no others.
         data: a file or folder of inputs.
         samples: at most so many of them.
@@ -76,6 +79,7 @@ class Channels(Pass):
     scope: str = "layer"
     floor: float = 0.1
     multiple: int = 1
+    convolutions: int = 1
     only: tuple[str, ...] = ()
     data: str = ""
     samples: int = 128
@@ -93,8 +97,9 @@ class Channels(Pass):
             raise OptionError("channels: score obs is measured on samples: give data")
         if self.scope not in SCOPES:
             raise OptionError(f"channels: scope '{self.scope}' is not one of {', '.join(SCOPES)}")
-        if self.multiple < 1:
-            raise OptionError(f"channels: multiple must be at least 1, not {self.multiple}")
+        if min(self.multiple, self.convolutions) < 1:
+            least = min(self.multiple, self.convolutions)
+            raise OptionError(f"channels: multiple and convolutions must be at least 1, not {least}")
         if self.shares.entries and self.scope == "global":
             raise OptionError("channels: scope global shares the channels out, and so does set: give one")
 
@@ -152,7 +157,8 @@ class Channels(Pass):
         for family, order in zip(families, orders, strict=True):
             name = next((weight for weight in family.weights if makers[weight] == 1), None)
             if order is not None and name is not None:
-                found.append(Removable(name, len(family.groups), order.costs))
+                step = family.step(self.multiple, self.convolutions)
+                found.append(Removable(name, len(family.groups), step, order.costs))
         return found
 
     def _check_patterns(self, model: Model) -> None:
@@ -186,7 +192,7 @@ class Channels(Pass):
         elif self.scope == "global":
             relative = [scores[family] / (scores[family].mean() or 1.0) for family in ranked]
             counts = self._global_counts(relative, ranked, round(self.sparsity * sum(map(len, ranked))))
-        counts = [self._rounded(len(family.groups), count) for family, count in zip(families, counts, strict=True)]
+        counts = [self._rounded(family, count) for family, count in zip(families, counts, strict=True)]
         for family, count in zip(ranked, counts, strict=True):
             gone[family[:count]] = True
         while emptied := coupling.emptied(gone):  # a part of a family, behind a Split for instance
@@ -215,10 +221,11 @@ class Channels(Pass):
             ranked[number] = order.groups
         return counts, ranked
 
-    def _rounded(self, groups: int, count: int) -> int:
-        """How many of so many groups go for a multiple to stay."""
+    def _rounded(self, family: Family, count: int) -> int:
+        """How many groups of a family go, of so many that are to go, for a multiple of outputs to stay."""
+        groups, step = len(family.groups), family.step(self.multiple, self.convolutions)
         kept = max(groups - count, 1)
-        return groups - min(-(-kept // self.multiple) * self.multiple, groups)
+        return groups - min(-(-kept // step) * step, groups)
 
     def _most(self, groups: int) -> int:
         """How many of so many groups may go."""

@@ -29,18 +29,20 @@ class DeadNeurons(Pass):
 
     Options:
         encoded: whether encodings follow that store zeros in next to no bytes.
-        multiple: dead channels stay as far as needed for kept counts that are multiples of this: ONNX Runtime computes
-            convolutions of 4, 8 or 16 channels at a time.
+        multiple: dead channels stay as far as needed for kept counts that are multiples of this.
+        convolutions: the same of convolutions, where it is more: ONNX Runtime computes these in blocks of channels.
     """
 
     name = "dead_neurons"
     encoded: bool = False
     multiple: int = 1
+    convolutions: int = 1
 
     @override
     def check(self) -> None:
-        if self.multiple < 1:
-            raise OptionError(f"dead_neurons: multiple must be at least 1, not {self.multiple}")
+        if min(self.multiple, self.convolutions) < 1:
+            least = min(self.multiple, self.convolutions)
+            raise OptionError(f"dead_neurons: multiple and convolutions must be at least 1, not {least}")
 
     @override
     def run(self, model: Model, progress: Progress = silent) -> Change:
@@ -78,4 +80,4 @@ class DeadNeurons(Pass):
         return change
 
     def _analysed(self, model: Model) -> list[Liveness]:
-        return [Liveness(coupling, self.multiple) for coupling in couplings(model)]
+        return [Liveness(coupling, self.multiple, self.convolutions) for coupling in couplings(model)]

@@ -6,7 +6,7 @@ import pytest
 
 import onnxprune
 from onnxprune_passes import DeadNeurons
-from tests.channels.dead_channels import check, layers, untouched
+from tests.channels.dead_channels import check, image, layers, untouched
 from tests.helpers import graph_checks as checks
 from tests.helpers.builders import conv_net, info, mlp, model, node, normal, tensor
 from tests.helpers.running import feeds_of, load
@@ -113,6 +113,17 @@ def test_dead_channels_stay_up_to_a_multiple(multiple, kept):
     assert checks.shapes(after) == {"a": (6, kept), "b": (kept, 3)}
     checks.assert_equal_outputs(proto, after)
     assert not checks.stripped(after, DeadNeurons(multiple=multiple))[1].modified
+
+
+def test_dead_channels_of_convolutions_stay_up_to_a_multiple_of_their_own():
+    a, b = normal(8, 3, 1, 1), normal(6, 8, 1, 1, seed=1)
+    b[:, 5:] = 0
+    proto = image(node("Conv", ["x", "a"], ["h"]), node("Conv", ["h", "b"], ["y"]), weights={"a": a, "b": b}, out=6)
+    for rule, kept in (({}, 5), ({"convolutions": 4}, 8), ({"convolutions": 2}, 6), ({"multiple": 6}, 6)):
+        after, _ = checks.stripped(proto, DeadNeurons(**rule))
+        assert checks.shapes(after)["a"] == (kept, 3, 1, 1)
+        checks.assert_equal_outputs(proto, after)
+    assert checks.shapes(checks.stripped(layers(), DeadNeurons(convolutions=4))[0]) == {"a": (6, 6), "b": (6, 3)}
 
 
 def test_what_both_passes_remark_is_said_once(tmp_path):

@@ -103,5 +103,5 @@ def test_the_coupling_rule(contributed, monkeypatch):
     rules = importlib.import_module("onnxprune.channels.coupling.rules")
     mixing = importlib.import_module("onnxprune.channels.coupling.elementwise_rules").mixing
     monkeypatch.setitem(rules._RULES, ("", "LpNormalization"), mixing(axes))
-    removed = onnxprune.strip("m.onnx", "thin.onnx").removed
+    removed = onnxprune.strip("m.onnx", "thin.onnx", multiple=1).removed
     assert [(cut.name, cut.axis, cut.indices) for cut in removed] == [("w0", 0, [4]), ("w1", 1, [4])]

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+import onnxprune
 from onnxprune.errors import OptionError, WeightError
 from onnxprune_passes import Channels, DeadNeurons
 from tests.helpers import graph_checks as checks
 from tests.helpers.builders import info, mlp, model, node, normal, tensor
 from tests.helpers.graphs import FAMILIES
-from tests.helpers.running import feeds_of, load, run, serialise
+from tests.helpers.running import feeds_of, load, put, run, serialise
 
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -85,6 +86,25 @@ COUNTS = {1: [11, 17, 7], 4: [12, 20, 8], 8: [16, 24, 8], 64: [16, 24, 10]}
 def test_multiples(multiple, kept):
     found = checks.shapes(checks.stripped(stack(), Channels(sparsity=0.3, multiple=multiple))[0])
     assert [found[f"w{i}"][0] for i in range(3)] == kept
+
+
+def test_what_convolutions_keep_is_rounded_by_itself():
+    kept = [checks.shapes(checks.stripped(stack(), Channels(sparsity=0.3, **rule))[0]) for rule in (
+        {"convolutions": 4}, {"convolutions": 4, "multiple": 8}, {"convolutions": 8, "multiple": 4})]  # fmt: skip
+    assert [[found[f"w{i}"][0] for i in range(3)] for found in kept] == [[12, 20, 8], [16, 24, 8], [16, 24, 8]]
+
+
+def test_what_no_convolution_makes_is_rounded_where_it_is_asked(tmp_path):
+    """The default of `strip` and `compress` leaves the units of matrices as they are."""
+    path = put(tmp_path / "m.onnx", mlp((8, 30, 4)))
+    for options, kept in (({}, 21), ({"multiple": 1}, 21), ({"multiple": 4}, 24), ({"multiple": 8}, 24)):
+        onnxprune.strip(path, tmp_path / "o.onnx", channels=0.3, verify=False, **options)
+        assert checks.shapes(onnx.load(tmp_path / "o.onnx"))["fc0.weight"] == (kept, 8)
+    path = put(tmp_path / "c.onnx", stack())
+    for options, widths in (({}, [12, 20, 8]), ({"multiple": 1}, [11, 17, 7])):
+        onnxprune.strip(path, tmp_path / "o.onnx", channels=0.3, verify=False, **options)
+        found = checks.shapes(onnx.load(tmp_path / "o.onnx"))
+        assert [found[f"w{i}"][0] for i in range(3)] == widths
 
 
 def test_single_families_have_shares_of_their_own():

@@ -41,11 +41,13 @@ def deconvolution() -> onnx.ModelProto:
     return model(nodes, [info("x", ["N", 3, 8, 8])], [info("y", ["N", 4, 17, 17])], weights)
 
 
-def attention() -> onnx.ModelProto:
-    """Four heads of eight features, their outputs mixed, a residual sum."""
-    weights = {name: normal(16, 32, seed=n) / 4 for n, name in enumerate("qkv")} | {"o": normal(32, 16, seed=4) / 6}
-    weights["split"] = np.array([0, -1, 4, 8], np.int64)
-    weights["merge"] = np.array([0, -1, 32], np.int64)
+def attention(heads: int = 4) -> onnx.ModelProto:
+    """Heads of eight features, their outputs mixed, a residual sum."""
+    width = 8 * heads
+    weights = {name: normal(16, width, seed=n) / 4 for n, name in enumerate("qkv")}
+    weights["o"] = normal(width, 16, seed=4) / 6
+    weights["split"] = np.array([0, -1, heads, 8], np.int64)
+    weights["merge"] = np.array([0, -1, width], np.int64)
     nodes = []
     for name in "qkv":
         nodes += [
@@ -58,6 +60,13 @@ def attention() -> onnx.ModelProto:
         node("Reshape", ["ct", "merge"], ["cm"]), node("MatMul", ["cm", "o"], ["om"]), node("Add", ["om", "x"], ["y"]),
     ]  # fmt: skip
     return model(nodes, [info("x", ["N", 6, 16])], [info("y", ["N", 6, 16])], weights)
+
+
+def test_heads_are_rounded_by_their_widths():
+    """Of six heads two go; any number of heads of eight is a multiple of four outputs."""
+    for multiple, heads in ((1, 4), (4, 4), (8, 4), (16, 4), (24, 6), (32, 4)):
+        found = checks.shapes(checks.stripped(attention(6), Channels(sparsity=0.34, multiple=multiple))[0])
+        assert found["q"] == (16, 8 * heads), multiple
 
 
 NETWORKS = {

@@ -36,8 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     arguments.add_models(parser, "those of models/ and models/fetched/")
     parser.add_argument("--channels", type=float, default=0.3, metavar="SHARE", help="that is removed (default 0.3)")
     parser.add_argument("--dead", type=float, default=0.3, metavar="SHARE", help="that is killed (default 0.3)")
-    parser.add_argument("--multiple", type=arguments.positive, default=1, metavar="N",
-                        help="keep a multiple of N channels (default 1)")  # fmt: skip
+    parser.add_argument("--multiple", type=arguments.positive, metavar="N",
+                        help="keep a multiple of N channels (default: 4 behind convolutions)")  # fmt: skip
     parser.add_argument("--rounds", type=arguments.positive, default=5, metavar="N", help="default 5")
 
 

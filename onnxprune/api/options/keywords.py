@@ -80,7 +80,7 @@ class ShapeKeywords(TypedDict, total=False):
     strip: bool
     channels: float | str | Sequence[float | str] | None
     speed_up: float | None
-    multiple: int
+    multiple: int | None
     strip_metadata: bool
     freeze: bool
 

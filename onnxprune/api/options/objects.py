@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxprune.core.files import PathLike
+from onnxprune.core.machine import CHANNELS
 from onnxprune.encodings.values.dynamic import Int8Dynamic
 from onnxprune.errors import OptionError, OutputError
 from onnxprune.pipeline.base import Pass, check_types
@@ -214,7 +215,8 @@ class Stripping:
         strip: whether dead neurons are removed.
         channels: the share of whole channels that is removed first, of each family; "PATTERN=SHARE" for single ones.
         speed_up: how many times as fast a run is to become by removing channels; in place of their shares.
-        multiple: kept channels are rounded up to a multiple of this, dead ones too.
+        multiple: the numbers of channels that stay are rounded up to a multiple of this, with dead ones too; None: to
+            one of 4 behind convolutions.
         strip_metadata: whether doc strings and metadata go that no runtime reads.
         freeze: whether initializers that are inputs, which a caller may override, are so no longer.
 
@@ -225,7 +227,7 @@ class Stripping:
     strip: bool = True
     channels: float | str | tuple[float | str, ...] | None = None
     speed_up: float | None = None
-    multiple: int = 1
+    multiple: int | None = None
     strip_metadata: bool = False
     freeze: bool = False
 
@@ -292,14 +294,22 @@ class Stripping:
     def removal(self, calibration: Calibration, score: str = "", scope: str = "layer") -> Channels:
         """The pass that removes channels; see `before`."""
         samples = Channels.samples if calibration.samples is None else calibration.samples
+        multiple, convolutions = self._multiples
         return Channels(
-            sparsity=self._share, set=self._by_weight, score=score, scope=scope, multiple=self.multiple,
-            data=calibration.path, samples=samples, half=calibration.half,
+            sparsity=self._share, set=self._by_weight, score=score, scope=scope, multiple=multiple,
+            convolutions=convolutions, data=calibration.path, samples=samples, half=calibration.half,
         )  # fmt: skip
 
     def after(self, *, encoded: bool) -> list[DeadNeurons]:
         """What runs after weights were pruned; `encoded` is the pass's."""
-        return [DeadNeurons(encoded=encoded, multiple=self.multiple)] if self.strip else []
+        multiple, convolutions = self._multiples
+        dead = DeadNeurons(encoded=encoded, multiple=multiple, convolutions=convolutions)
+        return [dead] if self.strip else []
+
+    @property
+    def _multiples(self) -> tuple[int, int]:
+        """Of all layers, and of convolutions."""
+        return (1, CHANNELS) if self.multiple is None else (self.multiple, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

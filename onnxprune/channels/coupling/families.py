@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import gcd
 
 import numpy as np
 
@@ -17,10 +18,19 @@ class Family:
     Attributes:
         groups: their numbers in the coupling, ascending.
         weights: the layers' weights.
+        width: how many outputs of a layer go with each group: those of a head; a divisor of all where they differ.
+        convolved: whether one of the layers is a convolution.
     """
 
     groups: Array
     weights: tuple[str, ...]
+    width: int
+    convolved: bool
+
+    def step(self, multiple: int, convolutions: int) -> int:
+        """How many groups go at once for the number of outputs to stay a multiple, of convolutions perhaps a larger."""
+        asked = max(multiple, convolutions) if self.convolved else multiple
+        return asked // gcd(asked, self.width)
 
 
 def families_of(coupling: Coupling) -> list[Family]:
@@ -32,7 +42,14 @@ def families_of(coupling: Coupling) -> list[Family]:
             parent[group] = group = parent[parent[group]]
         return group
 
-    made = [(layer.weight, np.unique(coupling.groups(layer.target))) for layer in coupling.layers]
+    made: list[tuple[str, Array]] = []
+    convolved = {layer.weight for layer in coupling.layers if layer.node.op_type == "Conv"}
+    widths: dict[int, int] = {}
+    for layer in coupling.layers:
+        groups, outputs = np.unique(coupling.groups(layer.target), return_counts=True)
+        made.append((layer.weight, groups))
+        for group, width in zip(groups.tolist(), outputs.tolist(), strict=True):
+            widths[group] = gcd(widths.get(group, 0), width)
     for _, groups in made:
         for group in groups[1:].tolist():
             parent[root(group)] = root(int(groups[0]))
@@ -45,5 +62,12 @@ def families_of(coupling: Coupling) -> list[Family]:
         if len(groups):
             makers.setdefault(root(int(groups[0])), []).append(weight)
     return [
-        Family(np.array(groups), tuple(dict.fromkeys(makers[at]))) for at, groups in found.items() if len(groups) > 1
+        Family(
+            np.array(groups),
+            tuple(dict.fromkeys(makers[at])),
+            gcd(*map(widths.__getitem__, groups)),
+            not convolved.isdisjoint(makers[at]),
+        )
+        for at, groups in found.items()
+        if len(groups) > 1
     ]

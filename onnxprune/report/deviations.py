@@ -46,6 +46,13 @@ def remarks(output: dict[str, Any]) -> str:
     return said + (f", the original is {output['says_nothing']}" if output["says_nothing"] else "")
 
 
+def sqnr(output: dict[str, Any]) -> str:
+    """The SQNR of an output, and which part of it that is of where it has parts; "-" without a number."""
+    if output["sqnr_db"] is None:
+        return "-"
+    return f"{output['sqnr_db']:.1f} dB" + (f" ({output['part']})" if output["part"] else "")
+
+
 def worst_sqnr(outputs: list[dict[str, Any]]) -> float | None:
     """Of the output that differs most, in dB; minus infinity without a number, None where all are equal or classes."""
     unequal = [

@@ -12,6 +12,7 @@ import numpy as np
 from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import OptionError
+from onnxprune.runtime.parts import Part, parts_of
 
 _TEXT = "OSU"  # kinds of numpy types: strings, which ONNX Runtime gives as objects
 
@@ -55,6 +56,8 @@ class OutputDeviation:
     _entries: int = 0  # of the reference
     _first: Any = None
     _constant: bool = True
+    _is_part: bool = False
+    _parts: list[tuple[Part, OutputDeviation]] = field(default_factory=list, repr=False)
 
     def add(self, a: Any, b: Any) -> None:
         """Take in one batch of the reference `a` and of the result `b`."""
@@ -71,13 +74,21 @@ class OutputDeviation:
         elif a.size:
             self._first = a.flat[0] if not self._entries else self._first
             self._constant = self._constant and bool((a == self._first).all())
-            self._entries += a.size
             if is_classes(a.dtype):
                 self._add_classes(a, b)
             else:
+                for part, own in self._apart(a):
+                    own.add(part.of(a), part.of(b))
                 a, b = (array.reshape(-1, array.shape[-1] if array.ndim else 1) for array in (a, b))
                 for start, stop in ranges(0, len(a), max(1, _PIECE // a.shape[1])):
                     self._add_numbers(a[start:stop], b[start:stop])
+            self._entries += a.size
+
+    def _apart(self, a: Array) -> list[tuple[Part, OutputDeviation]]:
+        """The parts of other magnitudes, as the first batch shows them, with what is known of each."""
+        if not self._entries and not self._is_part:
+            self._parts = [(part, OutputDeviation(str(part), _is_part=True)) for part in parts_of(a)]
+        return self._parts
 
     def differ(self, what: str) -> None:
         """Take note of what makes the values incomparable."""
@@ -161,23 +172,35 @@ class OutputDeviation:
 
     @property
     def sqnr_db(self) -> float:
-        """10 log10(signal power / error power).
+        """10 log10(signal power / error power); of the worst of its parts where these are of other magnitudes.
 
         Infinite where the numbers are equal, minus infinity where what `differs` says differs or squares of errors are
         beyond float64, NaN without numbers.
         """
-        signal, _, _, error, _ = self._sums
         if not self.numbers:
             return math.nan
         if self.differs:
             return -math.inf
+        worst = self._worst_part
+        return self._whole_db if worst is None else worst.sqnr_db
+
+    @property
+    def _whole_db(self) -> float:
+        """The SQNR of all its numbers together."""
+        signal, _, _, error, _ = self._sums
         if error == 0:
             return math.inf
         return 10 * math.log10(signal / error) if signal and math.isfinite(error) else -math.inf
 
     @property
+    def _worst_part(self) -> OutputDeviation | None:
+        """The part of the least SQNR that tells something, see `parts_of`; None where the whole has less."""
+        worst = min((own for _, own in self._parts if own.tells), key=lambda own: own.sqnr_db, default=None)
+        return worst if worst is not None and worst.sqnr_db < self._whole_db else None
+
+    @property
     def relative_l2(self) -> float:
-        """||a - b|| / ||a||."""
+        """||a - b|| / ||a||, of the part that `sqnr_db` is of."""
         return 10 ** (-self.sqnr_db / 20)
 
     @property
@@ -216,7 +239,7 @@ class OutputDeviation:
         }
         words = {
             "classes": self.classes, "non_finite": self.non_finite, "differs": self.differs,
-            "says_nothing": self.says_nothing,
+            "says_nothing": self.says_nothing, "part": self._worst_part.name if self._worst_part else "",
         }  # fmt: skip
         finite = {k: v if v is None or math.isfinite(v) else None for k, v in values.items()}
         return {"name": self.name} | finite | words

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from onnxprune.allocation.curves import Curves
 from onnxprune.api.result import versions
 from onnxprune.encodings.file_contents import MUCH
-from onnxprune.report.deviations import concern, remarks, verdict, worst_sqnr
+from onnxprune.report.deviations import concern, remarks, sqnr, verdict, worst_sqnr
 from onnxprune.report.html import pictures
 from onnxprune.report.html.contents import Contents, LayerRow, Sketch
 from onnxprune.report.html.pictures import shortened
@@ -35,7 +35,13 @@ def render(contents: Contents, command: str) -> str:
         lstrip_blocks=True, finalize=_visible,
     )  # fmt: skip
     environment.filters |= {"size": size, "short": lambda name, room=_ROOM: shortened(name, room), "digits": _digits}
-    environment.globals |= {"percent": percent, "verdict": verdict, "remarks": remarks, "concern": concern}
+    environment.globals |= {
+        "percent": percent,
+        "verdict": verdict,
+        "remarks": remarks,
+        "sqnr": sqnr,
+        "concern": concern,
+    }
     style, script = (
         files("onnxprune.report.html").joinpath(name).read_text("utf-8") for name in ("page.css", "page.js")
     )

@@ -15,7 +15,7 @@ from onnxprune.encodings.file_contents import MUCH
 from onnxprune.encodings.inventory import WeightFacts
 from onnxprune.layer_costs.decoding import Decoding
 from onnxprune.layer_costs.gain import Gain
-from onnxprune.report.deviations import concern, inputs, remarks, verdict
+from onnxprune.report.deviations import concern, inputs, remarks, sqnr, verdict
 from onnxprune.report.terminal.tables import ROWS, Column, line, percent, print_table, size, smaller
 from onnxprune.runtime.metrics import MOST_DB, UNITS, shown
 from onnxprune.search.budget import Searched
@@ -226,8 +226,8 @@ def _deviation_text(output: dict[str, Any], source: str) -> str:
         return said
     real = source == "data"
     largest = [] if output["max_abs"] is None else [f"max abs {output['max_abs']:.3g}"]
-    sqnr = [] if output["sqnr_db"] is None else [f"SQNR {output['sqnr_db']:.1f} dB"]
-    parts = [*largest, *sqnr] if real else [*sqnr, *largest]
+    far = [] if output["sqnr_db"] is None else [f"SQNR {sqnr(output)}"]
+    parts = [*largest, *far] if real else [*far, *largest]
     parts.append(f"cosine {output['cosine']:.5f}")
     if real and output["top1_agreement"] is not None:
         parts.append(f"top-1 agreement {100 * output['top1_agreement']:.2f} %")

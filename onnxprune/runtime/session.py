@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 _RUNS, _TIMED = 5, 0.3  # at least so many timed runs, and more within so many seconds
 HELD = 1 << 30  # bytes of outputs that are kept; beyond, the model runs again
 _SPINNING = "session.intra_op.allow_spinning"
-# Of these onnx 1.23.2's reference implementation passes over attributes and inputs, or takes another opset's meaning.
-_UNLIKE = frozenset({"BatchNormalization", "GRU", "Hardmax", "LRN", "LSTM", "LogSoftmax", "RNN", "Softmax"})
+# Of these onnx 1.23.2's reference implementation passes over attributes and inputs, or takes another opset's meaning:
+# findings/onnx_reference_passes_over_what_nodes_say.sh and onnxscript_folds_what_the_reference_gets_wrong.sh.
+_UNLIKE = frozenset({
+    "BatchNormalization", "GRU", "Hardmax", "LRN", "LSTM", "LogSoftmax", "LpNormalization", "LpPool", "RNN",
+    "ReduceSumSquare", "Softmax",
+})  # fmt: skip
 _threads = 0
 Feeds = Mapping[str, Array]
 _TYPES = {

@@ -30,6 +30,15 @@ def test_what_onnx_computes_otherwise_is_not_taken_from_it():
         evaluate(node, arrays, matmul())
 
 
+def test_a_norm_of_numbers_below_zero():
+    """The reference implementation leaves the signs in the sum, and ONNX Runtime has no kernel for bfloat16."""
+    node = helper.make_node("LpNormalization", ["w"], ["y"], p=1, axis=-1)
+    [found] = evaluate(node, [np.array([[3.0, -1.0]], np.float32)], matmul())
+    np.testing.assert_allclose(found, [[0.75, -0.25]])
+    with pytest.raises(RuntimeFailure, match="LpNormalization"):
+        evaluate(node, [np.array([[3.0, -1.0]], ml_dtypes.bfloat16)], matmul())
+
+
 def test_what_nothing_computes_is_told():
     node = helper.make_node("Nonsense", ["w"], ["y"])
     with pytest.raises(RuntimeFailure, match="Nonsense"):

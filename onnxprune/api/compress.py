@@ -12,7 +12,8 @@ from onnxprune.allocation import curves as curve_files
 from onnxprune.allocation.rate_distortion import LOSS, LOSS_ON_DATA
 from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import CheckKeywords, CompressKeywords, PruneKeywords, explicit
-from onnxprune.api.options.objects import Calibration, Checks, Computing, Deciding, Rule, Storing, Stripping, taken
+from onnxprune.api.options.objects import Calibration, Checks, Computing, Deciding, Rule, Storing, taken
+from onnxprune.api.options.stripping import Stripping
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result

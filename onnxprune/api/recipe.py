@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from onnxprune.api.options.objects import Calibration, Computing, Rule, Storing, Stripping
+from onnxprune.api.options.objects import Calibration, Computing, Rule, Storing
+from onnxprune.api.options.stripping import Stripping
 from onnxprune.api.stages import Saving
 from onnxprune.pipeline.base import Pass
 from onnxprune_passes import Decode, Encode, Fold

@@ -15,7 +15,8 @@ from typing import Any, Unpack
 from onnxprune.api import compress
 from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import EachKeywords, explicit
-from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing, Stripping
+from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing
+from onnxprune.api.options.stripping import Stripping
 from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened

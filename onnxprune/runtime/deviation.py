@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import numpy as np
 from onnxprune.core.chunked import ranges
 from onnxprune.core.dtypes import Array
 from onnxprune.errors import OptionError
-from onnxprune.runtime.parts import Part, parts_of
 
 _TEXT = "OSU"  # kinds of numpy types: strings, which ONNX Runtime gives as objects
 
@@ -21,11 +21,33 @@ MISPLACED = "NaN or Inf stand in other places"  # why an output differs
 CLOSE_DB = 20.0  # of SQNR: below, answers change often enough to be looked at
 FAR_DB = 7.0  # below, there is little left of what the original says
 _PIECE = 1 << 20  # entries that are compared at once, in float64
+# Parts of an output: see `parts_of`.
+_APART = 100.0  # times the mean square, at the least, of every index on the other side
+_ENTRIES = 32  # of each index, at the least: fewer tell no magnitude
+_LARGE = 1.0  # the mean square of the larger side: what a probability has is less, and its scale says something
 
 
 def is_classes(dtype: np.dtype) -> bool:
     """Whether entries of a type are labels and indices, which are equal or not, and no numbers."""
     return dtype.kind in _TEXT + "b" or (dtype.kind in "iu" and dtype.itemsize >= 4)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A range of indices along an axis."""
+
+    axis: int
+    start: int
+    stop: int
+
+    def of(self, array: Array) -> Array:
+        """The entries of the part."""
+        return array[(slice(None),) * self.axis + (slice(self.start, self.stop),)]
+
+    def __str__(self) -> str:
+        """In words, such as "4 to 83 of axis 1"."""
+        range_ = f"{self.start} to {self.stop - 1}" if self.stop - self.start > 1 else f"{self.start}"
+        return f"{range_} of axis {self.axis}"
 
 
 @dataclass
@@ -266,3 +288,35 @@ def compare(
         for output in found:
             output.add(a[output.name], b[output.name])
     return found
+
+
+def parts_of(array: Array) -> list[Part]:
+    """The ranges along the second or the last axis, between which all numbers change their magnitude; none of one.
+
+    Such are boxes in pixels beside scores from 0 to 1: the energy of the boxes is some 100,000 times that of the
+    scores, and of the whole it would hide any error of these.
+
+    Args:
+        array: an output of numbers, [samples, ...].
+    """
+    for axis in dict.fromkeys((1, array.ndim - 1)) if array.ndim > 1 else ():
+        cuts = list(_cuts(array, axis))
+        if cuts:
+            bounds = [0, *cuts, array.shape[axis]]
+            return [Part(axis, start, stop) for start, stop in pairwise(bounds)]
+    return []
+
+
+def _cuts(array: Array, axis: int) -> Iterator[int]:
+    if array.shape[axis] < 2 or array.size < _ENTRIES * array.shape[axis]:
+        return
+    others = tuple(a for a in range(array.ndim) if a != axis)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.square(array, dtype=np.float64).mean(axis=others)
+    if not np.isfinite(squares).all():
+        return
+    low, high = np.minimum.accumulate(squares), np.maximum.accumulate(squares)
+    low_behind, high_behind = np.minimum.accumulate(squares[::-1])[::-1], np.maximum.accumulate(squares[::-1])[::-1]
+    falls = (low[:-1] > _APART * high_behind[1:]) & (low[:-1] > _LARGE)
+    rises = (low_behind[1:] > _APART * high[:-1]) & (low_behind[1:] > _LARGE)
+    yield from (np.flatnonzero(falls | rises) + 1).tolist()

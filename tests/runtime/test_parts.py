@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import onnxprune
-from onnxprune.runtime.deviation import compare
-from onnxprune.runtime.parts import Part, parts_of
+from onnxprune.runtime.deviation import Part, compare, parts_of
 from tests.helpers.builders import info, model, node, normal
 from tests.helpers.commands import call
 from tests.helpers.running import put

@@ -16,7 +16,8 @@ from onnxprune.allocation import curves
 from onnxprune.api import stages
 from onnxprune.api import verify as verify_module
 from onnxprune.api.options.keywords import CompressKeywords, TransformKeywords
-from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing, Stripping
+from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing
+from onnxprune.api.options.stripping import Stripping
 from onnxprune.api.tries import Tries
 from onnxprune.api.verify import Verification
 from onnxprune.core import chunked

@@ -92,6 +92,28 @@ def test_what_is_not_finite_stays_exact_and_is_named(values, bad):
     assert_same_bits(find(opened)[0].array(opened), array)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [
+    (np.float32, 1e-6), (np.float32, 1e-9), (np.float32, 1e-42), (np.float64, 1e-60), (np.float64, 1e-300),
+    (np.float64, 1e300), (np.float32, 1e30)
+])  # fmt: skip
+def test_weights_far_from_the_range_of_halves_stay_exact(dtype, size):
+    array = (normal(64, 32, dtype=dtype) * dtype(size)).astype(dtype)
+    opened = load(matmul(array, element=onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))))
+    change = Encode(values="half").run(opened)
+    assert "'w' keeps exact values: half cannot hold it" in change.notes
+    assert_same_bits(find(opened)[0].array(opened), array)
+
+
+def test_a_few_small_numbers_among_others_become_halves():
+    array = normal(64, 32)
+    array[:3] = 1e-9
+    opened = load(matmul(array))
+    Encode(values="half").run(opened)
+    assert encoded_weights(opened)
+    Decode().run(opened)
+    np.testing.assert_array_equal(find(opened)[0].array(opened), array.astype(np.float16))
+
+
 def test_what_is_not_finite_is_refused_or_exact_where_the_loss_decides():
     array = normal(64, 32)
     array[3, 4] = np.nan

@@ -99,6 +99,9 @@ def _record(model: Model, applied: Iterable[str]) -> None:
     entry = next((p for p in model.proto.metadata_props if p.key == METADATA), None)
     if entry is None:
         entry = model.proto.metadata_props.add(key=METADATA)
-    # What stands there already is not said again: a model that is made once more must not grow by it.
-    fresh = [spec for spec in applied if f" {spec} " not in f" {entry.value} "]
-    entry.value = " ".join([entry.value, *fresh] if entry.value else fresh)
+    # What stands there already moves to the end: a model that is made once more must not grow by it, and what was done
+    # last is said last.
+    applied, before = list(applied), f" {entry.value} "
+    for spec in applied:
+        before = before.replace(f" {spec} ", " ")
+    entry.value = " ".join([before.strip(), *dict.fromkeys(applied)]).strip()

@@ -73,11 +73,11 @@ def iterate(
     if scan is not None:
         if scope != "layer":
             raise OptionError(f"scope {scope} shares the sparsity out, and so does the scan: give one")
-        set, to = [*curves.of_model(Path(scan), Model.load(model).sha256()).targets(to), *set], None
+        set = [*curves.of_model(Path(scan), Model.load(model).sha256()).targets(to), *set]
     plan = RetrainingPlan(
-        model=Path(model), names_from=None if names_from is None else Path(names_from), to=to, rounds=rounds,
-        schedule=schedule, scope=scope, set=tuple(set), include=tuple(include), skip=tuple(skip), retrain=retrain,
-        evaluate=evaluate, splice=splice,
+        model=Path(model), names_from=None if names_from is None else Path(names_from), to=to, plain=scan is None,
+        rounds=rounds, schedule=schedule, scope=scope, set=tuple(set), include=tuple(include), skip=tuple(skip),
+        retrain=retrain, evaluate=evaluate, splice=splice,
     )  # fmt: skip
     target, folder = Path(out), Path(f"{os.fspath(out)}.rounds") if work is None else Path(work)
     _check(plan, target, folder, tolerance)

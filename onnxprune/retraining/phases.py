@@ -48,11 +48,16 @@ Phase = Callable[[int, Facts], Found]
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingPlan:
-    """What the files of the rounds depend on; see `iteration.iterate`."""
+    """What the files of the rounds depend on; see `iterate.iterate`.
+
+    `to` is the share of all weights together; `plain` says that the rule takes it as it is: a scan shares it out in
+    `set`.
+    """
 
     model: Path
     names_from: Path | None
     to: float | None
+    plain: bool
     rounds: int
     schedule: str
     scope: str
@@ -87,12 +92,15 @@ class RetrainingPlan:
 
     def magnitude(self, number: int) -> Magnitude:
         """The pass that prunes in a round."""
-        final = Magnitude(sparsity=self.to, set=self.set, scope=self.scope, include=self.include, skip=self.skip)
+        final = Magnitude(
+            sparsity=self.to if self.plain else None, set=self.set, scope=self.scope, include=self.include,
+            skip=self.skip,
+        )  # fmt: skip
         if number == self.rounds:
             return final
         shares = final.shares.entries
         scaled = PerWeight(tuple((name, sparsity(self.schedule, s, number, self.rounds)) for name, s in shares))
-        return dataclasses.replace(final, sparsity=self.asked(number), set=scaled.texts())
+        return dataclasses.replace(final, sparsity=self.asked(number) if self.plain else None, set=scaled.texts())
 
 
 class Phases:

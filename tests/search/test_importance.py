@@ -129,11 +129,15 @@ def test_compress_and_iterate_take_it(model, data, tmp_path):
         "import sys, onnxprune\nfrom onnxprune.model.discovery import find\nfrom safetensors.numpy import save_file\n"
         "model = onnxprune.load(sys.argv[1])\n"
         "save_file({w.name: w.array(model).copy() for w in find(model)}, sys.argv[2])\n"
+        "open(sys.argv[2] + '.asked', 'w').write(sys.argv[3])\n"
     )
     rounds = iterate(
         model, tmp_path / "r.onnx", to=0.6, rounds=2, scan=tmp_path / "s.json",
-        retrain=f"{sys.executable} {train} {{model}} {{out}}",
+        retrain=f"{sys.executable} {train} {{model}} {{out}} {{sparsity}}",
     )  # fmt: skip
+    said = [float(file.read_text()) for file in sorted((tmp_path / "r.onnx.rounds").rglob("*.asked"))]
+    assert said == [each.asked for each in rounds.rounds]
+    assert said[-1] == 0.6
     assert rounds.rounds[-1].sparsity == pytest.approx(0.6, abs=0.001)
     weights = {w.name: w for w in inspect_model(Model.load(tmp_path / "r.onnx"))}
     for name, share in wanted.items():

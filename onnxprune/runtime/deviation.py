@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,9 @@ CLOSE_DB = 20.0  # of SQNR: below, answers change often enough to be looked at
 FAR_DB = 7.0  # below, there is little left of what the original says
 _PIECE = 1 << 20  # entries that are compared at once, in float64
 # Parts of an output: see `parts_of`.
-_APART = 100.0  # times the mean square, at the least, of every index on the other side
+_APART = 100.0  # times the mean square of the next smaller index, at the least
 _ENTRIES = 32  # of each index, at the least: fewer tell no magnitude
-_LARGE = 1.0  # the mean square of the larger side: what a probability has is less, and its scale says something
+_LARGE = 1.0  # the mean square of the larger ones, at the least: probabilities are of one kind
 
 
 def is_classes(dtype: np.dtype) -> bool:
@@ -34,20 +33,22 @@ def is_classes(dtype: np.dtype) -> bool:
 
 @dataclass(frozen=True)
 class Part:
-    """A range of indices along an axis."""
+    """Some of the `size` indices along an axis, ascending."""
 
     axis: int
-    start: int
-    stop: int
+    size: int
+    indices: tuple[int, ...]
 
     def of(self, array: Array) -> Array:
         """The entries of the part."""
-        return array[(slice(None),) * self.axis + (slice(self.start, self.stop),)]
+        return array.take(self.indices, self.axis)
 
     def __str__(self) -> str:
-        """In words, such as "4 to 83 of axis 1"."""
-        range_ = f"{self.start} to {self.stop - 1}" if self.stop - self.start > 1 else f"{self.start}"
-        return f"{range_} of axis {self.axis}"
+        """In words, such as "4 to 83 of axis 1", or "17 of 56 along axis 1" where they do not follow each other."""
+        first, last, count = self.indices[0], self.indices[-1], len(self.indices)
+        if last - first >= count:
+            return f"{count} of {self.size} along axis {self.axis}"
+        return f"{first} to {last} of axis {self.axis}" if count > 1 else f"{first} of axis {self.axis}"
 
 
 @dataclass
@@ -110,6 +111,8 @@ class OutputDeviation:
         """The parts of other magnitudes, as the first batch shows them, with what is known of each."""
         if not self._entries and not self._is_part:
             self._parts = [(part, OutputDeviation(str(part), _is_part=True)) for part in parts_of(a)]
+        if any(part.axis >= a.ndim or part.size != a.shape[part.axis] for part, _ in self._parts):
+            self._parts = []  # an axis of another length has other indices
         return self._parts
 
     def differ(self, what: str) -> None:
@@ -291,32 +294,26 @@ def compare(
 
 
 def parts_of(array: Array) -> list[Part]:
-    """The ranges along the second or the last axis, between which all numbers change their magnitude; none of one.
+    """The indices along the second or the last axis whose numbers are of one magnitude; none where all are.
 
-    Such are boxes in pixels beside scores from 0 to 1: the energy of the boxes is some 100,000 times that of the
-    scores, and of the whole it would hide any error of these.
+    Boxes in pixels beside scores from 0 to 1: the energy of the boxes is some 100,000 times that of the scores, and of
+    the whole it would hide any error of these.
 
     Args:
         array: an output of numbers, [samples, ...].
     """
     for axis in dict.fromkeys((1, array.ndim - 1)) if array.ndim > 1 else ():
-        cuts = list(_cuts(array, axis))
-        if cuts:
-            bounds = [0, *cuts, array.shape[axis]]
-            return [Part(axis, start, stop) for start, stop in pairwise(bounds)]
+        size = array.shape[axis]
+        if size < 2 or array.size < _ENTRIES * size:
+            continue
+        others = tuple(a for a in range(array.ndim) if a != axis)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.square(array, dtype=np.float64).mean(axis=others)
+        if not np.isfinite(squares).all():
+            continue
+        order = np.argsort(squares, kind="stable")
+        low, high = squares[order[:-1]], squares[order[1:]]
+        cuts = np.flatnonzero((high > _APART * low) & (high > _LARGE)) + 1
+        if len(cuts):
+            return [Part(axis, size, tuple(np.sort(own).tolist())) for own in np.split(order, cuts)]
     return []
-
-
-def _cuts(array: Array, axis: int) -> Iterator[int]:
-    if array.shape[axis] < 2 or array.size < _ENTRIES * array.shape[axis]:
-        return
-    others = tuple(a for a in range(array.ndim) if a != axis)
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.square(array, dtype=np.float64).mean(axis=others)
-    if not np.isfinite(squares).all():
-        return
-    low, high = np.minimum.accumulate(squares), np.maximum.accumulate(squares)
-    low_behind, high_behind = np.minimum.accumulate(squares[::-1])[::-1], np.maximum.accumulate(squares[::-1])[::-1]
-    falls = (low[:-1] > _APART * high_behind[1:]) & (low[:-1] > _LARGE)
-    rises = (low_behind[1:] > _APART * high[:-1]) & (low_behind[1:] > _LARGE)
-    yield from (np.flatnonzero(falls | rises) + 1).tolist()

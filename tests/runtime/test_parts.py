@@ -28,16 +28,21 @@ def sqnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize(("layout", "axis"), [((0, 1, 2), 1), ((0, 2, 1), 2)])
 def test_scores_beside_boxes(layout, axis):
     array = boxes().transpose(layout)
-    assert parts_of(array) == [Part(axis, 0, 4), Part(axis, 4, 84)]
-    assert parts_of(array.reshape(-1, array.shape[-1])) == ([Part(1, 0, 4), Part(1, 4, 84)] if axis == 2 else [])
+    assert parts_of(array) == [Part(axis, 84, tuple(range(4, 84))), Part(axis, 84, tuple(range(4)))]
+    flat = [str(part) for part in parts_of(array.reshape(-1, array.shape[-1]))]
+    assert flat == (["4 to 83 of axis 1", "0 to 3 of axis 1"] if axis == 2 else [])
 
 
-def test_parts_in_front_and_behind():
-    scores = np.concatenate([boxes()[:, 4:], boxes()[:, :4], boxes()[:, 4:6]], axis=1)
-    assert parts_of(scores) == [], "there is more of the small numbers on either side"
-    assert parts_of(scores[:, :-2]) == [Part(1, 0, 80), Part(1, 80, 84)]
-    assert [str(part) for part in parts_of(np.concatenate([boxes(), np.full((2, 1, 40), 1e5)], axis=1))] == [
-        "0 to 83 of axis 1", "84 of axis 1"
+def test_parts_that_are_mixed():
+    """Points of a body in pixels, each with how sure it is, behind a box and its score."""
+    scores = boxes()[:, 4:5]
+    points = [np.concatenate([boxes()[:, :2], scores], axis=1)] * 3
+    array = np.concatenate([boxes()[:, :5], *points], axis=1)
+    assert parts_of(array) == [Part(1, 14, (4, 7, 10, 13)), Part(1, 14, (0, 1, 2, 3, 5, 6, 8, 9, 11, 12))]
+    assert [str(part) for part in parts_of(array)] == ["4 of 14 along axis 1", "10 of 14 along axis 1"]
+    three = np.concatenate([array, np.full((2, 1, 40), 1e9, np.float32)], axis=1)
+    assert [str(part) for part in parts_of(three)] == [
+        "4 of 15 along axis 1", "10 of 15 along axis 1", "14 of axis 1"
     ]  # fmt: skip
 
 
@@ -69,6 +74,16 @@ def test_the_worst_part_is_what_counts():
     assert (output.sqnr_db, output.facts()["part"]) == (pytest.approx(20, abs=0.01), "0 to 3 of axis 1")
     (output,) = compare([{"y": a}], [{"y": a}])
     assert (output.sqnr_db, output.max_abs) == (np.inf, 0)
+
+
+def test_an_axis_whose_length_changes_has_no_parts():
+    """Of tokens the first may stand out; another text has others."""
+    first, second = (np.ones((1, tokens, 64), np.float32) for tokens in (9, 5))
+    first[:, 0] = 1e3
+    assert parts_of(first)
+    (output,) = compare([{"y": first}, {"y": second}], [{"y": first}, {"y": 2 * second}])
+    assert output.facts()["part"] == ""
+    assert output.sqnr_db == pytest.approx(sqnr(np.append(first, second), np.append(first, 2 * second)), abs=1e-6)
 
 
 def test_a_part_that_says_nothing_does_not_count():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened
 from onnxprune.batch.results import DONE, SKIPPED, Batch, Compressed, failure
-from onnxprune.core.files import PathLike, digest, is_url, sweep, unchanged
+from onnxprune.core.files import PathLike, digest, sweep, unchanged
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import Outcome, spread
 from onnxprune.errors import DataError, OptionError
@@ -85,13 +84,8 @@ def compress_many(
     given = [name for name in _OF_ONE if options.get(name)]
     if given:
         raise OptionError(f"{given[0].replace('_', '-')} is of one model: give one at a time")
-    for path in (*models, out):
-        if is_url(path):
-            raise OptionError(f"{path}: models at URLs are compressed one at a time")
-        if not os.fspath(path):
-            raise OptionError("an empty name is no model and no folder")
     _check_metric(options.get("metric"))
-    found = gather([Path(model) for model in models], Path(out))
+    found = gather(models, out)
     mark, threads = _mark(options), 1 if cluster else max(1, cores() // jobs) if jobs > 0 else 0
     fates: dict[int, Compressed] = {}
     data: set[Path] = set()

@@ -9,7 +9,7 @@ import click
 
 import onnxprune
 from onnxprune.cli import options as opt
-from onnxprune.cli.printing import command_line, console, progress_bar, warn
+from onnxprune.cli.printing import check_reports, command_line, console, progress_bar, warn
 from onnxprune.errors import NotVerified
 
 if TYPE_CHECKING:
@@ -116,10 +116,9 @@ def html_report(model: Path, original: Path | None, out: Path, **options: Any) -
 
     Needs pip install 'onnxprune[report]'.
     """
-    from onnxprune.report import terminal
     from onnxprune.report.html import write as html
 
-    terminal.check_place(out, model, original)
+    check_reports(out)
     html.write_report(model, out, original, command=command_line(), **options)
 
 

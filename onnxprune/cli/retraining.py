@@ -9,7 +9,7 @@ import click
 
 import onnxprune
 from onnxprune.cli import options as opt
-from onnxprune.cli.printing import console, transform, warn
+from onnxprune.cli.printing import check_reports, console, transform, warn
 
 if TYPE_CHECKING:
     from onnxprune.core.files import PathLike
@@ -153,8 +153,7 @@ def iterate(
     from onnxprune.report import terminal
     from onnxprune.retraining import iterate as rounds
 
-    if json_file is not None:
-        terminal.check_place(json_file, model, out)
+    check_reports(json_file)
     say = rounds.silent if quiet else lambda line: click.echo(line, err=True)
     try:
         result = rounds.iterate(model, out, set=set_, say=say, **options)

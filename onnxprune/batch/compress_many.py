@@ -99,7 +99,7 @@ def compress_many(
             _compressed, sent, jobs=jobs, cluster=cluster, apart=True, shared=_sent(options, away=cluster is not None)
         )
         with contextlib.closing(work) as outcomes:
-            for number, outcome in enumerate(outcomes):
+            for number, outcome in enumerate(outcomes, 1):
                 task, done = tasks[outcome.index], outcome.value
                 if done is not None:
                     data |= done.companions

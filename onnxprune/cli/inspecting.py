@@ -180,7 +180,7 @@ def passes() -> None:
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Leave the layers out that match a glob; repeatable.")
 @click.option("--jobs", type=int, help="Processes of one thread each.  [default: one per processor]")
 @click.option("--cluster", metavar="ADDRESS", help="Run the trials on this dask scheduler instead of in processes.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@opt.quiet
 def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **options: Any) -> None:
     """Measure a metric while one layer after the other is pruned, and write the curves.
 

@@ -74,6 +74,7 @@ html_report = click.option(
     type=FILE,
     help="Write a report with pictures to this HTML file (extra: onnxprune[report]).",
 )
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 encoding = click.option(
     "--encoding", default="auto", show_default=True, help="auto, graph (all but coo), or the name of one encoding."
 )
@@ -128,8 +129,7 @@ checks = stack(
         "--jobs", type=int, metavar="N",
         help="Threads; the output does not depend on them.  [default: one per core, up to 4]",
     ),
-    json_report, html_report,
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    json_report, html_report, quiet,
 )  # fmt: skip
 rules = stack(
     click.option("--sparsity", type=float, metavar="S", help="Prune exactly this share of each scope (0 <= S < 1)."),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from onnxprune.core.files import PathLike
 
 
-_LOSING = ("sparsity", "quality", "threshold", "pattern", "channels", "speed_up", "loss")  # who gives them knows
+_LOSING = ("channels", "speed_up", "loss")  # who gives them, or a rule, knows
 _COUNTED = ("models", "search", "trials")  # progress in numbers; everything else counts bytes of weights
 
 
@@ -53,10 +53,16 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
         terminal.show_result(console(), result)
     elif result.promise is not None and not result.promise.kept:
         warn(f"the promise is not kept on {result.promise.samples} held-out samples")
-    elif not any(given.get(name) for name in _LOSING) and (said := far_off(result.deviation)):
+    elif not _loss_asked(given) and (said := far_off(result.deviation)):
         warn(said)
     if verify and result.deviation.source == "none":
         warn(f"the result was not verified: {result.deviation.reason}")
+
+
+def _loss_asked(given: dict[str, Any]) -> bool:
+    from onnxprune.api.options.objects import Rule, taken
+
+    return taken(Rule, given, set=given.get("set_", ())).given or any(given.get(name) for name in _LOSING)
 
 
 def compress_many(

@@ -141,7 +141,7 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
 @click.option("--splice", is_flag=True, help="Let pruned weights return whose retrained values are large enough.")
 @click.option("--restart", is_flag=True, help="Forget earlier rounds, and begin anew.")
 @opt.json_report
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@opt.quiet
 def iterate(
     model: Path, out: Path, set_: tuple[str, ...], json_file: Path | None, quiet: bool, **options: Any
 ) -> None:  # fmt: skip

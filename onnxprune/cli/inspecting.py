@@ -98,7 +98,7 @@ def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) 
 
 
 @click.command("report")
-@opt.model
+@opt.local_model
 @click.argument("original", type=opt.FILE, required=False)
 @click.option("-o", "--out", type=opt.FILE, required=True, help="The HTML file to write.")
 @opt.data
@@ -123,14 +123,14 @@ def html_report(model: Path, original: Path | None, out: Path, **options: Any) -
 
 
 @click.command()
-@opt.model
-@click.argument("original", type=opt.PLACE, required=False)
+@opt.local_model
+@click.argument("original", type=opt.FILE, required=False)
 @click.option("-o", "--out", type=opt.FILE, required=True, help="The folder to write the page to.")
 @click.option("--data", type=opt.FILE, help="Samples, as for verify: the page starts with the first.")
 @click.option("--runtime", type=opt.FILE, metavar="FOLDER", help="The unpacked npm package onnxruntime-web.")
 @click.option("--serve", is_flag=True, help="Serve the page on this machine until Ctrl-C.")
 @click.option("--port", type=int, default=8000, show_default=True, help="For --serve; 0 takes a free one.")
-def demo(model: PathLike, original: PathLike | None, out: Path, serve: bool, port: int, **options: Any) -> None:
+def demo(model: Path, original: Path | None, out: Path, serve: bool, port: int, **options: Any) -> None:
     """Write a web page that runs MODEL in the browser: size, load and latency, and its ORIGINAL beside it.
 
     Without an ORIGINAL it is MODEL, which is compressed for onnxruntime-web first. The page loads nothing from
@@ -164,8 +164,8 @@ def passes() -> None:
 
 
 @click.command()
-@opt.model
-@opt.out
+@opt.local_model
+@opt.local_out
 @opt.data
 @opt.samples
 @opt.metric

@@ -40,7 +40,9 @@ class PathOrUrl(click.Path):
 
 FILE, PLACE = PathOrUrl(), PathOrUrl(url=True)
 model = click.argument("model", type=PLACE)
+local_model = click.argument("model", type=FILE)
 out = click.option("-o", "--out", type=PLACE, required=True, help="The file to write.")
+local_out = click.option("-o", "--out", type=FILE, required=True, help="The file to write.")
 data = click.option(
     "--data", type=FILE, help="Samples: an .npz file or a folder; arrays named after the inputs, and perhaps targets."
 )

@@ -91,8 +91,8 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
 
 
 @click.command()
-@click.argument("model", type=opt.FILE)
-@click.option("-o", "--out", type=opt.FILE, required=True, help="The file to write.")
+@opt.local_model
+@opt.local_out
 @click.option("--to", type=float, metavar="S", help="Sparsity after the last round.")
 @click.option("--rounds", type=int, default=6, show_default=True, help="Number of rounds.")
 @click.option(

@@ -137,6 +137,8 @@ def demo(model: Path, original: Path | None, out: Path, serve: bool, port: int, 
     elsewhere; any web server can serve the folder. Without --runtime npm fetches onnxruntime-web: pip install
     'onnxprune[demo]' brings npm where there is none.
     """
+    import contextlib
+
     from onnxprune.demo.server import server
     from onnxprune.demo.write import write_demo
 
@@ -144,7 +146,7 @@ def demo(model: Path, original: Path | None, out: Path, serve: bool, port: int, 
     if not serve:
         click.echo(f"{page}: serve it with any web server, or with --serve")
         return
-    with server(out, port) as serving:
+    with server(out, port) as serving, contextlib.suppress(KeyboardInterrupt):
         click.echo(f"http://127.0.0.1:{serving.server_port}/ shows it; Ctrl-C ends")
         serving.serve_forever()
 

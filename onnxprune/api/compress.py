@@ -23,7 +23,7 @@ from onnxprune.api.tries import Tries
 from onnxprune.api.verify import FarOff
 from onnxprune.core import threads
 from onnxprune.core.files import PathLike
-from onnxprune.errors import DataError, ModelError, NotVerified, OptionError, ToleranceMissed
+from onnxprune.errors import DataError, NotVerified, OptionError, ToleranceMissed
 from onnxprune.model.model import Model
 from onnxprune.runtime.deviation import FAR_DB
 from onnxprune.search import trials
@@ -92,7 +92,7 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
         loss = LOSS_ON_DATA
     steps = recipe.steps(loss)  # says what is wrong with the options before anything is read
     source = Path(model)
-    target = _beside(source) if out is None else placed(source, out)
+    target = placed(source, out)
     checks.check_places(source, target)
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
@@ -235,12 +235,6 @@ def _searched(tries: Tries, deciding: Deciding) -> Result:
         result = tries.finished(found.loss, saving=False)
         known.done()
     return replace(result, search=found, speed_up=speed_up)
-
-
-def _beside(source: Path) -> Path:
-    if not source.name:
-        raise ModelError(f"'{source}' is not a file")
-    return source.with_name(f"{source.stem}.pruned.onnx")
 
 
 @local(writes="out")

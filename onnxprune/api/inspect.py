@@ -107,7 +107,7 @@ def compat(model: PathLike) -> Compatibility:
     return compatibility(Model.load(model))
 
 
-@local()
+@local(packed=True)
 @takes_arrays
 def decoding(model: PathLike, *, data: Data | None = None) -> Decoding:
     """What the ONNX Runtime that is installed does with each encoded weight: see `Decoding`.

@@ -21,7 +21,7 @@ from onnxprune.core.files import PathLike
 from onnxprune.encodings.file_contents import file_contents
 from onnxprune.encodings.graph.encoded import encoded_weights
 from onnxprune.encodings.inventory import WeightFacts, inspect_model, weight_facts
-from onnxprune.errors import NotLoaded, OutputError
+from onnxprune.errors import ModelError, NotLoaded, OutputError
 from onnxprune.model.discovery import label
 from onnxprune.model.model import Model, replacing
 from onnxprune.model.scopes import scopes_of
@@ -99,8 +99,12 @@ class Applied:
     notes: list[str]
 
 
-def placed(source: Path, out: PathLike) -> Path:
-    """The file to write: in a folder one of the source's name."""
+def placed(source: Path, out: PathLike | None) -> Path:
+    """The file to write: in a folder one of the source's name, and MODEL.pruned.onnx beside it without `out`."""
+    if out is None:
+        if not source.name:
+            raise ModelError(f"'{source}' is not a file")
+        return source.with_name(f"{source.stem}.pruned.onnx")
     target = Path(out)
     return target / source.name if os.fspath(out) and target.is_dir() else target
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,20 +14,20 @@ from typing import Any, Unpack
 from onnxprune.api import compress
 from onnxprune.api.in_memory import takes_arrays
 from onnxprune.api.options.keywords import EachKeywords, explicit
-from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing
+from onnxprune.api.options.objects import Checks, Computing, Deciding, Rule, Storing, taken
 from onnxprune.api.options.stripping import Stripping
 from onnxprune.api.result import versions
 from onnxprune.batch.inputs import gather, real
 from onnxprune.batch.ledger import NAME, Record, opened
 from onnxprune.batch.results import DONE, SKIPPED, Batch, Compressed, failure
-from onnxprune.core.files import PathLike, digest, is_url, sweep, unchanged
+from onnxprune.core.files import PathLike, digest, sweep, unchanged
 from onnxprune.core.threads import cores
 from onnxprune.core.workers import Outcome, spread
-from onnxprune.errors import DataError, OptionError
+from onnxprune.errors import CurvesError, DataError, OptionError
 from onnxprune.model.model import Model
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime import held_data, session
-from onnxprune.runtime.judge import Question, identity
+from onnxprune.runtime.judge import identity
 
 _OF_ONE = ("masks", "names_from", "in_place")  # options that several models cannot share
 
@@ -80,19 +79,16 @@ def compress_many(
         TypeError: there is no such keyword.
         OptionError: an option is of one model, a path is a URL or empty, two outputs are one, jobs is below 1, or no
             cluster answers.
+        MetricError: the function that judges cannot be imported.
+        CurvesError: the scan cannot be read.
         ModelError: a path or folder cannot be read, or a folder holds no model.
         OutputError: `out` is no folder, is in use, or outputs would lie among the inputs.
     """
     given = [name for name in _OF_ONE if options.get(name)]
     if given:
         raise OptionError(f"{given[0].replace('_', '-')} is of one model: give one at a time")
-    for path in (*models, out):
-        if is_url(path):
-            raise OptionError(f"{path}: models at URLs are compressed one at a time")
-        if not os.fspath(path):
-            raise OptionError("an empty name is no model and no folder")
     _check_metric(options.get("metric"))
-    found = gather([Path(model) for model in models], Path(out))
+    found = gather(models, out)
     mark, threads = _mark(options), 1 if cluster else max(1, cores() // jobs) if jobs > 0 else 0
     fates: dict[int, Compressed] = {}
     data: set[Path] = set()
@@ -104,7 +100,7 @@ def compress_many(
             _compressed, sent, jobs=jobs, cluster=cluster, apart=True, shared=_sent(options, away=cluster is not None)
         )
         with contextlib.closing(work) as outcomes:
-            for number, outcome in enumerate(outcomes):
+            for number, outcome in enumerate(outcomes, 1):
                 task, done = tasks[outcome.index], outcome.value
                 if done is not None:
                     data |= done.companions
@@ -146,14 +142,24 @@ def _swept(targets: Sequence[Path]) -> Iterator[None]:
 def _mark(options: Mapping[str, Any]) -> str:
     """The digest of what outputs depend on besides their models."""
     told = {name: value for name, value in options.items() if name != "data"}
-    if callable(told.get("metric")):
-        told["metric"] = identity(Question(told["metric"]), None)
+    question = taken(Checks, options).question
+    if question.own is not None:
+        told["metric"] = identity(question, None)
+    if told.get("scan") is not None:
+        told["scan"] = _content(Path(told["scan"]))
     data = options.get("data")
     in_memory = data is not None and held_data.found(Path(data)) is not None  # its name is the digest
     files = [] if data is None or in_memory else _files(Path(data))
     held = [str(data)] if in_memory else [(file.name, digest(file)) for file in files]
     facts = [versions()["onnxprune"], told, held]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=list).encode()).hexdigest()
+
+
+def _content(scan: Path) -> str:
+    try:
+        return digest(scan)
+    except OSError as error:
+        raise CurvesError(f"cannot read the curves in {scan}: {error.strerror or error}") from error
 
 
 def _files(data: Path) -> list[Path]:

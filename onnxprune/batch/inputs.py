@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from onnxprune.core.files import PathLike, is_url
 from onnxprune.errors import ModelError, OptionError, OutputError
 
 
@@ -23,17 +24,22 @@ class Gathered:
     notes: list[str] = field(default_factory=list)
 
 
-def gather(given: Sequence[Path], out: Path) -> Gathered:
-    """Files, and all *.onnx below folders, with the places below `out` that they have below their folder.
+def gather(models: Sequence[PathLike], folder: PathLike) -> Gathered:
+    """Files, and all *.onnx below folders, with the places below `folder` that they have below their folder.
 
-    What is hidden is left out, and so is `out` where it lies in one of the folders.
+    What is hidden is left out, and so is `folder` where it lies in one of the folders.
 
     Raises:
         ModelError: a path is not there or cannot be read, or a folder holds no model.
-        OptionError: two models would be written to one place.
+        OptionError: two models would be written to one place, or a path is a URL or empty.
         OutputError: an output would be an input, or lie among the inputs.
     """
-    found = Gathered()
+    for path in (*models, folder):
+        if is_url(path):
+            raise OptionError(f"{path}: models at URLs are compressed one at a time")
+        if not os.fspath(path):
+            raise OptionError("an empty name is no model and no folder")
+    found, given, out = Gathered(), [Path(model) for model in models], Path(folder)
     home = real(out)
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out} is not a folder: several models need one")

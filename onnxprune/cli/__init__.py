@@ -20,7 +20,7 @@ _OBJECTS = 100_000  # between two searches for garbage: what imports make stays,
 def cli() -> None:
     """Make ONNX models smaller, in files that any ONNX Runtime loads.
 
-    Exit codes: 0 done, 1 bad input or request, 2 usage, 3 a check or tolerance was missed.
+    Exit codes: 0 done, 1 bad input or request, 2 usage, 3 a check or tolerance was missed, 130 interrupted.
     """
 
 
@@ -46,7 +46,7 @@ def main() -> NoReturn:
         code = cli.main(standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Abort:
-        click.echo("Error: interrupted; nothing was written", err=True)
+        click.echo("Error: interrupted", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()

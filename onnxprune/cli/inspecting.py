@@ -9,7 +9,7 @@ import click
 
 import onnxprune
 from onnxprune.cli import options as opt
-from onnxprune.cli.printing import command_line, console, progress_bar, warn
+from onnxprune.cli.printing import check_reports, command_line, console, progress_bar, warn
 from onnxprune.errors import NotVerified
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) 
 
 
 @click.command("report")
-@opt.model
+@opt.local_model
 @click.argument("original", type=opt.FILE, required=False)
 @click.option("-o", "--out", type=opt.FILE, required=True, help="The HTML file to write.")
 @opt.data
@@ -116,28 +116,29 @@ def html_report(model: Path, original: Path | None, out: Path, **options: Any) -
 
     Needs pip install 'onnxprune[report]'.
     """
-    from onnxprune.report import terminal
     from onnxprune.report.html import write as html
 
-    terminal.check_place(out, model, original)
+    check_reports(out)
     html.write_report(model, out, original, command=command_line(), **options)
 
 
 @click.command()
-@opt.model
-@click.argument("original", type=opt.PLACE, required=False)
+@opt.local_model
+@click.argument("original", type=opt.FILE, required=False)
 @click.option("-o", "--out", type=opt.FILE, required=True, help="The folder to write the page to.")
 @click.option("--data", type=opt.FILE, help="Samples, as for verify: the page starts with the first.")
 @click.option("--runtime", type=opt.FILE, metavar="FOLDER", help="The unpacked npm package onnxruntime-web.")
 @click.option("--serve", is_flag=True, help="Serve the page on this machine until Ctrl-C.")
 @click.option("--port", type=int, default=8000, show_default=True, help="For --serve; 0 takes a free one.")
-def demo(model: PathLike, original: PathLike | None, out: Path, serve: bool, port: int, **options: Any) -> None:
+def demo(model: Path, original: Path | None, out: Path, serve: bool, port: int, **options: Any) -> None:
     """Write a web page that runs MODEL in the browser: size, load and latency, and its ORIGINAL beside it.
 
     Without an ORIGINAL it is MODEL, which is compressed for onnxruntime-web first. The page loads nothing from
     elsewhere; any web server can serve the folder. Without --runtime npm fetches onnxruntime-web: pip install
     'onnxprune[demo]' brings npm where there is none.
     """
+    import contextlib
+
     from onnxprune.demo.server import server
     from onnxprune.demo.write import write_demo
 
@@ -145,7 +146,7 @@ def demo(model: PathLike, original: PathLike | None, out: Path, serve: bool, por
     if not serve:
         click.echo(f"{page}: serve it with any web server, or with --serve")
         return
-    with server(out, port) as serving:
+    with server(out, port) as serving, contextlib.suppress(KeyboardInterrupt):
         click.echo(f"http://127.0.0.1:{serving.server_port}/ shows it; Ctrl-C ends")
         serving.serve_forever()
 
@@ -165,8 +166,8 @@ def passes() -> None:
 
 
 @click.command()
-@opt.model
-@opt.out
+@opt.local_model
+@opt.local_out
 @opt.data
 @opt.samples
 @opt.metric
@@ -181,7 +182,7 @@ def passes() -> None:
 @click.option("--skip", multiple=True, metavar="PATTERN", help="Leave the layers out that match a glob; repeatable.")
 @click.option("--jobs", type=int, help="Processes of one thread each.  [default: one per processor]")
 @click.option("--cluster", metavar="ADDRESS", help="Run the trials on this dask scheduler instead of in processes.")
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@opt.quiet
 def sensitivity(model: Path, out: Path, levels: str | None, quiet: bool, **options: Any) -> None:
     """Measure a metric while one layer after the other is pruned, and write the curves.
 

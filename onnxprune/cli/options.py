@@ -40,7 +40,9 @@ class PathOrUrl(click.Path):
 
 FILE, PLACE = PathOrUrl(), PathOrUrl(url=True)
 model = click.argument("model", type=PLACE)
+local_model = click.argument("model", type=FILE)
 out = click.option("-o", "--out", type=PLACE, required=True, help="The file to write.")
+local_out = click.option("-o", "--out", type=FILE, required=True, help="The file to write.")
 data = click.option(
     "--data", type=FILE, help="Samples: an .npz file or a folder; arrays named after the inputs, and perhaps targets."
 )
@@ -74,6 +76,7 @@ html_report = click.option(
     type=FILE,
     help="Write a report with pictures to this HTML file (extra: onnxprune[report]).",
 )
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print warnings and errors only.")
 encoding = click.option(
     "--encoding", default="auto", show_default=True, help="auto, graph (all but coo), or the name of one encoding."
 )
@@ -128,8 +131,7 @@ checks = stack(
         "--jobs", type=int, metavar="N",
         help="Threads; the output does not depend on them.  [default: one per core, up to 4]",
     ),
-    json_report, html_report,
-    click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors."),
+    json_report, html_report, quiet,
 )  # fmt: skip
 rules = stack(
     click.option("--sparsity", type=float, metavar="S", help="Prune exactly this share of each scope (0 <= S < 1)."),

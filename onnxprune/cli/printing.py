@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,27 +22,26 @@ if TYPE_CHECKING:
     from onnxprune.core.files import PathLike
 
 
-_LOSING = ("sparsity", "quality", "threshold", "pattern", "channels", "speed_up", "loss")  # who gives them knows
+_LOSING = ("channels", "speed_up", "loss")  # who gives them, or a rule, knows
 _COUNTED = ("models", "search", "trials")  # progress in numbers; everything else counts bytes of weights
 
 
 def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result]) -> None:
     """Run a command that writes a model: show progress, print the table, write the files, warn."""
+    from onnxprune.api.stages import placed
     from onnxprune.report import terminal
     from onnxprune.report.deviations import far_off
 
     quiet, json_file, html_file = (options.pop(name) for name in ("quiet", "json_file", "html_file"))
     verify = options["verify"] = not options.pop("no_verify")
     given = click.get_current_context().params
-    for place in filter(None, (json_file, html_file)):
-        terminal.check_place(place, *given.get("models", ()), given.get("model"), given["out"])
+    (model,) = given.get("models") or (given["model"],)
+    check_reports(json_file, html_file, written=[placed(Path(model), given["out"])])
     if html_file is not None:
         from onnxprune.report.html import write as html
 
         html.check_extra()
-        if html_file == json_file:
-            raise OptionError(f"--json and --report both name {html_file}")
-        if is_url(given["out"]) or any(map(is_url, (*given.get("models", ()), given.get("model")))):
+        if is_url(given["out"]) or is_url(model):
             raise OptionError("--report is made from local files: give it to the report command afterwards")
     with progress_bar(quiet) as progress:
         result = call(options | {"progress": progress})
@@ -52,10 +53,16 @@ def transform(options: dict[str, Any], call: Callable[[dict[str, Any]], Result])
         terminal.show_result(console(), result)
     elif result.promise is not None and not result.promise.kept:
         warn(f"the promise is not kept on {result.promise.samples} held-out samples")
-    elif not any(given.get(name) for name in _LOSING) and (said := far_off(result.deviation)):
+    elif not _loss_asked(given) and (said := far_off(result.deviation)):
         warn(said)
     if verify and result.deviation.source == "none":
         warn(f"the result was not verified: {result.deviation.reason}")
+
+
+def _loss_asked(given: dict[str, Any]) -> bool:
+    from onnxprune.api.options.objects import Rule, taken
+
+    return taken(Rule, given, set=given.get("set_", ())).given or any(given.get(name) for name in _LOSING)
 
 
 def compress_many(
@@ -70,6 +77,8 @@ def compress_many(
         options: of the command, by name.
     """
     from onnxprune.batch import compress_many as many
+    from onnxprune.batch.inputs import gather
+    from onnxprune.batch.ledger import NAME
     from onnxprune.report import terminal
 
     if out is None:
@@ -79,7 +88,8 @@ def compress_many(
     quiet, json_file, jobs = options.pop("quiet"), options.pop("json_file"), options.pop("jobs") or 1
     options["verify"] = not options.pop("no_verify")
     if json_file is not None:
-        terminal.check_place(json_file, *models)
+        pairs = gather(models, out).pairs
+        check_reports(json_file, written=[*itertools.chain(*pairs), Path(out) / NAME])
     try:
         with progress_bar(quiet) as progress:
             batch = many.compress_many(models, out, jobs=jobs, cluster=cluster, progress=progress, **options)
@@ -96,6 +106,21 @@ def compress_many(
         if model.error:
             click.echo(f"Error: {model.error}", err=True)
     click.get_current_context().exit(batch.exit_code)
+
+
+def check_reports(*reports: Path | None, written: Iterable[Path] = ()) -> None:
+    """Refuse, before anything is done, to write a report over another one, or over what the command reads or writes.
+
+    Args:
+        reports: parameters of the command.
+        written: what it writes besides the files that its parameters name.
+    """
+    from onnxprune.report import terminal
+
+    given = click.get_current_context().params
+    taken = [path for path in (*given.values(), *given.get("models", ()), *written) if isinstance(path, Path)]
+    for report in filter(None, reports):
+        terminal.check_place(report, [path for path in taken if path is not report])
 
 
 def console() -> Console:

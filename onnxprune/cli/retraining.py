@@ -9,7 +9,7 @@ import click
 
 import onnxprune
 from onnxprune.cli import options as opt
-from onnxprune.cli.printing import console, transform, warn
+from onnxprune.cli.printing import check_reports, console, transform, warn
 
 if TYPE_CHECKING:
     from onnxprune.core.files import PathLike
@@ -91,8 +91,8 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
 
 
 @click.command()
-@click.argument("model", type=opt.FILE)
-@click.option("-o", "--out", type=opt.FILE, required=True, help="The file to write.")
+@opt.local_model
+@opt.local_out
 @click.option("--to", type=float, metavar="S", help="Sparsity after the last round.")
 @click.option("--rounds", type=int, default=6, show_default=True, help="Number of rounds.")
 @click.option(
@@ -141,7 +141,7 @@ def update(model: PathLike, source: Path, out: PathLike, **options: Any) -> None
 @click.option("--splice", is_flag=True, help="Let pruned weights return whose retrained values are large enough.")
 @click.option("--restart", is_flag=True, help="Forget earlier rounds, and begin anew.")
 @opt.json_report
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+@opt.quiet
 def iterate(
     model: Path, out: Path, set_: tuple[str, ...], json_file: Path | None, quiet: bool, **options: Any
 ) -> None:  # fmt: skip
@@ -153,8 +153,7 @@ def iterate(
     from onnxprune.report import terminal
     from onnxprune.retraining import iterate as rounds
 
-    if json_file is not None:
-        terminal.check_place(json_file, model, out)
+    check_reports(json_file)
     say = rounds.silent if quiet else lambda line: click.echo(line, err=True)
     try:
         result = rounds.iterate(model, out, set=set_, say=say, **options)

@@ -130,19 +130,23 @@ def run(model: PathLike, out: PathLike, steps: tuple[str, ...], **options: Any) 
 @click.command()
 @opt.model
 @opt.out
-def pack(model: PathLike, out: PathLike) -> None:
+@opt.quiet
+def pack(model: PathLike, out: PathLike, quiet: bool) -> None:
     """Write a model and its external data as one small file for storage and transport."""
-    _show_sizes(onnxprune.pack(model, out), out)
+    _show_sizes(onnxprune.pack(model, out), out, quiet)
 
 
 @click.command()
 @opt.model
 @opt.out
-def unpack(model: PathLike, out: PathLike) -> None:
+@opt.quiet
+def unpack(model: PathLike, out: PathLike, quiet: bool) -> None:
     """Restore a packed model byte for byte."""
-    _show_sizes(onnxprune.unpack(model, out), out)
+    _show_sizes(onnxprune.unpack(model, out), out, quiet)
 
 
-def _show_sizes(sizes: Sizes, out: PathLike) -> None:
+def _show_sizes(sizes: Sizes, out: PathLike, quiet: bool) -> None:
+    if quiet:
+        return
     small, large = sorted((sizes.before, sizes.after))
     click.echo(f"{out}: {sizes.before:,} -> {sizes.after:,} bytes, ratio {large / small:.2f}")

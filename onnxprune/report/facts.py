@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,12 +32,12 @@ def _finite(value: Any) -> Any:
     return [_finite(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def check_place(path: Path, *models: str | os.PathLike[str] | None) -> None:
-    """Raise OutputError, before anything is done, where a file of facts can or may not be written."""
+def check_place(path: Path, others: Iterable[Path]) -> None:
+    """Raise OutputError, before anything is done, where a file of facts cannot be written, or is one of the others."""
     if (path.exists() and not path.is_file()) or not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: it is not a regular file in a folder that exists")
-    if path.resolve() in {Path(model).resolve() for model in models if model is not None}:
-        raise OutputError(f"{path} is a model: choose another file for --json and --report")
+    if path.resolve() in {other.resolve() for other in others}:
+        raise OutputError(f"{path} is another file of this command already: choose another one for what it reports")
 
 
 def write_json(path: Path, facts: Any) -> None:

@@ -252,7 +252,7 @@ class Search:
             size = sum(file.stat().st_size for file in [path, *path.parent.glob(f"{path.stem}.*.data")])
             self._trials.add(name, [size, self._value(step, self._judges[0]), digest(path)])
         self._number += 1
-        self._progress("search", self._number - 1, _HIGHEST // STEPS + 2)
+        self._progress("search", self._number, max(self._number, _HIGHEST // STEPS + 2))
         size, metric, _ = self._trials.get(name)
         return _Tried(size, metric)
 

@@ -180,8 +180,8 @@ def _run(
             raise outcome.error
         assert outcome.value is not None
         trials.add(_named(layer, level), _finite(outcome.value, judge, _said(layer, level)))
-        progress("trials", done, len(items))
         done += 1
+        progress("trials", done, len(items))
     return {name: trials.get(name) for name in (_named(*item) for item in items)}
 
 

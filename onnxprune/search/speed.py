@@ -217,8 +217,8 @@ class SpeedSearch:
 
     def _times(self, before: Model, after: Model, seconds: float) -> tuple[float, float]:
         found = self._timer(before, after, seconds)
-        self._progress("trials", self._trials, self._expected)
         self._trials += 1
+        self._progress("trials", self._trials, max(self._trials, self._expected))
         return found
 
     def _without(self, step: Channels | None) -> Model:

@@ -194,6 +194,10 @@ def test_what_is_no_url():
 def test_where_a_url_is_not_taken(store, tmp_path):
     url = "memory://in/m.onnx"
     assert f"'{url}' is a URL" in call("compress", url, "-o", tmp_path / "o", "--data", url, code=2).stderr
+    for command in ("sensitivity", "report", "demo", "iterate"):
+        assert f"'{url}' is a URL" in call(command, url, "-o", tmp_path / "o", code=2).stderr
+    assert f"'{url}' is a URL" in call("demo", tmp_path / "e.onnx", url, "-o", tmp_path / "o", code=2).stderr
+    assert "is a URL" in call("sensitivity", tmp_path / "e.onnx", "-o", "memory://out/s.json", code=2).stderr
     for given, out in (((url, url), tmp_path / "o"), ((tmp_path / "e.onnx", tmp_path / "e.onnx"), "memory://out")):
         with pytest.raises(OnnxPruneError, match="models at URLs are compressed one at a time"):
             onnxprune.compress_many(given, out)

@@ -31,6 +31,13 @@ def test_each_is_what_it_is_alone(models, tmp_path):
 
 
 @pytest.mark.usefixtures("here")
+def test_progress_ends_at_all_of_them(models, tmp_path):
+    heard = []
+    onnxprune.compress_many([models], tmp_path / "out", progress=lambda *told: heard.append(told), **FAST)
+    assert heard == [("models", done, 3) for done in (1, 2, 3)]
+
+
+@pytest.mark.usefixtures("here")
 def test_external_data_that_is_called_a_model_is_none(tmp_path):
     put_external(tmp_path / "in" / "m.onnx", "weights.onnx")
     for status in ("done", "skipped"):

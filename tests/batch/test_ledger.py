@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import onnxprune
+from onnxprune.allocation.curves import Curve, CurvePoint, Curves
 from onnxprune.batch.ledger import NAME
 from onnxprune.core.files import alone_in
-from onnxprune.errors import OutputError
+from onnxprune.errors import CurvesError, MetricError, OutputError
+from onnxprune.model.model import Model
 from tests.batch.folders import FAST, SIZES, files, put, stamps, states
 
 
@@ -70,6 +73,35 @@ def test_other_data_is_other_options(tmp_path):
         np.savez(data, x=np.random.default_rng(seed).random((4, SIZES[0]), np.float32))
         batch = onnxprune.compress_many([model], tmp_path / "out", data=data)
         assert states(batch) == {str(model): status}
+
+
+@pytest.mark.usefixtures("here")
+def test_another_metric_of_the_same_name_is_another_option(tmp_path, monkeypatch):
+    model = put(tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", x=np.zeros((4, SIZES[0]), np.float32))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for answer, status in ((1, "done"), (1, "skipped"), (23, "done"), (23, "skipped")):
+        (tmp_path / "edited.py").write_text(f"def metric(outputs, data):\n    return {answer}\n")
+        monkeypatch.delitem(sys.modules, "edited", raising=False)  # a run of its own has not imported it
+        batch = onnxprune.compress_many(
+            [model], tmp_path / "out", data=tmp_path / "d.npz", sparsity=0.5, metric="edited:metric"
+        )
+        assert states(batch) == {str(model): status}
+    with pytest.raises(MetricError, match="cannot be imported"):
+        onnxprune.compress_many([model], tmp_path / "out", data=tmp_path / "d.npz", metric="edited:gone")
+
+
+@pytest.mark.usefixtures("here")
+def test_another_scan_of_the_same_name_is_another_option(tmp_path):
+    model, place = put(tmp_path / "m.onnx"), tmp_path / "scan.json"
+    for metric, status in ((90, "done"), (90, "skipped"), (80, "done"), (80, "skipped")):
+        curve = Curve("fc0.weight", "linear", 2048, (CurvePoint(0.5, metric),))
+        Curves(Model.load(model).sha256(), "top1", False, 100, 4, "weights", (curve,)).save(place)
+        batch = onnxprune.compress_many([model], tmp_path / "out", scan=place, **FAST)
+        assert states(batch) == {str(model): status}
+    with pytest.raises(CurvesError, match=r"gone\.json: No such file"):
+        onnxprune.compress_many([model], tmp_path / "out", scan=tmp_path / "gone.json", **FAST)
 
 
 @pytest.mark.usefixtures("here")

@@ -42,6 +42,37 @@ def test_a_report_that_cannot_be_written(refused, model, tmp_path, place):
     refused(1, "compress", model, "-o", tmp_path / "o.onnx", "--json", tmp_path / place)
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--json", "m.pruned.onnx"],
+        ["--report", "m.pruned.onnx"],
+        ["-o", "folder", "--json", "folder/m.onnx"],
+        ["-o", "o.onnx", "--sparsity", "0.5", "--masks", "x.npz", "--json", "x.npz"],
+        ["-o", "o.onnx", "--sparsity", "0.5", "--masks", "x.npz", "--report", "folder/../x.npz"],
+        ["-o", "o.onnx", "--json", "r", "--report", "r"],
+        ["-o", "o.onnx", "--data", "d.npz", "--json", "d.npz"],
+        ["-o", "o.onnx", "--data", "d.npz", "--sparsity", "0.5", "--masks", "d.npz"],
+        ["-o", "o.onnx", "--from", "d.npz", "--json", "d.npz"],
+    ],
+    ids=" ".join,
+)
+def test_two_results_in_one_file(refused, model, tmp_path, monkeypatch, args):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    np.savez(tmp_path / "d.npz", x=np.zeros((4, SIZES[0]), np.float32))
+    assert "choose another" in refused(1, "compress", model, *args)
+
+
+def test_a_report_over_what_several_models_read_and_write(refused, model, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "m.onnx").write_bytes(model.read_bytes())
+    for place in ("in/m.onnx", "out/m.onnx", "out/.onnxprune.jsonl"):
+        line = refused(1, "compress", tmp_path / "in", "-o", tmp_path / "out", "--json", tmp_path / place)
+        assert "choose another" in line
+
+
 def limited() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -107,7 +138,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
         child.send_signal(number)
         out, err = child.communicate(timeout=60)
     assert (child.returncode, out) == (130, "")
-    assert err.strip() == "Error: interrupted; nothing was written"
+    assert err.strip() == "Error: interrupted"
     assert sorted(os.listdir(tmp_path)) == before
 
 

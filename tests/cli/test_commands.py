@@ -169,9 +169,18 @@ def test_quiet_prints_nothing(model):
     assert (result.stdout, result.stderr) == ("", "")
 
 
+def test_packing_may_be_quiet(model, tmp_path):
+    assert "ratio" in call("pack", model, "-o", tmp_path / "m.onnxz").output
+    assert call("pack", model, "-o", tmp_path / "m.onnxz", "-q").output == ""
+    assert call("unpack", tmp_path / "m.onnxz", "-o", tmp_path / "u.onnx", "--quiet").output == ""
+    assert (tmp_path / "u.onnx").read_bytes() == model.read_bytes()
+
+
 def test_quiet_warns_where_hardly_anything_is_left_and_nobody_asked_for_it(model):
     assert "far off: SQNR" in call("encode", model, "-o", model.with_name("o.onnx"), "-q", "--values", "int2").stderr
     assert not call("compress", model, "-q", "--sparsity", "0.98").stderr
+    for rule in (["--sparsity", "0.98"], ["--set", "*weight=0.98"], ["--threshold", "9"]):
+        assert not call("prune", model, "-o", model.with_name("o.onnx"), "-q", *rule).stderr
 
 
 def test_what_cannot_be_verified_is_a_warning(tmp_path):

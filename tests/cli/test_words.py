@@ -121,6 +121,7 @@ def test_commands_that_write_no_model_read_packed_ones(tmp_path, packed):
     plain = tmp_path / "m.onnx"
     assert call("inspect", packed).output == call("inspect", plain).output
     assert call("compat", packed).output == call("compat", plain).output
+    assert "onnxruntime" in call("compat", packed, "--run").output
     assert "shares measured" in call("inspect", packed, "--cost").output
     assert "y: equal" in call("verify", plain, packed).output
     pytest.importorskip("jinja2", reason="needs the report extra")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import threading
 import urllib.request
 from pathlib import Path
@@ -17,6 +19,7 @@ from onnxprune.demo import web_runtime
 from onnxprune.demo.server import server
 from onnxprune.errors import DataError, OptionError, OutputError
 from tests.helpers.builders import info, matmul, model, normal
+from tests.helpers.commands import TOOL
 from tests.helpers.repository import MODELS
 
 LENET = MODELS / "lenet-300-100.onnx"
@@ -105,6 +108,22 @@ def test_what_is_missing_is_said(package: Path, tmp_path: Path, monkeypatch: pyt
         onnxprune.write_demo(LENET, tmp_path / "file")
     with pytest.raises(OptionError, match="cannot serve on port 70000"):
         server(tmp_path, 70000)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_the_end_of_serving_is_no_error(package: Path, tmp_path: Path, number: signal.Signals) -> None:
+    onnx.save(matmul(), tmp_path / "m.onnx")
+    models = [tmp_path / "m.onnx", tmp_path / "m.onnx"]
+    args = [TOOL, "demo", *models, "-o", tmp_path / "page", "--runtime", package, "--serve", "--port", "0"]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        url, _, said = child.stdout.readline().partition(" ")
+        assert "Ctrl-C ends" in said
+        with urllib.request.urlopen(url) as answer:
+            assert answer.status == 200
+        child.send_signal(number)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (0, "", "")
 
 
 def test_the_server_isolates_its_pages(tmp_path: Path) -> None:

@@ -284,15 +284,20 @@ class Checks:
         return Question(self.metric, self.evaluate, self.lower_is_better)
 
     def check_places(self, source: Path, target: Path) -> None:
-        """Refuse outputs that are inputs.
+        """Refuse outputs that are inputs, or each other.
 
         Raises:
-            OutputError: the target is the source, which is not allowed, or the masks are one of them.
+            OutputError: the target is the source, which is not allowed, or the masks are one of them or another input.
         """
         if not self.in_place and target.exists() and source.exists() and target.samefile(source):
             raise OutputError(f"{target} is the input; give --in-place to overwrite it")
-        if self.masks is not None and Path(self.masks).resolve() in {source.resolve(), target.resolve()}:
+        if self.masks is None:
+            return
+        inputs = {Path(path).resolve() for path in (self.data, self.names_from) if path is not None}
+        if Path(self.masks).resolve() in {source.resolve(), target.resolve()}:
             raise OutputError(f"{self.masks} is a model: choose another file for the masks")
+        if Path(self.masks).resolve() in inputs:
+            raise OutputError(f"{self.masks} is an input: choose another file for the masks")
 
 
 def check_samples(samples: int | None) -> None:

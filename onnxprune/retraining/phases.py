@@ -48,7 +48,7 @@ Phase = Callable[[int, Facts], Found]
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingPlan:
-    """What the files of the rounds depend on; see `iteration.iterate`."""
+    """What the files of the rounds depend on; see `iterate.iterate`."""
 
     model: Path
     names_from: Path | None

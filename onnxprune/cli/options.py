@@ -192,8 +192,8 @@ channels = stack(
         "--multiple",
         type=int,
         metavar="N",
-        help="Round the number of channels that a layer keeps up to a multiple of N.  [default: 4 behind convolutions, which ONNX "
-        "Runtime computes in blocks of channels; else 1]",
+        help="Round the number of channels that a layer keeps up to a multiple of N.  [default: 4 behind convolutions, "
+        "which ONNX Runtime computes in blocks of channels; else 1]",
     ),
 )
 

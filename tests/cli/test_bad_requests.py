@@ -67,8 +67,6 @@ def test_bad_specs(refused, model, tmp_path, spec):
 def test_an_option_that_a_pass_lacks_is_named(refused, model, tmp_path):
     said = refused(1, "run", model, "-o", tmp_path / "o.onnx", "-p", "channels")
     assert said == "pass 'channels' needs the option 'sparsity'\n"
-    said = refused(1, "run", model, "-o", tmp_path / "o.onnx", "-p", "update")
-    assert said == "pass 'update' needs the option 'source'\n"
 
 
 def test_prune_without_a_rule_names_options_of_its_own(refused, model, tmp_path):

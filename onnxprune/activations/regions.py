@@ -83,7 +83,7 @@ def integer_nodes(model: Model) -> list[IntegerNode]:
     found, rounded = list[IntegerNode](), set[str]()
     for node in scope.body.node:
         weight = convolutions[id(node)][0] if id(node) in convolutions else None
-        if weight is None and not _takes_integers(scope, node, rounded):
+        if weight is None and not _takes_integers(node, rounded):
             continue
         candidate = IntegerNode(node, weight, _activation(scope, node))
         output = candidate.output
@@ -110,7 +110,7 @@ def _integer(node: NodeProto) -> bool:
     return not domain(node) and node.op_type in _INTEGER | _VANISHING
 
 
-def _takes_integers(scope: Scope, node: NodeProto, rounded: Container[str]) -> bool:
+def _takes_integers(node: NodeProto, rounded: Container[str]) -> bool:
     """Whether a node that is no convolution can compute with integers: it reads nothing but rounded values."""
     if domain(node) or node.op_type not in _INTEGER or len([name for name in node.output if name]) != 1:
         return False

@@ -39,7 +39,7 @@ def gains_on(model: Model, weights: Sequence[Weight], data: Path, samples: int, 
     Args:
         model: the model.
         weights: of the model.
-        data: inputs, see `sample_files.load`.
+        data: inputs, see `samples.load`.
         samples: at most so many of them.
         half: 0 or 1 for these of a half only.
 

@@ -41,9 +41,7 @@ def inspect(model: PathLike | Model) -> list[dict[str, Any]]:
     rows = []
     details = {w.name: w for w in find(opened)}
     for name, fact in facts.items():
-        row = {
-            k: v for k, v in dataclasses.asdict(fact).items() if k not in ("requested", "bytes_after", "shape_after")
-        }
+        row = {k: v for k, v in dataclasses.asdict(fact).items() if k not in _OF_RESULTS}
         row["bytes"] = row.pop("bytes_before")
         weight = details.get(name)
         if weight is not None:

@@ -162,7 +162,7 @@ def check_masks(model: PathLike, masks: PathLike, *, names_from: PathLike | None
 
 
 def read_masks(path: PathLike) -> MaskFile:
-    """Read a mask file; see `mask_files.read`."""
+    """Read a mask file; see `masks.file.read`."""
     return mask_files.read(Path(path))
 
 

@@ -229,7 +229,7 @@ class Liveness:
     def _weighted_sums(self, layer: LinearLayer, found: dict[RemovableAxis, Array]) -> Array | None:
         """The outputs of a layer that read constants only."""
         foldable = self.foldable_constants(layer, found)
-        bias = self._bias(layer, found)
+        bias = self._bias(layer)
         reads = self.pattern(layer)
         varies = reads.outputs(None if foldable is None else np.isnan(foldable))
         if bias is None or varies.all():
@@ -258,7 +258,7 @@ class Liveness:
         name = layer.node.input[layer.bias] if layer.bias is not None and layer.bias < len(layer.node.input) else ""
         return not name or self.coupling.tensor(name) is not None
 
-    def _bias(self, layer: LinearLayer, found: dict[RemovableAxis, Array]) -> Array | None:
+    def _bias(self, layer: LinearLayer) -> Array | None:
         """The bias of each output, [outputs]; None where it is not a constant."""
         size = layer.target.channels.size
         name = layer.node.input[layer.bias] if layer.bias is not None and layer.bias < len(layer.node.input) else ""

@@ -81,7 +81,7 @@ def compat(model: PathLike, run: bool, data: Path | None, as_json: bool) -> None
 @click.argument("result", type=opt.PLACE)
 @opt.data
 @opt.samples
-@opt.tolerance
+@opt.tolerance_option("Exit 3")
 @opt.metric
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(original: PathLike, result: PathLike, as_json: bool, **options: Any) -> None:
@@ -169,7 +169,7 @@ def passes() -> None:
 @opt.local_model
 @opt.local_out
 @opt.data
-@opt.samples
+@click.option("--samples", type=int, metavar="N", help="Use the first N samples of --data.  [default: all]")
 @opt.metric
 @click.option("--levels", metavar="S,S,...", help="Sparsities to try.  [default: 0.1 to 0.98 in 10 steps]")
 @click.option("--channels", is_flag=True, help="Remove whole channels instead of single weights.")

@@ -49,12 +49,15 @@ data = click.option(
 samples = click.option(
     "--samples", type=int, metavar="N", help="Use the first N samples; without --data synthesise N.  [default: all; 8]"
 )
-tolerance = click.option(
-    "--tolerance",
-    type=float,
-    metavar="T",
-    help="Write nothing and exit 3 when the metric is more than T worse (percentages: points; sqnr: below T dB).",
-)
+
+
+def tolerance_option(missed: str) -> Callable[..., Any]:
+    """The option of what may be lost, with what happens where more is."""
+    said = f"{missed} when the metric is more than T worse (percentages: points; sqnr: below T dB)."
+    return click.option("--tolerance", type=float, metavar="T", help=said)
+
+
+tolerance = tolerance_option("Write nothing and exit 3")
 metric = stack(
     click.option(
         "--metric",
@@ -84,7 +87,7 @@ encoding = click.option(
 
 FORMS = (
     "exact, half, shared:BITS, int8, int8:BITS, int4, int2, int8-dynamic (with --data), or auto (within the loss); "
-    "PATTERN=FORM for some weights."
+    "PATTERN=FORM for some weights. Repeatable."
 )
 
 
@@ -97,7 +100,9 @@ def values(default: str, loss: str) -> Callable[..., Any]:
         click.option(
             "--loss",
             type=float,
-            help=f"The budget of auto: squared error over energy, summed over the weights.  [default: {loss}]",
+            metavar="L",
+            help="The budget of auto: squared error over energy (the sum of squares) of each weight, or with --data of "
+            f"its layer's outputs, summed over the weights.  [default: {loss}]",
         ),
         click.option(
             "--prefer",
@@ -111,7 +116,7 @@ def values(default: str, loss: str) -> Callable[..., Any]:
             metavar="NAME",
             help="The runtime that the file is for, or NAME>=VERSION: onnxruntime (from 1.25 on), onnxruntime-web, "
             "ort-format, openvino, opencv, tract, mnn, ncnn, tvm, iree, iree-at-load, litert, or any (all but "
-            "iree-at-load, ort-format and tvm).  [default: onnxruntime]",
+            "iree-at-load, ort-format and tvm). Repeatable: all of them read it.  [default: onnxruntime]",
         ),
     )
 
@@ -188,8 +193,9 @@ channels = stack(
     click.option(
         "--multiple",
         type=int,
-        help="Round the numbers of channels that stay up to a multiple.  [default: 4 behind convolutions, which ONNX "
-        "Runtime computes in blocks of channels; else 1]",
+        metavar="N",
+        help="Round the number of channels that a layer keeps up to a multiple of N.  [default: 4 behind convolutions, "
+        "which ONNX Runtime computes in blocks of channels; else 1]",
     ),
 )
 

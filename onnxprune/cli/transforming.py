@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     "--max-drop",
     type=float,
     metavar="D",
-    help="Search for the smallest file whose metric drops by at most D: half of --data decides, half validates.",
+    help="Search for the smallest file whose metric drops by at most D (percentages: points; sqnr: is at least D dB): "
+    "half of --data decides, half validates.",
 )
 @click.option(
     "--time-limit", type=float, metavar="SECONDS", help="End the search after this time, with the best file so far."

@@ -33,7 +33,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def using(jobs: int | None) -> Iterator[None]:
-    """Let `run` use so many threads; 1 works in the caller's own, None is one for each core, up to `MOST`.
+    """Let `run` use so many threads; 1 works in the caller's own, None is one for each core, up to `MAX_THREADS`.
 
     Raises:
         OptionError: jobs is below 1.

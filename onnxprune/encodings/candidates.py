@@ -305,4 +305,4 @@ def may_lose(weight: Weight) -> bool:
     Nor integers of which nothing says what they count from: what a change of them loses is not known.
     """
     unknown = weight.reason is not None and weight.reason.kind is Kind.QUANTIZATION
-    return not (unknown or weight.kind in ("bias", "norm") or weight.kind.endswith("operand"))
+    return not (unknown or weight.kind in ("bias", "norm") or weight.is_operand)

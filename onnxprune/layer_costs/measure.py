@@ -37,7 +37,7 @@ _RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
 
 
 def account(path: Path, data: Path | None, samples: int | None) -> Costs:
-    """The costs of a model; see `api.costs`."""
+    """The costs of a model; see `api.inspect.costs`."""
     model = Model.load(path)
     weights = {fact.name: fact for fact in inspect_model(model)}
     inputs = inputs_for(model, path, data, samples)

@@ -42,7 +42,7 @@ class Model:
         external: whether large tensors live in a file of their own.
         payloads: where the bytes of large tensors are.
         codings: what the weights were coded in that were decoded, by name.
-        spent: the loss that those have already; see `rate`.
+        spent: the loss that those have already; see `rate_distortion.recover`.
     """
 
     def __init__(self, proto: ModelProto, path: Path | None = None) -> None:

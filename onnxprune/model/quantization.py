@@ -104,7 +104,9 @@ def settle(weight: Weight, quants: Sequence[Quantisation | None]) -> Reason | No
     zero = first.zero if first.zero is not None else np.zeros(1, array_dtype(weight.element))
     weight.zero = _aligned(weight, zero, first.axis)
     weight.scale = None if first.scale is None else _aligned(weight, first.scale, first.axis)
-    if weight.zero is None or (weight.scale is None) != (first.scale is None):
+    if weight.zero is None:
+        return Reason(Kind.QUANTIZATION, "its zero point does not fit its shape")
+    if (weight.scale is None) != (first.scale is None):
         return Reason(Kind.QUANTIZATION, "its scale does not fit its shape")
     if weight.zero.size and (weight.zero == weight.zero.flat[0]).all():  # symmetric: one for all channels
         weight.zero = weight.zero.reshape(-1)[0]

@@ -87,11 +87,18 @@ def create(kind: type[Pass], options: dict[str, Any]) -> Pass:
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise OptionError(f"pass '{kind.name}' has no option '{unknown[0]}'; it has {', '.join(known) or 'none'}")
+    missing = [f"'{name}'" for name, f in known.items() if name not in options and _is_required(f)]
+    if missing:
+        raise OptionError(f"pass '{kind.name}' needs the option{'s' * (len(missing) > 1)} {' and '.join(missing)}")
     tidy = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     try:
         return kind(**tidy)
     except (TypeError, ValueError) as error:
         raise OptionError(f"pass '{kind.name}': {error}") from error
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def check_types(options: Any, prefix: str = "") -> None:

@@ -113,9 +113,9 @@ class Feedback:
 
         Args:
             rows: float [outputs, inputs], the weight divided by its scale; the groups follow each other.
-            levels: as in `quantise.Codebook`, at most 256.
+            levels: as in `codebook.Codebook`, at most 256.
             prune: whether entries other than 0 may get code 0; zeros keep theirs without it.
-            boundaries: as in `quantise.Codebook`.
+            boundaries: as in `codebook.Codebook`.
         """
         return self.round_each([Rounded(rows, levels, prune, boundaries)])[0]
 

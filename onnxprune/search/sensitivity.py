@@ -68,7 +68,7 @@ def scan(
         out: the file to write.
         data: samples to evaluate on; see `samples.cut`.
         samples: at most so many of them.
-        metric: see `evaluation.Question`, as `evaluate` and `lower_is_better`.
+        metric: see `judge.Question`, as `evaluate` and `lower_is_better`.
         evaluate: a command in place of a metric.
         lower_is_better: the number of a function or a command is an error.
         levels: sparsities.

@@ -126,7 +126,7 @@ class Magnitude(Pass):
             raise OptionError(f"scope '{self.scope}' is not one of {', '.join(SCOPES)}")
         keep = self._n_of_m
         if not given and keep is None and not self.set:
-            raise OptionError("nothing says how much to prune: give sparsity, quality, threshold, loss or a pattern")
+            raise OptionError("nothing says how much to prune: give sparsity, quality, threshold, set or a pattern")
         if keep is not None and (given or self.set or self.scope != "layer"):
             raise OptionError(
                 f"pattern {self.pattern} fixes the sparsity: leave out sparsity, quality, threshold, set and scope"

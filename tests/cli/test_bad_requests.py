@@ -64,6 +64,16 @@ def test_bad_specs(refused, model, tmp_path, spec):
     refused(1, "run", model, "-o", tmp_path / "o.onnx", "-p", spec)
 
 
+def test_an_option_that_a_pass_lacks_is_named(refused, model, tmp_path):
+    said = refused(1, "run", model, "-o", tmp_path / "o.onnx", "-p", "channels")
+    assert said == "pass 'channels' needs the option 'sparsity'\n"
+
+
+def test_prune_without_a_rule_names_options_of_its_own(refused, model, tmp_path):
+    said = refused(1, "prune", model, "-o", tmp_path / "o.onnx")
+    assert said == "nothing says how much to prune: give sparsity, quality, threshold, set or a pattern\n"
+
+
 def test_usage(refused, model, tmp_path):
     refused(2, "prune", model)
     refused(2, "run", model, "-o", tmp_path / "o.onnx")

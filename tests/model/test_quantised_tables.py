@@ -114,3 +114,13 @@ def test_operators_between_integers_say_what_the_rows_count_from(reader, tmp_pat
     assert onnxprune.compress(source, tmp_path / "o.onnx").ratio > 1.1
     before, after = (run(path.read_bytes(), {"ids": IDS})[0] for path in (source, tmp_path / "o.onnx"))
     assert np.square(after - before).sum() < 0.1 * np.square(before).sum()
+
+
+@pytest.mark.parametrize(("zero_points", "said"), [(3, "zero point"), (0, "scale")])
+def test_what_does_not_fit_the_shape_is_named(zero_points, said):
+    dequantised = node("DequantizeLinear", ["w", "s", "z"] if zero_points else ["w", "s"], ["d"], axis=1)
+    held = {"w": table(), "s": np.full(3, 0.01, np.float32)}
+    if zero_points:
+        held["z"] = np.full(zero_points, ZERO, np.uint8)
+    proto = model([dequantised, node("MatMul", ["x", "d"], ["y"])], [info("x", ["n", ROWS])], [info("y", None)], held)
+    assert the_table(proto).reason.text == f"its {said} does not fit its shape"

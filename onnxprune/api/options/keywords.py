@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class JudgeKeywords(TypedDict, total=False):
-    """On what a result is judged; see `options.Checks`."""
+    """On what a result is judged; see `objects.Checks`."""
 
     data: Data | None
     samples: int | None
@@ -31,21 +31,21 @@ class JudgeKeywords(TypedDict, total=False):
 
 
 class CheckKeywords(JudgeKeywords, total=False):
-    """What every function takes that writes a model; see `options.Checks`."""
+    """What every function takes that writes a model; see `objects.Checks`."""
 
     jobs: int | None
     progress: Progress
 
 
 class MaskKeywords(TypedDict, total=False):
-    """Where the masks of what a rule prunes go; see `options.Checks`."""
+    """Where the masks of what a rule prunes go; see `objects.Checks`."""
 
     masks: PathLike | None
     names_from: PathLike | None
 
 
 class RuleKeywords(TypedDict, total=False):
-    """What is pruned; see `options.Rule`."""
+    """What is pruned; see `objects.Rule`."""
 
     sparsity: float | None
     quality: float | None
@@ -59,7 +59,7 @@ class RuleKeywords(TypedDict, total=False):
 
 
 class StoringKeywords(TypedDict, total=False):
-    """How weights are stored; see `options.Storing`."""
+    """How weights are stored; see `objects.Storing`."""
 
     values: str | Sequence[str]
     loss: float | None
@@ -69,13 +69,13 @@ class StoringKeywords(TypedDict, total=False):
 
 
 class ComputingKeywords(TypedDict, total=False):
-    """What layers compute with; see `options.Computing`."""
+    """What layers compute with; see `objects.Computing`."""
 
     activations: str
 
 
 class ShapeKeywords(TypedDict, total=False):
-    """Which shapes change; see `options.Shapes`."""
+    """Which shapes change; see `objects.Stripping`."""
 
     strip: bool
     channels: float | str | Sequence[float | str] | None
@@ -86,7 +86,7 @@ class ShapeKeywords(TypedDict, total=False):
 
 
 class SearchKeywords(TypedDict, total=False):
-    """What decides on the loss; see `options.Deciding`."""
+    """What decides on the loss; see `objects.Deciding`."""
 
     scan: PathLike | None
     max_drop: float | None

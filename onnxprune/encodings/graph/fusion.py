@@ -60,7 +60,7 @@ def readers_of(weight: Weight) -> Readers | None:
     if len(weight.shape) != 2 or weight.element != TensorProto.FLOAT or weight.size < MIN_FUSED_ELEMENTS:
         return None  # MatMulNBits takes matrices of float32
     readers = weight.scope.readers.get(weight.value, [])
-    ways = [(node, _transposed(weight.scope, node, position)) for node, position in readers]
+    ways = [(node, _transposed(node, position)) for node, position in readers]
     fusing = [(node, way) for node, way in ways if way is not None]
     if len(fusing) != 1:
         return None
@@ -72,7 +72,7 @@ def readers_of(weight: Weight) -> Readers | None:
     return Readers(*fusing[0], others)
 
 
-def _transposed(scope: Scope, node: NodeProto, position: int) -> bool | None:
+def _transposed(node: NodeProto, position: int) -> bool | None:
     """Whether a reader wants the transpose; None where its kernel cannot fuse."""
     if domain(node) or position != 1 or node.input[0] == node.input[1] or not node.output[0]:
         return None

@@ -32,7 +32,7 @@ def form_of(spec: str, excess: float = 0.0) -> Values:
 
     Args:
         spec: the name.
-        excess: the squared error that a codebook may give for entropy, see `entropy.constrained`.
+        excess: the squared error that a codebook may give for entropy, see `entropy_constrained.constrained`.
 
     Raises:
         OptionError: there is no such form.

@@ -29,7 +29,7 @@ class Int8(Values):
 
     Attributes:
         bits: of a code; 8 for the whole grid.
-        excess: see `entropy.constrained`; a whole grid has none.
+        excess: see `entropy_constrained.constrained`; a whole grid has none.
         block: inputs that share a scale where a kernel reads the whole grid; 0: all of them.
     """
 

@@ -28,7 +28,7 @@ class Shared(Values):
 
     name = "shared"
     bits: int = 4
-    excess: float = 0.0  # see `entropy.constrained`
+    excess: float = 0.0  # see `entropy_constrained.constrained`
 
     def __post_init__(self) -> None:
         """Check the bits."""

@@ -17,7 +17,7 @@ from onnxprune.api.options.stripping import Stripping
 from onnxprune.api.recipe import Recipe
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import Saving, open_model, placed, running
+from onnxprune.api.stages import Saving, check_places, open_model, placed, running
 from onnxprune.api.transform import transformed
 from onnxprune.api.tries import Tries
 from onnxprune.api.verify import FarOff
@@ -93,7 +93,7 @@ def compress(model: PathLike, out: PathLike | None = None, **options: Unpack[Com
     steps = recipe.steps(loss)  # says what is wrong with the options before anything is read
     source = Path(model)
     target = placed(source, out)
-    checks.check_places(source, target)
+    check_places(checks, source, target)
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
         if deciding.scan is not None:
@@ -333,7 +333,7 @@ def strip(
     found = None
     if speed_up is not None:
         source = Path(model)
-        judged.check_places(source, placed(source, out))
+        check_places(judged, source, placed(source, out))
         with threads.using(judged.jobs):
             found = faster(
                 Model.load(source), source, speed_up, shapes.removal(calibration), shapes.after(encoded=False),

@@ -109,6 +109,23 @@ def placed(source: Path, out: PathLike | None) -> Path:
     return target / source.name if os.fspath(out) and target.is_dir() else target
 
 
+def check_places(checks: Checks, source: Path, target: Path) -> None:
+    """Refuse outputs that are inputs, or each other.
+
+    Raises:
+        OutputError: the target is the source, which is not allowed, or the masks are one of them or another input.
+    """
+    if not checks.in_place and target.exists() and source.exists() and target.samefile(source):
+        raise OutputError(f"{target} is the input; give --in-place to overwrite it")
+    if checks.masks is None:
+        return
+    inputs = {Path(path).resolve() for path in (checks.data, checks.names_from) if path is not None}
+    if Path(checks.masks).resolve() in {source.resolve(), target.resolve()}:
+        raise OutputError(f"{checks.masks} is a model: choose another file for the masks")
+    if Path(checks.masks).resolve() in inputs:
+        raise OutputError(f"{checks.masks} is an input: choose another file for the masks")
+
+
 def open_model(source: Path, target: Path, steps: Sequence[Pass], checks: Checks) -> Opened:
     """Open a model, and take the facts about it that the report compares with.
 

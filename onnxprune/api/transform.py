@@ -11,7 +11,7 @@ from onnxprune.api.options.keywords import TransformKeywords, explicit
 from onnxprune.api.options.objects import Checks, taken
 from onnxprune.api.remote import local
 from onnxprune.api.result import Result
-from onnxprune.api.stages import Saving, finish, open_model, placed, running
+from onnxprune.api.stages import Saving, check_places, finish, open_model, placed, running
 from onnxprune.api.verify import Verification
 from onnxprune.core import threads
 from onnxprune.core.files import PathLike
@@ -75,7 +75,7 @@ def transformed(
     """
     source = Path(model)
     target = placed(source, out)
-    checks.check_places(source, target)
+    check_places(checks, source, target)
     with threads.using(checks.jobs):
         opened = open_model(source, target, steps, checks)
         with running(opened, checks):

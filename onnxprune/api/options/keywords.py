@@ -75,7 +75,7 @@ class ComputingKeywords(TypedDict, total=False):
 
 
 class ShapeKeywords(TypedDict, total=False):
-    """Which shapes change; see `objects.Stripping`."""
+    """Which shapes change; see `stripping.Stripping`."""
 
     strip: bool
     channels: float | str | Sequence[float | str] | None

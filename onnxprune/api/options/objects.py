@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 from onnxprune.core.files import PathLike
 from onnxprune.encodings.values.dynamic import Int8Dynamic
-from onnxprune.errors import OptionError, OutputError
+from onnxprune.errors import OptionError
 from onnxprune.pipeline.base import check_types
 from onnxprune.pipeline.progress import Progress, silent
 from onnxprune.runtime.judge import Metric, Question
@@ -282,22 +281,6 @@ class Checks:
     def question(self) -> Question:
         """What models are judged by."""
         return Question(self.metric, self.evaluate, self.lower_is_better)
-
-    def check_places(self, source: Path, target: Path) -> None:
-        """Refuse outputs that are inputs, or each other.
-
-        Raises:
-            OutputError: the target is the source, which is not allowed, or the masks are one of them or another input.
-        """
-        if not self.in_place and target.exists() and source.exists() and target.samefile(source):
-            raise OutputError(f"{target} is the input; give --in-place to overwrite it")
-        if self.masks is None:
-            return
-        inputs = {Path(path).resolve() for path in (self.data, self.names_from) if path is not None}
-        if Path(self.masks).resolve() in {source.resolve(), target.resolve()}:
-            raise OutputError(f"{self.masks} is a model: choose another file for the masks")
-        if Path(self.masks).resolve() in inputs:
-            raise OutputError(f"{self.masks} is an input: choose another file for the masks")
 
 
 def check_samples(samples: int | None) -> None:

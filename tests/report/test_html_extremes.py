@@ -127,7 +127,7 @@ def test_requests_that_make_no_sense(tmp_path, source):
         (["report", tmp_path / "none.onnx", "-o", tmp_path / "r.html"], ModelError),
         (["report", source, tmp_path / "none.onnx", "-o", tmp_path / "r.html"], ModelError),
         (["compress", source, "--report", source], OutputError),
-        (["compress", source, "--report", tmp_path / "r", "--json", tmp_path / "r"], OptionError),
+        (["compress", source, "--report", tmp_path / "r", "--json", tmp_path / "r"], OutputError),
     ):
         result = CliRunner().invoke(cli, [str(a) for a in bad])
         assert isinstance(result.exception, kind), (bad, result.output, result.exception)

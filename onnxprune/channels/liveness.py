@@ -316,8 +316,7 @@ class Liveness:
         """Group -> whether it is removed: that changes nothing of what the graph computes."""
         live = self._needed.copy()
         for layer in self.coupling.layers:
-            least = self.convolutions if layer.node.op_type == "Conv" else 1
-            self._round_up(layer, live, max(self.multiple, least))
+            self._round_up(layer, live, layer.block(self.multiple, self.convolutions))
         return ~live
 
     @cached_property

@@ -15,10 +15,11 @@ from onnxprune.model.scopes import Scope, scopes_of
 
 _MS = "com.microsoft"
 Sizes = tuple[int | None, int | None]
-# The outputs that have the shape of the first input, by operator.
-_LIKE_FIRST: dict[tuple[str, str], tuple[int, ...]] = {
+# The outputs that have the shape of the first input, by operator, or that of the rows which it looks up.
+_OUTPUTS: dict[tuple[str, str], tuple[int, ...]] = {
     ("", "SimplifiedLayerNormalization"): (0,),
     (_MS, "BiasGelu"): (0,),
+    (_MS, "EmbedLayerNormalization"): (0, 2),
     (_MS, "FastGelu"): (0,),
     (_MS, "Gelu"): (0,),
     (_MS, "QuickGelu"): (0,),
@@ -40,16 +41,14 @@ def stand_in(proto: ModelProto) -> None:
 
 def _stand_ins(scope: Scope, node: NodeProto) -> Iterator[NodeProto]:
     kind = domain(node), node.op_type
-    for place in _LIKE_FIRST.get(kind, ()):
+    for place in _OUTPUTS.get(kind, ()):
         if place < len(node.output) and node.output[place]:
-            yield helper.make_node("Identity", node.input[:1], [node.output[place]])
+            rows = node.op_type == "EmbedLayerNormalization"
+            read = [node.input[2], node.input[0]] if rows else node.input[:1]
+            yield helper.make_node("Gather" if rows else "Identity", read, [node.output[place]])
     sizes = _PRODUCTS[kind](scope, node) if kind in _PRODUCTS else None
     if sizes is not None:
         yield _product(scope, node, sizes)
-    elif kind == (_MS, "EmbedLayerNormalization"):
-        for place in (0, 2):
-            if place < len(node.output) and node.output[place]:
-                yield helper.make_node("Gather", [node.input[2], node.input[0]], [node.output[place]])
 
 
 def _product(scope: Scope, node: NodeProto, sizes: Sizes) -> NodeProto:

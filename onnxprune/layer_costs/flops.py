@@ -89,6 +89,11 @@ def _window(weight: int) -> Callable[[ShapeList, ShapeList], int]:
     return lambda inputs, outputs: prod(outputs[0]) * prod(inputs[weight][1:])
 
 
+def _transposed_window(inputs: ShapeList, outputs: ShapeList) -> int:
+    """A transposed convolution: each input entry goes through a kernel to the outputs of its group."""
+    return prod(inputs[0]) * prod(inputs[1][1:])
+
+
 def _product(inputs: ShapeList, outputs: ShapeList) -> int:
     return prod(outputs[0]) * (inputs[0][-1] if inputs[0] else 1)
 
@@ -121,7 +126,7 @@ _MULTIPLICATIONS: dict[str, Callable[[ShapeList, ShapeList], int]] = {
     "Conv": _window(1),
     "ConvInteger": _window(1),
     "QLinearConv": _window(3),
-    "ConvTranspose": lambda inputs, outputs: prod(inputs[0]) * prod(inputs[1][1:]),
+    "ConvTranspose": _transposed_window,
     "Gemm": _gemm,
     "MatMul": _product,
     "MatMulInteger": _product,
@@ -136,7 +141,7 @@ _MULTIPLICATIONS: dict[str, Callable[[ShapeList, ShapeList], int]] = {
     "MatMulNBits": _product,
     "FusedMatMulActivation": _transposable,
     "TransposeMatMul": _transposable,
-    "ConvTransposeWithDynamicPads": lambda inputs, outputs: prod(inputs[0]) * prod(inputs[1][1:]),
+    "ConvTransposeWithDynamicPads": _transposed_window,
     "Attention": _attention,
     "QAttention": _attention,
     "MultiHeadAttention": _attention,

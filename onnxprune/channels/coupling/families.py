@@ -8,6 +8,7 @@ from math import gcd
 import numpy as np
 
 from onnxprune.channels.coupling.coupling import Coupling
+from onnxprune.channels.coupling.removable_axes import LinearLayer
 from onnxprune.core.dtypes import Array
 
 
@@ -17,19 +18,22 @@ class Family:
 
     Attributes:
         groups: their numbers in the coupling, ascending.
-        weights: the layers' weights.
+        layers: those that make them.
         width: how many outputs of a layer go with each group: those of a head; a divisor of all where they differ.
-        convolved: whether one of the layers is a convolution.
     """
 
     groups: Array
-    weights: tuple[str, ...]
+    layers: tuple[LinearLayer, ...]
     width: int
-    convolved: bool
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The layers' weights."""
+        return tuple(dict.fromkeys(layer.weight for layer in self.layers))
 
     def step(self, multiple: int, convolutions: int) -> int:
-        """How many groups go at once for the number of outputs to stay a multiple, of convolutions perhaps a larger."""
-        asked = max(multiple, convolutions) if self.convolved else multiple
+        """How many groups go at once for the number of outputs to stay a multiple, see `LinearLayer.block`."""
+        asked = max(layer.block(multiple, convolutions) for layer in self.layers)
         return asked // gcd(asked, self.width)
 
 
@@ -42,12 +46,11 @@ def families_of(coupling: Coupling) -> list[Family]:
             parent[group] = group = parent[parent[group]]
         return group
 
-    made: list[tuple[str, Array]] = []
-    convolved = {layer.weight for layer in coupling.layers if layer.node.op_type == "Conv"}
+    made: list[tuple[LinearLayer, Array]] = []
     widths: dict[int, int] = {}
     for layer in coupling.layers:
         groups, outputs = np.unique(coupling.groups(layer.target), return_counts=True)
-        made.append((layer.weight, groups))
+        made.append((layer, groups))
         for group, width in zip(groups.tolist(), outputs.tolist(), strict=True):
             widths[group] = gcd(widths.get(group, 0), width)
     for _, groups in made:
@@ -57,16 +60,15 @@ def families_of(coupling: Coupling) -> list[Family]:
     for group in sorted(parent):
         if not coupling.protected[group]:
             found.setdefault(root(group), []).append(group)
-    makers: dict[int, list[str]] = {}
-    for weight, groups in made:
+    makers: dict[int, list[LinearLayer]] = {}
+    for layer, groups in made:
         if len(groups):
-            makers.setdefault(root(int(groups[0])), []).append(weight)
+            makers.setdefault(root(int(groups[0])), []).append(layer)
     return [
         Family(
             np.array(groups),
-            tuple(dict.fromkeys(makers[at])),
+            tuple(makers[at]),
             gcd(*map(widths.__getitem__, groups)),
-            not convolved.isdisjoint(makers[at]),
         )
         for at, groups in found.items()
         if len(groups) > 1

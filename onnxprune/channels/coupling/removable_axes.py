@@ -95,6 +95,10 @@ class LinearLayer:
     padded: bool = False
     recurrent: bool = False
 
+    def block(self, multiple: int, convolutions: int) -> int:
+        """What the number of outputs that stay is a multiple of; `convolutions` counts for these where it is more."""
+        return max(multiple, convolutions) if self.node.op_type == "Conv" else multiple
+
 
 @dataclass(eq=False)
 class ZeroState:

@@ -61,15 +61,14 @@ class Half(Values):
         def halved(rows: RowRange, columns: slice, part: Array) -> Array:
             return part.astype(np.float16)
 
-        chunked = ChunkedArray.of(array)
-        largest = max(chunked.each(lambda _, part: float(np.abs(part).max(initial=0))), default=0.0)
-        if not largest <= float(np.finfo(np.float16).max):  # nor is NaN
-            return None
-
         def sums(_: RowRange, part: Array) -> Array:
-            wide = part.reshape(-1) / (largest or 1.0)  # the squares stay in range
-            lost = wide - part.reshape(-1).astype(np.float16).astype(np.float64) / (largest or 1.0)
-            return np.array([lost @ lost, wide @ wide])
+            with np.errstate(over="ignore", invalid="ignore"):  # beyond halves, or in its square beyond float64
+                wide = part.reshape(-1).astype(np.float64)
+                lost = wide - part.reshape(-1).astype(np.float16)
+                return np.array([lost @ lost, wide @ wide, wide.any()])
 
-        lost, energy = sum(chunked.each(sums), np.zeros(2))
-        return Coded(chunked.map(np.float16, halved), np.zeros((), np.float16)) if lost <= _LOST * energy else None
+        chunked = ChunkedArray.of(array)
+        lost, energy, some = sum(chunked.each(sums), np.zeros(3))
+        if not np.isfinite(lost) or lost > _LOST * energy or (some and not energy):  # squares may vanish, too
+            return None
+        return Coded(chunked.map(np.float16, halved), np.zeros((), np.float16))
